@@ -1,0 +1,144 @@
+//! The ecosystem file: text → `Raw` (mirrors TOML) → [`Config`] (defaults applied, everything valid).
+//!
+//! Nothing here starts, opens or changes anything. The host's facts (parallelism, home) come in as
+//! [`Host`], so that every rule can be tested.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::supervisor::policy::Policy;
+
+/// What the file means on this host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[daemon]`.
+    pub daemon: DaemonConfig,
+    /// `[[apps]]`, in the order of the file, limited by `--only`.
+    pub apps: Vec<AppConfig>,
+}
+
+/// Facts of the host and of the call that the meaning of a file depends on.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// CPUs this process may use: affinity and cgroup quota honoured, at least 1.
+    pub parallelism: u32,
+    /// The folder of the file (for standard input: the caller's), absolute.
+    pub folder: PathBuf,
+    /// `--env NAME`.
+    pub profile: Option<String>,
+    /// `--only a,b`; empty means all.
+    pub only: Vec<String>,
+}
+
+/// `[daemon]`: the supervisor itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DaemonConfig {
+    /// Where log files go by default; none means the home's `logs/`.
+    pub log_dir: Option<PathBuf>,
+    /// Whether default log files are written at all.
+    pub log_files: bool,
+    /// The bound on a whole shutdown.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for DaemonConfig {
+    fn default() -> DaemonConfig {
+        DaemonConfig { log_dir: None, log_files: true, shutdown_timeout: Duration::from_secs(8) }
+    }
+}
+
+/// One app: its numbers, and what its workers run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppConfig {
+    /// `[A-Za-z0-9._-]{1,64}`, unique in its namespace.
+    pub name: String,
+    /// A label that works as a target.
+    pub namespace: String,
+    /// What decisions need.
+    pub policy: Policy,
+    /// What the shell needs.
+    pub spec: Spec,
+}
+
+/// What the workers of one generation run, and with what. Paths are absolute but not resolved: a
+/// `current` symlink is followed at each start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// The working directory.
+    pub cwd: PathBuf,
+    /// What to run.
+    pub program: Program,
+    /// Between interpreter and script.
+    pub interpreter_args: Vec<String>,
+    /// After the script.
+    pub args: Vec<String>,
+    /// Declared environment: `env`, then `env_<profile>` over it.
+    pub env: BTreeMap<String, String>,
+    /// Sockets that the supervisor opens and hands over from descriptor 3 on.
+    pub listen: Vec<Listen>,
+    /// Servers that open their port themselves share it.
+    pub intercept: bool,
+    /// The number of `kill_signal`.
+    pub kill_signal: i32,
+    /// How long a connection must be quiet until it counts as finished.
+    pub drain_idle: Duration,
+    /// Where standard output goes.
+    pub out_file: LogTarget,
+    /// Where standard error goes.
+    pub error_file: LogTarget,
+}
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// A file relative to `cwd`, or a bare word to be looked up in PATH.
+    Script {
+        /// As written.
+        script: String,
+        /// Which program runs it.
+        interpreter: Interpreter,
+    },
+    /// Text with blanks: `sh -c`.
+    Shell(String),
+    /// `command = [...]`: the exact argument vector; the first is looked up in PATH unless it holds a slash.
+    Exact(Vec<String>),
+}
+
+/// Which program runs a script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interpreter {
+    /// By the script's extension; a file without a known one is executed.
+    ByExtension,
+    /// `none`: the file is executed.
+    None,
+    /// This program (looked up in PATH unless it holds a slash).
+    Program(String),
+}
+
+/// One declared listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Listen {
+    /// Its name in LISTEN_FDNAMES.
+    pub name: String,
+    /// The address; `":3000"` is `[::]` with `v6only` off.
+    pub ip: IpAddr,
+    /// The port, never 0.
+    pub port: u16,
+    /// IPV6_V6ONLY: set for an IPv6 address that was written out, off for `":3000"`.
+    pub v6only: bool,
+    /// The backlog for listen(2).
+    pub backlog: i32,
+}
+
+/// Where a worker's output goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// The default file in the log folder.
+    Default,
+    /// `/dev/null`, `NULL`.
+    Discard,
+    /// This file; one that cannot be opened is an error.
+    File(PathBuf),
+}

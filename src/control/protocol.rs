@@ -1,0 +1,379 @@
+//! What goes over the control socket: one JSON object per line, each way. A closed set of commands;
+//! names here are the contract's and are what `--json` prints.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of this protocol. A client of another version is told so and goes no further.
+pub const VERSION: u32 = 1;
+
+/// The longest line either side takes, in bytes.
+pub const FRAME_LIMIT: usize = 1024 * 1024;
+
+/// One line from a client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Frame {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What is wished.
+    pub request: Request,
+}
+
+/// A client's wish.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Is anybody there?
+    Ping {},
+    /// Everything about these apps (all when empty).
+    List {
+        /// Which; empty means all.
+        targets: Vec<String>,
+        /// Count the open connections of each worker too.
+        connections: bool,
+        /// With paths, environment names, limits: what `describe` shows.
+        detail: bool,
+    },
+    /// Start apps of a file, or known ones by target.
+    Start {
+        /// Whom; for a file, limits it as `--only` does.
+        targets: Vec<String>,
+        /// The file, when one was given.
+        file: Option<File>,
+        /// Answer at once.
+        no_wait: bool,
+    },
+    /// Drain and stop.
+    Stop {
+        /// Whom.
+        targets: Vec<String>,
+        /// Answer at once.
+        no_wait: bool,
+    },
+    /// Stop, then start.
+    Restart {
+        /// Whom.
+        targets: Vec<String>,
+        /// The file, when one was given instead of targets.
+        file: Option<File>,
+        /// Replace the stored environment by this one.
+        update_env: Option<BTreeMap<String, String>>,
+        /// Answer at once.
+        no_wait: bool,
+    },
+    /// Replace every worker without a gap; the file of each app is read again.
+    Reload {
+        /// Whom.
+        targets: Vec<String>,
+        /// The file, when one was given instead of targets.
+        file: Option<File>,
+        /// Replace the stored environment by this one.
+        update_env: Option<BTreeMap<String, String>>,
+        /// Answer at once.
+        no_wait: bool,
+    },
+    /// Change the number of instances.
+    Scale {
+        /// Which app.
+        target: String,
+        /// `4`, `+2`, `-1`.
+        count: String,
+        /// Answer at once.
+        no_wait: bool,
+    },
+    /// Stop, then forget.
+    Delete {
+        /// Whom.
+        targets: Vec<String>,
+        /// Answer at once.
+        no_wait: bool,
+    },
+    /// Send a signal to the first process of each worker.
+    Signal {
+        /// A name (`SIGHUP`, `HUP`) or a number.
+        signal: String,
+        /// Whom.
+        targets: Vec<String>,
+    },
+    /// Drain and stop everything, then end the supervisor.
+    Kill {},
+    /// The process ids of these workers.
+    Pid {
+        /// Whom; empty means all.
+        targets: Vec<String>,
+    },
+    /// The last lines, then (unless told not to) each new one.
+    Logs {
+        /// Whose; empty means all.
+        targets: Vec<String>,
+        /// How many last lines per app.
+        lines: u32,
+        /// Go on with new lines until the client closes.
+        follow: bool,
+        /// Only this stream.
+        stream: Option<Stream>,
+    },
+}
+
+/// An ecosystem file as the client read it: the snapshot that is applied, never a second read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Its absolute path, to read it again at a reload; none for standard input.
+    pub path: Option<String>,
+    /// Its text.
+    pub text: String,
+    /// The folder that relative paths start from, absolute.
+    pub folder: String,
+    /// `--env NAME`.
+    pub profile: Option<String>,
+    /// `--only a,b`; empty means all.
+    pub only: Vec<String>,
+    /// The caller's environment. Values that are not UTF-8 do not travel.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// Which of a worker's outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// One line to a client. Any number of `Progress` and `Line`, then exactly one of the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Reply {
+    /// Something happened on the way.
+    Progress(Progress),
+    /// A line of output.
+    Line(Line),
+    /// The facts that were asked for.
+    List(List),
+    /// The process ids that were asked for.
+    Pids {
+        /// One per worker, 0 where none runs.
+        pids: Vec<i32>,
+    },
+    /// Somebody is there.
+    Pong {
+        /// The supervisor's process id.
+        pid: i32,
+    },
+    /// Done as wished.
+    Done(Done),
+    /// Not done.
+    Error(Error),
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// A sentence for people.
+    pub message: String,
+    /// The apps it was done to.
+    pub apps: Vec<String>,
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    /// What the client exits with: 1 failed, 2 usage or configuration.
+    pub code: i32,
+    /// What, where, why, and what to do.
+    pub message: String,
+    /// One entry per app that failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<AppFailure>,
+}
+
+/// One app's failure, with what its worker said last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppFailure {
+    /// Its name.
+    pub app: String,
+    /// A short word for the reason: `exited`, `not_ready`, `spawn`, `superseded`, `unknown`.
+    pub reason: String,
+    /// The sentence.
+    pub message: String,
+    /// The failed worker's last lines, oldest first (20 at most).
+    pub last_lines: Vec<String>,
+}
+
+/// One step of a wish that is under way: what a terminal shows live and `--json` prints line by line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The app.
+    pub app: String,
+    /// A fixed word: `starting`, `ready`, `draining`, `exited`, `late`, `spawn_failed`, `backing_off`,
+    /// `errored`, `reload_started`, `reload_progress`, `reload_done`, `reload_failed`, `stopped`, `deleted`.
+    pub event: String,
+    /// The slot's id, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u32>,
+    /// The worker's number within its app, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<u32>,
+    /// The process, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// The generation, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u32>,
+    /// Workers done, for a roll-out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done: Option<u32>,
+    /// Workers in all, for a roll-out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u32>,
+    /// The sentence for people.
+    pub message: String,
+}
+
+/// A line of a worker's output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// The app.
+    pub app: String,
+    /// The worker's number within its app.
+    pub instance: u32,
+    /// Which output.
+    pub stream: Stream,
+    /// The bytes without the newline; what is not UTF-8 is replaced in this form only.
+    pub text: String,
+}
+
+/// `list --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct List {
+    /// The version of this shape.
+    pub version: u32,
+    /// The supervisor.
+    pub daemon: DaemonInfo,
+    /// Its apps.
+    pub apps: Vec<AppInfo>,
+}
+
+/// The supervisor itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonInfo {
+    /// Its process id.
+    pub pid: i32,
+    /// Its version.
+    pub version: String,
+    /// Since its start.
+    pub uptime_ms: u64,
+    /// Its home folder.
+    pub home: String,
+}
+
+/// One app.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AppInfo {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// `fork` or `cluster`.
+    pub mode: String,
+    /// PM2's word for the whole.
+    pub status: String,
+    /// The generation that is wanted.
+    pub generation: u32,
+    /// Workers wanted.
+    pub instances: u32,
+    /// Where it serves.
+    pub listen: Vec<String>,
+    /// The roll-out under way, or the last one if it failed.
+    pub reload: Option<ReloadInfo>,
+    /// Its workers.
+    pub workers: Vec<WorkerInfo>,
+    /// What `describe` adds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<AppDetail>,
+}
+
+/// A roll-out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadInfo {
+    /// `progressing`, `rolling back`, `held` or `failed`.
+    pub state: String,
+    /// Workers replaced.
+    pub done: u32,
+    /// Workers to replace.
+    pub total: u32,
+    /// Why it stopped.
+    pub reason: Option<String>,
+}
+
+/// One slot's worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// The slot, counted over all apps from 0.
+    pub id: u32,
+    /// Its number within the app, from 0.
+    pub instance: u32,
+    /// Its first process; null where none runs.
+    pub pid: Option<i32>,
+    /// PM2's word.
+    pub status: String,
+    /// Proven ready, and not leaving.
+    pub ready: bool,
+    /// Which version it runs.
+    pub generation: u32,
+    /// Since its start.
+    pub uptime_ms: u64,
+    /// Replacements of every kind.
+    pub restarts: u32,
+    /// Unstable exits in a row.
+    pub unstable_restarts: u32,
+    /// Of one CPU, over the whole tree, since the look before.
+    pub cpu_percent: Option<f64>,
+    /// Sum of RSS over the whole tree.
+    pub memory_bytes: Option<u64>,
+    /// Open connections, when they were asked for.
+    pub connections: Option<u32>,
+    /// How the slot's last process ended.
+    pub last_exit: Option<LastExitInfo>,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastExitInfo {
+    /// Its exit code; null for a death by signal.
+    pub code: Option<i32>,
+    /// The signal's name; null for an exit.
+    pub signal: Option<String>,
+    /// `crash`, `exit`, `stop`, `reload`, `restart`, `scale`, `kill_timeout`, `spawn` …
+    pub reason: String,
+    /// RFC 3339, UTC.
+    pub at: String,
+}
+
+/// What `describe` adds to an app.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppDetail {
+    /// The ecosystem file it came from.
+    pub file: Option<String>,
+    /// Its profile.
+    pub profile: Option<String>,
+    /// What runs, as one would type it.
+    pub command: String,
+    /// The working directory.
+    pub cwd: String,
+    /// Where standard output goes.
+    pub out_file: Option<String>,
+    /// Where standard error goes.
+    pub error_file: Option<String>,
+    /// Names of declared variables; values are not shown.
+    pub env: Vec<String>,
+    /// How ports are shared: the level that holds, in words.
+    pub sharing: String,
+    /// Every setting with its value and unit, in the words of the file.
+    pub settings: BTreeMap<String, String>,
+}

@@ -1,0 +1,4 @@
+//! clusterd
+pub mod config;
+pub mod control;
+pub mod supervisor;

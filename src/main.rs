@@ -1,0 +1,3 @@
+//! clusterd: see the library for the code map.
+
+fn main() {}

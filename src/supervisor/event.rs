@@ -1,0 +1,633 @@
+//! The whole contract between the supervisor and the world: [`Event`]s (facts and wishes) go in,
+//! [`Action`]s (orders) come out. Both are plain data; no process id ever reaches the core.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::policy::{Policy, SpecId};
+
+/// One process that a slot's worker began as. Never reused, and never a process id: a late fact about
+/// a worker that is gone cannot be mistaken for one about its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub u64);
+
+/// One app, as long as it is known to the supervisor. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppId(pub u32);
+
+/// A place for one worker: the `id` column. Counts over all apps from 0, and stays with its place over
+/// every replacement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotId(pub u32);
+
+/// Counts the versions of an app's definition that were started, from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u32);
+
+/// One listening socket of which the shell holds a duplicate. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketId(pub u64);
+
+/// One wish of a client, which gets exactly one [`Action::Reply`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// What identifies a SO_REUSEPORT group to the kernel: exact address, port and, for IPv6, whether
+/// IPv4 is left out (`inet_reuseport_add_sock` in Linux compares just these, within one user).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// The local address, unspecified for "all".
+    pub ip: IpAddr,
+    /// The local port, never 0.
+    pub port: u16,
+    /// IPV6_V6ONLY; false for IPv4.
+    pub v6only: bool,
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::net::SocketAddr::new(self.ip, self.port).fmt(f)
+    }
+}
+
+/// How a process ended (wait(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ExitStatus {
+    /// It called exit with this code.
+    Code(i32),
+    /// This signal ended it. Never an exit code 0.
+    Signal(i32),
+}
+
+/// Why a worker could not be started.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SpawnFailure {
+    /// What was being done, for people: `exec "/srv/api/server"`, `chdir`, `listen on 0.0.0.0:80`.
+    pub step: String,
+    /// The error number (errno(3)); 0 where none applies.
+    pub errno: i32,
+    /// The whole sentence: what, why, and what to do.
+    pub message: String,
+    /// The host lacked something for a moment (EAGAIN, ENOMEM, EMFILE): tried again with back-off and
+    /// not charged to the app.
+    pub transient: bool,
+}
+
+/// What a worker said about itself, over the notify socket or Node's channel. The shell has checked
+/// that the sender belongs to the worker's tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Word {
+    /// `READY=1`, or Node's `process.send('ready')`.
+    Ready,
+    /// `STOPPING=1`: it leaves by itself; its exit is not a crash.
+    Stopping,
+    /// `EXTEND_TIMEOUT_USEC=`: it needs this much longer from now on.
+    Extend(Duration),
+}
+
+/// One look at a leaving worker's traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Traffic {
+    /// Connections in the accept queues of its sockets, and handshakes that were begun towards them.
+    pub queued: u32,
+    /// Accepted connections that are not finished.
+    pub busy: u32,
+    /// What the look cost; the next one keeps a multiple of it away.
+    pub cost: Duration,
+}
+
+/// Which workers of an app a wish is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// All of them: the app itself.
+    All,
+    /// The one in this slot.
+    Slot(SlotId),
+}
+
+/// An app as the shell resolved it: only valid data enters the core.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Definition {
+    /// Unique within its namespace.
+    pub name: String,
+    /// A label that works as a target.
+    pub namespace: String,
+    /// The validated numbers.
+    pub policy: Policy,
+    /// What its workers run.
+    pub spec: SpecId,
+}
+
+/// The new number of instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scale {
+    /// Exactly so many.
+    To(u32),
+    /// So many more.
+    Up(u32),
+    /// So many fewer; at least one stays.
+    Down(u32),
+}
+
+/// A wish. Each is about one app, but for the last.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// Make an app known under an id that the shell chose, and start it.
+    Add {
+        /// A number never used before.
+        app: AppId,
+        /// What it is.
+        definition: Definition,
+    },
+    /// Start what is stopped or errored; a new definition is taken over first. Running workers stay.
+    Start {
+        /// Whom.
+        app: AppId,
+        /// All of it or one slot.
+        scope: Scope,
+        /// The file as it is now, when the wish came with one.
+        definition: Option<Definition>,
+    },
+    /// Stop, then start, all at once.
+    Restart {
+        /// Whom.
+        app: AppId,
+        /// All of it or one slot.
+        scope: Scope,
+        /// The file as it is now, when the wish came with one.
+        definition: Option<Definition>,
+    },
+    /// Replace every worker without a gap (in fork mode: one after the other, stop then start).
+    Reload {
+        /// Whom.
+        app: AppId,
+        /// The file as it is now, where the app came from one; else the definition that is known.
+        definition: Option<Definition>,
+    },
+    /// Drain and stop. Wins over everything that is under way.
+    Stop {
+        /// Whom.
+        app: AppId,
+        /// All of it or one slot.
+        scope: Scope,
+    },
+    /// Stop, then forget.
+    Delete {
+        /// Whom.
+        app: AppId,
+        /// All of it or one slot.
+        scope: Scope,
+    },
+    /// Change the number of instances.
+    Scale {
+        /// Whom.
+        app: AppId,
+        /// To how many.
+        scale: Scale,
+    },
+    /// Drain and stop every app in reverse order of their start, then end the supervisor.
+    Shutdown {
+        /// The bound on the whole of it.
+        within: Duration,
+        /// What the supervisor's process exits with.
+        code: i32,
+    },
+    /// As [`Command::Shutdown`], but every tree is killed now.
+    ShutdownNow {
+        /// What the supervisor's process exits with.
+        code: i32,
+    },
+}
+
+/// What the world tells the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// The program of this worker runs (exec succeeded).
+    Started {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// It never ran; this worker is gone.
+    SpawnFailed {
+        /// Who.
+        worker: WorkerId,
+        /// Why.
+        failure: SpawnFailure,
+    },
+    /// The shell opened a declared socket for this worker; it is last in its group now, and listening.
+    Opened {
+        /// For whom.
+        worker: WorkerId,
+        /// The new socket.
+        socket: SocketId,
+        /// Its group.
+        address: Address,
+    },
+    /// The worker called listen(2) on a socket of its own; it is last in its group now.
+    Listening {
+        /// Who.
+        worker: WorkerId,
+        /// The new socket.
+        socket: SocketId,
+        /// Its group.
+        address: Address,
+    },
+    /// The worker itself waits for connections on a socket that it was handed.
+    Accepting {
+        /// Who.
+        worker: WorkerId,
+        /// The socket it was handed.
+        socket: SocketId,
+    },
+    /// It said something about itself.
+    Said {
+        /// Who.
+        worker: WorkerId,
+        /// What.
+        word: Word,
+    },
+    /// Its first process ended.
+    Exited {
+        /// Who.
+        worker: WorkerId,
+        /// How.
+        status: ExitStatus,
+        /// Processes of its tree live on; `Gone` follows when the last of them ended.
+        left: bool,
+    },
+    /// The last process of its tree ended, after `Exited { left: true }`.
+    Gone {
+        /// Whose.
+        worker: WorkerId,
+    },
+    /// The answer to `Action::Observe`.
+    Observed {
+        /// Whose traffic.
+        worker: WorkerId,
+        /// What was seen.
+        traffic: Traffic,
+    },
+    /// The answer to `Action::Relay`: nobody waits in this socket's queue any more.
+    Relayed {
+        /// Which.
+        socket: SocketId,
+    },
+    /// A wish of a client.
+    Command {
+        /// Under which the reply is expected.
+        request: RequestId,
+        /// What is wished.
+        command: Command,
+    },
+    /// The point that `next_deadline` named has come.
+    Deadline,
+}
+
+/// Which signal an [`Action::Signal`] means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SignalKind {
+    /// The app's `kill_signal` to the worker's first process, or to what is left of its tree when that
+    /// is gone; with SIGCONT, so that a stopped process hears it.
+    Stop,
+    /// SIGKILL to every process of the tree.
+    Kill,
+}
+
+/// What the supervisor orders.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Start a worker. Answered by `Started` or `SpawnFailed`.
+    Spawn {
+        /// Its new id.
+        worker: WorkerId,
+        /// Of which app.
+        app: AppId,
+        /// In which slot.
+        slot: SlotId,
+        /// Its number within the app, from 0 (`NODE_APP_INSTANCE`).
+        instance: u32,
+        /// Of which generation.
+        generation: Generation,
+        /// What to run.
+        spec: SpecId,
+        /// Declared sockets of this slot whose worker died: the new one takes them over, with the
+        /// connections that wait in them. For declared addresses without one the shell opens a socket.
+        inherit: Vec<SocketId>,
+    },
+    /// Send a signal.
+    Signal {
+        /// To whom.
+        worker: WorkerId,
+        /// Which.
+        signal: SignalKind,
+    },
+    /// Look at a leaving worker's traffic, and close each connection at its own quiet moment. Answered
+    /// by `Observed`.
+    Observe {
+        /// Whose.
+        worker: WorkerId,
+    },
+    /// Look whether the worker waits on a socket it was handed. Answered by `Accepting`, or not at all.
+    Inspect {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// New connections of this socket's group go to the sockets at these positions of the kernel's
+    /// array, and to no other.
+    Steer {
+        /// Any socket of the group.
+        socket: SocketId,
+        /// Positions, in rising order, never empty.
+        active: Vec<u32>,
+    },
+    /// Let no new handshake reach this socket: nobody is left to steer to.
+    Shut {
+        /// Which.
+        socket: SocketId,
+    },
+    /// Hand whoever waits in this socket's queue to a live worker. Answered by `Relayed`.
+    Relay {
+        /// A socket whose worker is gone.
+        socket: SocketId,
+    },
+    /// Close the held duplicate; the socket leaves its group.
+    Close {
+        /// Which.
+        socket: SocketId,
+    },
+    /// No generation uses this spec any more.
+    Forget {
+        /// Which.
+        spec: SpecId,
+    },
+    /// The one final answer to a request.
+    Reply {
+        /// To which.
+        request: RequestId,
+        /// The answer.
+        outcome: Outcome,
+    },
+    /// Something happened that people want to read: the log, and clients that watch.
+    Report {
+        /// What.
+        fact: Fact,
+    },
+    /// End the supervisor's process.
+    Exit {
+        /// With this code.
+        code: i32,
+    },
+}
+
+/// The final answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Done as wished.
+    Done,
+    /// Not done, or undone.
+    Failed(Failure),
+}
+
+/// Why a wish failed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// The app, or the slot, is not known (any more).
+    Unknown,
+    /// A worker of the wished state ended before it was ready (or before `min_healthy_time`).
+    Died {
+        /// Which.
+        worker: WorkerId,
+        /// How.
+        status: ExitStatus,
+        /// After how long.
+        lived: Duration,
+        /// It had been ready, but not for `min_healthy_time`.
+        ready: bool,
+    },
+    /// A worker could not be started.
+    Spawn {
+        /// Which.
+        worker: WorkerId,
+        /// Why.
+        failure: SpawnFailure,
+    },
+    /// A worker was not ready within `listen_timeout`.
+    NotReady {
+        /// Which.
+        worker: WorkerId,
+        /// The limit it missed.
+        limit: Duration,
+        /// Where its predecessors serve and it does not listen.
+        missing: Vec<Address>,
+        /// Where it listens instead.
+        found: Vec<Address>,
+    },
+    /// A later stop, delete or shutdown won.
+    Superseded,
+}
+
+/// Why a worker is leaving, or left. The strings of `last_exit.reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// It ended unasked by a signal or a code other than 0.
+    Crash,
+    /// It ended unasked with code 0.
+    Exit,
+    /// `stop`, `delete` or the supervisor's end.
+    Stop,
+    /// A reload replaced it, or took it back.
+    Reload,
+    /// `restart`.
+    Restart,
+    /// Fewer instances are wanted.
+    Scale,
+    /// It did not end in `kill_timeout` and was killed.
+    KillTimeout,
+    /// It could not be started.
+    Spawn,
+}
+
+impl Cause {
+    /// The contract's word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Cause::Crash => "crash",
+            Cause::Exit => "exit",
+            Cause::Stop => "stop",
+            Cause::Reload => "reload",
+            Cause::Restart => "restart",
+            Cause::Scale => "scale",
+            Cause::KillTimeout => "kill_timeout",
+            Cause::Spawn => "spawn",
+        }
+    }
+}
+
+/// How a worker's readiness was proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Proof {
+    /// It said so.
+    Said,
+    /// It listens, or waits on what it was handed.
+    Listens,
+    /// It is alive, and nothing more is asked of it (fork mode).
+    Alive,
+    /// It has lived long enough without ever listening (queue consumers).
+    NoListener,
+}
+
+/// What happened, for people. Rendered only by the shell.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Fact {
+    /// A worker is being started.
+    Starting {
+        /// Of which app.
+        app: AppId,
+        /// Who.
+        worker: WorkerId,
+    },
+    /// A worker serves.
+    Ready {
+        /// Of which app.
+        app: AppId,
+        /// Who.
+        worker: WorkerId,
+        /// How it was proven.
+        proof: Proof,
+        /// Since its start.
+        after: Duration,
+    },
+    /// A worker missed `listen_timeout` (a crash replacement stays `launching`).
+    Late {
+        /// Of which app.
+        app: AppId,
+        /// Who.
+        worker: WorkerId,
+    },
+    /// A worker left the accept path.
+    Draining {
+        /// Of which app.
+        app: AppId,
+        /// Who.
+        worker: WorkerId,
+        /// Why.
+        cause: Cause,
+    },
+    /// Its connections did not finish in `drain_timeout`.
+    DrainTimedOut {
+        /// Of which app.
+        app: AppId,
+        /// Who.
+        worker: WorkerId,
+        /// What was still there.
+        traffic: Traffic,
+    },
+    /// It did not end in `kill_timeout`: SIGKILL.
+    KillTimedOut {
+        /// Of which app.
+        app: AppId,
+        /// Who.
+        worker: WorkerId,
+    },
+    /// Its first process ended.
+    Exited {
+        /// Of which app.
+        app: AppId,
+        /// Who.
+        worker: WorkerId,
+        /// How.
+        status: ExitStatus,
+        /// Why.
+        cause: Cause,
+        /// Since its start.
+        lived: Duration,
+    },
+    /// It could not be started.
+    SpawnFailed {
+        /// Of which app.
+        app: AppId,
+        /// Who.
+        worker: WorkerId,
+        /// Why.
+        failure: SpawnFailure,
+    },
+    /// A slot waits before its next start.
+    BackingOff {
+        /// Of which app.
+        app: AppId,
+        /// Which slot.
+        slot: SlotId,
+        /// For how long.
+        delay: Duration,
+        /// Unstable exits in a row.
+        unstable: u32,
+    },
+    /// A slot gave up.
+    Errored {
+        /// Of which app.
+        app: AppId,
+        /// Which slot.
+        slot: SlotId,
+        /// Unstable exits in a row.
+        unstable: u32,
+    },
+    /// A roll-out began.
+    ReloadStarted {
+        /// Of which app.
+        app: AppId,
+        /// To which generation.
+        generation: Generation,
+        /// Workers to replace.
+        total: u32,
+    },
+    /// One more worker was replaced: its predecessor is gone.
+    ReloadProgress {
+        /// Of which app.
+        app: AppId,
+        /// Workers replaced.
+        done: u32,
+        /// Workers to replace.
+        total: u32,
+    },
+    /// Every worker was replaced and the old ones are gone.
+    ReloadDone {
+        /// Of which app.
+        app: AppId,
+        /// The generation that serves.
+        generation: Generation,
+        /// Since its start.
+        took: Duration,
+    },
+    /// The roll-out stopped.
+    ReloadFailed {
+        /// Of which app.
+        app: AppId,
+        /// The generation that failed.
+        generation: Generation,
+        /// Why.
+        failure: Failure,
+        /// What was left behind.
+        left: OnReloadFailureTaken,
+    },
+    /// An app has no worker any more, as was wished.
+    Stopped {
+        /// Which.
+        app: AppId,
+    },
+    /// An app was forgotten.
+    Deleted {
+        /// Which.
+        app: AppId,
+    },
+}
+
+/// What a failed reload did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnReloadFailureTaken {
+    /// No old worker had left: they serve on.
+    Untouched,
+    /// So many slots are being replaced back.
+    RolledBack(u32),
+    /// The mix stays for the operator.
+    Held,
+}

@@ -1,0 +1,84 @@
+//! The validated numbers that decisions need. No paths, no argument vectors, no environment: what a
+//! worker runs is the shell's matter and reaches the core only as a [`SpecId`].
+
+use std::time::Duration;
+
+/// Handle of what a generation runs (program, arguments, environment, files), kept by the shell.
+///
+/// The core pins one to each generation, so that a roll-back starts exactly what ran before, and
+/// says by `Action::Forget` when the last use of one is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpecId(pub u64);
+
+/// How the instances of an app relate to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// One process at a time per slot; a reload stops the old one before it starts the new one.
+    Fork,
+    /// The instances share their ports; a reload overlaps the generations.
+    Cluster,
+}
+
+/// What a failed reload leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnReloadFailure {
+    /// The old generation serves on; slots that were already replaced are replaced back.
+    Rollback,
+    /// The mix of generations stays for the operator.
+    Hold,
+}
+
+/// One app's validated numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Policy {
+    /// Workers wanted, at least 1 (the shell has resolved `max` and negative numbers).
+    pub instances: u32,
+    /// Fork or cluster.
+    pub mode: Mode,
+    /// `listen` declares at least one address: every worker must prove that it accepts.
+    pub declares_listen: bool,
+    /// Only READY=1 or Node's `ready` count as ready.
+    pub wait_ready: bool,
+    /// How long a worker may take until it is ready.
+    pub listen_timeout: Duration,
+    /// Between `kill_signal` and SIGKILL.
+    pub kill_timeout: Duration,
+    /// A worker that ends sooner than this after its start was unstable.
+    pub min_uptime: Duration,
+    /// Unstable exits in a row until the slot is `errored`; 0 never gives up.
+    pub max_restarts: u32,
+    /// Least wait before a crashed worker is started again.
+    pub restart_delay: Duration,
+    /// First wait of the growing back-off; zero switches it off.
+    pub exp_backoff_restart_delay: Duration,
+    /// Workers that a reload replaces at a time, at least 1.
+    pub max_surge: u32,
+    /// How long a new worker must stay ready before its predecessor leaves.
+    pub min_healthy_time: Duration,
+    /// What a failed reload leaves behind.
+    pub on_reload_failure: OnReloadFailure,
+    /// How long a leaving worker may take for its connections.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Policy {
+    /// The defaults of the ecosystem file (product contract, section 2).
+    fn default() -> Policy {
+        Policy {
+            instances: 1,
+            mode: Mode::Fork,
+            declares_listen: false,
+            wait_ready: false,
+            listen_timeout: Duration::from_secs(30),
+            kill_timeout: Duration::from_millis(1600),
+            min_uptime: Duration::from_secs(1),
+            max_restarts: 16,
+            restart_delay: Duration::ZERO,
+            exp_backoff_restart_delay: Duration::from_millis(100),
+            max_surge: 1,
+            min_healthy_time: Duration::from_secs(1),
+            on_reload_failure: OnReloadFailure::Rollback,
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The read model: what `list`, `describe` and the log need to know, as plain data. Nothing decides
+//! by reading a view.
+
+use std::time::Duration;
+
+use super::event::{Address, AppId, Cause, ExitStatus, Failure, Generation, SlotId, WorkerId};
+use super::policy::Mode;
+use super::time::Time;
+
+/// PM2's words for a state, of a worker and of an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Status {
+    /// Ready and serving.
+    Online,
+    /// Started, not ready yet.
+    Launching,
+    /// On its way out: draining, signalled, or its tree is not empty.
+    Stopping,
+    /// Not wanted, and nothing runs.
+    Stopped,
+    /// Given up after too many unstable exits.
+    Errored,
+    /// Waiting before the next start.
+    WaitingRestart,
+}
+
+impl Status {
+    /// The contract's word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Status::Online => "online",
+            Status::Launching => "launching",
+            Status::Stopping => "stopping",
+            Status::Stopped => "stopped",
+            Status::Errored => "errored",
+            Status::WaitingRestart => "waiting restart",
+        }
+    }
+}
+
+/// All apps, in the order in which they were added.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// The apps.
+    pub apps: Vec<AppView>,
+}
+
+/// One app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppView {
+    /// Its handle.
+    pub app: AppId,
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Fork or cluster.
+    pub mode: Mode,
+    /// The best word for the whole: online when every wanted worker is.
+    pub status: Status,
+    /// The generation that is wanted.
+    pub generation: Generation,
+    /// Workers wanted.
+    pub instances: u32,
+    /// Addresses that its ready workers serve.
+    pub listen: Vec<Address>,
+    /// The roll-out under way, or the last one if it failed.
+    pub reload: Option<ReloadView>,
+    /// One row per slot, and one more for each worker that is on its way out of a slot beside its
+    /// successor. In the order of instance, newest worker first.
+    pub workers: Vec<WorkerView>,
+}
+
+/// One roll-out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReloadView {
+    /// `progressing`, `rolling back`, `held` or `failed`.
+    pub state: &'static str,
+    /// Workers replaced.
+    pub done: u32,
+    /// Workers to replace.
+    pub total: u32,
+    /// Why it stopped.
+    pub failure: Option<Failure>,
+}
+
+/// One slot's worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerView {
+    /// The slot.
+    pub slot: SlotId,
+    /// Its number within the app.
+    pub instance: u32,
+    /// The process, when there is one.
+    pub worker: Option<WorkerId>,
+    /// PM2's word.
+    pub status: Status,
+    /// Proven ready, and not leaving.
+    pub ready: bool,
+    /// Ready without ever having listened.
+    pub no_listener: bool,
+    /// The generation of the process, or of the next one.
+    pub generation: Generation,
+    /// Since it was started; zero without a process.
+    pub uptime: Duration,
+    /// Replacements of every kind since the slot was made.
+    pub restarts: u32,
+    /// Unstable exits in a row.
+    pub unstable_restarts: u32,
+    /// How the last process of the slot ended.
+    pub last_exit: Option<LastExit>,
+}
+
+/// How a slot's last process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LastExit {
+    /// None when it never ran.
+    pub status: Option<ExitStatus>,
+    /// Why.
+    pub cause: Cause,
+    /// When.
+    pub at: Time,
+}

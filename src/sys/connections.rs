@@ -1,0 +1,292 @@
+//! The host's TCP sockets of one local port, by sock_diag(7): one dump gives every connection's state,
+//! its unread and unsent bytes and when data last moved, without touching the processes.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+
+/// Message types and flags of rtnetlink(7) and sock_diag(7).
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLMSG_DONE: u16 = 3;
+const NLMSG_ERROR: u16 = 2;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_DUMP: u16 = 0x300;
+const INET_DIAG_INFO: u16 = 2;
+
+/// Sizes of `nlmsghdr`, `inet_diag_req_v2` and `inet_diag_msg`.
+const HEADER: usize = 16;
+const REQUEST: usize = 56;
+const MESSAGE: usize = 72;
+
+/// TCP states by number (`enum` in Linux' tcp_states.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Data flows both ways.
+    Established,
+    /// A handshake was begun.
+    SynReceived,
+    /// The peer has closed its side.
+    CloseWait,
+    /// A listening socket.
+    Listen,
+    /// On its way out, without anything to wait for.
+    Closing,
+}
+
+impl State {
+    fn from_number(number: u8) -> State {
+        match number {
+            1 => State::Established,
+            3 | 12 => State::SynReceived,
+            8 => State::CloseWait,
+            10 => State::Listen,
+            _ => State::Closing,
+        }
+    }
+}
+
+/// Which states a dump is limited to, as a mask of `1 << number`.
+pub const CONNECTIONS: u32 = (1 << 1) | (1 << 3) | (1 << 8) | (1 << 12);
+/// Listening sockets only.
+pub const LISTENERS: u32 = 1 << 10;
+
+/// One socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Names this socket for good on this host.
+    pub cookie: u64,
+    /// Its inode; 0 while no process has accepted it, or after all have closed it.
+    pub inode: u64,
+    /// Who made it.
+    pub uid: u32,
+    /// Its state.
+    pub state: State,
+    /// Local address.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// Bytes that the process has not read; for a listener, connections that wait.
+    pub unread: u32,
+    /// Bytes that the other end has not acknowledged.
+    pub unsent: u32,
+    /// Bytes received so far.
+    pub bytes_received: u64,
+    /// Bytes sent so far, retransmissions included.
+    pub bytes_sent: u64,
+    /// Segments with data sent so far.
+    pub segments_out: u32,
+    /// How long ago data was last received; milliseconds are the kernel's grain.
+    pub last_received: Duration,
+    /// How long ago data was last sent.
+    pub last_sent: Duration,
+}
+
+/// A netlink socket to ask.
+#[derive(Debug)]
+pub struct Diagnostics {
+    socket: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+impl Diagnostics {
+    /// Opens the netlink socket. No privilege is needed.
+    ///
+    /// # Errors
+    /// EPROTONOSUPPORT where the kernel has no sock_diag; EPERM and the like under a seccomp profile.
+    pub fn open() -> io::Result<Diagnostics> {
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkSockDiag,
+        )?;
+        Ok(Diagnostics { socket, buffer: vec![0; 32 * 1024] })
+    }
+
+    /// The TCP sockets with this local port, of both families, in the states of the mask.
+    ///
+    /// # Errors
+    /// The errno of the kernel's answer, or of send(2) and recv(2).
+    pub fn dump(&mut self, port: u16, states: u32) -> io::Result<Vec<Connection>> {
+        let mut found = Vec::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            self.dump_family(family as u8, port, states, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    fn dump_family(
+        &mut self,
+        family: u8,
+        port: u16,
+        states: u32,
+        found: &mut Vec<Connection>,
+    ) -> io::Result<()> {
+        send(self.socket.as_raw_fd(), &request(family, port, states), MsgFlags::empty())?;
+        loop {
+            let length = match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty()) {
+                Ok(length) => length,
+                Err(nix::Error::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if parse(&self.buffer[..length], port, found)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn request(family: u8, port: u16, states: u32) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + REQUEST);
+    bytes.extend(((HEADER + REQUEST) as u32).to_ne_bytes());
+    bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    bytes.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    bytes.extend(1_u32.to_ne_bytes()); // sequence
+    bytes.extend(0_u32.to_ne_bytes()); // to the kernel
+    bytes.extend([family, libc::IPPROTO_TCP as u8, 1 << (INET_DIAG_INFO - 1), 0]);
+    bytes.extend(states.to_ne_bytes());
+    bytes.extend(port.to_be_bytes()); // the only part of the id that a dump is filtered by
+    bytes.resize(HEADER + REQUEST, 0);
+    bytes
+}
+
+/// Reads one buffer of messages; true when the dump is at its end.
+fn parse(mut bytes: &[u8], port: u16, found: &mut Vec<Connection>) -> io::Result<bool> {
+    while bytes.len() >= HEADER {
+        let length = u32_at(bytes, 0) as usize;
+        if length < HEADER || length > bytes.len() {
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        }
+        let kind = u16::from_ne_bytes([bytes[4], bytes[5]]);
+        let body = &bytes[HEADER..length];
+        match kind {
+            NLMSG_DONE => return Ok(true),
+            NLMSG_ERROR => {
+                let code = if body.len() >= 4 { u32_at(body, 0) as i32 } else { -libc::EIO };
+                return Err(io::Error::from_raw_os_error(-code));
+            }
+            SOCK_DIAG_BY_FAMILY => {
+                found.extend(connection(body).filter(|c| c.local.port() == port));
+            }
+            _ => {}
+        }
+        bytes = &bytes[align(length).min(bytes.len())..];
+    }
+    Ok(false)
+}
+
+fn connection(body: &[u8]) -> Option<Connection> {
+    if body.len() < MESSAGE {
+        return None;
+    }
+    let family = i32::from(body[0]);
+    let address = |at: usize, port: usize| {
+        let ip = if family == libc::AF_INET {
+            IpAddr::V4(Ipv4Addr::new(body[at], body[at + 1], body[at + 2], body[at + 3]))
+        } else {
+            let octets: [u8; 16] = body[at..at + 16].try_into().ok()?;
+            IpAddr::V6(Ipv6Addr::from(octets))
+        };
+        Some(SocketAddr::new(ip, u16::from_be_bytes([body[port], body[port + 1]])))
+    };
+    let info = attribute(&body[MESSAGE..], INET_DIAG_INFO).unwrap_or(&[]);
+    let milliseconds = |at| Duration::from_millis(u64::from(u32_or_zero(info, at)));
+    Some(Connection {
+        cookie: u64::from(u32_at(body, 44)) | (u64::from(u32_at(body, 48)) << 32),
+        inode: u64::from(u32_at(body, 68)),
+        uid: u32_at(body, 64),
+        state: State::from_number(body[1]),
+        local: address(8, 4)?,
+        remote: address(24, 6)?,
+        unread: u32_at(body, 56),
+        unsent: u32_at(body, 60),
+        // Offsets in `struct tcp_info`, which only ever grows at its end.
+        last_sent: milliseconds(44),
+        last_received: milliseconds(52),
+        bytes_received: u64_or_zero(info, 128),
+        segments_out: u32_or_zero(info, 156),
+        // tcpi_bytes_sent is there since Linux 4.19; acknowledged bytes since 4.1.
+        bytes_sent: if info.len() >= 208 { u64_or_zero(info, 200) } else { u64_or_zero(info, 120) },
+    })
+}
+
+/// The payload of a route attribute (`struct rtattr`).
+fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    while bytes.len() >= 4 {
+        let length = usize::from(u16::from_ne_bytes([bytes[0], bytes[1]]));
+        let kind = u16::from_ne_bytes([bytes[2], bytes[3]]);
+        if length < 4 || length > bytes.len() {
+            return None;
+        }
+        if kind == wanted {
+            return Some(&bytes[4..length]);
+        }
+        bytes = &bytes[align(length).min(bytes.len())..];
+    }
+    None
+}
+
+fn align(length: usize) -> usize {
+    length.next_multiple_of(4)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn u32_or_zero(bytes: &[u8], at: usize) -> u32 {
+    if bytes.len() >= at + 4 { u32_at(bytes, at) } else { 0 }
+}
+
+fn u64_or_zero(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_ne_bytes)
+}
+
+/// Ends a connection from outside the process that has it: both ends read the end of file, and what
+/// was sent is still delivered (shutdown(2) on a duplicate acts on the socket itself).
+///
+/// # Errors
+/// The errno of shutdown(2): ENOTCONN when it has ended already.
+pub fn end(connection: &OwnedFd) -> io::Result<()> {
+    Ok(nix::sys::socket::shutdown(connection.as_raw_fd(), nix::sys::socket::Shutdown::Both)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_dump_shows_what_waits_and_what_was_accepted() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let mut client = TcpStream::connect(address).expect("queued");
+        client.write_all(b"hello").expect("buffered");
+        let mut diagnostics = Diagnostics::open().expect("sock_diag");
+        let waiting = diagnostics.dump(address.port(), CONNECTIONS).expect("a dump");
+        assert_eq!(waiting.len(), 1, "{waiting:?}");
+        assert_eq!((waiting[0].inode, waiting[0].unread), (0, 5));
+        let (server, peer) = listener.accept().expect("one waits");
+        let accepted = diagnostics.dump(address.port(), CONNECTIONS).expect("a dump");
+        let inode = super::super::listen::inode(server.as_fd()).expect("a socket");
+        assert_eq!((accepted[0].inode, accepted[0].remote), (inode, peer));
+        assert_eq!((accepted[0].bytes_received, accepted[0].segments_out), (5, 0));
+        let listening = diagnostics.dump(address.port(), LISTENERS).expect("a dump");
+        assert_eq!(listening.len(), 1);
+    }
+
+    #[test]
+    fn torn_messages_are_errors_and_no_panic() {
+        let mut found = Vec::new();
+        assert!(parse(&[200, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 1, &mut found).is_err());
+        assert!(parse(&[1, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 1, &mut found).is_err());
+        assert!(matches!(parse(&[], 1, &mut found), Ok(false)));
+        assert_eq!(connection(&[0; 71]), None);
+        assert_eq!(attribute(&[3, 0, 2, 0], 2), None);
+    }
+}

@@ -1,0 +1,213 @@
+//! seccomp user notification of bind(2) and listen(2): how an unmodified server's socket becomes
+//! known. The notification comes in, a verdict goes out; what to answer is decided elsewhere.
+//!
+//! It is a convenience and never a security boundary: bind and listen by io_uring, and 32-bit system
+//! calls, are not seen. Facts in seccomp(2) and seccomp_unotify(2).
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+#[cfg(target_arch = "x86_64")]
+const AUDIT_ARCH: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const AUDIT_ARCH: u32 = 0xc000_00b7;
+
+/// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (Linux 5.19): a received notification is not restarted by
+/// signals that do not kill.
+const WAIT_KILLABLE: libc::c_ulong = 1 << 5;
+
+/// SECCOMP_USER_NOTIF_FLAG_CONTINUE (Linux 5.5): the kernel goes on with the call as it was made.
+const CONTINUE: u32 = 1;
+
+/// Offsets in `struct seccomp_data`.
+const NR: u32 = 0;
+const ARCH: u32 = 4;
+const ARGUMENT_2: u32 = 32;
+
+/// sizeof(struct sockaddr_nl): runtimes bind netlink sockets to list interfaces.
+const NETLINK_ADDRESS: u32 = 12;
+
+/// The program, and the header that points to it.
+pub(super) struct Filter {
+    code: [libc::sock_filter; 9],
+}
+
+impl Filter {
+    pub(super) fn new() -> Filter {
+        let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+        let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+        let answer = (libc::BPF_RET | libc::BPF_K) as u16;
+        let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+        Filter {
+            code: [
+                step(load, 0, 0, ARCH),
+                step(equal, 0, 5, AUDIT_ARCH),
+                step(load, 0, 0, NR),
+                step(equal, 4, 0, libc::SYS_listen as u32),
+                step(equal, 0, 2, libc::SYS_bind as u32),
+                step(load, 0, 0, ARGUMENT_2),
+                step(equal, 0, 1, NETLINK_ADDRESS),
+                step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
+                step(answer, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
+            ],
+        }
+    }
+}
+
+/// Puts the calling process under the filter; the notification descriptor, or the errno. Called
+/// between clone and exec: raw system calls only.
+pub(super) fn install(filter: &Filter) -> Result<RawFd, i32> {
+    let program = libc::sock_fprog { len: filter.code.len() as u16, filter: filter.code.as_ptr().cast_mut() };
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    match set_filter(flags | WAIT_KILLABLE, &program) {
+        Err(libc::EACCES) => {
+            // Without CAP_SYS_ADMIN a filter needs no_new_privs. It is set only then, because
+            // setuid helpers stop working under it.
+            // SAFETY: numbers only.
+            unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+            set_filter(flags | WAIT_KILLABLE, &program).or_else(|_| set_filter(flags, &program))
+        }
+        Err(libc::EINVAL) => set_filter(flags, &program),
+        other => other,
+    }
+}
+
+fn set_filter(flags: libc::c_ulong, program: &libc::sock_fprog) -> Result<RawFd, i32> {
+    // SAFETY: the program outlives the call, and the kernel copies it.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER as libc::c_ulong,
+            flags,
+            std::ptr::from_ref(program),
+        )
+    };
+    if fd < 0 { Err(nix::errno::Errno::last_raw()) } else { Ok(fd as RawFd) }
+}
+
+/// The call that a worker's thread waits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// bind(fd, address, length), with the address where it lies in the worker's memory.
+    Bind {
+        /// Where the `sockaddr` lies.
+        address: u64,
+        /// Its length.
+        length: u32,
+    },
+    /// listen(fd, backlog).
+    Listen {
+        /// As given; the kernel caps it by somaxconn.
+        backlog: i32,
+    },
+}
+
+/// One notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// What the answer refers to.
+    pub id: u64,
+    /// The *thread* that waits, in our pid namespace; 0 if it cannot be named there.
+    pub tid: i32,
+    /// The descriptor, as the worker numbers it.
+    pub fd: RawFd,
+    /// Which call.
+    pub call: Call,
+}
+
+/// Takes the next notification. `None` when there is none, or its thread is gone.
+///
+/// SECCOMP_IOCTL_NOTIF_RECV ignores O_NONBLOCK, so poll(2) is asked first.
+///
+/// # Errors
+/// The errno of poll(2) or ioctl(2); ENODEV-like errors mean that no process is left under the filter.
+pub fn receive(notify: BorrowedFd<'_>) -> io::Result<Option<Notice>> {
+    let mut fds = [PollFd::new(notify, PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO)?;
+    if !fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLIN)) {
+        return Ok(None);
+    }
+    // SAFETY: all zeros is a valid seccomp_notif, and RECV demands it zeroed.
+    let mut notif: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the struct has the size that the request number encodes.
+    let result =
+        unsafe { libc::ioctl(notify.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV as _, &raw mut notif) };
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::ENOENT | libc::EINTR) => Ok(None),
+            _ => Err(error),
+        };
+    }
+    let call = if i64::from(notif.data.nr) == libc::SYS_listen {
+        Call::Listen { backlog: notif.data.args[1] as i32 }
+    } else {
+        Call::Bind { address: notif.data.args[1], length: notif.data.args[2] as u32 }
+    };
+    Ok(Some(Notice { id: notif.id, tid: notif.pid as i32, fd: notif.data.args[0] as RawFd, call }))
+}
+
+/// What becomes of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The kernel goes on with it, with the worker's own rights.
+    Continue,
+    /// It was done on the worker's behalf: returns 0.
+    Done,
+    /// It fails with this errno.
+    Refuse(i32),
+}
+
+/// Answers a notification. A thread that is gone meanwhile (ENOENT) needs none.
+///
+/// # Errors
+/// The errno of ioctl(2).
+pub fn answer(notify: BorrowedFd<'_>, id: u64, verdict: Verdict) -> io::Result<()> {
+    let (error, flags) = match verdict {
+        Verdict::Continue => (0, CONTINUE),
+        Verdict::Done => (0, 0),
+        Verdict::Refuse(errno) => (-errno, 0),
+    };
+    let response = libc::seccomp_notif_resp { id, val: 0, error, flags };
+    // SAFETY: the struct has the size that the request number encodes.
+    let result =
+        unsafe { libc::ioctl(notify.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND as _, &raw const response) };
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ENOENT) {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the thread still waits in that call: to be asked after its memory or descriptors were read.
+pub fn still_waits(notify: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: the request takes a pointer to a u64.
+    let result =
+        unsafe { libc::ioctl(notify.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID as _, &raw const id) };
+    result == 0
+}
+
+/// A duplicate of descriptor `fd` of the process behind `pidfd` (pidfd_getfd(2), Linux 5.6). Needs the
+/// right to trace it.
+///
+/// # Errors
+/// EPERM where that right is missing, EBADF, ESRCH.
+pub fn duplicate(pidfd: impl AsFd, fd: RawFd) -> io::Result<OwnedFd> {
+    Ok(rustix::process::pidfd_getfd(pidfd, fd, rustix::process::PidfdGetfdFlags::empty())?)
+}
+
+/// Copies `length` bytes at `address` of another process (process_vm_readv(2)).
+///
+/// # Errors
+/// EPERM without the right to trace it, EFAULT, ESRCH.
+pub fn read_memory(pid: i32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+    let base = usize::try_from(address).map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
+    let remote = [RemoteIoVec { base, len: buffer.len() }];
+    let mut local = [io::IoSliceMut::new(buffer)];
+    Ok(process_vm_readv(nix::unistd::Pid::from_raw(pid), &mut local, &remote)?)
+}

@@ -1,0 +1,216 @@
+//! Listening sockets: made here for declared addresses, or duplicates of a worker's own.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, SockaddrStorage, bind,
+    getsockname, getsockopt, setsockopt, socket, sockopt,
+};
+
+/// Makes a blocking TCP socket that shares its address, and listens.
+///
+/// # Errors
+/// EADDRINUSE when a socket outside the group holds the address, EADDRNOTAVAIL when no interface has
+/// it, EACCES below port 1024 without the right, EMFILE.
+pub fn open(ip: IpAddr, port: u16, v6only: bool, backlog: i32) -> io::Result<OwnedFd> {
+    let family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    share_address(fd.as_fd())?;
+    match ip {
+        IpAddr::V4(ip) => bind(fd.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(ip, port)))?,
+        IpAddr::V6(ip) => {
+            setsockopt(&fd, sockopt::Ipv6V6Only, &v6only)?;
+            bind(fd.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(ip, port, 0, 0)))?;
+        }
+    }
+    listen(fd.as_fd(), backlog)?;
+    Ok(fd)
+}
+
+/// SO_REUSEPORT: to be set before bind(2).
+///
+/// # Errors
+/// The errno of setsockopt(2).
+pub fn share_address(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(setsockopt(&socket, sockopt::ReusePort, &true)?)
+}
+
+/// listen(2), also on a duplicate of another process's socket: it is the same socket.
+///
+/// # Errors
+/// The errno of listen(2).
+pub fn listen(socket: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    // SAFETY: numbers only. nix's wrapper refuses backlogs that the kernel just caps.
+    let result = unsafe { libc::listen(socket.as_raw_fd(), backlog) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// What kind of socket it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// TCP over IPv4 or IPv6.
+    Tcp,
+    /// Anything else: datagrams, Unix sockets, netlink.
+    Other,
+}
+
+/// The kind of a socket; `Other` for what is no socket at all.
+pub fn kind(socket: BorrowedFd<'_>) -> Kind {
+    let family = option(socket, libc::SO_DOMAIN);
+    let stream = option(socket, libc::SO_TYPE) == Some(libc::SOCK_STREAM);
+    let tcp = option(socket, libc::SO_PROTOCOL) == Some(libc::IPPROTO_TCP);
+    match family {
+        Some(libc::AF_INET | libc::AF_INET6) if stream && tcp => Kind::Tcp,
+        _ => Kind::Other,
+    }
+}
+
+fn option(socket: BorrowedFd<'_>, name: i32) -> Option<i32> {
+    let mut value = 0_i32;
+    let mut length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the value and its length belong to this frame and fit each other.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, (&raw mut value).cast(), &raw mut length)
+    };
+    (result == 0).then_some(value)
+}
+
+/// Whether the socket listens (SO_ACCEPTCONN).
+pub fn is_listening(socket: BorrowedFd<'_>) -> bool {
+    option(socket, libc::SO_ACCEPTCONN) == Some(1)
+}
+
+/// Whether the socket shares its address (SO_REUSEPORT).
+pub fn shares_address(socket: BorrowedFd<'_>) -> bool {
+    option(socket, libc::SO_REUSEPORT) == Some(1)
+}
+
+/// The local address, and for IPv6 whether IPv4 is left out.
+///
+/// # Errors
+/// The errno of getsockname(2); Unsupported when it is no IP address.
+pub fn local_address(socket: BorrowedFd<'_>) -> io::Result<(SocketAddr, bool)> {
+    let address: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Ok((SocketAddr::V4(SocketAddrV4::from(*v4)), false));
+    }
+    if let Some(v6) = address.as_sockaddr_in6() {
+        let v6only = getsockopt(&socket, sockopt::Ipv6V6Only)?;
+        return Ok((SocketAddr::V6(SocketAddrV6::from(*v6)), v6only));
+    }
+    Err(io::Error::from(io::ErrorKind::Unsupported))
+}
+
+/// IPV6_V6ONLY of a socket that may be of another family.
+pub fn is_v6only(socket: BorrowedFd<'_>) -> bool {
+    getsockopt(&socket, sockopt::Ipv6V6Only).unwrap_or(false)
+}
+
+/// Reads a `struct sockaddr_in` or `sockaddr_in6` as it lies in memory. `None` for other families and
+/// for what is too short.
+pub fn decode_address(bytes: &[u8]) -> Option<SocketAddr> {
+    let family = u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?);
+    let port = u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?);
+    let ip = match i32::from(family) {
+        libc::AF_INET => {
+            let octets: [u8; 4] = bytes.get(4..8)?.try_into().ok()?;
+            IpAddr::V4(Ipv4Addr::from(octets))
+        }
+        libc::AF_INET6 => {
+            let octets: [u8; 16] = bytes.get(8..24)?.try_into().ok()?;
+            IpAddr::V6(Ipv6Addr::from(octets))
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+/// Where `tcpi_unacked` stands in `struct tcp_info`: for a listening socket, the length of its accept
+/// queue (`tcp_get_info` in Linux).
+const TCPI_UNACKED: usize = 24;
+
+/// How many connections wait in a listening socket's accept queue.
+///
+/// # Errors
+/// The errno of getsockopt(2).
+pub fn queue_length(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = [0_u8; 104];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the buffer and its length belong to this frame and fit each other.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let field = info[TCPI_UNACKED..TCPI_UNACKED + 4].try_into();
+    Ok(field.map(u32::from_ne_bytes).unwrap_or(0))
+}
+
+/// Takes the next connection from the queue without waiting, whatever O_NONBLOCK says: the flag is
+/// shared with the worker and stays as it is. `None` when nobody waits.
+///
+/// # Errors
+/// The errno of accept4(2).
+pub fn accept(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    use std::os::fd::FromRawFd;
+    if queue_length(socket)? == 0 {
+        return Ok(None);
+    }
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: null means that the peer's address is not wanted.
+    let fd = unsafe { libc::accept4(socket.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    if fd < 0 {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::ECONNABORTED | libc::EINTR) => Ok(None),
+            _ => Err(error),
+        };
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// The inode of a socket, as /proc/PID/fd and sock_diag name it.
+///
+/// # Errors
+/// The errno of fstat(2).
+pub fn inode(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(nix::sys::stat::fstat(socket)?.st_ino)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_sockets_share_an_address_and_both_queue() {
+        let first = open("127.0.0.1".parse().expect("an address"), 0, false, 8).expect("a free port");
+        let (address, _) = local_address(first.as_fd()).expect("bound");
+        let second = open(address.ip(), address.port(), false, 8).expect("shared");
+        super::super::steer::steer(first.as_fd(), &[1]).expect("a group");
+        let _client = std::net::TcpStream::connect(address).expect("queued");
+        assert_eq!(queue_length(first.as_fd()).expect("tcp"), 0);
+        assert_eq!(queue_length(second.as_fd()).expect("tcp"), 1);
+        assert!(accept(second.as_fd()).expect("one waits").is_some());
+        assert!(accept(second.as_fd()).expect("none waits").is_none());
+    }
+
+    #[test]
+    fn short_and_foreign_addresses_are_not_decoded() {
+        assert_eq!(decode_address(&[]), None);
+        assert_eq!(decode_address(&[2, 0, 0]), None);
+        assert_eq!(decode_address(&[1, 0, b'/', b'x', 0, 0, 0, 0]), None);
+        let v4 = [2, 0, 0x0b, 0xb8, 127, 0, 0, 1];
+        assert_eq!(decode_address(&v4), Some("127.0.0.1:3000".parse().expect("an address")));
+    }
+}

@@ -1,0 +1,12 @@
+//! System calls, one family a file: plain data in and out, no decisions. Nothing here knows the rest
+//! of the crate. `unsafe` lives here and nowhere else.
+#![allow(unsafe_code)]
+
+pub mod clock;
+pub mod connections;
+pub mod intercept;
+pub mod listen;
+pub mod notify;
+pub mod process;
+pub mod spawn;
+pub mod steer;

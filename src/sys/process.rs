@@ -1,0 +1,344 @@
+//! Processes as /proc shows them, and signals by process descriptor. Plain facts; who belongs to whom
+//! is decided elsewhere.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+/// Fields of /proc/PID/stat (proc_pid_stat(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// `R`, `S`, `Z` …
+    pub state: u8,
+    /// The parent.
+    pub parent: i32,
+    /// The session.
+    pub session: i32,
+    /// User and system time together, in clock ticks.
+    pub ticks: u64,
+    /// When it started, in clock ticks since boot: with the pid, it names a process for good.
+    pub started: u64,
+    /// Resident set size in pages.
+    pub resident_pages: u64,
+}
+
+/// Reads /proc/PID/stat.
+///
+/// # Errors
+/// ENOENT or ESRCH when the process is gone; InvalidData when the text is not as documented.
+pub fn stat(pid: i32) -> io::Result<Stat> {
+    let text = fs::read(format!("/proc/{pid}/stat"))?;
+    parse_stat(&text).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// The command name may hold blanks and parentheses, so everything counts from its last `)`.
+fn parse_stat(text: &[u8]) -> Option<Stat> {
+    let end = memchr::memrchr(b')', text)?;
+    let rest = std::str::from_utf8(text.get(end + 2..)?).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    // Numbered from 3 (state) in proc_pid_stat(5).
+    let field = |number: usize| fields.get(number - 3).copied();
+    let number = |index: usize| field(index)?.parse::<u64>().ok();
+    Some(Stat {
+        state: *field(3)?.as_bytes().first()?,
+        parent: field(4)?.parse().ok()?,
+        session: field(6)?.parse().ok()?,
+        ticks: number(14)? + number(15)?,
+        started: number(22)?,
+        resident_pages: field(24)?.parse::<i64>().ok()?.max(0) as u64,
+    })
+}
+
+/// The children of every thread of a process. Empty when it is gone.
+///
+/// /proc/PID/task/TID/children exists where CONFIG_PROC_CHILDREN is set, which distributions do; else
+/// every process's parent is looked at.
+pub fn children(pid: i32) -> Vec<i32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let mut found = Vec::new();
+    for thread in threads.flatten() {
+        match fs::read_to_string(thread.path().join("children")) {
+            Ok(text) => found.extend(text.split_ascii_whitespace().filter_map(|p| p.parse::<i32>().ok())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && thread.path().exists() => {
+                return children_by_parent(pid);
+            }
+            Err(_) => {}
+        }
+    }
+    found
+}
+
+fn children_by_parent(pid: i32) -> Vec<i32> {
+    all().into_iter().filter(|other| stat(*other).is_ok_and(|s| s.parent == pid)).collect()
+}
+
+/// Every process that /proc shows.
+pub fn all() -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The process and all its descendants, parents first.
+pub fn tree(pid: i32) -> Vec<i32> {
+    let mut members = vec![pid];
+    let mut next = 0;
+    while next < members.len() {
+        for child in children(members[next]) {
+            if !members.contains(&child) {
+                members.push(child);
+            }
+        }
+        next += 1;
+    }
+    members
+}
+
+/// The value of a variable in the environment that a process was started with.
+pub fn started_with(pid: i32, name: &str) -> Option<OsString> {
+    let mut bytes = Vec::new();
+    fs::File::open(format!("/proc/{pid}/environ")).ok()?.read_to_end(&mut bytes).ok()?;
+    bytes.split(|b| *b == 0).find_map(|entry| {
+        let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        Some(OsString::from_vec(value.to_vec()))
+    })
+}
+
+/// The thread group, so the process, that a thread belongs to.
+pub fn process_of_thread(tid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+/// One open descriptor that is a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenSocket {
+    /// Whose.
+    pub pid: i32,
+    /// Under which number.
+    pub fd: i32,
+    /// The socket's inode, which no other open socket of the host has.
+    pub inode: u64,
+}
+
+/// The sockets that a process has open.
+///
+/// # Errors
+/// EACCES without the right to trace the process; ENOENT when it is gone.
+pub fn sockets(pid: i32) -> io::Result<Vec<OpenSocket>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let inode = target
+            .to_str()
+            .and_then(|t| t.strip_prefix("socket:["))
+            .and_then(|t| t.strip_suffix(']'))
+            .and_then(|t| t.parse().ok());
+        let fd = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if let (Some(inode), Some(fd)) = (inode, fd) {
+            found.push(OpenSocket { pid, fd, inode });
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a process waits on the socket with this inode: in one of its epoll sets, or in a system
+/// call whose first argument is a descriptor of it (accept(2), and poll(2) of a single one).
+///
+/// # Errors
+/// As [`sockets`].
+pub fn waits_on(pid: i32, inode: u64) -> io::Result<bool> {
+    let numbers: Vec<i32> = sockets(pid)?.into_iter().filter(|s| s.inode == inode).map(|s| s.fd).collect();
+    if numbers.is_empty() {
+        return Ok(false);
+    }
+    Ok(in_an_epoll_set(pid, &numbers, inode)? || in_a_waiting_call(pid, &numbers)?)
+}
+
+/// /proc/PID/fdinfo/FD of an epoll names each member: `tfd: 3 events: … ino:1a2b` (hexadecimal).
+fn in_an_epoll_set(pid: i32, numbers: &[i32], inode: u64) -> io::Result<bool> {
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        if target.as_os_str() != "anon_inode:[eventpoll]" {
+            continue;
+        }
+        let path = format!("/proc/{pid}/fdinfo/{}", entry.file_name().display());
+        let Ok(info) = fs::read_to_string(path) else { continue };
+        if info.lines().any(|line| watches(line, numbers, inode)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn watches(line: &str, numbers: &[i32], inode: u64) -> bool {
+    let Some(rest) = line.trim_start().strip_prefix("tfd:") else { return false };
+    let number = rest.split_ascii_whitespace().next().and_then(|n| n.parse::<i32>().ok());
+    // The inode is printed since Linux 5.1; before, the number has to do.
+    let named = rest.split("ino:").nth(1).and_then(|n| n.split_ascii_whitespace().next());
+    match named.and_then(|n| u64::from_str_radix(n, 16).ok()) {
+        Some(found) => found == inode,
+        None => number.is_some_and(|n| numbers.contains(&n)),
+    }
+}
+
+/// /proc/PID/task/TID/syscall: `43 0x3 …` while the thread waits in a call, with its arguments.
+fn in_a_waiting_call(pid: i32, numbers: &[i32]) -> io::Result<bool> {
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let Ok(text) = fs::read_to_string(thread?.path().join("syscall")) else { continue };
+        let mut words = text.split_ascii_whitespace();
+        let call = words.next().and_then(|n| n.parse::<i64>().ok());
+        let arguments: Vec<u64> =
+            words.filter_map(|w| u64::from_str_radix(w.trim_start_matches("0x"), 16).ok()).collect();
+        let (Some(call), Some(first)) = (call, arguments.first()) else { continue };
+        if call == libc::SYS_accept || call == libc::SYS_accept4 {
+            if numbers.contains(&(*first as i32)) {
+                return Ok(true);
+            }
+        } else if is_poll(call) && polls(pid, &arguments, numbers) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn is_poll(call: i64) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if call == libc::SYS_poll || call == libc::SYS_select {
+        return true;
+    }
+    call == libc::SYS_ppoll || call == libc::SYS_pselect6
+}
+
+/// Looks into the arrays that poll and select were called with.
+fn polls(pid: i32, arguments: &[u64], numbers: &[i32]) -> bool {
+    let (Some(first), Some(second)) = (arguments.first(), arguments.get(1)) else { return false };
+    // poll(fds, count): the first argument is an address; select(count, set): the second is.
+    if *first > 4096 {
+        let mut fds = vec![0_u8; 8 * (*second).min(4096) as usize];
+        let read = super::intercept::read_memory(pid, *first, &mut fds).unwrap_or(0);
+        return fds[..read]
+            .chunks_exact(8)
+            .any(|entry| entry[..4].try_into().is_ok_and(|n| numbers.contains(&i32::from_ne_bytes(n))));
+    }
+    let mut set = [0_u8; 128];
+    let read = super::intercept::read_memory(pid, *second, &mut set).unwrap_or(0);
+    numbers.iter().any(|n| {
+        let (byte, bit) = ((*n / 8) as usize, *n % 8);
+        *n >= 0 && byte < read && set[byte] & (1 << bit) != 0
+    })
+}
+
+/// Opens a descriptor of a process that is not our own child, or no more known by one.
+///
+/// # Errors
+/// ESRCH when it is gone.
+pub fn open(pid: i32) -> io::Result<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(pid).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
+    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+}
+
+/// Sends a signal to the process behind a descriptor, so never to a stranger with a reused number.
+///
+/// # Errors
+/// ESRCH when it has been reaped, EPERM, EINVAL for a number that is no signal.
+pub fn signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    // Real-time signals (34 to 64) are no named constants of rustix, hence the raw call.
+    // SAFETY: numbers only; a null siginfo means the kernel fills it in.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            std::os::fd::AsRawFd::as_raw_fd(&pidfd.as_fd()),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0_u32,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It called exit with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// Reaps one child that ended, whoever it is. `None` when none has. Signals coalesce: call it until
+/// then on every wake-up.
+///
+/// # Errors
+/// The errno of waitpid(2) other than ECHILD.
+pub fn reap() -> io::Result<Option<(i32, Ended)>> {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    loop {
+        match waitpid(nix::unistd::Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => return Ok(Some((pid.as_raw(), Ended::Code(code)))),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                return Ok(Some((pid.as_raw(), Ended::Signal(signal as i32))));
+            }
+            Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => return Ok(None),
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Orphans of our descendants become our children (PR_SET_CHILD_SUBREAPER, Linux 3.4).
+///
+/// # Errors
+/// EINVAL on older kernels.
+pub fn become_subreaper() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}
+
+/// Raises the soft limit of open descriptors to the hard one; both as they were before.
+///
+/// # Errors
+/// The errno of getrlimit(2) or setrlimit(2).
+pub fn raise_descriptor_limit() -> io::Result<(u64, u64)> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok((soft, hard))
+}
+
+/// The signals that a process handles itself (`SigCgt` of /proc/PID/status): bit n-1 for signal n.
+pub fn caught_signals(pid: i32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_name_with_parentheses_does_not_shift_the_fields() {
+        let text = b"42 (a) b (c)) S 7 42 41 0 -1 4194560 1 2 3 4 10 20 0 0 20 0 1 0 12345 1000 99 18446744073709551615";
+        let stat = parse_stat(text).expect("documented form");
+        assert_eq!((stat.state, stat.parent, stat.session), (b'S', 7, 41));
+        assert_eq!((stat.ticks, stat.started, stat.resident_pages), (30, 12345, 99));
+    }
+
+    #[test]
+    fn broken_stat_text_is_an_error_and_no_panic() {
+        for text in [&b""[..], b"1 (x", b"1 (x)", b"1 (x) ", b"1 (x) S", b"1 (x) S a b c"] {
+            assert_eq!(parse_stat(text), None);
+        }
+    }
+
+    #[test]
+    fn an_epoll_member_is_known_by_its_inode() {
+        let line = "tfd:        3 events:       19 data:        3  pos:0 ino:1a2b sdev:9";
+        assert!(watches(line, &[9], 0x1a2b));
+        assert!(!watches(line, &[3], 0x1a2c));
+        assert!(watches("tfd: 3 events: 19 data: 3", &[3], 1));
+    }
+}

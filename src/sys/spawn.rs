@@ -1,0 +1,452 @@
+//! From fork to exec: the one place where a process of ours becomes a worker.
+//!
+//! Everything is prepared before the clone; between clone and exec the child makes raw system calls
+//! only, allocates nothing and touches no lock. What it has to say travels over a close-on-exec
+//! SOCK_SEQPACKET pair that the loop polls like any other source: the seccomp notification
+//! descriptor, the level that was reached without one, or the step and errno at which it failed.
+//! End of file without a failure means that exec succeeded. The parent never waits.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use super::intercept;
+
+/// CLONE_CLEAR_SIGHAND (Linux 5.5). `libc` has it as an `int`, where it overflows to 0.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// The text that reserves room for the digits of LISTEN_PID, patched in the child.
+const LISTEN_PID_SLOT: &[u8] = b"LISTEN_PID=0000000000";
+
+/// What a worker is started with.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The file to execute.
+    pub program: CString,
+    /// The argument vector, with the program's name first.
+    pub argv: Vec<CString>,
+    /// `NAME=value` strings. LISTEN_PID is added when descriptors are handed.
+    pub env: Vec<CString>,
+    /// The working directory.
+    pub cwd: CString,
+    /// Descriptors 0, 1 and 2.
+    pub standard: [BorrowedFd<'a>; 3],
+    /// Descriptors from 3 on: declared sockets, then Node's channel.
+    pub handed: Vec<BorrowedFd<'a>>,
+    /// How many of `handed` count as LISTEN_FDS.
+    pub listen_fds: usize,
+    /// Whether bind(2) and listen(2) are to be notified.
+    pub intercept: bool,
+    /// The soft and hard RLIMIT_NOFILE that the supervisor itself was started with.
+    pub nofile: (u64, u64),
+}
+
+/// A process on its way to exec.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its process id; it leads a session of its own.
+    pub pid: i32,
+    /// Its process descriptor: the only thing it is ever signalled by.
+    pub pidfd: OwnedFd,
+    /// Where its [`Report`]s come from. Non-blocking.
+    pub report: OwnedFd,
+}
+
+/// The steps between clone and exec that can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// setsid(2).
+    Session,
+    /// Moving descriptors into place.
+    Descriptors,
+    /// chdir(2).
+    Directory,
+    /// setrlimit(2).
+    Limits,
+    /// execve(2).
+    Exec,
+}
+
+impl Step {
+    const ALL: [Step; 5] = [Step::Session, Step::Descriptors, Step::Directory, Step::Limits, Step::Exec];
+}
+
+/// One message of a process on its way to exec.
+#[derive(Debug)]
+pub enum Report {
+    /// bind and listen are notified on this descriptor.
+    Intercepted(OwnedFd),
+    /// The kernel refused the notification filter with this errno; the worker starts without it.
+    NotIntercepted(i32),
+    /// It failed, and is gone.
+    Failed(Step, i32),
+    /// The descriptor was closed: exec succeeded, unless `Failed` came before.
+    End,
+}
+
+const TAG_INTERCEPTED: u8 = b'I';
+const TAG_NOT_INTERCEPTED: u8 = b'N';
+const TAG_FAILED: u8 = b'F';
+
+/// Starts a process.
+///
+/// # Errors
+/// The errno of socketpair(2), clone3(2), fork(2) or pidfd_open(2): EAGAIN and ENOMEM pass by
+/// themselves, EMFILE and ENFILE when descriptors are free again. What fails in the child is reported
+/// over [`Spawned::report`].
+pub fn spawn(plan: &Plan<'_>) -> io::Result<Spawned> {
+    let (ours, theirs) = report_pair()?;
+    let mut prepared = Prepared::new(plan, theirs.as_raw_fd());
+    let everything = block_signals()?;
+    let result = clone_process(&mut prepared);
+    restore_signals(&everything);
+    let (pid, pidfd) = result?;
+    Ok(Spawned { pid, pidfd, report: ours })
+}
+
+/// Reads what the process has to say. `None` when it has said nothing new yet.
+///
+/// # Errors
+/// The errno of recvmsg(2).
+pub fn read_report(report: BorrowedFd<'_>) -> io::Result<Option<Report>> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let mut bytes = [0_u8; 6];
+    let mut control = nix::cmsg_space!([RawFd; 1]);
+    let mut iov = [io::IoSliceMut::new(&mut bytes)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let message = match recvmsg::<()>(report.as_raw_fd(), &mut iov, Some(&mut control), flags) {
+        Ok(message) => message,
+        Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Ok(None),
+        // The child died with unread data in its end: the same as closed.
+        Err(nix::Error::ECONNRESET) => return Ok(Some(Report::End)),
+        Err(error) => return Err(error.into()),
+    };
+    let mut passed = None;
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = part {
+            // SAFETY: the kernel has just made these descriptors for us; nobody else owns them.
+            passed = fds.first().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) });
+        }
+    }
+    let length = message.bytes;
+    Ok(Some(decode(&bytes[..length], passed)))
+}
+
+fn decode(bytes: &[u8], passed: Option<OwnedFd>) -> Report {
+    let errno = bytes.get(2..6).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
+    match (bytes.first(), passed) {
+        (Some(&TAG_INTERCEPTED), Some(fd)) => Report::Intercepted(fd),
+        (Some(&TAG_INTERCEPTED | &TAG_NOT_INTERCEPTED), _) => Report::NotIntercepted(errno),
+        (Some(&TAG_FAILED), _) => {
+            let step = bytes.get(1).and_then(|i| Step::ALL.get(usize::from(*i)));
+            Report::Failed(step.copied().unwrap_or(Step::Exec), errno)
+        }
+        _ => Report::End,
+    }
+}
+
+fn report_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// All that the child needs, as plain pointers and numbers.
+struct Prepared {
+    program: *const libc::c_char,
+    argv: Vec<*const libc::c_char>,
+    envp: Vec<*const libc::c_char>,
+    /// Backs the LISTEN_PID entry of `envp`; the child writes its digits into it.
+    listen_pid: Vec<u8>,
+    cwd: *const libc::c_char,
+    sources: Vec<RawFd>,
+    report: RawFd,
+    intercept: Option<intercept::Filter>,
+    nofile: libc::rlimit,
+}
+
+impl Prepared {
+    fn new(plan: &Plan<'_>, report: RawFd) -> Prepared {
+        let mut listen_pid = LISTEN_PID_SLOT.to_vec();
+        listen_pid.push(0);
+        let mut envp: Vec<_> = plan.env.iter().map(|s| s.as_ptr()).collect();
+        if plan.listen_fds > 0 {
+            envp.push(listen_pid.as_ptr().cast());
+        }
+        envp.push(ptr::null());
+        let mut argv: Vec<_> = plan.argv.iter().map(|s| s.as_ptr()).collect();
+        argv.push(ptr::null());
+        let sources = plan.standard.iter().chain(&plan.handed).map(AsRawFd::as_raw_fd).collect();
+        Prepared {
+            program: plan.program.as_ptr(),
+            argv,
+            envp,
+            listen_pid,
+            cwd: plan.cwd.as_ptr(),
+            sources,
+            report,
+            intercept: plan.intercept.then(intercept::Filter::new),
+            nofile: libc::rlimit { rlim_cur: plan.nofile.0, rlim_max: plan.nofile.1 },
+        }
+    }
+}
+
+fn block_signals() -> io::Result<nix::sys::signal::SigSet> {
+    use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+    let mut before = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+    Ok(before)
+}
+
+fn restore_signals(before: &nix::sys::signal::SigSet) {
+    use nix::sys::signal::{SigmaskHow, sigprocmask};
+    let restored = sigprocmask(SigmaskHow::SIG_SETMASK, Some(before), None);
+    debug_assert!(restored.is_ok(), "a mask that was read can be set");
+}
+
+/// Parent: the child's pid and descriptor. Child: never returns.
+fn clone_process(prepared: &mut Prepared) -> io::Result<(i32, OwnedFd)> {
+    let mut pidfd: RawFd = -1;
+    let mut args = CloneArgs {
+        flags: libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
+        pidfd: ptr::from_mut(&mut pidfd) as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: without CLONE_VM the child has its own copy of the address space, as after fork; the
+    // arguments live on this stack until the call returns.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
+    match pid {
+        0 => run_child(prepared),
+        1.. => {
+            // SAFETY: the kernel has just made this descriptor for us (CLONE_PIDFD, Linux 5.2).
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok((pid as i32, pidfd))
+        }
+        _ => {
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                // Kernels before 5.5, and container profiles that refuse what they do not know.
+                Some(libc::ENOSYS | libc::EPERM | libc::EINVAL) => fork_process(prepared),
+                _ => Err(error),
+            }
+        }
+    }
+}
+
+fn fork_process(prepared: &mut Prepared) -> io::Result<(i32, OwnedFd)> {
+    // SAFETY: the supervisor has one thread, so the child may go on; it makes system calls only.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        0 => run_child(prepared),
+        1.. => {
+            let pid = rustix::process::Pid::from_raw(pid)
+                .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+            // Not reaped yet, so the number still means our child.
+            let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+            Ok((pid.as_raw_nonzero().get(), pidfd))
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The kernel's `struct clone_args`, first version (clone(2)).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+fn run_child(prepared: &mut Prepared) -> ! {
+    let (step, errno) = prepare_and_exec(prepared);
+    let index = Step::ALL.iter().position(|s| *s == step).unwrap_or(0);
+    send(prepared.report, TAG_FAILED, index as u8, errno, None);
+    // SAFETY: ends this process without running anything of the parent's.
+    unsafe { libc::_exit(127) }
+}
+
+/// Returns only on failure.
+fn prepare_and_exec(prepared: &mut Prepared) -> (Step, i32) {
+    // SAFETY: no arguments; a fresh child is never a group leader.
+    if unsafe { libc::setsid() } < 0 {
+        return (Step::Session, errno());
+    }
+    if let Err(errno) = place_descriptors(prepared) {
+        return (Step::Descriptors, errno);
+    }
+    // SAFETY: a NUL-terminated path that outlives the call.
+    if unsafe { libc::chdir(prepared.cwd) } < 0 {
+        return (Step::Directory, errno());
+    }
+    // SAFETY: a valid struct that outlives the call.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const prepared.nofile) } < 0 {
+        return (Step::Limits, errno());
+    }
+    reset_dispositions();
+    if let Some(filter) = &prepared.intercept {
+        match intercept::install(filter) {
+            Ok(fd) => send(prepared.report, TAG_INTERCEPTED, 0, 0, Some(fd)),
+            Err(errno) => send(prepared.report, TAG_NOT_INTERCEPTED, 0, errno, None),
+        }
+    }
+    patch_listen_pid(&mut prepared.listen_pid);
+    clear_mask();
+    // SAFETY: NUL-terminated strings in NULL-terminated arrays, all of which outlive the call.
+    unsafe { libc::execve(prepared.program, prepared.argv.as_ptr(), prepared.envp.as_ptr()) };
+    (Step::Exec, errno())
+}
+
+/// Descriptor `i` becomes `sources[i]`; the report moves above them; all others close on exec.
+fn place_descriptors(prepared: &mut Prepared) -> Result<(), i32> {
+    let count = prepared.sources.len() as RawFd;
+    prepared.report = duplicate_above(prepared.report, count)?;
+    for source in &mut prepared.sources {
+        *source = duplicate_above(*source, count)?;
+    }
+    for (target, source) in prepared.sources.iter().enumerate() {
+        // SAFETY: both are open; dup2 leaves the copy without close-on-exec, which is the point.
+        if unsafe { libc::dup2(*source, target as RawFd) } < 0 {
+            return Err(errno());
+        }
+    }
+    // Belt and braces: all our own descriptors are close-on-exec already. Before Linux 5.11, and
+    // where a profile refuses it, that alone has to do.
+    // SAFETY: numbers only.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, count as u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+    }
+    Ok(())
+}
+
+fn duplicate_above(fd: RawFd, least: RawFd) -> Result<RawFd, i32> {
+    // SAFETY: numbers only.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, least) };
+    if copy < 0 { Err(errno()) } else { Ok(copy) }
+}
+
+/// The kernel's `struct sigaction` (64-bit), which is not glibc's.
+#[repr(C)]
+struct KernelSigaction {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
+
+/// Every signal to its default: CLONE_CLEAR_SIGHAND resets handlers, but not what is ignored, and
+/// Rust ignores SIGPIPE. glibc's own call refuses 32 and 33, hence the kernel's.
+fn reset_dispositions() {
+    let default = KernelSigaction { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
+    for signal in 1..=64 {
+        // SAFETY: a valid struct; SIGKILL and SIGSTOP answer EINVAL, which is right.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, ptr::null::<u8>(), 8_usize);
+        }
+    }
+}
+
+fn clear_mask() {
+    let none = 0_u64;
+    // SAFETY: a valid 8-byte mask.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            ptr::null::<u8>(),
+            8_usize,
+        );
+    }
+}
+
+/// Writes our process id over the zeros, by hand: formatting could allocate.
+fn patch_listen_pid(slot: &mut [u8]) {
+    // SAFETY: no arguments, cannot fail. Not glibc's cached number, which a raw clone leaves stale.
+    let mut pid = unsafe { libc::syscall(libc::SYS_getpid) } as u64;
+    let mut digits = [0_u8; 10];
+    let mut count = 0;
+    while pid > 0 && count < digits.len() {
+        digits[count] = b'0' + (pid % 10) as u8;
+        pid /= 10;
+        count += 1;
+    }
+    let start = b"LISTEN_PID=".len();
+    for (i, digit) in digits[..count].iter().rev().enumerate() {
+        slot[start + i] = *digit;
+    }
+    slot[start + count] = 0;
+}
+
+fn send(socket: RawFd, tag: u8, index: u8, errno: i32, fd: Option<RawFd>) {
+    let mut bytes = [0_u8; 6];
+    bytes[0] = tag;
+    bytes[1] = index;
+    bytes[2..].copy_from_slice(&errno.to_ne_bytes());
+    let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // Room for one descriptor, aligned as cmsghdr needs it: CMSG_SPACE(4) is 24 bytes.
+    let mut control = [0_u64; 3];
+    // SAFETY: all zeros is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut iov;
+    message.msg_iovlen = 1;
+    if let Some(fd) = fd {
+        // struct cmsghdr { len, level, type } followed by the descriptor (cmsg(3)).
+        control[0] = (size_of::<libc::cmsghdr>() + size_of::<RawFd>()) as u64;
+        control[1] = (libc::SOL_SOCKET as u64) | ((libc::SCM_RIGHTS as u64) << 32);
+        control[2] = fd as u32 as u64;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control) as _;
+    }
+    // SAFETY: the message points to buffers of this frame. A lost message cannot be reported any
+    // further: the parent sees the end of file.
+    unsafe { libc::sendmsg(socket, &raw const message, libc::MSG_NOSIGNAL) };
+}
+
+fn errno() -> i32 {
+    nix::errno::Errno::last_raw()
+}
+
+/// Marks every descriptor above 2 that this process inherited as close-on-exec, so that nothing of
+/// whoever started the supervisor reaches a worker.
+///
+/// # Errors
+/// The errno of reading /proc/self/fd, on kernels without close_range(2).
+pub fn close_inherited_on_exec() -> io::Result<()> {
+    // SAFETY: numbers only.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if done == 0 {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()) else {
+            continue;
+        };
+        if fd > 2 {
+            // SAFETY: numbers only; a descriptor that is closed meanwhile answers EBADF.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}
+
+/// The name of a signal, for people: `SIGINT`, or `signal 34`.
+pub fn signal_name(signal: i32) -> String {
+    nix::sys::signal::Signal::try_from(signal)
+        .map_or_else(|_| format!("signal {signal}"), |s| s.as_str().to_owned())
+}
+
+/// The text of an error number, as strerror(3) gives it: `No such file or directory`.
+pub fn errno_text(errno: i32) -> String {
+    // SAFETY: returns a pointer to a static text, or to one that lives until the next call of it in
+    // this thread.
+    let text = unsafe { libc::strerror(errno) };
+    // SAFETY: strerror never returns NULL and always terminates its text.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}

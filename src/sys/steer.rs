@@ -1,0 +1,102 @@
+//! The classic BPF programs of a listening socket: which socket of a SO_REUSEPORT group gets a new
+//! connection, and whether handshakes get in at all. No privilege is needed (socket(7)).
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// SKF_AD_OFF + SKF_AD_RANDOM: a random number for this packet (Linux 3.14).
+const RANDOM: u32 = 0xffff_f000 + 56;
+
+/// Where the flags stand in a TCP header, and two of them.
+const TCP_FLAGS: u32 = 13;
+const SYN: u32 = 0x02;
+const ACK: u32 = 0x10;
+
+fn step(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
+/// The program that spreads new connections evenly over these positions of the kernel's array.
+///
+/// `active` is in rising order and not empty. A position that is not there (any more) makes the kernel
+/// fall back to its own hash over the whole group (`reuseport_select_sock`).
+fn program(active: &[u32]) -> Vec<libc::sock_filter> {
+    let random = step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, RANDOM);
+    let modulo = step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, 0, 0, active.len() as u32);
+    let mut program = vec![random, modulo];
+    let first = active[0];
+    if active.iter().enumerate().all(|(i, a)| *a == first + i as u32) {
+        program.push(step(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_K, 0, 0, first));
+        program.push(step(libc::BPF_RET | libc::BPF_A, 0, 0, 0));
+        return program;
+    }
+    for (i, position) in active.iter().enumerate() {
+        program.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, i as u32));
+        program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, *position));
+    }
+    program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, first));
+    program
+}
+
+/// New connections of the socket's group go to these positions only, evenly.
+///
+/// # Errors
+/// The errno of setsockopt(2): EINVAL when the socket is in no group, ENOMEM.
+pub fn steer(socket: BorrowedFd<'_>, active: &[u32]) -> io::Result<()> {
+    attach(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program(active))
+}
+
+/// New handshakes do not reach the socket any more; the ones under way, and its connections, do.
+///
+/// The client goes on trying, and is refused once the socket is closed: better than being let in and
+/// thrown out. The filter is inherited by later connections, for which it means nothing.
+///
+/// # Errors
+/// The errno of setsockopt(2): EPERM where the server has locked its own filter.
+pub fn shut(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let program = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, TCP_FLAGS),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, SYN | ACK),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, SYN),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ];
+    attach(socket, libc::SO_ATTACH_FILTER, &program)
+}
+
+fn attach(socket: BorrowedFd<'_>, option: i32, program: &[libc::sock_filter]) -> io::Result<()> {
+    let header = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the header and the program outlive the call; the kernel copies and checks both.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const header).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_of_positions_needs_no_table() {
+        assert_eq!(program(&[2, 3, 4]).len(), 4);
+        assert_eq!(program(&[2, 3, 4])[2].k, 2);
+    }
+
+    #[test]
+    fn a_gap_is_stepped_over() {
+        let program = program(&[0, 2]);
+        let answers: Vec<u32> = program
+            .iter()
+            .filter(|s| u32::from(s.code) == libc::BPF_RET | libc::BPF_K)
+            .map(|s| s.k)
+            .collect();
+        assert_eq!(answers, [0, 2, 0]);
+    }
+}

@@ -7,6 +7,7 @@ pub mod connections;
 pub mod intercept;
 pub mod listen;
 pub mod notify;
+pub mod output;
 pub mod process;
 pub mod spawn;
 pub mod steer;

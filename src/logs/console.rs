@@ -1,0 +1,272 @@
+//! One of the supervisor's own outputs (standard output or error), shared by worker lines, with their
+//! prefix, and the supervisor's log.
+//!
+//! Bounded and never waiting: a slow reader costs lines, which are counted and reported when there is room
+//! again; a reader that is gone switches the output off. What workers print is escaped only on a terminal.
+
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use anstyle::{AnsiColor, Style};
+use nix::errno::Errno;
+
+use super::{Line, escape};
+use crate::supervisor::event::AppId;
+use crate::sys::output::Outlet;
+
+/// Bytes that may wait for a slow reader.
+pub const QUEUE_LIMIT: usize = 256 * 1024;
+
+/// What the supervisor's own lines may take beyond that, so that a flooding worker does not silence it.
+const RESERVE: usize = 16 * 1024;
+
+/// So much is written without waiting for the end of the turn.
+const FLUSH_AT: usize = 32 * 1024;
+
+/// Unused memory that is kept for the next lines.
+const KEPT_CAPACITY: usize = 16 * 1024;
+
+/// The widest a name may make the column of prefixes.
+const WIDTH_LIMIT: usize = 32;
+
+/// Readable on dark and light grounds alike.
+const COLOURS: [AnsiColor; 6] = [
+    AnsiColor::Cyan,
+    AnsiColor::Green,
+    AnsiColor::Magenta,
+    AnsiColor::Yellow,
+    AnsiColor::Blue,
+    AnsiColor::BrightCyan,
+];
+
+/// An output of the supervisor.
+#[derive(Debug)]
+pub struct Console {
+    /// None when its reader is gone.
+    outlet: Option<Outlet>,
+    /// `standard output`, `standard error`.
+    name: &'static str,
+    terminal: bool,
+    colour: bool,
+    identity: (u64, u64),
+    /// Whole lines, of which the first `sent` bytes are written.
+    queue: Vec<u8>,
+    sent: usize,
+    dropped: u64,
+    /// No further attempt before the next flush.
+    refused: bool,
+    /// Why the latest attempt was refused.
+    refusal: Option<Errno>,
+    width: usize,
+    apps: Vec<AppId>,
+}
+
+impl Console {
+    /// Takes a second hold of `fd`; the description that others share is left as it is. Without
+    /// `may_colour` (the variable NO_COLOR) not even a terminal is sent colours.
+    pub fn open(fd: BorrowedFd<'_>, name: &'static str, may_colour: bool) -> io::Result<Console> {
+        let outlet = Outlet::open(fd)?;
+        Ok(Console {
+            name,
+            terminal: outlet.is_terminal(),
+            colour: outlet.is_terminal() && may_colour,
+            identity: outlet.identity(),
+            outlet: Some(outlet),
+            queue: Vec::new(),
+            sent: 0,
+            dropped: 0,
+            refused: false,
+            refusal: None,
+            width: 0,
+            apps: Vec::new(),
+        })
+    }
+
+    /// A terminal reads it.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Colours are welcome.
+    pub fn has_colour(&self) -> bool {
+        self.colour
+    }
+
+    /// Device and inode: the same for two descriptors that lead to the same place.
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
+    /// Bytes that wait for the reader.
+    pub fn waiting(&self) -> usize {
+        self.queue.len() - self.sent
+    }
+
+    /// Makes an app's prefix known, so that the column is wide enough from the first line on.
+    pub fn announce(&mut self, app: AppId, name: &str, instance: u32) {
+        self.width = self.width.max(label_width(name, instance).min(WIDTH_LIMIT));
+        if !self.apps.contains(&app) {
+            self.apps.push(app);
+        }
+    }
+
+    /// Forgets an app that was deleted.
+    pub fn forget(&mut self, app: AppId) {
+        self.apps.retain(|known| *known != app);
+    }
+
+    /// Queues a worker's line behind its prefix, or drops and counts it.
+    pub fn write_line(&mut self, line: &Line<'_>) {
+        if self.outlet.is_none() {
+            return;
+        }
+        self.make_room();
+        if self.dropped > 0 || self.waiting() + line.bytes.len() > QUEUE_LIMIT {
+            self.dropped = self.dropped.saturating_add(1);
+            return;
+        }
+        let before = self.queue.len();
+        self.append_prefix(line);
+        self.append_text(line);
+        if self.waiting() > QUEUE_LIMIT {
+            self.queue.truncate(before);
+            self.dropped = self.dropped.saturating_add(1);
+        }
+    }
+
+    /// Queues a line of the supervisor itself, its newline included. It has a reserve of its own.
+    pub fn write_own(&mut self, text: &[u8]) {
+        if self.outlet.is_none() {
+            return;
+        }
+        self.make_room();
+        if self.waiting() + text.len() > QUEUE_LIMIT + RESERVE {
+            self.dropped = self.dropped.saturating_add(1);
+        } else {
+            self.queue.extend_from_slice(text);
+        }
+    }
+
+    /// Writes what the reader takes now. To be called at the end of every turn, and when `source` has room.
+    pub fn flush(&mut self) {
+        self.refused = false;
+        self.write_out();
+    }
+
+    /// Something waits for room at [`Console::source`].
+    pub fn wants_write(&self) -> bool {
+        self.waiting() > 0 && self.source().is_some()
+    }
+
+    /// The descriptor to wait on for room. None for regular files, which have no readiness and whose
+    /// rest goes with the next flush, and when the reader is gone.
+    pub fn source(&self) -> Option<RawFd> {
+        self.outlet.as_ref()?.source().map(|fd| fd.as_raw_fd())
+    }
+
+    fn make_room(&mut self) {
+        if self.waiting() >= FLUSH_AT && !self.refused {
+            self.write_out();
+        }
+    }
+
+    fn write_out(&mut self) {
+        loop {
+            if self.dropped > 0 && self.waiting() <= QUEUE_LIMIT / 2 {
+                self.tell_dropped();
+            }
+            if self.waiting() == 0 {
+                break;
+            }
+            let Some(outlet) = &self.outlet else {
+                break;
+            };
+            match outlet.write(&self.queue[self.sent..]) {
+                Ok(count) => self.sent += count,
+                Err(errno) => return self.refuse(errno),
+            }
+        }
+        self.release();
+    }
+
+    fn refuse(&mut self, errno: Errno) {
+        match errno {
+            Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM => {}
+            Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG => {}
+            // EPIPE, ECONNRESET, EIO (a terminal that hung up): nobody reads this any more.
+            _ => {
+                self.outlet = None;
+                self.sent = self.queue.len();
+                self.dropped = 0;
+            }
+        }
+        self.refused = true;
+        self.refusal = Some(errno);
+        self.release();
+    }
+
+    /// Moves what waits to the front, or gives the memory back.
+    fn release(&mut self) {
+        if self.waiting() > 0 {
+            if self.sent > self.waiting() {
+                self.queue.drain(..self.sent);
+                self.sent = 0;
+            }
+            return;
+        }
+        self.queue.clear();
+        self.sent = 0;
+        if self.queue.capacity() > KEPT_CAPACITY {
+            self.queue = Vec::new();
+        }
+    }
+
+    fn tell_dropped(&mut self) {
+        let lines = if self.dropped == 1 { "line" } else { "lines" };
+        let why = match self.refusal {
+            Some(errno @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)) => errno.desc().to_owned(),
+            Some(_) | None => format!("the reader of {} is slow", self.name),
+        };
+        let dropped = std::mem::take(&mut self.dropped);
+        self.append(format_args!("[clusterd] {dropped} {lines} dropped: {why}\n"));
+    }
+
+    fn append_prefix(&mut self, line: &Line<'_>) {
+        let origin = line.origin;
+        self.announce(origin.app, &origin.name, origin.instance);
+        let pad = self.width.saturating_sub(label_width(&origin.name, origin.instance));
+        let style = self.style(origin.app);
+        self.append(format_args!("{style}{}-{}{:pad$} | {style:#}", origin.name, origin.instance, ""));
+    }
+
+    fn style(&self, app: AppId) -> Style {
+        if !self.colour {
+            return Style::new();
+        }
+        let index = self.apps.iter().position(|known| *known == app).unwrap_or(0);
+        Style::new().fg_color(Some(COLOURS[index % COLOURS.len()].into()))
+    }
+
+    fn append_text(&mut self, line: &Line<'_>) {
+        if line.continued {
+            self.append(format_args!("… "));
+        }
+        if self.terminal {
+            self.queue.extend_from_slice(escape(line.shown()).as_bytes());
+        } else {
+            self.queue.extend_from_slice(line.bytes);
+        }
+        if line.cut {
+            self.append(format_args!(" …"));
+        }
+        self.queue.push(b'\n');
+    }
+
+    fn append(&mut self, text: std::fmt::Arguments<'_>) {
+        self.queue.write_fmt(text).expect("a Vec takes any bytes");
+    }
+}
+
+fn label_width(name: &str, instance: u32) -> usize {
+    name.len() + 2 + instance.checked_ilog10().unwrap_or(0) as usize
+}

@@ -1,0 +1,347 @@
+//! One log file: whole batches appended, byte for byte.
+//!
+//! A line is never torn: neither by another stream's line in its middle, nor by a disk that was full for a
+//! while. What a full disk cannot take is dropped and counted; once there is room again, the rest of the
+//! line that was being written comes first, then one line that says how many are missing. Refuses to wait,
+//! to keep more than one line, and to retry by itself.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use memchr::{memchr, memchr_iter};
+use nix::errno::Errno;
+
+use super::lines::LINE_LIMIT;
+use crate::control::protocol::Stream;
+use crate::supervisor::event::WorkerId;
+use crate::sys::output::{OpenError, append, open_append};
+
+/// Which stream bytes belong to: lines of different ones are kept apart.
+pub type Source = (WorkerId, Stream);
+
+/// What changed with a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing worth telling.
+    None,
+    /// From now on lines are dropped.
+    Failed(Errno),
+    /// It works again; so many lines are missing, and the file says so.
+    Resumed {
+        /// Lines that were dropped.
+        lines: u64,
+        /// Why.
+        error: Errno,
+    },
+}
+
+/// What is missing in the file.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    /// Lines dropped since it failed.
+    lines: u64,
+    /// How many of them no notice in the file counts yet.
+    untold: u64,
+    error: Errno,
+}
+
+/// A file that is appended to. `/dev/null` and the like are no [`LogFile`] at all.
+#[derive(Debug)]
+pub struct LogFile {
+    path: PathBuf,
+    fd: OwnedFd,
+    gap: Option<Gap>,
+    /// What must be written before anything else: the rest of a line, or of a notice, of which the file
+    /// has the beginning. At most [`LINE_LIMIT`] bytes.
+    pending: Vec<u8>,
+    /// Whose line the file ends in the middle of.
+    open_line: Option<Source>,
+}
+
+impl LogFile {
+    /// Opens the file for appending; its folders are made.
+    pub fn open(path: &Path) -> Result<LogFile, OpenError> {
+        let fd = open_append(path)?;
+        Ok(LogFile { path: path.to_owned(), fd, gap: None, pending: Vec::new(), open_line: None })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Lines are being dropped.
+    pub fn is_failing(&self) -> bool {
+        self.gap.is_some()
+    }
+
+    /// Opens the path anew, after somebody renamed or deleted the file. On an error the old file stays.
+    pub fn reopen(&mut self) -> Result<(), OpenError> {
+        self.fd = open_append(&self.path)?;
+        self.pending = Vec::new();
+        self.open_line = None;
+        Ok(())
+    }
+
+    /// Appends the parts, one after the other, in one call. They are whole pieces of one stream; empty
+    /// ones only try to make up for what is missing.
+    pub fn write(&mut self, source: Source, parts: [&[u8]; 2]) -> Turn {
+        let before = self.gap;
+        if let Err(error) = self.catch_up(source) {
+            self.lose(error, parts);
+            return if before.is_none() { Turn::Failed(error) } else { Turn::None };
+        }
+        let (written, outcome) = append_all(&self.fd, parts);
+        let rest = skip(parts, written);
+        if let Some(last) = last_written(parts, written) {
+            self.open_line = (last != b'\n').then_some(source);
+        }
+        match (outcome, before) {
+            (Ok(()), None) => Turn::None,
+            (Ok(()), Some(gap)) => Turn::Resumed { lines: gap.lines, error: gap.error },
+            (Err(error), _) => {
+                self.gap = before.map(|gap| Gap { untold: 0, ..gap });
+                let rest = if self.open_line == Some(source) { self.keep_line(rest) } else { rest };
+                self.lose(error, rest);
+                if before.is_none() { Turn::Failed(error) } else { Turn::None }
+            }
+        }
+    }
+
+    /// Counts the parts as dropped without trying to write them.
+    pub fn drop_batch(&mut self, parts: [&[u8]; 2]) {
+        if let Some(Gap { error, .. }) = self.gap {
+            self.lose(error, parts);
+        }
+    }
+
+    /// Writes what must stand before the next batch of `source`: the rest of a torn line, the end of
+    /// another stream's line, the notice of missing lines. Afterwards nothing is missing.
+    fn catch_up(&mut self, source: Source) -> Result<(), Errno> {
+        self.write_pending()?;
+        let untold = self.gap.map_or(0, |gap| gap.untold);
+        let mut lead = String::new();
+        if self.open_line.is_some_and(|open| open != source || untold > 0) {
+            lead.push('\n');
+        }
+        if let Some(gap) = self.gap.filter(|gap| gap.untold > 0) {
+            lead += &notice(gap.untold, gap.error);
+        }
+        let (written, outcome) = append_all(&self.fd, [lead.as_bytes(), &[]]);
+        if written > 0 {
+            self.open_line = if written == lead.len() { None } else { self.open_line.or(Some(source)) };
+            self.pending = lead.as_bytes()[written..].to_vec();
+            self.gap = self.gap.map(|gap| Gap { untold: 0, ..gap });
+        }
+        outcome?;
+        self.gap = None;
+        Ok(())
+    }
+
+    fn write_pending(&mut self) -> Result<(), Errno> {
+        let (written, outcome) = append_all(&self.fd, [&self.pending, &[]]);
+        if written == self.pending.len() && self.pending.last() == Some(&b'\n') {
+            self.open_line = None;
+        }
+        self.pending.drain(..written);
+        if self.pending.is_empty() {
+            self.pending = Vec::new();
+        }
+        outcome
+    }
+
+    /// Keeps the rest of the line that the file ends in, to finish it later; returns what comes after.
+    fn keep_line<'a>(&mut self, rest: [&'a [u8]; 2]) -> [&'a [u8]; 2] {
+        let mut kept = 0;
+        for part in rest {
+            let end = memchr(b'\n', part).map(|newline| newline + 1);
+            let room = LINE_LIMIT - self.pending.len();
+            let take = end.unwrap_or(part.len()).min(room);
+            self.pending.extend_from_slice(&part[..take]);
+            kept += take;
+            if end.is_some() || take < part.len() {
+                break;
+            }
+        }
+        skip(rest, kept)
+    }
+
+    fn lose(&mut self, error: Errno, parts: [&[u8]; 2]) {
+        let gap = self.gap.get_or_insert(Gap { lines: 0, untold: 0, error });
+        gap.error = error;
+        if parts.iter().all(|part| part.is_empty()) {
+            return;
+        }
+        let lines: usize = parts.iter().map(|part| memchr_iter(b'\n', part).count()).sum();
+        // Parts of one endless line hold no newline; together they are one line that is missing.
+        let lines = if lines == 0 && gap.untold == 0 { 1 } else { lines as u64 };
+        gap.lines = gap.lines.saturating_add(lines);
+        gap.untold = gap.untold.saturating_add(lines);
+    }
+}
+
+/// The line in the file that stands for those that are missing.
+fn notice(lines: u64, error: Errno) -> String {
+    let were = if lines == 1 { "line was" } else { "lines were" };
+    format!("[clusterd] {lines} {were} dropped: {}\n", error.desc())
+}
+
+/// Appends until all is written or the kernel refuses; says how much was.
+fn append_all(fd: &OwnedFd, parts: [&[u8]; 2]) -> (usize, Result<(), Errno>) {
+    let total = parts[0].len() + parts[1].len();
+    let mut written = 0;
+    while written < total {
+        let [head, body] = skip(parts, written).map(IoSlice::new);
+        let outcome =
+            if head.is_empty() { append(fd.as_fd(), &[body]) } else { append(fd.as_fd(), &[head, body]) };
+        match outcome {
+            Ok(count) => written += count,
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
+}
+
+fn skip(parts: [&[u8]; 2], count: usize) -> [&[u8]; 2] {
+    let from_head = count.min(parts[0].len());
+    [&parts[0][from_head..], &parts[1][count - from_head..]]
+}
+
+fn last_written(parts: [&[u8]; 2], written: usize) -> Option<u8> {
+    let [head, body] = parts;
+    match written.checked_sub(head.len()) {
+        Some(in_body @ 1..) => Some(body[in_body - 1]),
+        Some(0) | None => written.checked_sub(1).map(|index| head[index]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const OUT: Source = (WorkerId(1), Stream::Out);
+    const ERR: Source = (WorkerId(1), Stream::Err);
+
+    fn temporary() -> (tempfile::TempDir, LogFile) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = LogFile::open(&dir.path().join("api-out.log")).unwrap();
+        (dir, file)
+    }
+
+    fn full() -> OwnedFd {
+        open_append(Path::new("/dev/full")).unwrap()
+    }
+
+    /// A pipe that has room for `room` bytes, and its read end.
+    fn pipe_with_room(room: usize) -> (OwnedFd, OwnedFd) {
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        let (read_end, write_end) = nix::unistd::pipe2(OFlag::O_NONBLOCK).unwrap();
+        let size = fcntl(&write_end, FcntlArg::F_SETPIPE_SZ(64 * 1024)).unwrap() as usize;
+        let mut left = size - room;
+        while left > 0 {
+            left -= nix::unistd::write(&write_end, &vec![b'#'; left]).unwrap();
+        }
+        (read_end, write_end)
+    }
+
+    fn read_pipe(read_end: &OwnedFd) -> String {
+        let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 20]);
+        while let Ok(count @ 1..) = nix::unistd::read(read_end, &mut buffer) {
+            all.extend_from_slice(&buffer[..count]);
+        }
+        String::from_utf8(all).unwrap().replace('#', "")
+    }
+
+    #[test]
+    fn two_streams_in_one_file_do_not_tear_each_others_lines() {
+        let (_dir, mut file) = temporary();
+        file.write(OUT, [b"", b"begun "]);
+        file.write(OUT, [b"", b"and on"]);
+        file.write(ERR, [b"whole ", b"line\n"]);
+        file.write(OUT, [b"", b"rest\n"]);
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), "begun and on\nwhole line\nrest\n");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_once_and_what_is_missing_is_counted() {
+        let (_dir, mut file) = temporary();
+        let disk = std::mem::replace(&mut file.fd, full());
+        assert_eq!(file.write(OUT, [b"a\n", b"b\nc\n"]), Turn::Failed(Errno::ENOSPC));
+        assert_eq!(file.write(ERR, [b"", b"d\n"]), Turn::None);
+        file.drop_batch([b"e\n", b""]);
+        assert!(file.is_failing());
+        file.fd = disk;
+        assert_eq!(file.write(OUT, [b"", b"f\n"]), Turn::Resumed { lines: 5, error: Errno::ENOSPC });
+        assert_eq!(file.write(OUT, [b"", b"g\n"]), Turn::None);
+        let expected = "[clusterd] 5 lines were dropped: No space left on device\nf\ng\n";
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_missing_lines_are_told_without_waiting_for_a_new_one() {
+        let (_dir, mut file) = temporary();
+        let disk = std::mem::replace(&mut file.fd, full());
+        file.write(OUT, [b"", b"last words\n"]);
+        file.fd = disk;
+        assert_eq!(file.write(OUT, [b"", b""]), Turn::Resumed { lines: 1, error: Errno::ENOSPC });
+        let expected = "[clusterd] 1 line was dropped: No space left on device\n";
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_line_that_was_torn_is_finished_before_anything_else() {
+        let (_dir, mut file) = temporary();
+        let (read_end, write_end) = pipe_with_room(4096);
+        file.fd = write_end;
+        let line = "x".repeat(3000) + "\n";
+        let batch = line.repeat(3);
+        assert_eq!(
+            file.write(OUT, [&batch.as_bytes()[..10], &batch.as_bytes()[10..]]),
+            Turn::Failed(Errno::EAGAIN)
+        );
+        assert_eq!(file.write(ERR, [b"", b"lost\n"]), Turn::None);
+        let mut seen = read_pipe(&read_end);
+        assert!(seen.len() > line.len() && !seen.ends_with('\n'), "the write did not tear a line");
+        assert_eq!(file.write(ERR, [b"", b"next\n"]), Turn::Resumed { lines: 2, error: Errno::EAGAIN });
+        seen += &read_pipe(&read_end);
+        let notice = "[clusterd] 2 lines were dropped: Try again\nnext\n";
+        assert_eq!(seen, line.repeat(2) + notice);
+    }
+
+    #[test]
+    fn parts_of_an_endless_line_count_as_one() {
+        let (_dir, mut file) = temporary();
+        let disk = std::mem::replace(&mut file.fd, full());
+        for _ in 0..10 {
+            file.write(OUT, [b"", &[b'x'; 1000]]);
+        }
+        file.fd = disk;
+        assert_eq!(file.write(OUT, [b"", b"end\n"]), Turn::Resumed { lines: 1, error: Errno::ENOSPC });
+    }
+
+    #[test]
+    fn memory_stays_bounded_while_an_endless_line_is_torn() {
+        let (_dir, mut file) = temporary();
+        let (_read_end, write_end) = pipe_with_room(4096);
+        file.fd = write_end;
+        for _ in 0..100 {
+            file.write(OUT, [&[b'x'; 60_000], &[b'y'; 60_000]]);
+            assert!(file.pending.len() <= LINE_LIMIT + 100);
+        }
+    }
+
+    #[test]
+    fn reopening_follows_the_path_after_a_rename() {
+        let (dir, mut file) = temporary();
+        file.write(OUT, [b"", b"old\n"]);
+        let moved = dir.path().join("moved.log");
+        fs::rename(file.path(), &moved).unwrap();
+        file.write(OUT, [b"", b"still old\n"]);
+        file.reopen().unwrap();
+        file.write(OUT, [b"", b"new\n"]);
+        assert_eq!(fs::read_to_string(moved).unwrap(), "old\nstill old\n");
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), "new\n");
+    }
+}

@@ -1,0 +1,72 @@
+//! The foreground supervisor's standard output and standard error. Where both lead to the same terminal or
+//! pipe they are one queue, so that a line of one never lands in the middle of the other's.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Line;
+use super::console::Console;
+use crate::control::protocol::Stream;
+use crate::supervisor::event::AppId;
+
+/// A console that the supervisor's log writes to as well. The lock is never held across a wait.
+pub type SharedConsole = Arc<Mutex<Console>>;
+
+/// Locks a console. A panic elsewhere is no reason to fall silent.
+pub fn lock(console: &SharedConsole) -> MutexGuard<'_, Console> {
+    console.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Both outputs.
+#[derive(Clone, Debug)]
+pub struct Foreground {
+    out: SharedConsole,
+    err: SharedConsole,
+}
+
+impl Foreground {
+    /// Takes hold of both. `may_colour` is false when NO_COLOR is set.
+    pub fn open(out: BorrowedFd<'_>, err: BorrowedFd<'_>, may_colour: bool) -> io::Result<Foreground> {
+        let first = Console::open(out, "standard output", may_colour)?;
+        let second = Console::open(err, "standard error", may_colour)?;
+        let same = first.identity() == second.identity();
+        let out = Arc::new(Mutex::new(first));
+        let err = if same { out.clone() } else { Arc::new(Mutex::new(second)) };
+        Ok(Foreground { out, err })
+    }
+
+    /// Standard error: where the supervisor's own log goes.
+    pub fn err(&self) -> &SharedConsole {
+        &self.err
+    }
+
+    /// The one or two consoles, to register and flush.
+    pub fn consoles(&self) -> impl Iterator<Item = &SharedConsole> {
+        let second = (!Arc::ptr_eq(&self.out, &self.err)).then_some(&self.err);
+        std::iter::once(&self.out).chain(second)
+    }
+
+    /// See [`Console::announce`].
+    pub fn announce(&self, app: AppId, name: &str, instance: u32) {
+        self.consoles().for_each(|console| lock(console).announce(app, name, instance));
+    }
+
+    /// See [`Console::forget`].
+    pub fn forget(&self, app: AppId) {
+        self.consoles().for_each(|console| lock(console).forget(app));
+    }
+
+    /// Queues a worker's line: what it wrote to standard error goes to standard error.
+    pub fn write_line(&self, line: &Line<'_>) {
+        match line.stream {
+            Stream::Out => lock(&self.out).write_line(line),
+            Stream::Err => lock(&self.err).write_line(line),
+        }
+    }
+
+    /// Writes what the readers take now.
+    pub fn flush(&self) {
+        self.consoles().for_each(|console| lock(console).flush());
+    }
+}

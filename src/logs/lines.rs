@@ -1,0 +1,248 @@
+//! Bytes in, whole lines out. Works on bytes alone: NULs, other encodings and characters split between two
+//! reads come out exactly as they went in. Refuses to hold more than one line's limit of unfinished text.
+
+use memchr::memchr;
+
+/// The longest piece, its newline included. A longer line is cut into several.
+pub const LINE_LIMIT: usize = 64 * 1024;
+
+/// Unused memory that a stream keeps for its next unfinished line.
+const KEPT_CAPACITY: usize = 4 * 1024;
+
+/// A line, or a part of one that is over the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece<'a> {
+    /// The bytes, with their newline if they have one. All pieces joined are the stream.
+    pub bytes: &'a [u8],
+    /// The limit ended it; the line goes on in the next piece.
+    pub cut: bool,
+    /// It goes on with the line of the piece before.
+    pub continued: bool,
+}
+
+impl<'a> Piece<'a> {
+    /// Without the newline.
+    pub fn text(&self) -> &'a [u8] {
+        self.bytes.strip_suffix(b"\n").unwrap_or(self.bytes)
+    }
+}
+
+/// The bytes of all pieces that one push gave, in order: first `head`, then `body`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch<'a> {
+    /// What began in an earlier push.
+    pub head: &'a [u8],
+    /// What lay whole within the pushed bytes.
+    pub body: &'a [u8],
+}
+
+/// Splits one stream into lines. Lines that lie within a pushed chunk are not copied.
+#[derive(Debug)]
+pub struct LineFramer {
+    /// The unfinished line, always shorter than `limit`.
+    held: Vec<u8>,
+    /// Pieces of the latest push that began in `held`; at most one pushed chunk longer than `limit`.
+    head: Vec<u8>,
+    continued: bool,
+    limit: usize,
+}
+
+impl Default for LineFramer {
+    fn default() -> LineFramer {
+        LineFramer::with_limit(LINE_LIMIT)
+    }
+}
+
+impl LineFramer {
+    /// A framer that cuts at another limit than [`LINE_LIMIT`], at least 8 bytes.
+    pub fn with_limit(limit: usize) -> LineFramer {
+        LineFramer { held: Vec::new(), head: Vec::new(), continued: false, limit: limit.max(8) }
+    }
+
+    /// Takes the next bytes of the stream and hands every piece that they complete to `sink`.
+    pub fn push<'a>(&'a mut self, bytes: &'a [u8], sink: &mut dyn FnMut(Piece<'_>)) -> Batch<'a> {
+        empty(&mut self.head);
+        let mut at = 0;
+        while !self.held.is_empty() && at < bytes.len() {
+            at += self.complete_held(&bytes[at..], sink);
+        }
+        let start = at;
+        while let Some((len, cut)) = piece_len(&bytes[at..], self.limit) {
+            sink(Piece { bytes: &bytes[at..at + len], cut, continued: self.continued });
+            self.continued = cut;
+            at += len;
+        }
+        self.held.extend_from_slice(&bytes[at..]);
+        Batch { head: &self.head, body: &bytes[start..at] }
+    }
+
+    /// The stream ended: hands out the unfinished line, if there is one.
+    pub fn finish(&mut self, sink: &mut dyn FnMut(Piece<'_>)) -> Batch<'_> {
+        empty(&mut self.head);
+        std::mem::swap(&mut self.held, &mut self.head);
+        if !self.head.is_empty() {
+            sink(Piece { bytes: &self.head, cut: false, continued: self.continued });
+        }
+        self.continued = false;
+        Batch { head: &self.head, body: &[] }
+    }
+
+    /// Bytes of the unfinished line; less than the limit.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Memory in use, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.held.capacity() + self.head.capacity()
+    }
+
+    /// Moves bytes to the unfinished line until it is a piece or they run out; says how many.
+    fn complete_held(&mut self, bytes: &[u8], sink: &mut dyn FnMut(Piece<'_>)) -> usize {
+        let window = &bytes[..bytes.len().min(self.limit - self.held.len())];
+        let taken = memchr(b'\n', window).map_or(window.len(), |newline| newline + 1);
+        self.held.extend_from_slice(&window[..taken]);
+        if let Some((len, cut)) = piece_len(&self.held, self.limit) {
+            sink(Piece { bytes: &self.held[..len], cut, continued: self.continued });
+            self.continued = cut;
+            self.head.extend_from_slice(&self.held[..len]);
+            self.held.drain(..len);
+            if self.held.is_empty() {
+                empty(&mut self.held);
+            }
+        }
+        taken
+    }
+}
+
+/// Length of the piece that `bytes` begin with, and whether the limit ends it.
+fn piece_len(bytes: &[u8], limit: usize) -> Option<(usize, bool)> {
+    let window = &bytes[..bytes.len().min(limit)];
+    match memchr(b'\n', window) {
+        Some(newline) => Some((newline + 1, false)),
+        None if window.len() == limit => Some((before_split_character(window), true)),
+        None => None,
+    }
+}
+
+/// Where to cut so that a UTF-8 character which the end would split stays whole.
+fn before_split_character(bytes: &[u8]) -> usize {
+    let end = bytes.len();
+    for back in 1..=3.min(end) {
+        let needed = match bytes[end - back] {
+            0x80..=0xbf => continue,
+            0xc0..=0xdf => 2,
+            0xe0..=0xef => 3,
+            0xf0..=0xff => 4,
+            0x00..=0x7f => 1,
+        };
+        return if needed > back { end - back } else { end };
+    }
+    end
+}
+
+/// Clears a buffer, and gives its memory back if an unusual line made it large.
+fn empty(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    if buffer.capacity() > KEPT_CAPACITY {
+        *buffer = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Owned = (Vec<u8>, bool, bool);
+
+    /// Pieces, and the joined batches, of a stream pushed in these chunks.
+    fn split(limit: usize, chunks: &[&[u8]]) -> (Vec<Owned>, Vec<u8>) {
+        let mut framer = LineFramer::with_limit(limit);
+        let (mut pieces, mut joined) = (Vec::new(), Vec::new());
+        let mut sink = |piece: Piece<'_>| pieces.push((piece.bytes.to_vec(), piece.cut, piece.continued));
+        for chunk in chunks {
+            let batch = framer.push(chunk, &mut sink);
+            joined.extend_from_slice(batch.head);
+            joined.extend_from_slice(batch.body);
+            assert!(framer.held() < limit);
+        }
+        joined.extend_from_slice(framer.finish(&mut sink).head);
+        (pieces, joined)
+    }
+
+    #[test]
+    fn a_line_split_between_reads_comes_out_once_and_whole() {
+        let (pieces, _) = split(100, &[b"ab", b"c\nde", b"", b"f", b"\n\nend"]);
+        let texts: Vec<_> = pieces.iter().map(|piece| piece.0.as_slice()).collect();
+        assert_eq!(texts, [&b"abc\n"[..], b"def\n", b"\n", b"end"]);
+    }
+
+    #[test]
+    fn a_line_over_the_limit_is_cut_and_marked() {
+        let (pieces, _) = split(8, &[b"0123456789abcdefXY\nz\n"]);
+        let expected: [Owned; 4] = [
+            (b"01234567".to_vec(), true, false),
+            (b"89abcdef".to_vec(), true, true),
+            (b"XY\n".to_vec(), false, true),
+            (b"z\n".to_vec(), false, false),
+        ];
+        assert_eq!(pieces, expected);
+    }
+
+    #[test]
+    fn a_cut_does_not_split_a_character() {
+        let (pieces, _) = split(8, &["1234567é1234567".as_bytes()]);
+        assert_eq!(pieces[0].0, b"1234567");
+        assert_eq!(pieces[1].0, "é123456".as_bytes());
+    }
+
+    #[test]
+    fn an_endless_line_needs_no_more_memory_than_two_pieces() {
+        let mut framer = LineFramer::default();
+        let chunk = vec![0; 50_000];
+        for _ in 0..2000 {
+            framer.push(&chunk, &mut |piece| assert!(piece.bytes.len() <= LINE_LIMIT));
+            assert!(framer.capacity() <= 6 * LINE_LIMIT, "{}", framer.capacity());
+        }
+    }
+
+    #[test]
+    fn memory_of_a_long_line_is_given_back() {
+        let mut framer = LineFramer::default();
+        framer.push(&[b'x'; 60_000], &mut |_| {});
+        framer.push(b"\n", &mut |_| {});
+        framer.push(b"short\n", &mut |_| {});
+        assert!(framer.capacity() <= 2 * KEPT_CAPACITY);
+    }
+
+    proptest! {
+        #[test]
+        fn any_chunking_gives_the_same_lines_and_every_byte(
+            stream in prop::collection::vec(prop_oneof![
+                3 => Just(b'a'), 1 => Just(b'\n'), 1 => Just(0xc3), 1 => Just(0xa9), 1 => Just(0xf0), 1 => any::<u8>()
+            ], 0..300),
+            cuts in prop::collection::vec(0usize..300, 0..20),
+            limit in 8usize..40,
+        ) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(stream.len())).collect();
+            cuts.extend([0, stream.len()]);
+            cuts.sort_unstable();
+            let chunks: Vec<&[u8]> = cuts.windows(2).map(|pair| &stream[pair[0]..pair[1]]).collect();
+            let (pieces, joined) = split(limit, &chunks);
+            prop_assert_eq!(&pieces, &split(limit, &[&stream]).0);
+            prop_assert_eq!(&joined, &stream);
+            prop_assert_eq!(pieces.concat_bytes(), stream);
+        }
+    }
+
+    trait ConcatBytes {
+        fn concat_bytes(&self) -> Vec<u8>;
+    }
+
+    impl ConcatBytes for Vec<Owned> {
+        fn concat_bytes(&self) -> Vec<u8> {
+            self.iter().flat_map(|piece| piece.0.clone()).collect()
+        }
+    }
+}

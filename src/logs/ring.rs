@@ -1,0 +1,223 @@
+//! The last lines of every app and of every worker, in memory that never passes its bounds and grows only
+//! with what was written. Refuses to be a log: what is older is in the files.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Line, Origin};
+use crate::control::protocol::Stream;
+use crate::supervisor::event::{AppId, WorkerId};
+
+/// Lines kept per app.
+pub const APP_LINES: usize = 1000;
+
+/// Bytes of text kept per app.
+pub const APP_BYTES: usize = 256 * 1024;
+
+/// Lines kept per worker, whatever its siblings print: what a failed start or reload is explained with.
+pub const WORKER_LINES: usize = 20;
+
+/// Bytes of text kept per worker.
+pub const WORKER_BYTES: usize = 16 * 1024;
+
+/// A line as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Who printed it.
+    pub worker: WorkerId,
+    /// The worker's number within its app.
+    pub instance: u32,
+    /// Which output.
+    pub stream: Stream,
+    /// The text as it was written, without the newline.
+    pub bytes: Vec<u8>,
+    /// The line goes on after this.
+    pub cut: bool,
+    /// It goes on with the line before.
+    pub continued: bool,
+}
+
+/// The last lines of all apps and workers.
+#[derive(Debug, Default)]
+pub struct Rings {
+    apps: BTreeMap<AppId, Ring>,
+    workers: BTreeMap<WorkerId, Ring>,
+}
+
+impl Rings {
+    /// Keeps a line. A worker's first one makes room for it, until [`Rings::forget_worker`].
+    pub fn push(&mut self, line: &Line<'_>) {
+        let Origin { app, worker, .. } = *line.origin;
+        self.apps.entry(app).or_insert_with(|| Ring::new(APP_LINES, APP_BYTES)).push(line);
+        self.workers.entry(worker).or_insert_with(|| Ring::new(WORKER_LINES, WORKER_BYTES)).push(line);
+    }
+
+    /// The app's last `count` lines, of one stream or of both, oldest first.
+    pub fn last_of_app(&self, app: AppId, count: usize, stream: Option<Stream>) -> Vec<Kept> {
+        self.apps.get(&app).map_or_else(Vec::new, |ring| ring.last(count, stream))
+    }
+
+    /// The worker's last `count` lines ([`WORKER_LINES`] at most), oldest first.
+    pub fn last(&self, worker: WorkerId, count: usize) -> Vec<Kept> {
+        self.workers.get(&worker).map_or_else(Vec::new, |ring| ring.last(count, None))
+    }
+
+    /// Frees what was kept for a worker that is gone; its app's lines stay.
+    pub fn forget_worker(&mut self, worker: WorkerId) {
+        self.workers.remove(&worker);
+    }
+
+    /// Frees what was kept for an app that was deleted.
+    pub fn forget_app(&mut self, app: AppId) {
+        self.apps.remove(&app);
+    }
+}
+
+/// Where one kept line's text ends is where the next one's begins.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    len: usize,
+    worker: WorkerId,
+    instance: u32,
+    stream: Stream,
+    cut: bool,
+    continued: bool,
+}
+
+/// A bounded queue of lines that drops the oldest.
+#[derive(Debug)]
+struct Ring {
+    entries: VecDeque<Entry>,
+    bytes: VecDeque<u8>,
+    max_lines: usize,
+    max_bytes: usize,
+}
+
+impl Ring {
+    fn new(max_lines: usize, max_bytes: usize) -> Ring {
+        Ring { entries: VecDeque::new(), bytes: VecDeque::new(), max_lines, max_bytes }
+    }
+
+    /// Of a line that is longer than the whole ring, the beginning is kept and marked as cut.
+    fn push(&mut self, line: &Line<'_>) {
+        let kept = &line.bytes[..line.bytes.len().min(self.max_bytes)];
+        while self.entries.len() >= self.max_lines || self.bytes.len() + kept.len() > self.max_bytes {
+            self.drop_oldest();
+        }
+        self.reserve(kept.len());
+        self.bytes.extend(kept);
+        self.entries.push_back(Entry {
+            len: kept.len(),
+            worker: line.origin.worker,
+            instance: line.origin.instance,
+            stream: line.stream,
+            cut: line.cut || kept.len() < line.bytes.len(),
+            continued: line.continued,
+        });
+    }
+
+    fn drop_oldest(&mut self) {
+        let len = self.entries.pop_front().map_or(self.bytes.len(), |entry| entry.len);
+        self.bytes.drain(..len);
+    }
+
+    /// Doubles as a vector does, but never past the bound.
+    fn reserve(&mut self, more: usize) {
+        let needed = self.bytes.len() + more;
+        if needed > self.bytes.capacity() {
+            let wanted = needed.max(2 * self.bytes.capacity()).min(self.max_bytes);
+            self.bytes.reserve_exact(wanted - self.bytes.len());
+        }
+    }
+
+    fn last(&self, count: usize, stream: Option<Stream>) -> Vec<Kept> {
+        let mut end = self.bytes.len();
+        let mut found = Vec::new();
+        for entry in self.entries.iter().rev() {
+            if found.len() == count {
+                break;
+            }
+            let start = end - entry.len;
+            if stream.is_none_or(|wanted| wanted == entry.stream) {
+                found.push(self.kept(entry, start, end));
+            }
+            end = start;
+        }
+        found.reverse();
+        found
+    }
+
+    fn kept(&self, entry: &Entry, start: usize, end: usize) -> Kept {
+        Kept {
+            worker: entry.worker,
+            instance: entry.instance,
+            stream: entry.stream,
+            bytes: self.bytes.range(start..end).copied().collect(),
+            cut: entry.cut,
+            continued: entry.continued,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(worker: u64) -> Origin {
+        Origin { app: AppId(1), worker: WorkerId(worker), name: "api".into(), instance: worker as u32 }
+    }
+
+    fn line<'a>(origin: &'a Origin, stream: Stream, bytes: &'a [u8]) -> Line<'a> {
+        Line { origin, stream, bytes, cut: false, continued: false }
+    }
+
+    fn texts(kept: Vec<Kept>) -> Vec<String> {
+        kept.into_iter().map(|kept| String::from_utf8(kept.bytes).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_failed_worker_is_heard_even_when_its_siblings_flood() {
+        let (quiet, loud) = (origin(1), origin(2));
+        let mut rings = Rings::default();
+        for number in 0..30 {
+            rings.push(&line(&quiet, Stream::Err, format!("cause {number}").as_bytes()));
+        }
+        for _ in 0..10_000 {
+            rings.push(&line(&loud, Stream::Out, &[b'x'; 500]));
+        }
+        assert_eq!(texts(rings.last(WorkerId(1), 2)), ["cause 28", "cause 29"]);
+        assert_eq!(rings.last(WorkerId(1), 100).len(), WORKER_LINES);
+        assert_eq!(rings.last_of_app(AppId(1), 10, Some(Stream::Err)), []);
+        rings.forget_worker(WorkerId(1));
+        assert_eq!(rings.last(WorkerId(1), 2), []);
+    }
+
+    #[test]
+    fn the_last_lines_come_oldest_first_and_by_stream() {
+        let origin = origin(1);
+        let mut rings = Rings::default();
+        for (stream, text) in [(Stream::Out, "a"), (Stream::Err, "b"), (Stream::Out, "c"), (Stream::Out, "d")]
+        {
+            rings.push(&line(&origin, stream, text.as_bytes()));
+        }
+        assert_eq!(texts(rings.last_of_app(AppId(1), 3, None)), ["b", "c", "d"]);
+        assert_eq!(texts(rings.last_of_app(AppId(1), 3, Some(Stream::Out))), ["a", "c", "d"]);
+        assert_eq!(rings.last_of_app(AppId(2), 3, None), []);
+    }
+
+    #[test]
+    fn memory_stays_within_both_bounds() {
+        let origin = origin(1);
+        let mut ring = Ring::new(APP_LINES, APP_BYTES);
+        ring.push(&line(&origin, Stream::Out, b"one"));
+        assert!(ring.bytes.capacity() < 64);
+        for len in (0..3000).chain([APP_BYTES - 1, APP_BYTES, APP_BYTES + 1, 70_000, 0]) {
+            ring.push(&line(&origin, Stream::Out, &vec![b'x'; len]));
+            assert!(ring.entries.len() <= APP_LINES && ring.bytes.capacity() <= APP_BYTES);
+            assert_eq!(ring.bytes.len(), ring.entries.iter().map(|entry| entry.len).sum::<usize>());
+        }
+        for _ in 0..3000 {
+            ring.push(&line(&origin, Stream::Out, b""));
+        }
+        assert_eq!(ring.entries.len(), APP_LINES);
+    }
+}

@@ -1,0 +1,354 @@
+//! System calls of the output path: log files, worker pipes, and the supervisor's own standard output.
+//!
+//! Every call here returns at once, with the one exception the kernel leaves no choice in: a write to a
+//! regular file waits for its disk. Nothing here decides what happens to bytes that could not be written.
+
+use std::fs::DirBuilder;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open, openat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, send};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::sys::termios::tcgetsid;
+use nix::sys::uio::writev;
+use nix::unistd::{isatty, pipe2, read};
+use rustix::process::geteuid;
+
+/// What POSIX lets a pipe take in one piece on Linux, in bytes (pipe(7)).
+const PIPE_BUF: usize = 4096;
+
+/// A terminal that polls writable may have this much room or less (`WAKEUP_CHARS` in the kernel's n_tty.c).
+const TERMINAL_PIECE: usize = 256;
+
+/// Why a log file is not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A folder on its path does not exist and cannot be made.
+    #[error(
+        "log file {}: its folder cannot be made: {source}; make it, or name another path", path.display()
+    )]
+    Folder {
+        /// The file that was wanted.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Everything else: permissions, a folder in its place, a named pipe that nobody reads.
+    #[error("log file {}: cannot be opened for appending: {source}; {advice}", path.display())]
+    File {
+        /// The file that was wanted.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+        /// What can be done about it.
+        advice: &'static str,
+    },
+}
+
+/// Opens a file for appending, mode 0640, and makes its folders (0750) when they are missing.
+///
+/// Never waits (a named pipe without a reader is ENXIO) and is never inherited. In a folder where others
+/// can put files, a symbolic link is refused: it could lead a supervisor that runs as root anywhere.
+pub fn open_append(path: &Path) -> Result<OwnedFd, OpenError> {
+    let failed =
+        |errno: Errno| OpenError::File { path: path.to_owned(), source: errno.into(), advice: advice(errno) };
+    let name = path.file_name().ok_or_else(|| failed(Errno::EISDIR))?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) | None => Path::new("."),
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(folder)
+        .map_err(|source| OpenError::Folder { path: path.to_owned(), source })?;
+    let folder =
+        open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
+    let mut flags = OFlag::O_WRONLY
+        | OFlag::O_APPEND
+        | OFlag::O_CREAT
+        | OFlag::O_CLOEXEC
+        | OFlag::O_NOCTTY
+        | OFlag::O_NONBLOCK;
+    if !only_ours(&fstat(&folder).map_err(failed)?) {
+        flags |= OFlag::O_NOFOLLOW;
+    }
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP;
+    retrying(|| openat(&folder, name, flags, mode)).map_err(failed)
+}
+
+/// Whether nobody but root and this user can put a file into the folder.
+fn only_ours(folder: &FileStat) -> bool {
+    let owner_is_safe = folder.st_uid == 0 || folder.st_uid == geteuid().as_raw();
+    let others_write = Mode::S_IWGRP | Mode::S_IWOTH;
+    owner_is_safe && !Mode::from_bits_truncate(folder.st_mode).intersects(others_write)
+}
+
+fn advice(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ELOOP => "it is a symbolic link in a folder that others can write: name the real file",
+        Errno::ENXIO => "it is a named pipe that nobody reads, or a socket: start its reader first",
+        Errno::EISDIR => "it is a folder: name a file in it",
+        _ => "give this user write permission, or name another path",
+    }
+}
+
+/// A pipe for one output of a worker: the read end (which never waits) and the write end (which does, as
+/// programs expect of their standard output). Neither is inherited across exec.
+pub fn worker_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&read_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((read_end, write_end))
+}
+
+/// What one read from a pipe gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// So many bytes, at least one.
+    Bytes(usize),
+    /// Nothing for now.
+    Empty,
+    /// Every writer closed it, or it cannot be read any more.
+    End,
+}
+
+/// Reads what is there. The descriptor must be non-blocking.
+pub fn read_some(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Read {
+    match retrying(|| read(fd, buffer)) {
+        Ok(0) => Read::End,
+        Ok(count) => Read::Bytes(count),
+        Err(Errno::EAGAIN) => Read::Empty,
+        Err(_) => Read::End,
+    }
+}
+
+/// Appends as much as the file takes in one call; the number of bytes, never 0.
+pub fn append(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
+    match retrying(|| writev(fd, parts))? {
+        0 => Err(Errno::EIO),
+        count => Ok(count),
+    }
+}
+
+/// A descriptor of somebody else (a terminal, a pipe, the journal's socket), ready to be written to without
+/// waiting and without changing it for those who share it.
+#[derive(Debug)]
+pub struct Outlet {
+    fd: OwnedFd,
+    way: Way,
+    terminal: bool,
+    identity: (u64, u64),
+}
+
+/// How waiting is avoided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// An open file description of our own, with O_NONBLOCK.
+    Own,
+    /// The shared description: only when poll says that there is room, and no more than fits then.
+    Asked { piece: usize },
+    /// A socket: MSG_DONTWAIT with each call.
+    Socket,
+    /// A regular file or a plain device, which know no readiness (epoll_ctl(2): EPERM).
+    Direct,
+}
+
+impl Outlet {
+    /// Takes a second hold of `fd`.
+    ///
+    /// O_NONBLOCK belongs to the open file description, which the user's shell shares: it must not be set
+    /// there. Opening `/proc/self/fd/N` gives a new description of the same pipe or terminal. Where that is
+    /// forbidden (after `su` the terminal belongs to somebody else), `/dev/tty` or poll(2) serve.
+    pub fn open(fd: BorrowedFd<'_>) -> io::Result<Outlet> {
+        let stat = fstat(fd)?;
+        let terminal = isatty(fd).unwrap_or(false);
+        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        let shared = || fd.try_clone_to_owned();
+        let (fd, way) = if terminal || kind == SFlag::S_IFIFO {
+            match reopen_nonblocking(fd, terminal) {
+                Ok(own) => (own, Way::Own),
+                Err(_) => (shared()?, Way::Asked { piece: if terminal { TERMINAL_PIECE } else { PIPE_BUF } }),
+            }
+        } else if kind == SFlag::S_IFSOCK {
+            (shared()?, Way::Socket)
+        } else {
+            (shared()?, Way::Direct)
+        };
+        Ok(Outlet { fd, way, terminal, identity: (stat.st_dev, stat.st_ino) })
+    }
+
+    /// The same, but as if no description of our own could be had.
+    #[cfg(test)]
+    fn open_shared(fd: BorrowedFd<'_>) -> io::Result<Outlet> {
+        let mut outlet = Outlet::open(fd)?;
+        outlet.fd = fd.try_clone_to_owned()?;
+        outlet.way = Way::Asked { piece: PIPE_BUF };
+        Ok(outlet)
+    }
+
+    /// Writes as much as fits now; EAGAIN when that is nothing.
+    pub fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        match self.way {
+            Way::Own | Way::Direct => retrying(|| nix::unistd::write(&self.fd, bytes)),
+            Way::Asked { piece } => {
+                if !self.has_room()? {
+                    return Err(Errno::EAGAIN);
+                }
+                retrying(|| nix::unistd::write(&self.fd, &bytes[..bytes.len().min(piece)]))
+            }
+            Way::Socket => {
+                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+                retrying(|| send(self.fd.as_raw_fd(), bytes, flags))
+            }
+        }
+    }
+
+    /// A terminal reads it.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Device and inode, as in the variable JOURNAL_STREAM (systemd.exec(5)).
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
+    /// The descriptor to wait on for room; none where there is nothing to wait for.
+    pub fn source(&self) -> Option<BorrowedFd<'_>> {
+        match self.way {
+            Way::Own | Way::Asked { .. } | Way::Socket => Some(self.fd.as_fd()),
+            Way::Direct => None,
+        }
+    }
+
+    fn has_room(&self) -> Result<bool, Errno> {
+        let mut asked = [PollFd::new(self.fd.as_fd(), PollFlags::POLLOUT)];
+        Ok(retrying(|| poll(&mut asked, PollTimeout::ZERO))? > 0)
+    }
+}
+
+fn reopen_nonblocking(fd: BorrowedFd<'_>, terminal: bool) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    match open(path.as_str(), flags, Mode::empty()) {
+        Ok(own) => Ok(own),
+        // tcgetsid succeeds only for the caller's own controlling terminal, which is what /dev/tty opens.
+        Err(errno) if terminal => match tcgetsid(fd) {
+            Ok(_) => open("/dev/tty", flags, Mode::empty()),
+            Err(_) => Err(errno),
+        },
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Calls again while a signal interrupted it.
+fn retrying<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn flags_of(fd: impl AsFd) -> OFlag {
+        OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL).unwrap())
+    }
+
+    #[test]
+    fn missing_folders_are_made_and_the_file_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/c/api-out.log");
+        let fd = open_append(&path).unwrap();
+        assert_eq!(append(fd.as_fd(), &[IoSlice::new(b"x")]), Ok(1));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o137, 0);
+        assert_eq!(fcntl(&fd, FcntlArg::F_GETFD).unwrap() & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
+    }
+
+    #[test]
+    fn a_symlink_is_followed_only_where_nobody_else_could_have_put_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("api.log");
+        symlink(dir.path().join("real.log"), &link).unwrap();
+        assert!(open_append(&link).is_ok());
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let error = open_append(&link).unwrap_err().to_string();
+        assert!(error.contains("symbolic link"), "{error}");
+    }
+
+    #[test]
+    fn a_named_pipe_without_a_reader_does_not_block_the_opening() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let error = open_append(&path).unwrap_err().to_string();
+        assert!(error.contains("nobody reads"), "{error}");
+    }
+
+    #[test]
+    fn an_error_names_the_path_and_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = open_append(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&dir.path().display().to_string()) && error.contains("directory"), "{error}");
+        fs::write(dir.path().join("file"), "").unwrap();
+        let error = open_append(&dir.path().join("file/x.log")).unwrap_err().to_string();
+        assert!(error.contains("file/x.log: its folder cannot be made"), "{error}");
+    }
+
+    #[test]
+    fn only_our_end_of_a_worker_pipe_is_non_blocking() {
+        let (read_end, write_end) = worker_pipe().unwrap();
+        assert!(flags_of(&read_end).contains(OFlag::O_NONBLOCK));
+        assert!(!flags_of(&write_end).contains(OFlag::O_NONBLOCK));
+        let mut buffer = [0; 8];
+        assert_eq!(read_some(read_end.as_fd(), &mut buffer), Read::Empty);
+        drop(write_end);
+        assert_eq!(read_some(read_end.as_fd(), &mut buffer), Read::End);
+    }
+
+    #[test]
+    fn the_description_that_others_share_stays_blocking() {
+        let (_read_end, write_end) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        let outlet = Outlet::open(write_end.as_fd()).unwrap();
+        assert_eq!(outlet.way, Way::Own);
+        assert!(flags_of(&outlet.fd).contains(OFlag::O_NONBLOCK));
+        assert!(!flags_of(&write_end).contains(OFlag::O_NONBLOCK));
+    }
+
+    #[test]
+    fn a_shared_description_is_written_only_while_there_is_room() {
+        let (_read_end, write_end) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        let outlet = Outlet::open_shared(write_end.as_fd()).unwrap();
+        let big = vec![b'x'; 1 << 20];
+        let mut written = 0;
+        loop {
+            match outlet.write(&big) {
+                Ok(count) => written += count,
+                Err(errno) => break assert_eq!(errno, Errno::EAGAIN),
+            }
+        }
+        assert!(written >= PIPE_BUF);
+    }
+
+    #[test]
+    fn a_socket_is_written_without_waiting() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let outlet = Outlet::open(ours.as_fd()).unwrap();
+        let big = vec![b'x'; 1 << 20];
+        while outlet.write(&big).is_ok() {}
+        assert_eq!(outlet.write(&big), Err(Errno::EAGAIN));
+        drop(theirs);
+        assert_eq!(outlet.write(&big), Err(Errno::EPIPE));
+    }
+}

@@ -1,6 +1,7 @@
 //! clusterd
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod logs;
 pub mod supervisor;
 pub mod sys;

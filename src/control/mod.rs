@@ -1,3 +1,5 @@
 //! The control socket: frames, the client, the server and what the client prints.
 
+pub mod frame;
 pub mod protocol;
+pub mod server;

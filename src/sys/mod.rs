@@ -10,5 +10,6 @@ pub mod listen;
 pub mod notify;
 pub mod output;
 pub mod process;
+pub mod socket;
 pub mod spawn;
 pub mod steer;

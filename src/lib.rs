@@ -1,4 +1,5 @@
 //! clusterd
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;

@@ -1,0 +1,381 @@
+//! The command line: what may be written, and its help. Nothing is carried out here.
+//!
+//! `clusterd FILE` has no verb; [`with_verb`] puts the hidden verb `run` before it, so that unknown verbs
+//! stay unknown verbs and get a suggestion.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Everything that can be written after `clusterd`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "clusterd",
+    version,
+    about = "Runs any language's server N times behind one port, keeps it alive, and reloads it without losing a request.",
+    help_template = "{about-with-newline}\n{after-help}\n",
+    after_help = OVERVIEW,
+    disable_help_subcommand = false,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// Holds the socket, the state and the logs (also CLUSTERD_HOME).
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
+    pub home: Option<PathBuf>,
+
+    /// Prints facts, progress and errors as JSON, one object per line.
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub json: bool,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What `clusterd` alone and `clusterd --help` print.
+const OVERVIEW: &str = "\
+Usage:
+  clusterd FILE [--env PROFILE] [--only A,B]   supervise in the foreground
+  clusterd start FILE [--env PROFILE]          supervise in the background
+  clusterd VERB ...                            talk to the running supervisor
+
+Run:
+  start      start apps of a file, or known ones
+  stop       drain and stop apps
+  restart    stop, then start
+  reload     replace every worker without losing a request
+  scale      change the number of instances: 4, +2, -1
+  delete     stop apps and forget them
+  signal     send a signal to workers
+
+Look:
+  list       apps and workers (ls, status)
+  describe   everything about an app (show)
+  logs       last lines, then new ones as they come
+  pid        process ids, one per line
+
+Supervisor:
+  ping       is it running?
+  kill       drain and stop everything, then end it
+  validate   check a file; nothing is started
+  version    print the version
+
+Targets: all, a name, an id, a namespace, /regex/, or a file; several at once.
+Options everywhere: --home DIR, --json, --help.
+
+Examples:
+  clusterd ecosystem.toml --env production
+  clusterd reload api
+  clusterd scale api +2
+  clusterd logs api -n 100 --no-follow
+
+Exit codes: 0 done; 1 failed; 2 wrong usage or configuration.";
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Supervises the apps of a file in the foreground, until it is told to end.
+    #[command(hide = true, override_usage = "clusterd FILE [--env PROFILE] [--only A,B] [--no-log-files]")]
+    Run(Run),
+
+    /// Starts apps of a file, or known apps that are stopped. Returns when all are ready or one failed.
+    ///
+    /// A supervisor is started in the background if none runs.
+    #[command(
+        after_help = "Examples:\n  clusterd start ecosystem.toml --env production\n  clusterd start api worker"
+    )]
+    Start(Start),
+
+    /// Drains and stops apps. Their definitions stay known.
+    #[command(after_help = "Examples:\n  clusterd stop api\n  clusterd stop all")]
+    Stop(Stop),
+
+    /// Stops apps, then starts them. For a change without a gap there is `reload`.
+    #[command(after_help = "Examples:\n  clusterd restart api\n  clusterd restart /^web-/ --update-env")]
+    Restart(Replace),
+
+    /// Replaces every worker without losing a request. The app's file is read again.
+    ///
+    /// Returns when the old workers are gone. If the new version does not come up, the old one serves on,
+    /// and the exit code is 1.
+    #[command(
+        visible_alias = "gracefulReload",
+        after_help = "Examples:\n  clusterd reload api\n  clusterd reload ecosystem.toml --env production"
+    )]
+    Reload(Replace),
+
+    /// Changes the number of instances of an app.
+    #[command(
+        after_help = "Examples:\n  clusterd scale api 4\n  clusterd scale api +2\n  clusterd scale api -1"
+    )]
+    Scale(Scale),
+
+    /// Stops apps and forgets them.
+    #[command(visible_alias = "del", after_help = "Examples:\n  clusterd delete api\n  clusterd delete 3")]
+    Delete(Stop),
+
+    /// Shows apps and their workers.
+    #[command(
+        visible_aliases = ["ls", "status", "l", "ps"],
+        after_help = "Examples:\n  clusterd list\n  clusterd list api --connections\n  clusterd list --json"
+    )]
+    List(List),
+
+    /// Shows everything about apps.
+    #[command(visible_aliases = ["show", "desc", "info"], after_help = "Example:\n  clusterd describe api")]
+    Describe(Describe),
+
+    /// Shows the last lines of workers, then new ones as they come.
+    #[command(
+        visible_alias = "log",
+        after_help = "Examples:\n  clusterd logs\n  clusterd logs api --err\n  clusterd logs api -n 100 --no-follow"
+    )]
+    Logs(Logs),
+
+    /// Sends a signal to the first process of each worker.
+    #[command(visible_alias = "sendSignal", after_help = "Example:\n  clusterd signal SIGUSR2 api")]
+    Signal(Signal),
+
+    /// Asks whether a supervisor runs for this home.
+    Ping,
+
+    /// Drains and stops everything, then ends the supervisor.
+    Kill,
+
+    /// Prints the process ids of workers, one per line; 0 where none runs.
+    #[command(after_help = "Example:\n  kill -STOP $(clusterd pid api)")]
+    Pid(Pid),
+
+    /// Checks a file and shows every error in it. Nothing is started.
+    #[command(after_help = "Example:\n  clusterd validate ecosystem.toml --env production")]
+    Validate(Validate),
+
+    /// Prints the version.
+    Version,
+
+    /// Starts what is missing of a file, reloads what is known (PM2).
+    #[command(hide = true, name = "startOrReload", alias = "startOrGracefulReload")]
+    StartOrReload(Replace),
+
+    /// Starts what is missing of a file, restarts what is known (PM2).
+    #[command(hide = true, name = "startOrRestart")]
+    StartOrRestart(Replace),
+
+    /// The background supervisor. `start` runs it; standard output is the pipe on which it says that it is ready.
+    #[command(hide = true)]
+    Daemon,
+
+    /// A small server to try clusterd with.
+    #[command(hide = true)]
+    Demo,
+}
+
+/// Which part of a file is meant.
+#[derive(Debug, Default, Args)]
+pub struct Selection {
+    /// The profile: `[apps.env_PROFILE]` is laid over `[apps.env]`.
+    #[arg(long = "env", value_name = "PROFILE")]
+    pub profile: Option<String>,
+
+    /// Only these apps of the file.
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub only: Vec<String>,
+}
+
+/// `clusterd FILE`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The ecosystem file; `-` reads standard input.
+    #[arg(value_name = "FILE")]
+    pub file: String,
+
+    /// Which part of the file.
+    #[command(flatten)]
+    pub selection: Selection,
+
+    /// Writes no log files: output goes to the terminal alone.
+    #[arg(long)]
+    pub no_log_files: bool,
+}
+
+/// `start`.
+#[derive(Debug, Args)]
+pub struct Start {
+    /// An ecosystem file (`-` reads standard input), or targets.
+    #[arg(required = true, value_name = "FILE|TARGET")]
+    pub targets: Vec<String>,
+
+    /// Which part of the file.
+    #[command(flatten)]
+    pub selection: Selection,
+
+    /// Returns as soon as the command is accepted.
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `stop`, `delete`.
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// all, names, ids, namespaces, /regex/, or a file.
+    #[arg(required = true, value_name = "TARGET")]
+    pub targets: Vec<String>,
+
+    /// Returns as soon as the command is accepted.
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `restart`, `reload`.
+#[derive(Debug, Args)]
+pub struct Replace {
+    /// all, names, ids, namespaces, /regex/, or a file.
+    #[arg(required = true, value_name = "TARGET")]
+    pub targets: Vec<String>,
+
+    /// Which part of the file.
+    #[command(flatten)]
+    pub selection: Selection,
+
+    /// Replaces the stored environment by the caller's.
+    #[arg(short = 'a', long)]
+    pub update_env: bool,
+
+    /// Returns as soon as the command is accepted.
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `scale`.
+#[derive(Debug, Args)]
+pub struct Scale {
+    /// The app.
+    #[arg(value_name = "NAME")]
+    pub target: String,
+
+    /// 4 sets the number, +2 adds, -1 takes away.
+    #[arg(value_name = "N|+N|-N", allow_negative_numbers = true, value_parser = count)]
+    pub count: String,
+
+    /// Returns as soon as the command is accepted.
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Whom; all when none is given.
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+
+    /// Counts the open connections of each worker too.
+    #[arg(long)]
+    pub connections: bool,
+}
+
+/// `describe`.
+#[derive(Debug, Args)]
+pub struct Describe {
+    /// all, names, ids, namespaces, /regex/, or a file.
+    #[arg(required = true, value_name = "TARGET")]
+    pub targets: Vec<String>,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// Whose; all when none is given.
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+
+    /// How many of the last lines.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 15)]
+    pub lines: u32,
+
+    /// Ends after the last lines.
+    #[arg(long, visible_alias = "nostream")]
+    pub no_follow: bool,
+
+    /// Standard output only.
+    #[arg(long, conflicts_with = "err")]
+    pub out: bool,
+
+    /// Standard error only.
+    #[arg(long)]
+    pub err: bool,
+}
+
+/// `signal`.
+#[derive(Debug, Args)]
+pub struct Signal {
+    /// A name (SIGHUP, hup) or a number.
+    #[arg(value_name = "SIGNAL")]
+    pub signal: String,
+
+    /// all, names, ids, namespaces, /regex/, or a file.
+    #[arg(required = true, value_name = "TARGET")]
+    pub targets: Vec<String>,
+}
+
+/// `pid`.
+#[derive(Debug, Args)]
+pub struct Pid {
+    /// Whose; all when none is given.
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+}
+
+/// `validate`.
+#[derive(Debug, Args)]
+pub struct Validate {
+    /// The ecosystem file; `-` reads standard input.
+    #[arg(value_name = "FILE")]
+    pub file: String,
+
+    /// Which part of the file.
+    #[command(flatten)]
+    pub selection: Selection,
+}
+
+fn count(text: &str) -> Result<String, String> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    match digits.parse::<u32>() {
+        Ok(_) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Ok(text.to_owned()),
+        Ok(_) | Err(_) => Err("expected a number, +N or -N".to_owned()),
+    }
+}
+
+/// Puts `run` before the words of `clusterd FILE …`. The first word that is no option decides: it is a
+/// file when it is `-`, ends in `.toml`, or is no verb and `exists` as a file.
+pub fn with_verb(words: Vec<OsString>, exists: impl Fn(&Path) -> bool) -> Vec<OsString> {
+    let Some(first) = first_positional(&words) else { return words };
+    let text = first.to_string_lossy();
+    let is_file = text == "-" || text.ends_with(".toml") || (!is_verb(&text) && exists(Path::new(first)));
+    if !is_file {
+        return words;
+    }
+    let mut words = words;
+    words.insert(1, "run".into());
+    words
+}
+
+fn first_positional(words: &[OsString]) -> Option<&OsStr> {
+    let mut rest = words.iter().skip(1);
+    while let Some(word) = rest.next() {
+        match word.to_str() {
+            Some("--home" | "--env" | "--only") => drop(rest.next()),
+            Some("--") => return None,
+            Some(option) if option.starts_with('-') && option != "-" => {}
+            Some(_) | None => return Some(word),
+        }
+    }
+    None
+}
+
+fn is_verb(word: &str) -> bool {
+    use clap::CommandFactory;
+    word == "help" || Cli::command().find_subcommand(word).is_some()
+}

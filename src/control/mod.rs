@@ -3,3 +3,4 @@
 pub mod frame;
 pub mod protocol;
 pub mod server;
+pub mod target;

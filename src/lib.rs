@@ -3,6 +3,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod home;
 pub mod logs;
 pub mod supervisor;
 pub mod sys;

@@ -1,0 +1,271 @@
+//! Which folders a supervisor lives in, and whether they are safe to live in. Where it lives is a pure
+//! function of what the caller was given; only [`Home::create`] touches the disk.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, Metadata};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// The folders of one supervisor. Two supervisors of one home exclude each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// What lives as long as the supervisor: socket, lock, pid files.
+    pub runtime: PathBuf,
+    /// What survives it.
+    pub state: PathBuf,
+    /// Log files, where `log_dir` does not say otherwise.
+    pub logs: PathBuf,
+}
+
+/// Where a home comes from.
+pub struct Given<'a> {
+    /// `--home DIR`.
+    pub home: Option<&'a Path>,
+    /// A variable of the environment; an empty one counts as unset.
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The effective user id.
+    pub uid: u32,
+    /// The folder that a relative home starts from, absolute.
+    pub cwd: &'a Path,
+    /// Whether a folder is there (asked for `/run/user/UID` only).
+    pub is_folder: &'a dyn Fn(&Path) -> bool,
+}
+
+/// Why there is no home.
+#[derive(Debug, Error)]
+pub enum HomeError {
+    /// Nothing says where.
+    #[error("no home: neither CLUSTERD_HOME, XDG_STATE_HOME nor HOME is set; give one with --home DIR")]
+    Nowhere,
+    /// It cannot be made, or not be looked at.
+    #[error("{}: cannot make this folder: {cause}", path.display())]
+    Create {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// As root: another user could replace what we write there.
+    #[error(
+        "{}: user {owner} can write here (mode {mode:03o}), so a supervisor that runs as root must not; \
+         make it root's with mode 700, or choose another folder with --home DIR",
+        path.display()
+    )]
+    Unsafe {
+        /// Which.
+        path: PathBuf,
+        /// Whose it is, or "any".
+        owner: String,
+        /// Its permission bits.
+        mode: u32,
+    },
+}
+
+impl Home {
+    /// The home that the caller means: `--home` or CLUSTERD_HOME holds everything; else systemd's folders,
+    /// else root's, else those of the XDG base directory specification, each for itself.
+    pub fn find(given: &Given<'_>) -> Result<Home, HomeError> {
+        let variable = |name: &str| (given.variable)(name).filter(|value| !value.is_empty());
+        let whole = given.home.map(Path::to_owned).or_else(|| variable("CLUSTERD_HOME").map(PathBuf::from));
+        if let Some(folder) = whole {
+            let folder = given.cwd.join(folder);
+            return Ok(Home { runtime: folder.clone(), state: folder.clone(), logs: folder.join("logs") });
+        }
+        let systemd = |name: &str| variable(name).as_ref().and_then(first_folder);
+        let state = || match given.uid {
+            0 => Ok(PathBuf::from("/var/lib/clusterd")),
+            _ => user_state(&variable).ok_or(HomeError::Nowhere),
+        };
+        let runtime = || match given.uid {
+            0 => Ok(PathBuf::from("/run/clusterd")),
+            uid => user_runtime(&variable, uid, given.is_folder).map_or_else(state, Ok),
+        };
+        let logs = || match given.uid {
+            0 => Ok(PathBuf::from("/var/log/clusterd")),
+            _ => state().map(|state| state.join("logs")),
+        };
+        Ok(Home {
+            runtime: systemd("RUNTIME_DIRECTORY").map_or_else(runtime, Ok)?,
+            state: systemd("STATE_DIRECTORY").map_or_else(state, Ok)?,
+            logs: systemd("LOGS_DIRECTORY").map_or_else(logs, Ok)?,
+        })
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.runtime.join("clusterd.sock")
+    }
+
+    /// The lock that a running supervisor holds.
+    pub fn lock(&self) -> PathBuf {
+        self.runtime.join("clusterd.lock")
+    }
+
+    /// The socket that workers report their readiness to.
+    pub fn notify(&self) -> PathBuf {
+        self.runtime.join("notify.sock")
+    }
+
+    /// The pid files of workers.
+    pub fn pids(&self) -> PathBuf {
+        self.runtime.join("pids")
+    }
+
+    /// What a background supervisor says.
+    pub fn log(&self) -> PathBuf {
+        self.logs.join("clusterd.log")
+    }
+
+    /// Makes the folders that are missing, with mode 0700. Modes of those that exist are not changed.
+    pub fn create(&self) -> Result<(), HomeError> {
+        for folder in self.folders() {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(|cause| HomeError::Create { path: folder.to_owned(), cause })?;
+        }
+        Ok(())
+    }
+
+    /// As root: refuses folders that another user could write to, or could exchange for others by
+    /// writing to a folder above. For other users there is nothing to gain, and nothing is refused.
+    pub fn check(&self, uid: u32) -> Result<(), HomeError> {
+        if uid == 0 { self.folders().into_iter().try_for_each(check_folder) } else { Ok(()) }
+    }
+
+    fn folders(&self) -> [&Path; 3] {
+        [&self.runtime, &self.state, &self.logs]
+    }
+}
+
+/// systemd separates several folders by colons; the first is ours.
+fn first_folder(list: &OsString) -> Option<PathBuf> {
+    std::env::split_paths(list).next().filter(|path| path.is_absolute())
+}
+
+fn user_state(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let xdg = variable("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = xdg.or_else(|| variable("HOME").map(|home| Path::new(&home).join(".local/state")));
+    base.map(|base| base.join("clusterd"))
+}
+
+/// cron and `sudo -u` set no XDG_RUNTIME_DIR: without a look at its usual place they would not find the
+/// supervisor that was started at a login.
+fn user_runtime(
+    variable: &dyn Fn(&str) -> Option<OsString>,
+    uid: u32,
+    is_folder: &dyn Fn(&Path) -> bool,
+) -> Option<PathBuf> {
+    let usual = || Some(PathBuf::from(format!("/run/user/{uid}"))).filter(|path| is_folder(path));
+    let xdg = variable("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    xdg.or_else(usual).map(|base| base.join("clusterd"))
+}
+
+fn check_folder(folder: &Path) -> Result<(), HomeError> {
+    let fail = |cause| HomeError::Create { path: folder.to_owned(), cause };
+    let real = fs::canonicalize(folder).map_err(fail)?;
+    for (depth, path) in real.ancestors().enumerate() {
+        let metadata = fs::metadata(path).map_err(fail)?;
+        if let Some(owner) = stranger(&metadata, depth == 0) {
+            return Err(HomeError::Unsafe { path: path.to_owned(), owner, mode: metadata.mode() & 0o7777 });
+        }
+    }
+    Ok(())
+}
+
+/// Who, other than root, can write into this folder. Above our own, a group may (`/var/log` is `syslog`'s on
+/// Ubuntu), and so may all in a sticky one, where nobody can rename what is another's.
+fn stranger(metadata: &Metadata, ours: bool) -> Option<String> {
+    const STICKY: u32 = 0o1000;
+    let (mode, uid) = (metadata.mode(), metadata.uid());
+    let forbidden = match ours {
+        true => 0o022,
+        false if mode & STICKY != 0 => 0,
+        false => 0o002,
+    };
+    if uid != 0 { Some(uid.to_string()) } else { (mode & forbidden != 0).then(|| "any".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn find(home: Option<&str>, variables: &[(&str, &str)], uid: u32) -> Result<Home, HomeError> {
+        let variable = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
+        };
+        Home::find(&Given {
+            home: home.map(Path::new),
+            variable: &variable,
+            uid,
+            cwd: Path::new("/work"),
+            is_folder: &|path| path == Path::new("/run/user/1000"),
+        })
+    }
+
+    fn home(runtime: &str, state: &str, logs: &str) -> Home {
+        Home { runtime: runtime.into(), state: state.into(), logs: logs.into() }
+    }
+
+    #[test]
+    fn one_folder_holds_everything_when_it_is_named() {
+        let wanted = home("/srv/c", "/srv/c", "/srv/c/logs");
+        let others = ("RUNTIME_DIRECTORY", "/run/x");
+        assert_eq!(find(Some("/srv/c"), &[("CLUSTERD_HOME", "/other"), others], 0).unwrap(), wanted);
+        assert_eq!(find(None, &[("CLUSTERD_HOME", "/srv/c"), others], 1000).unwrap(), wanted);
+        assert_eq!(find(Some("c"), &[], 1000).unwrap().runtime, Path::new("/work/c"));
+        assert_eq!(find(None, &[("CLUSTERD_HOME", "")], 0).unwrap().runtime, Path::new("/run/clusterd"));
+    }
+
+    #[test]
+    fn systemds_folders_come_before_roots_and_each_counts_for_itself() {
+        let variables = [("RUNTIME_DIRECTORY", "/run/c:/run/d"), ("STATE_DIRECTORY", "/var/lib/c")];
+        assert_eq!(find(None, &variables, 0).unwrap(), home("/run/c", "/var/lib/c", "/var/log/clusterd"));
+    }
+
+    #[test]
+    fn root_and_users_have_their_usual_places() {
+        assert_eq!(
+            find(None, &[], 0).unwrap(),
+            home("/run/clusterd", "/var/lib/clusterd", "/var/log/clusterd")
+        );
+        let state = "/home/u/.local/state/clusterd";
+        let logs = "/home/u/.local/state/clusterd/logs";
+        let user = |variables: &[(&str, &str)], uid| {
+            find(None, &[&[("HOME", "/home/u")], variables].concat(), uid).unwrap()
+        };
+        assert_eq!(user(&[("XDG_RUNTIME_DIR", "/r")], 1000), home("/r/clusterd", state, logs));
+        assert_eq!(user(&[], 1000), home("/run/user/1000/clusterd", state, logs));
+        assert_eq!(user(&[], 1001), home(state, state, logs));
+        assert_eq!(user(&[("XDG_STATE_HOME", "relative")], 1001), home(state, state, logs));
+        assert!(matches!(find(None, &[], 1000), Err(HomeError::Nowhere)));
+    }
+
+    #[test]
+    fn folders_are_made_private_and_kept_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        let home = Home { runtime: path.clone(), state: path.clone(), logs: path.join("logs") };
+        home.create().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&home.runtime), mode(&home.logs)), (0o700, 0o700));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+        home.create().unwrap();
+        assert_eq!(mode(&path), 0o750);
+    }
+
+    #[test]
+    fn root_refuses_a_folder_that_others_can_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c");
+        let home = Home { runtime: path.clone(), state: path.clone(), logs: path.join("logs") };
+        home.create().unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        let error = home.check(0).unwrap_err().to_string();
+        assert!(error.contains("can write here") && error.contains("--home"), "{error}");
+        home.check(1000).unwrap();
+    }
+}

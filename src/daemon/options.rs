@@ -1,0 +1,21 @@
+//! What a supervisor is started with.
+
+use crate::background::Ready;
+use crate::control::protocol::File;
+use crate::home::Home;
+
+/// How to run a supervisor.
+#[derive(Debug)]
+pub struct Options {
+    /// Its folders.
+    pub home: Home,
+    /// The file to start with, checked by the caller. None in the background: there it comes by the
+    /// control socket.
+    pub file: Option<File>,
+    /// Prints what workers say, and ends when no app can run any more.
+    pub foreground: bool,
+    /// Whether default log files are written; none leaves it to the file's `[daemon]`.
+    pub log_files: Option<bool>,
+    /// Told once the control socket can be connected to, or why it never will be. None in the foreground.
+    pub ready: Option<Ready>,
+}

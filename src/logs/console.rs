@@ -117,10 +117,10 @@ impl Console {
 
     /// Queues a worker's line behind its prefix, or drops and counts it.
     pub fn write_line(&mut self, line: &Line<'_>) {
+        self.make_room();
         if self.outlet.is_none() {
             return;
         }
-        self.make_room();
         if self.dropped > 0 || self.waiting() + line.bytes.len() > QUEUE_LIMIT {
             self.dropped = self.dropped.saturating_add(1);
             return;
@@ -136,10 +136,10 @@ impl Console {
 
     /// Queues a line of the supervisor itself, its newline included. It has a reserve of its own.
     pub fn write_own(&mut self, text: &[u8]) {
+        self.make_room();
         if self.outlet.is_none() {
             return;
         }
-        self.make_room();
         if self.waiting() + text.len() > QUEUE_LIMIT + RESERVE {
             self.dropped = self.dropped.saturating_add(1);
         } else {
@@ -190,15 +190,12 @@ impl Console {
     }
 
     fn refuse(&mut self, errno: Errno) {
-        match errno {
-            Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM => {}
-            Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG => {}
+        let will_do_later = errno == Errno::EAGAIN || is_full(errno) || is_short(errno);
+        if !will_do_later {
             // EPIPE, ECONNRESET, EIO (a terminal that hung up): nobody reads this any more.
-            _ => {
-                self.outlet = None;
-                self.sent = self.queue.len();
-                self.dropped = 0;
-            }
+            self.outlet = None;
+            self.sent = self.queue.len();
+            self.dropped = 0;
         }
         self.refused = true;
         self.refusal = Some(errno);
@@ -223,9 +220,9 @@ impl Console {
 
     fn tell_dropped(&mut self) {
         let lines = if self.dropped == 1 { "line" } else { "lines" };
-        let why = match self.refusal {
-            Some(errno @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)) => errno.desc().to_owned(),
-            Some(_) | None => format!("the reader of {} is slow", self.name),
+        let why = match self.refusal.filter(|errno| is_full(*errno)) {
+            Some(errno) => errno.desc().to_owned(),
+            None => format!("the reader of {} is slow", self.name),
         };
         let dropped = std::mem::take(&mut self.dropped);
         self.append(format_args!("[clusterd] {dropped} {lines} dropped: {why}\n"));
@@ -265,6 +262,16 @@ impl Console {
     fn append(&mut self, text: std::fmt::Arguments<'_>) {
         self.queue.write_fmt(text).expect("a Vec takes any bytes");
     }
+}
+
+/// The disk under a regular file has no room.
+fn is_full(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)
+}
+
+/// The kernel lacks memory for a moment.
+fn is_short(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOBUFS | Errno::ENOMEM)
 }
 
 fn label_width(name: &str, instance: u32) -> usize {

@@ -88,6 +88,9 @@ impl LogFile {
     /// ones only try to make up for what is missing.
     pub fn write(&mut self, source: Source, parts: [&[u8]; 2]) -> Turn {
         let before = self.gap;
+        if before.is_none() && parts.iter().all(|part| part.is_empty()) {
+            return Turn::None;
+        }
         if let Err(error) = self.catch_up(source) {
             self.lose(error, parts);
             return if before.is_none() { Turn::Failed(error) } else { Turn::None };
@@ -262,6 +265,15 @@ mod tests {
         file.write(ERR, [b"whole ", b"line\n"]);
         file.write(OUT, [b"", b"rest\n"]);
         assert_eq!(fs::read_to_string(file.path()).unwrap(), "begun and on\nwhole line\nrest\n");
+    }
+
+    #[test]
+    fn a_stream_that_ends_without_a_word_leaves_the_file_alone() {
+        let (_dir, mut file) = temporary();
+        file.write(OUT, [b"", b"half "]);
+        file.write(ERR, [b"", b""]);
+        file.write(OUT, [b"", b"line\n"]);
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), "half line\n");
     }
 
     #[test]

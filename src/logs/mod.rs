@@ -11,7 +11,9 @@ pub mod file;
 pub mod files;
 pub mod foreground;
 pub mod lines;
+pub mod logger;
 pub mod ring;
+pub mod worker;
 
 use std::path::{Path, PathBuf};
 

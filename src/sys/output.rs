@@ -90,11 +90,14 @@ fn only_ours(folder: &FileStat) -> bool {
 }
 
 fn advice(errno: Errno) -> &'static str {
-    match errno {
-        Errno::ELOOP => "it is a symbolic link in a folder that others can write: name the real file",
-        Errno::ENXIO => "it is a named pipe that nobody reads, or a socket: start its reader first",
-        Errno::EISDIR => "it is a folder: name a file in it",
-        _ => "give this user write permission, or name another path",
+    if errno == Errno::ELOOP {
+        "it is a symbolic link in a folder that others can write: name the real file"
+    } else if errno == Errno::ENXIO {
+        "it is a named pipe that nobody reads, or a socket: start its reader first"
+    } else if errno == Errno::EISDIR {
+        "it is a folder: name a file in it"
+    } else {
+        "give this user write permission, or name another path"
     }
 }
 

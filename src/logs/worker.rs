@@ -1,0 +1,188 @@
+//! The two outputs of one worker, from their pipes to every sink: files, foreground, memory, followers.
+//!
+//! Reads within a budget, so that a flooding worker costs the others no more than its share of a turn.
+//! Refuses to decide when a worker is dead: a closed pipe is not a death, and a grandchild may keep one open.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use super::file::Source;
+use super::files::{FileId, LogFiles};
+use super::foreground::Foreground;
+use super::lines::{Batch, LineFramer, Piece};
+use super::ring::Rings;
+use super::{Line, Origin};
+use crate::control::protocol::Stream;
+use crate::supervisor::time::Time;
+use crate::sys::output::{Read, read_some};
+
+/// The size of the buffer that all pumps share: what a pipe holds by default (pipe(7)).
+pub const BUFFER: usize = 64 * 1024;
+
+/// Everything that takes lines.
+pub struct Sinks<'a> {
+    /// The open log files.
+    pub files: &'a mut LogFiles,
+    /// Standard output and error of a foreground supervisor.
+    pub foreground: Option<&'a Foreground>,
+    /// The last lines.
+    pub rings: &'a mut Rings,
+    /// Clients that follow.
+    pub follow: &'a mut dyn FnMut(&Line<'_>),
+}
+
+/// What one pump did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pumped {
+    /// Bytes read.
+    pub read: usize,
+    /// The budget ended it: pump again in the next turn (an edge-triggered poll will not say so).
+    pub more: bool,
+    /// The last writer closed it: deregister it, then [`WorkerOutput::close`] it.
+    pub eof: bool,
+}
+
+/// The outputs of one worker.
+#[derive(Debug)]
+pub struct WorkerOutput {
+    origin: Origin,
+    out: Output,
+    err: Output,
+}
+
+#[derive(Debug)]
+struct Output {
+    pipe: Option<OwnedFd>,
+    file: Option<FileId>,
+    framer: LineFramer,
+}
+
+impl Output {
+    fn new(pipe: OwnedFd, file: Option<FileId>) -> Output {
+        Output { pipe: Some(pipe), file, framer: LineFramer::default() }
+    }
+}
+
+impl WorkerOutput {
+    /// Takes over the non-blocking read ends, each with the file its bytes go to (none: discarded).
+    pub fn new(
+        origin: Origin,
+        out: (OwnedFd, Option<FileId>),
+        err: (OwnedFd, Option<FileId>),
+    ) -> WorkerOutput {
+        WorkerOutput { origin, out: Output::new(out.0, out.1), err: Output::new(err.0, err.1) }
+    }
+
+    /// Whose output it is.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The descriptor to register; none once it is closed.
+    pub fn source(&self, stream: Stream) -> Option<RawFd> {
+        self.output(stream).pipe.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Reads up to `budget` bytes and hands on the lines they complete. `buffer` is scratch space, best of
+    /// [`BUFFER`] bytes. An end of the stream hands on what stands without a newline, too.
+    pub fn pump(
+        &mut self,
+        stream: Stream,
+        budget: usize,
+        buffer: &mut [u8],
+        sinks: &mut Sinks<'_>,
+        now: Time,
+    ) -> Pumped {
+        let mut pumped = Pumped::default();
+        while pumped.read < budget {
+            let room = buffer.len().min(budget - pumped.read);
+            let Some(pipe) = self.pipe(stream) else {
+                return pumped;
+            };
+            match read_some(pipe, &mut buffer[..room]) {
+                Read::Empty => return pumped,
+                Read::Bytes(count) => {
+                    pumped.read += count;
+                    self.take(stream, Some(&buffer[..count]), sinks, now);
+                }
+                Read::End => {
+                    self.take(stream, None, sinks, now);
+                    pumped.eof = true;
+                    return pumped;
+                }
+            }
+        }
+        pumped.more = true;
+        pumped
+    }
+
+    /// Hands on what stands without a newline, when nothing more is waited for (the worker is gone, and a
+    /// process that it left behind keeps the pipe open).
+    pub fn finish(&mut self, stream: Stream, sinks: &mut Sinks<'_>, now: Time) {
+        self.take(stream, None, sinks, now);
+    }
+
+    /// Closes a pipe, after it was deregistered.
+    pub fn close(&mut self, stream: Stream) {
+        self.output_mut(stream).pipe = None;
+    }
+
+    /// Both pipes are closed.
+    pub fn is_closed(&self) -> bool {
+        self.out.pipe.is_none() && self.err.pipe.is_none()
+    }
+
+    /// The files it writes to, each use of which has to be given back.
+    pub fn files(&self) -> impl Iterator<Item = FileId> {
+        self.out.file.into_iter().chain(self.err.file)
+    }
+
+    /// Bytes of unfinished lines that are held in memory.
+    pub fn held(&self) -> usize {
+        self.out.framer.held() + self.err.framer.held()
+    }
+
+    /// Frames one chunk (none: the end) and gives its pieces to the line sinks, then its bytes to the file.
+    fn take(&mut self, stream: Stream, chunk: Option<&[u8]>, sinks: &mut Sinks<'_>, now: Time) {
+        let WorkerOutput { origin, out, err } = self;
+        let output = match stream {
+            Stream::Out => out,
+            Stream::Err => err,
+        };
+        let Sinks { files, foreground, rings, follow } = sinks;
+        let mut deliver = |piece: Piece<'_>| {
+            let Piece { cut, continued, .. } = piece;
+            let line = Line { origin, stream, bytes: piece.text(), cut, continued };
+            rings.push(&line);
+            if let Some(foreground) = foreground {
+                foreground.write_line(&line);
+            }
+            follow(&line);
+        };
+        let Batch { head, body } = match chunk {
+            Some(bytes) => output.framer.push(bytes, &mut deliver),
+            None => output.framer.finish(&mut deliver),
+        };
+        if let Some(file) = output.file {
+            let source: Source = (origin.worker, stream);
+            files.write(file, source, [head, body], now);
+        }
+    }
+
+    fn pipe(&self, stream: Stream) -> Option<BorrowedFd<'_>> {
+        self.output(stream).pipe.as_ref().map(AsFd::as_fd)
+    }
+
+    fn output(&self, stream: Stream) -> &Output {
+        match stream {
+            Stream::Out => &self.out,
+            Stream::Err => &self.err,
+        }
+    }
+
+    fn output_mut(&mut self, stream: Stream) -> &mut Output {
+        match stream {
+            Stream::Out => &mut self.out,
+            Stream::Err => &mut self.err,
+        }
+    }
+}

@@ -1,0 +1,736 @@
+//! The promise: a reload under load loses not one request, on servers that know nothing of it, and
+//! nothing that a new version does takes the old one down.
+//!
+//! Three reloads a case; `CLUSTERD_HAMMER_RELOADS=20` for `make hammer`.
+
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+#![allow(clippy::print_stderr, reason = "figures that are counted, not judged")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use support::daemon::{Builder, exists, send};
+use support::hammer::{Style, body, get};
+use support::history::{History, Outcome, Reload};
+use support::wait::holds_for;
+use support::{App, Daemon, Fixture, Hammer, Home, Load, file, fixtures, free_port, users, wait_until};
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+fn reloads() -> usize {
+    std::env::var("CLUSTERD_HAMMER_RELOADS").ok().and_then(|count| count.parse().ok()).unwrap_or(3)
+}
+
+/// Two workers of `api`.
+fn api(fixture: &Fixture, port: u16) -> App {
+    App::new("api", fixture).instances(2).port(port)
+}
+
+/// Reloads `api` and waits for the end of it.
+fn reload(daemon: &Daemon) -> Reload {
+    let before = daemon.pids("api");
+    let asked = Instant::now();
+    daemon.run(&["reload", "api"]).expect_code(0);
+    let done = Instant::now();
+    for pid in &before {
+        assert!(!exists(*pid), "worker {pid} outlived the reload that said it was done");
+    }
+    let app = daemon.app("api");
+    let after = daemon.pids("api");
+    assert_eq!(after.len(), before.len(), "{app:#?}");
+    assert!(app.workers.iter().all(|worker| worker.generation == app.generation), "{app:#?}");
+    Reload { generation: app.generation, asked, done }
+}
+
+/// What becomes of this load while `api` is reloaded again and again.
+fn reload_under(daemon: &Daemon, load: Load) -> History {
+    let count = daemon.app("api").instances as usize;
+    daemon.wait_online("api", count);
+    let hammer = load.start();
+    let mut seen = Vec::new();
+    for _ in 0..reloads() {
+        seen.push(reload(daemon));
+        hammer.wait_answers(6);
+    }
+    let history = hammer.stop();
+    history.expect_in_step_with(&seen);
+    let new = seen.last().expect("there is one at least").generation;
+    assert!(history.generations().contains(&new), "the last generation never answered: {history:?}");
+    history
+}
+
+/// One request per connection, for each time that a handler may take.
+fn loses_nothing(name: &str) {
+    let Some(fixture) = fixtures::server(name) else { return };
+    for (user, delay) in [(None, 0), (None, 20), (None, 200)].into_iter().chain(ordinary_user(20)) {
+        let port = free_port();
+        let daemon = Daemon::foreground_as(user, api(&fixture, port).delay(delay));
+        let history = reload_under(&daemon, Load::on(port));
+        eprintln!("{name}, {delay} ms, user {user:?}: {history:?}");
+        history.expect_none_lost();
+    }
+}
+
+/// The same case as an ordinary user, where the tests can become one.
+fn ordinary_user(delay: u32) -> Option<(Option<u32>, u32)> {
+    users().into_iter().find(Option::is_some).map(|user| (user, delay))
+}
+
+#[test]
+fn reload_of_unmodified_node_loses_nothing() {
+    loses_nothing("node");
+}
+
+#[test]
+fn reload_of_unmodified_asyncio_loses_nothing() {
+    loses_nothing("asyncio");
+}
+
+#[test]
+fn reload_of_unmodified_http_server_loses_nothing() {
+    loses_nothing("http.server");
+}
+
+#[test]
+fn reload_of_static_go_loses_nothing() {
+    loses_nothing("go");
+}
+
+#[test]
+fn reload_of_perl_blocked_in_accept_at_saturation_loses_nothing() {
+    loses_nothing("perl");
+}
+
+#[test]
+fn reload_of_a_server_that_registers_with_epoll_before_bind_loses_nothing() {
+    loses_nothing("epoll-first");
+}
+
+/// The sockets are the supervisor's, and handed over by LISTEN_FDS.
+fn declared_loses_nothing(fixture: &Fixture) {
+    for user in users() {
+        let port = free_port();
+        let app = App::new("api", fixture).instances(2).listen(port).delay(20);
+        let daemon = Daemon::foreground_as(user, app);
+        reload_under(&daemon, Load::on(port)).expect_none_lost();
+    }
+}
+
+#[test]
+fn reload_of_node_on_descriptor_three_loses_nothing() {
+    let Some(fixture) = fixtures::node("listen_fd.js") else { return };
+    declared_loses_nothing(&fixture);
+}
+
+#[test]
+fn reload_of_python_on_descriptor_three_loses_nothing() {
+    let Some(fixture) = fixtures::python("listen_fds.py") else { return };
+    declared_loses_nothing(&fixture);
+}
+
+#[test]
+fn reload_of_rust_on_listen_fds_loses_nothing() {
+    declared_loses_nothing(&fixtures::worker(&["serve", "fds"]));
+}
+
+#[test]
+fn reload_of_rust_that_says_ready_loses_nothing() {
+    let port = free_port();
+    let app = App::new("api", &fixtures::worker(&["serve", "notify", "50"])).instances(2).listen(port);
+    let daemon = Daemon::foreground(app.set("wait_ready", true));
+    reload_under(&daemon, Load::on(port)).expect_none_lost();
+}
+
+#[test]
+fn reload_of_a_server_that_binds_an_address_it_was_handed_loses_nothing() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    // On every interface and both families, as Node itself binds.
+    let app = api(&fixture, port).set("listen", format!("[\":{port}\"]")).delay(20);
+    let daemon = Daemon::foreground(app);
+    reload_under(&daemon, Load::on(port)).expect_none_lost();
+}
+
+#[test]
+fn one_instance_in_cluster_mode_overlaps_and_loses_nothing() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&fixture, port).instances(1).delay(20));
+    reload_under(&daemon, Load::on(port)).expect_none_lost();
+}
+
+#[test]
+fn several_at_a_time_lose_nothing() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&fixture, port).instances(3).set("max_surge", 3).delay(20));
+    reload_under(&daemon, Load::on(port)).expect_none_lost();
+}
+
+#[test]
+fn keep_alive_loses_nothing_and_closes_at_quiet_moments() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    for (user, delay) in [(None, 0), (None, 20)].into_iter().chain(ordinary_user(20)) {
+        let port = free_port();
+        let app = api(&fixture, port).delay(delay).text("drain_idle", "10ms").text("drain_timeout", "5s");
+        let daemon = Daemon::foreground_as(user, app);
+        let history = reload_under(&daemon, Load::on(port).keep_alive(ms(30)));
+        eprintln!("keep-alive, {delay} ms, user {user:?}: {history:?}");
+        history.expect_none_lost();
+    }
+}
+
+#[test]
+fn keep_alive_without_a_quiet_moment_loses_nothing() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let app = api(&fixture, port).delay(20).text("drain_timeout", "1s");
+    let daemon = Daemon::foreground(app);
+    let history = reload_under(&daemon, Load::on(port).keep_alive(Duration::ZERO));
+    eprintln!("keep-alive, closed loop: {history:?}");
+    history.expect_none_lost();
+}
+
+#[test]
+fn a_server_that_handles_the_signal_has_nothing_to_retry() {
+    let Some(fixture) = fixtures::node("graceful.js") else { return };
+    for style in
+        [Style::KeepAlive { think: Duration::ZERO }, Style::KeepAlive { think: ms(20) }, Style::OneShot]
+    {
+        let port = free_port();
+        let daemon = Daemon::foreground(api(&fixture, port).delay(20).text("kill_timeout", "8s"));
+        reload_under(&daemon, Load::on(port).style(style)).expect_none_lost_or_retriable();
+    }
+}
+
+#[test]
+fn streams_with_pauses_below_drain_idle_are_not_cut() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    for path in ["/stream?n=6&pause=300", "/events?n=6&pause=300"] {
+        let port = free_port();
+        let daemon = Daemon::foreground(api(&fixture, port).text("drain_idle", "1s"));
+        reload_under(&daemon, Load::on(port).path(path)).expect_none_lost();
+    }
+}
+
+#[test]
+fn slow_uploads_are_not_cut() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&fixture, port).text("drain_idle", "1s"));
+    let load = Load::on(port).style(Style::Upload { pieces: 6, every: ms(150) });
+    reload_under(&daemon, load).expect_none_lost();
+}
+
+#[test]
+fn clients_that_connect_and_wait_are_served() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&fixture, port).text("drain_idle", "100ms"));
+    let load = Load::on(port).style(Style::ConnectThenWait { wait: ms(400) });
+    reload_under(&daemon, load).expect_none_lost();
+}
+
+#[test]
+fn many_idle_keep_alive_connections_lose_nothing() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&fixture, port).text("drain_idle", "100ms"));
+    let load = Load::on(port).clients(2).style(Style::Idle { connections: 100, every: ms(10) });
+    let history = reload_under(&daemon, load);
+    eprintln!("idle connections: {history:?}");
+    history.expect_none_lost();
+}
+
+/// Fault 22: a drain that would never end does, at its limit.
+#[test]
+fn an_endless_answer_holds_a_reload_only_until_drain_timeout() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&fixture, port).text("drain_timeout", "700ms"));
+    daemon.wait_online("api", 2);
+    let endless = Load::on(port).path("/events?n=1000000&pause=50").limit(ms(60_000)).start_silently();
+    let short = Hammer::start(port);
+    let done = reload(&daemon);
+    assert!(done.done - done.asked < ms(10_000), "{:?}", done.done - done.asked);
+    short.stop().expect_none_lost();
+    daemon.run(&["stop", "api"]).expect_code(0);
+    drop(endless);
+}
+
+/// A new version that goes wrong in one way, what its failure must say, and its word.
+struct Bad {
+    way: &'static str,
+    says: &'static [&'static str],
+    reason: &'static str,
+}
+
+/// Faults 4 and 5 among them.
+const BAD: [Bad; 6] = [
+    Bad { way: "throws", says: &["api", "boom at load"], reason: "exited" },
+    Bad { way: "missing-module", says: &["api", "no-such-module-anywhere"], reason: "exited" },
+    Bad { way: "exits-after-ready", says: &["api", "7", "giving up soon after ready"], reason: "exited" },
+    Bad { way: "never-listens", says: &["api", "alive but deaf"], reason: "not_ready" },
+    Bad { way: "listens-elsewhere", says: &["api"], reason: "not_ready" },
+    Bad { way: "spins", says: &["api"], reason: "not_ready" },
+];
+
+fn survives(bad: &Bad, user: Option<u32>) {
+    let Some(good) = fixtures::node("server.js") else { return };
+    let Some(new) = fixtures::node("bad.js") else { return };
+    let (port, elsewhere) = (free_port(), free_port());
+    let daemon = Daemon::foreground_as(user, api(&good, port).delay(20));
+    let before = daemon.wait_online("api", 2);
+    let hammer = Hammer::start(port);
+    let version =
+        api(&new, port).env("BAD", bad.way).env("PORT2", elsewhere).text("listen_timeout", "1500ms");
+    daemon.home.write(&version.text("min_healthy_time", "600ms").to_string());
+    let mut failed = daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(bad.says);
+    if bad.way == "listens-elsewhere" {
+        failed = failed.expect_stderr(&[&elsewhere.to_string(), &port.to_string()]);
+    }
+    assert!(failed.took < ms(12_000), "{failed:?}");
+    assert_eq!(daemon.wait_online("api", 2), before, "{}: the old generation was touched", bad.way);
+    let again = daemon.run(&["reload", "api", "--json"]).expect_code(1);
+    assert!(again.stderr.contains(&format!("{:?}", bad.reason)), "{}: {again:?}", bad.way);
+    assert_eq!(daemon.wait_online("api", 2), before, "{}: the old generation was touched", bad.way);
+    let app = daemon.app("api");
+    assert_eq!(app.reload.map(|reload| reload.state).as_deref(), Some("failed"), "{}", bad.way);
+    hammer.wait_answers(10);
+    daemon.home.write(&api(&good, port).delay(20).to_string());
+    reload(&daemon);
+    hammer.wait_answers(10);
+    hammer.stop().expect_none_lost();
+}
+
+#[test]
+fn new_code_that_throws_leaves_the_old_serving() {
+    users().into_iter().for_each(|user| survives(&BAD[0], user));
+}
+
+#[test]
+fn new_code_that_misses_a_module_leaves_the_old_serving() {
+    survives(&BAD[1], None);
+}
+
+#[test]
+fn new_code_that_exits_soon_after_ready_leaves_the_old_serving() {
+    survives(&BAD[2], None);
+}
+
+#[test]
+fn new_code_that_never_listens_leaves_the_old_serving() {
+    users().into_iter().for_each(|user| survives(&BAD[3], user));
+}
+
+#[test]
+fn new_code_that_listens_elsewhere_leaves_the_old_serving() {
+    survives(&BAD[4], None);
+}
+
+#[test]
+fn new_code_that_spins_before_listening_leaves_the_old_serving() {
+    survives(&BAD[5], None);
+}
+
+#[test]
+fn a_failure_after_the_first_slot_replaces_it_back() {
+    let Some(good) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&good, port).instances(3).env("VERSION", 1));
+    daemon.wait_online("api", 3);
+    let hammer = Hammer::start(port);
+    // The second new worker finds that a file of the first is there already, and gives up.
+    let script = "mkdir first 2>/dev/null || { echo no luck >&2; exit 9; }; exec node server.js";
+    let new = api(&fixtures::shell(script), port).instances(3).env("VERSION", 2);
+    daemon.home.write(&new.to_string());
+    daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(&["no luck"]);
+    daemon.wait_online("api", 3);
+    hammer.wait_answers(10);
+    hammer.stop().expect_none_lost();
+    for _ in 0..20 {
+        assert_eq!(body(port, "/version"), "1");
+    }
+}
+
+#[test]
+fn hold_leaves_the_mix_for_the_operator() {
+    let Some(good) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&good, port).text("on_reload_failure", "hold"));
+    let before = daemon.wait_online("api", 2);
+    let script = "mkdir first 2>/dev/null || { echo no luck >&2; exit 9; }; exec node server.js";
+    let new = api(&fixtures::shell(script), port).text("on_reload_failure", "hold");
+    daemon.home.write(&new.to_string());
+    daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(&["no luck"]);
+    let after = daemon.wait_online("api", 2);
+    assert_eq!(after.iter().filter(|pid| before.contains(pid)).count(), 1, "{before:?} {after:?}");
+    assert_eq!(daemon.app("api").reload.map(|reload| reload.state).as_deref(), Some("held"));
+}
+
+#[test]
+fn every_key_of_the_file_is_applied() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&node, port).env("OLD", "here").env("VERSION", 1));
+    daemon.wait_online("api", 2);
+    assert_eq!(body(port, "/env/OLD"), "here");
+    let apps = daemon.home.apps();
+    std::fs::create_dir(apps.join("next")).expect("the folder is fresh");
+    std::fs::copy(apps.join("server.js"), apps.join("next/server.js")).expect("it was staged");
+    let other = free_port();
+    let new =
+        api(&node, other).instances(3).env("VERSION", 2).text("cwd", "next").text("out_file", "new-out.log");
+    daemon.home.write(&new.to_string());
+    // Nothing listens where its predecessors served: only `restart` moves an app to another port.
+    daemon.run(&["reload", "api"]).expect_code(1);
+    daemon.home.write(&new.port(port).to_string());
+    daemon.run(&["reload", "api"]).expect_code(0);
+    daemon.wait_online("api", 3);
+    assert_eq!(body(port, "/version"), "2");
+    assert_eq!(body(port, "/env/OLD"), "unset", "a variable deleted from the file is gone");
+    assert!(body(port, "/cwd").ends_with("/next"));
+    assert!(apps.join("next/new-out.log").exists() || apps.join("new-out.log").exists());
+}
+
+/// Fault 62.
+#[test]
+fn a_changed_symlink_is_followed_at_each_reload() {
+    let Some(mut node) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    node.command[1] = "server.js".to_owned();
+    let home = std::sync::Arc::new(Home::new(None));
+    let apps = home.apps();
+    for release in ["v1", "v2"] {
+        std::fs::create_dir(apps.join(release)).expect("the folder is fresh");
+        std::fs::copy(apps.join("server.js"), apps.join(release).join("server.js")).expect("it was staged");
+    }
+    std::os::unix::fs::symlink("v1", apps.join("current")).expect("the name is free");
+    let daemon = Builder::new(api(&node, port).text("cwd", "current")).start_in(home);
+    daemon.wait_online("api", 2);
+    assert!(body(port, "/cwd").ends_with("/v1"));
+    std::os::unix::fs::symlink("v2", apps.join("next")).expect("the name is free");
+    std::fs::rename(apps.join("next"), apps.join("current")).expect("both are in one folder");
+    reload(&daemon);
+    for _ in 0..10 {
+        assert!(body(port, "/cwd").ends_with("/v2"));
+    }
+}
+
+/// Faults 57 and 61.
+#[test]
+fn a_file_that_changes_during_a_reload_is_not_read_again() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&node, port).env("VERSION", 1));
+    daemon.wait_online("api", 2);
+    daemon.home.write(&api(&node, port).env("VERSION", 2).env("BOOT_MS", 700).to_string());
+    let running = daemon.spawn(&["reload", "api"]);
+    wait_until(ms(10_000), "the first new worker", || daemon.app("api").workers.len() > 2);
+    daemon.home.write(&api(&node, port).env("VERSION", 3).to_string());
+    daemon.home.finish(running).expect_code(0);
+    for _ in 0..20 {
+        assert_eq!(body(port, "/version"), "2");
+    }
+}
+
+/// Faults 55 and 56.
+#[test]
+fn a_broken_file_changes_nothing() {
+    let worker = fixtures::worker(&["serve"]);
+    let port = free_port();
+    let text = api(&worker, port).text("on_reload_failure", "rollback").to_string();
+    let daemon = Daemon::foreground(&text);
+    let before = daemon.wait_online("api", 2);
+    let hammer = Load::on(port).clients(2).start();
+    let mut broken: Vec<String> = (0..text.len()).step_by(5).map(|end| text[..end].to_owned()).collect();
+    broken.push(format!("{text}\ninstanzes = 3\n"));
+    broken.push(format!("x = {}1{}", "[".repeat(5_000), "]".repeat(5_000)));
+    broken.push(text.replace("instances = 2", "instances = \"many\""));
+    let mut rejected = 0;
+    for text in broken {
+        daemon.home.write(&text);
+        let file = daemon.home.file().display().to_string();
+        // A file that was cut between two keys may be whole, and would be applied.
+        if daemon.run(&["validate", &file]).code == 2 {
+            rejected += 1;
+            let output = daemon.run(&["reload", "api"]).expect_code(2);
+            assert!(output.stderr.contains("ecosystem.toml"), "{output:?}");
+        }
+    }
+    assert!(rejected > 10, "only {rejected} files were broken");
+    std::fs::remove_file(daemon.home.file()).expect("it is there");
+    let output = daemon.run(&["reload", "api"]);
+    assert_ne!(output.code, 0, "{output:?}");
+    std::os::unix::fs::symlink("ecosystem.toml", daemon.home.file()).expect("the name is free");
+    assert_ne!(daemon.run(&["reload", "api"]).code, 0);
+    assert_eq!(daemon.wait_online("api", 2), before);
+    hammer.stop().expect_none_lost();
+}
+
+/// A daemon whose next reload is slow enough to get in between.
+fn slow_reload() -> Option<(Daemon, u16)> {
+    let node = fixtures::node("server.js")?;
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&node, port));
+    daemon.wait_online("api", 2);
+    daemon.home.write(&api(&node, port).env("BOOT_MS", 1_000).to_string());
+    Some((daemon, port))
+}
+
+fn in_the_middle(daemon: &Daemon) {
+    wait_until(ms(10_000), "a reload under way", || daemon.app("api").reload.is_some());
+}
+
+/// Fault 25: stop wins.
+#[test]
+fn stop_during_a_reload_wins_and_the_reload_says_so() {
+    let Some((daemon, _)) = slow_reload() else { return };
+    let running = daemon.spawn(&["reload", "api"]);
+    in_the_middle(&daemon);
+    daemon.run(&["stop", "api"]).expect_code(0);
+    daemon.home.finish(running).expect_code(1);
+    daemon.wait_status("api", "stopped");
+    assert_eq!(daemon.workers(), []);
+    holds_for(ms(300), "nothing starts after a stop", || daemon.workers().is_empty());
+}
+
+/// Fault 25: delete wins.
+#[test]
+fn delete_during_a_reload_wins_and_the_reload_says_so() {
+    let Some((daemon, _)) = slow_reload() else { return };
+    let running = daemon.spawn(&["reload", "api"]);
+    in_the_middle(&daemon);
+    daemon.run(&["delete", "api"]).expect_code(0);
+    daemon.home.finish(running).expect_code(1);
+    assert_eq!(daemon.workers(), []);
+}
+
+/// Fault 25: identical reloads coalesce, and each caller is told the truth.
+#[test]
+fn reloads_during_a_reload_coalesce() {
+    let Some((daemon, port)) = slow_reload() else { return };
+    let hammer = Hammer::start(port);
+    let generation = daemon.app("api").generation;
+    let running = daemon.spawn(&["reload", "api"]);
+    in_the_middle(&daemon);
+    let queued: Vec<_> = (0..4).map(|_| daemon.spawn(&["reload", "api"])).collect();
+    daemon.home.finish(running).expect_code(0);
+    for running in queued {
+        daemon.home.finish(running).expect_code(0);
+    }
+    let app = daemon.app("api");
+    assert!(app.generation - generation <= 2, "four identical reloads took {:#?}", app);
+    hammer.stop().expect_none_lost();
+}
+
+/// Fault 25: a scale in the middle comes out right.
+#[test]
+fn scale_during_a_reload_comes_out_right() {
+    let Some((daemon, port)) = slow_reload() else { return };
+    let hammer = Hammer::start(port);
+    for count in ["4", "1"] {
+        let running = daemon.spawn(&["reload", "api"]);
+        in_the_middle(&daemon);
+        daemon.run(&["scale", "api", count]).expect_code(0);
+        daemon.home.finish(running).expect_code(0);
+        daemon.wait_online("api", count.parse().expect("a number"));
+        let app = daemon.app("api");
+        assert!(app.workers.iter().all(|worker| worker.generation == app.generation), "{app:#?}");
+    }
+    hammer.stop().expect_none_lost();
+}
+
+#[test]
+fn a_crash_during_a_reload_comes_out_right() {
+    let Some((daemon, port)) = slow_reload() else { return };
+    let running = daemon.spawn(&["reload", "api"]);
+    in_the_middle(&daemon);
+    for pid in daemon.pids("api") {
+        send(pid, Signal::SIGKILL);
+    }
+    daemon.home.finish(running).expect_code(0);
+    daemon.wait_online("api", 2);
+    assert!(body(port, "/").starts_with(|first: char| first.is_ascii_digit()));
+}
+
+#[test]
+fn other_apps_are_not_blocked_by_a_reload() {
+    let Some((daemon, port)) = slow_reload() else { return };
+    let other = fixtures::worker(&["idle"]);
+    let second = App::new("other", &other).text("exec_mode", "fork");
+    let slow = api(&fixtures::node("server.js").expect("it was found before"), port).env("BOOT_MS", 1_500);
+    daemon.home.write(&file(&[slow, second]));
+    let path = daemon.home.file().display().to_string();
+    daemon.run(&["start", &path, "--only", "other"]).expect_code(0);
+    let mut running = daemon.spawn(&["reload", "api"]);
+    in_the_middle(&daemon);
+    let output = daemon.run(&["restart", "other"]).expect_code(0);
+    assert!(running.runs(), "the other app waited for the reload: {output:?}");
+    daemon.home.finish(running).expect_code(0);
+}
+
+#[test]
+fn no_wait_answers_at_once() {
+    let Some((daemon, _)) = slow_reload() else { return };
+    let output = daemon.run(&["reload", "api", "--no-wait"]).expect_code(0);
+    assert!(output.took < ms(900), "{output:?}");
+    wait_until(ms(20_000), "the reload's own end", || daemon.app("api").reload.is_none());
+}
+
+#[test]
+fn reload_in_fork_mode_is_stop_then_start_and_says_so() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(App::new("api", &node).text("exec_mode", "fork").port(port));
+    wait_until(ms(10_000), "a first answer", || get(port, "/").is_ok());
+    let before = daemon.wait_online("api", 1);
+    let output = daemon.run(&["reload", "api"]).expect_code(0);
+    let said = format!("{}{}", output.stdout, output.stderr);
+    assert!(said.contains("instances") || said.contains("exec_mode"), "no line to write: {output:?}");
+    assert_ne!(daemon.wait_online("api", 1), before);
+}
+
+/// Row by row, a worker's death is nobody else's.
+#[test]
+fn kill_nine_of_workers_under_load_refuses_nobody() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    for user in users() {
+        let port = free_port();
+        let daemon = Daemon::foreground_as(user, api(&node, port).delay(20).set("max_restarts", 0));
+        daemon.wait_online("api", 2);
+        let hammer = Load::on(port).clients(6).start();
+        let kills = 6;
+        for turn in 0..kills {
+            let pids = daemon.wait_online("api", 2);
+            send(pids[turn % 2], Signal::SIGKILL);
+            wait_until(ms(10_000), "a replacement", || {
+                let now = daemon.pids("api");
+                now.len() == 2 && now != pids
+            });
+            hammer.wait_answers(10);
+        }
+        let history = hammer.stop();
+        for never in [Outcome::Refused, Outcome::ConnectTimeout, Outcome::Timeout, Outcome::Status] {
+            assert_eq!(history.count(never), 0, "{user:?}: {history:?}");
+        }
+        // Only what the killed process itself was working on.
+        assert!(history.lost() <= kills * 6, "{user:?}: {history:?}");
+    }
+}
+
+/// Fault 39.
+#[test]
+fn with_all_workers_killed_clients_wait_and_are_served() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let Some(perl) = fixtures::perl("blocking.pl") else { return };
+    for fixture in [node, perl] {
+        let port = free_port();
+        let daemon = Daemon::foreground(api(&fixture, port).delay(5));
+        let before = daemon.wait_online("api", 2);
+        let hammer = Hammer::start(port);
+        for pid in &before {
+            send(*pid, Signal::SIGKILL);
+        }
+        let after = daemon.wait_online("api", 2);
+        assert!(before.iter().all(|pid| !after.contains(pid)));
+        hammer.wait_answers(20);
+        let history = hammer.stop();
+        for never in [Outcome::Refused, Outcome::ConnectTimeout, Outcome::Timeout] {
+            assert_eq!(history.count(never), 0, "{history:?}");
+        }
+    }
+}
+
+#[test]
+fn a_reload_ends_a_crash_loop() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let crashing =
+        App::new("api", &fixtures::worker(&["exit", "1", "30"])).instances(2).set("max_restarts", 0);
+    let daemon = Daemon::foreground(crashing.port(port));
+    wait_until(ms(10_000), "a crash loop", || {
+        daemon.app("api").workers.iter().any(|worker| worker.restarts >= 2)
+    });
+    daemon.home.write(&api(&node, port).to_string());
+    daemon.run(&["reload", "api"]).expect_code(0);
+    daemon.wait_online("api", 2);
+    body(port, "/");
+}
+
+#[test]
+fn a_reload_revives_an_errored_app() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let crashing =
+        App::new("api", &fixtures::worker(&["exit", "1", "5"])).instances(2).set("max_restarts", 2);
+    // A second app keeps the supervisor from ending with the first.
+    let other = App::new("other", &fixtures::worker(&["idle"])).text("exec_mode", "fork");
+    let daemon = Daemon::foreground(file(&[crashing.port(port), other.clone()]));
+    daemon.wait_status("api", "errored");
+    daemon.home.write(&file(&[api(&node, port), other]));
+    daemon.run(&["reload", "api"]).expect_code(0);
+    daemon.wait_online("api", 2);
+    body(port, "/");
+}
+
+/// Fault 85, and the Ray case.
+#[test]
+fn a_hundred_reloads_leak_nothing() {
+    let port = free_port();
+    let app = api(&fixtures::worker(&["serve"]), port).text("min_healthy_time", "10ms");
+    let daemon = Daemon::foreground(app);
+    daemon.wait_online("api", 2);
+    let hammer = Load::on(port).clients(2).start();
+    for _ in 0..10 {
+        reload(&daemon);
+    }
+    let (descriptors, resident) = (daemon.descriptors(), daemon.resident());
+    for _ in 0..90 {
+        reload(&daemon);
+    }
+    hammer.stop().expect_none_lost();
+    wait_until(ms(5_000), "as many descriptors as before", || {
+        let now = daemon.descriptors();
+        if now <= descriptors { Ok(()) } else { Err(format!("{now}, were {descriptors}")) }
+    });
+    let grown = daemon.resident().saturating_sub(resident);
+    assert!(grown < 1024, "{grown} KiB more after 90 reloads");
+    assert_eq!(daemon.workers().len(), 2, "{:#?}", daemon.workers());
+    assert_eq!(daemon.zombies(), []);
+}
+
+/// Fault 84.
+#[test]
+fn too_few_descriptors_for_two_generations_cost_no_worker() {
+    let port = free_port();
+    let app = api(&fixtures::worker(&["serve"]), port).instances(4).set("max_surge", 4);
+    let limit =
+        if std::env::var("CLUSTERD_HAMMER_RELOADS").is_ok() { [40, 48, 56, 64] } else { [40, 44, 48, 56] };
+    for limit in limit {
+        let wrap = format!("--nofile={limit}:{limit}");
+        let daemon = Builder::new(&app).wrap(&["prlimit", &wrap]).start();
+        let came_up = support::wait::try_until(ms(5_000), || {
+            daemon.try_list().is_ok_and(|list| {
+                list.apps.iter().flat_map(|app| &app.workers).filter(|worker| worker.ready).count() == 4
+            })
+        });
+        if came_up.is_err() {
+            // Not even one generation fits: that is another limit's case.
+            continue;
+        }
+        let hammer = Load::on(port).clients(2).start();
+        let before = daemon.pids("api");
+        let output = daemon.run(&["reload", "api"]);
+        let after = daemon.wait_online("api", 4);
+        assert!(
+            output.code == 0 || (output.code == 1 && after == before),
+            "{limit}: {output:?} {before:?} {after:?}"
+        );
+        hammer.stop().expect_none_lost();
+    }
+}

@@ -2,7 +2,8 @@
 //! prefix, and the supervisor's log.
 //!
 //! Bounded and never waiting: a slow reader costs lines, which are counted and reported when there is room
-//! again; a reader that is gone switches the output off. What workers print is escaped only on a terminal.
+//! again; a reader that is gone switches the output off. What workers print is escaped only on a terminal;
+//! elsewhere it stays as it is, but for `…` at both sides of a place where a line was over the limit.
 
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};

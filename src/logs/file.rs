@@ -250,7 +250,8 @@ mod tests {
     }
 
     fn read_pipe(read_end: &OwnedFd) -> String {
-        let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 20]);
+        let mut all = Vec::new();
+        let mut buffer = vec![0; 1 << 16];
         while let Ok(count @ 1..) = nix::unistd::read(read_end, &mut buffer) {
             all.extend_from_slice(&buffer[..count]);
         }
@@ -320,6 +321,53 @@ mod tests {
         seen += &read_pipe(&read_end);
         let notice = "[clusterd] 2 lines were dropped: Try again\nnext\n";
         assert_eq!(seen, line.repeat(2) + notice);
+    }
+
+    /// One run of random batches into a pipe that is read now and then: what comes out must be what
+    /// went in, where every stretch that is missing is replaced by a notice with its exact number of lines.
+    fn lines_come_out_whole_or_counted(seed: u64) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (_dir, mut file) = temporary();
+        let (read_end, write_end) = pipe_with_room(4096);
+        file.fd = write_end;
+        let (mut sent, mut seen) = (Vec::new(), String::new());
+        for _ in 0..200 {
+            let lines: Vec<String> = (0..random.usize(0..30))
+                .map(|index| format!("{} {}\n", sent.len() + index, "x".repeat(random.usize(0..3000))))
+                .collect();
+            let batch = lines.concat();
+            sent.extend(lines);
+            let (head, body) = batch.as_bytes().split_at(random.usize(0..=batch.len()));
+            if random.u8(0..10) == 0 && file.is_failing() {
+                file.drop_batch([head, body]);
+            } else {
+                file.write(if random.bool() { OUT } else { ERR }, [head, body]);
+            }
+            if random.u8(0..3) == 0 {
+                seen += &read_pipe(&read_end);
+            }
+        }
+        while file.is_failing() {
+            seen += &read_pipe(&read_end);
+            file.write(OUT, [b"", b""]);
+        }
+        seen += &read_pipe(&read_end);
+        let mut next = 0;
+        for line in seen.split_inclusive('\n') {
+            match line.strip_prefix("[clusterd] ") {
+                Some(notice) => next += notice.split(' ').next().unwrap().parse::<usize>().unwrap(),
+                None => {
+                    assert_eq!(line, sent[next], "seed {seed}");
+                    next += 1;
+                }
+            }
+        }
+        assert_eq!(next, sent.len(), "seed {seed}");
+    }
+
+    #[test]
+    fn whatever_fails_when_no_line_is_torn_and_every_missing_one_is_counted() {
+        (0..100).for_each(lines_come_out_whole_or_counted);
     }
 
     #[test]

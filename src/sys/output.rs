@@ -16,7 +16,7 @@ use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::termios::tcgetsid;
 use nix::sys::uio::writev;
-use nix::unistd::{isatty, pipe2, read};
+use nix::unistd::{isatty, pipe2, read, write};
 use rustix::process::geteuid;
 
 /// What POSIX lets a pipe take in one piece on Linux, in bytes (pipe(7)).
@@ -196,19 +196,20 @@ impl Outlet {
 
     /// Writes as much as fits now; EAGAIN when that is nothing.
     pub fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
-        match self.way {
-            Way::Own | Way::Direct => retrying(|| nix::unistd::write(&self.fd, bytes)),
+        let count = match self.way {
+            Way::Own | Way::Direct => retrying(|| write(&self.fd, bytes))?,
             Way::Asked { piece } => {
                 if !self.has_room()? {
                     return Err(Errno::EAGAIN);
                 }
-                retrying(|| nix::unistd::write(&self.fd, &bytes[..bytes.len().min(piece)]))
+                retrying(|| write(&self.fd, &bytes[..bytes.len().min(piece)]))?
             }
             Way::Socket => {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-                retrying(|| send(self.fd.as_raw_fd(), bytes, flags))
+                retrying(|| send(self.fd.as_raw_fd(), bytes, flags))?
             }
-        }
+        };
+        if count == 0 { Err(Errno::EAGAIN) } else { Ok(count) }
     }
 
     /// A terminal reads it.

@@ -1,7 +1,24 @@
-//! The ecosystem file: text → `Raw` (mirrors TOML) → [`Config`] (defaults applied, everything valid).
+//! The ecosystem file: text → tree with places (`raw`) → [`Config`] (defaults applied, everything valid).
 //!
-//! Nothing here starts, opens or changes anything. The host's facts (parallelism, home) come in as
-//! [`Host`], so that every rule can be tested.
+//! Nothing here starts, opens or changes anything; only [`launch`] looks at the file system, at each start.
+//! The host's facts come in as [`Host`], so that every rule can be tested.
+
+pub mod error;
+pub mod keys;
+pub mod launch;
+mod listen;
+mod raw;
+mod render;
+mod resolve;
+mod settings;
+pub mod units;
+mod value;
+mod words;
+
+pub use error::{Diagnostics, Place, Problem};
+pub use raw::{MAX_TEXT, decode};
+pub use resolve::load;
+pub use settings::settings;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -48,6 +65,9 @@ impl Default for DaemonConfig {
         DaemonConfig { log_dir: None, log_files: true, shutdown_timeout: Duration::from_secs(8) }
     }
 }
+
+/// `drain_idle` where the file says nothing.
+pub const DRAIN_IDLE: Duration = Duration::from_secs(2);
 
 /// One app: its numbers, and what its workers run.
 #[derive(Clone, Debug, PartialEq)]

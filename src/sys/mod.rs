@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod connections;
+pub mod cpus;
 pub mod inherited;
 pub mod intercept;
 pub mod listen;

@@ -1,0 +1,534 @@
+//! Every key of the ecosystem file in one table: its name, PM2's other names for it, what it takes, its
+//! default and its meaning. Reading, error texts, suggestions and `describe` all use this table; nothing
+//! is said about a key anywhere else.
+
+use std::time::Duration;
+
+/// What a key takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A name: `[A-Za-z0-9._-]{1,64}`.
+    Name,
+    /// A program, or with `command` its whole argument vector.
+    Script,
+    /// A program that runs the script, or `none`.
+    Interpreter,
+    /// Arguments: an array, or a string that is split as a shell splits words.
+    Words,
+    /// A folder.
+    Folder,
+    /// A file, or the null device.
+    LogFile,
+    /// True or false.
+    Flag,
+    /// A span of time within these bounds.
+    Duration {
+        /// The shortest.
+        min: Duration,
+        /// The longest.
+        max: Duration,
+    },
+    /// A whole number within these bounds.
+    Count {
+        /// The least.
+        min: u32,
+        /// The greatest.
+        max: u32,
+    },
+    /// A number of instances, `"max"`, or a negative number.
+    Instances,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Addresses.
+    Listen,
+    /// A table of variables.
+    Environment,
+    /// A signal by name or number.
+    Signal,
+}
+
+/// The most instances an app can have.
+pub const MAX_INSTANCES: u32 = 1000;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+impl Kind {
+    /// What stands after "expected" in an error.
+    pub fn expected(self) -> String {
+        match self {
+            Kind::Name => "1 to 64 letters, digits, '.', '_' or '-', not digits alone, \
+                           not beginning with '-'"
+                .into(),
+            Kind::Script => "a program: a file relative to cwd, a word from PATH, a line for `sh -c`, \
+                             or command = [\"program\", \"argument\"]"
+                .into(),
+            Kind::Interpreter => "the program that runs the script, or \"none\"".into(),
+            Kind::Words => "an array of strings, or one string that is split as a shell splits words".into(),
+            Kind::Folder => "the path of a folder".into(),
+            Kind::LogFile => "the path of a file, or \"/dev/null\" to discard".into(),
+            Kind::Flag => "true or false".into(),
+            Kind::Duration { min, max } => format!(
+                "a time from {} to {}: a whole number of milliseconds, or a string with a unit such as \"10s\"",
+                super::units::show_duration(min),
+                super::units::show_duration(max)
+            ),
+            Kind::Count { min, max } => format!("a whole number from {min} to {max}"),
+            Kind::Instances => format!(
+                "a whole number from 1 to {MAX_INSTANCES}, \"max\" or 0 for one per CPU, \
+                 or a negative number for so many fewer"
+            ),
+            Kind::Choice(words) => {
+                words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ")
+            }
+            Kind::Listen => "\"0.0.0.0:3000\", \"[::]:3000\", \":3000\", a port, \
+                             { name = \"http\", address = \":3000\", backlog = 511 }, or an array of these"
+                .into(),
+            Kind::Environment => "a table of variables".into(),
+            Kind::Signal => "the name or the number of a signal, such as \"SIGTERM\" or 15".into(),
+        }
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Key<K: 'static> {
+    /// Which.
+    pub id: K,
+    /// How the contract spells it.
+    pub name: &'static str,
+    /// How PM2 spells it too. The camelCase form of each name is accepted as well.
+    pub aliases: &'static [&'static str],
+    /// What it takes.
+    pub kind: Kind,
+    /// What holds without it: as it would be written in the file, or a rule in words.
+    pub default: &'static str,
+    /// What it does, in one sentence.
+    pub meaning: &'static str,
+}
+
+/// A key of an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Each is described by its row of the table below.
+pub enum AppKey {
+    Name,
+    Script,
+    Interpreter,
+    InterpreterArgs,
+    Args,
+    Cwd,
+    Instances,
+    ExecMode,
+    Listen,
+    Intercept,
+    Env,
+    KillSignal,
+    KillTimeout,
+    WaitReady,
+    ListenTimeout,
+    MinUptime,
+    MaxRestarts,
+    RestartDelay,
+    ExpBackoffRestartDelay,
+    DrainTimeout,
+    DrainIdle,
+    MaxSurge,
+    MinHealthyTime,
+    OnReloadFailure,
+    OutFile,
+    ErrorFile,
+    Namespace,
+}
+
+/// A key of `[daemon]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Each is described by its row of the table below.
+pub enum DaemonKey {
+    LogDir,
+    LogFiles,
+    ShutdownTimeout,
+}
+
+const fn key<K: Copy>(
+    id: K,
+    name: &'static str,
+    aliases: &'static [&'static str],
+    kind: Kind,
+    default: &'static str,
+    meaning: &'static str,
+) -> Key<K> {
+    Key { id, name, aliases, kind, default, meaning }
+}
+
+const fn time(min: Duration, max: Duration) -> Kind {
+    Kind::Duration { min, max }
+}
+
+/// The keys of `[[apps]]`. `env_<profile>` stands beside them; see [`PROFILE_PREFIX`].
+pub const APP: &[Key<AppKey>] = &[
+    key(
+        AppKey::Name,
+        "name",
+        &[],
+        Kind::Name,
+        "the script's name without its extension",
+        "what verbs and log files call the app; unique in its namespace",
+    ),
+    key(
+        AppKey::Script,
+        "script",
+        &["exec", "cmd", "command"],
+        Kind::Script,
+        "none: every app needs one",
+        "what to run",
+    ),
+    key(
+        AppKey::Interpreter,
+        "interpreter",
+        &["exec_interpreter"],
+        Kind::Interpreter,
+        "by the script's extension",
+        "which program runs the script",
+    ),
+    key(
+        AppKey::InterpreterArgs,
+        "interpreter_args",
+        &["node_args"],
+        Kind::Words,
+        "[]",
+        "arguments between the interpreter and the script",
+    ),
+    key(AppKey::Args, "args", &[], Kind::Words, "[]", "arguments after the script"),
+    key(
+        AppKey::Cwd,
+        "cwd",
+        &[],
+        Kind::Folder,
+        "\".\"",
+        "the working directory, relative to this file's folder; symbolic links are followed at each start",
+    ),
+    key(AppKey::Instances, "instances", &[], Kind::Instances, "1", "how many workers run"),
+    key(
+        AppKey::ExecMode,
+        "exec_mode",
+        &[],
+        Kind::Choice(&["fork", "cluster"]),
+        "\"cluster\" when instances or listen is given, else \"fork\"",
+        "cluster: the workers share their ports and a reload overlaps; fork: a reload stops, then starts",
+    ),
+    key(
+        AppKey::Listen,
+        "listen",
+        &[],
+        Kind::Listen,
+        "[]",
+        "addresses that clusterd opens and hands to each worker from descriptor 3 on",
+    ),
+    key(
+        AppKey::Intercept,
+        "intercept",
+        &[],
+        Kind::Flag,
+        "true in cluster mode",
+        "servers that open their port themselves share it",
+    ),
+    key(AppKey::Env, "env", &[], Kind::Environment, "{}", "environment variables of the workers"),
+    key(
+        AppKey::KillSignal,
+        "kill_signal",
+        &[],
+        Kind::Signal,
+        "\"SIGINT\"",
+        "the signal that asks a worker to stop",
+    ),
+    key(
+        AppKey::KillTimeout,
+        "kill_timeout",
+        &[],
+        time(Duration::ZERO, DAY),
+        "1600",
+        "how long a worker may take from kill_signal on until it is killed",
+    ),
+    key(
+        AppKey::WaitReady,
+        "wait_ready",
+        &[],
+        Kind::Flag,
+        "false",
+        "only the worker's own word counts as ready: READY=1, or process.send('ready')",
+    ),
+    key(
+        AppKey::ListenTimeout,
+        "listen_timeout",
+        &[],
+        time(MILLISECOND, DAY),
+        "\"30s\"",
+        "how long a worker may take until it is ready",
+    ),
+    key(
+        AppKey::MinUptime,
+        "min_uptime",
+        &[],
+        time(Duration::ZERO, DAY),
+        "\"1s\"",
+        "a worker that ends sooner than this counts as unstable",
+    ),
+    key(
+        AppKey::MaxRestarts,
+        "max_restarts",
+        &[],
+        Kind::Count { min: 0, max: 1_000_000 },
+        "16",
+        "unstable ends in a row until the worker is given up; 0 never gives up",
+    ),
+    key(
+        AppKey::RestartDelay,
+        "restart_delay",
+        &[],
+        time(Duration::ZERO, DAY),
+        "0",
+        "least wait before a worker that ended is started again",
+    ),
+    key(
+        AppKey::ExpBackoffRestartDelay,
+        "exp_backoff_restart_delay",
+        &[],
+        time(Duration::ZERO, Duration::from_secs(15)),
+        "100",
+        "first wait after an unstable end; each next one is half as long again, up to 15 s; 0 switches it off",
+    ),
+    key(
+        AppKey::DrainTimeout,
+        "drain_timeout",
+        &[],
+        time(Duration::ZERO, DAY),
+        "\"30s\"",
+        "how long a leaving worker may take to finish its connections",
+    ),
+    key(
+        AppKey::DrainIdle,
+        "drain_idle",
+        &[],
+        time(MILLISECOND, DAY),
+        "\"2s\"",
+        "how long a connection of a leaving worker must be quiet until it counts as finished",
+    ),
+    key(
+        AppKey::MaxSurge,
+        "max_surge",
+        &[],
+        Kind::Count { min: 1, max: MAX_INSTANCES },
+        "1",
+        "how many workers a reload replaces at a time",
+    ),
+    key(
+        AppKey::MinHealthyTime,
+        "min_healthy_time",
+        &[],
+        time(Duration::ZERO, DAY),
+        "\"1s\"",
+        "how long a new worker must stay ready before the old one leaves",
+    ),
+    key(
+        AppKey::OnReloadFailure,
+        "on_reload_failure",
+        &[],
+        Kind::Choice(&["rollback", "hold"]),
+        "\"rollback\"",
+        "rollback: the old version goes on serving; hold: both stay for you to look at",
+    ),
+    key(
+        AppKey::OutFile,
+        "out_file",
+        &["out", "output", "out_log"],
+        Kind::LogFile,
+        "<name>-out.log in log_dir",
+        "where standard output goes, relative to cwd",
+    ),
+    key(
+        AppKey::ErrorFile,
+        "error_file",
+        &["error", "err", "err_file", "err_log"],
+        Kind::LogFile,
+        "<name>-error.log in log_dir",
+        "where standard error goes, relative to cwd",
+    ),
+    key(
+        AppKey::Namespace,
+        "namespace",
+        &[],
+        Kind::Name,
+        "\"default\"",
+        "a label that verbs take in place of a name",
+    ),
+];
+
+/// The keys of `[daemon]`.
+pub const DAEMON: &[Key<DaemonKey>] = &[
+    key(
+        DaemonKey::LogDir,
+        "log_dir",
+        &[],
+        Kind::Folder,
+        "logs in clusterd's home",
+        "where log files go, relative to this file's folder",
+    ),
+    key(DaemonKey::LogFiles, "log_files", &[], Kind::Flag, "true", "whether log files are written at all"),
+    key(
+        DaemonKey::ShutdownTimeout,
+        "shutdown_timeout",
+        &[],
+        time(MILLISECOND, DAY),
+        "\"8s\"",
+        "how long stopping everything may take in all",
+    ),
+];
+
+/// `env_production` and the like: variables that `--env production` adds to `env`.
+pub const PROFILE_PREFIX: &str = "env_";
+
+/// Keys of PM2 (7.0.4) that this version does not know, so that the error can say so.
+const PM2_ONLY: &[&str] = &[
+    "append_env_to_name",
+    "automation",
+    "autorestart",
+    "autostart",
+    "combine_logs",
+    "cron",
+    "cron_restart",
+    "deep_monitoring",
+    "disable_logs",
+    "disable_source_map_support",
+    "disable_trace",
+    "event_loop_inspector",
+    "execute_command",
+    "filter_env",
+    "force",
+    "gid",
+    "ignore_watch",
+    "increment_var",
+    "install_url",
+    "instance_var",
+    "io",
+    "kill_retry_time",
+    "log",
+    "log_date_format",
+    "log_file",
+    "log_type",
+    "max_memory_restart",
+    "merge_logs",
+    "name_prefix",
+    "pid",
+    "pid_file",
+    "pmx",
+    "port",
+    "post_update",
+    "shutdown_with_message",
+    "source_map_support",
+    "stop_exit_codes",
+    "time",
+    "trace",
+    "treekill",
+    "uid",
+    "user",
+    "v8",
+    "vizion",
+    "watch",
+    "watch_delay",
+    "watch_options",
+    "windows_hide",
+    "write",
+];
+
+/// `killTimeout` → `kill_timeout`; names without capitals, and those with a line below, stay.
+fn snake(written: &str) -> String {
+    if written.contains('_') {
+        return written.to_owned();
+    }
+    let mut out = String::with_capacity(written.len() + 4);
+    for c in written.chars() {
+        if c.is_ascii_uppercase() {
+            out.push('_');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+/// The row that a written key means, by its name, an alias or the camelCase form of either.
+pub fn find<K>(table: &'static [Key<K>], written: &str) -> Option<&'static Key<K>> {
+    let name = snake(written);
+    table.iter().find(|key| key.name == name || key.aliases.contains(&name.as_str()))
+}
+
+/// Whether PM2 knows this key of an app and this version does not.
+pub fn is_pm2_only(written: &str) -> bool {
+    PM2_ONLY.contains(&snake(written).as_str())
+}
+
+/// The row of a key.
+///
+/// The tables have one row for each key; a test holds them to it.
+pub fn row<K: PartialEq>(table: &'static [Key<K>], id: K) -> &'static Key<K> {
+    table.iter().find(|key| key.id == id).expect("each key has its row in the table")
+}
+
+/// The known word that is nearest to a written one, when it is near enough to be meant: a swapped, missing
+/// or wrong letter in three.
+pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const LONGEST: usize = 64;
+    if written.len() > LONGEST {
+        return None;
+    }
+    let name = snake(written).replace('-', "_").to_ascii_lowercase();
+    let limit = (name.chars().count() / 3).max(1);
+    known
+        .into_iter()
+        .map(|word| (strsim::damerau_levenshtein(&name, &word.to_ascii_lowercase().replace('-', "_")), word))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, word)| word)
+}
+
+/// Every name and alias of a table.
+pub fn names<K>(table: &'static [Key<K>]) -> impl Iterator<Item = &'static str> {
+    table.iter().flat_map(|key| std::iter::once(key.name).chain(key.aliases.iter().copied()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_name_means_two_keys() {
+        let mut seen = BTreeSet::new();
+        for name in names(APP) {
+            assert!(seen.insert(name), "{name} is listed twice");
+            assert!(!is_pm2_only(name), "{name} is supported and listed as unsupported");
+        }
+    }
+
+    #[test]
+    fn camel_case_means_the_same_key() {
+        for written in ["killTimeout", "kill_timeout"] {
+            assert_eq!(find(APP, written).map(|key| key.id), Some(AppKey::KillTimeout));
+        }
+        assert_eq!(find(APP, "execInterpreter").map(|key| key.id), Some(AppKey::Interpreter));
+        assert!(find(APP, "KillTimeout").is_none());
+    }
+
+    #[test]
+    fn a_slip_of_the_finger_finds_its_key() {
+        for (written, meant) in [
+            ("instnaces", "instances"),
+            ("kill-timeout", "kill_timeout"),
+            ("KillTimout", "kill_timeout"),
+            ("scirpt", "script"),
+        ] {
+            assert_eq!(nearest(written, names(APP)), Some(meant), "{written}");
+        }
+        assert_eq!(nearest("colour", names(APP)), None);
+    }
+}

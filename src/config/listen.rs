@@ -1,0 +1,205 @@
+//! Addresses to listen on: numeric, with a port, TCP. What this refuses: names, which would have to be
+//! looked up; port 0, which nobody could connect to; Unix sockets, until they are supported.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use toml::de::DeValue;
+
+use super::Listen;
+use super::error::quoted;
+use super::value::Refusal;
+
+/// What Node and PM2 users get: libuv's default. The kernel lowers it to net.core.somaxconn.
+pub(super) const DEFAULT_BACKLOG: i32 = 511;
+
+/// Sockets that one worker is handed at most.
+pub(super) const MAX_PER_APP: usize = 64;
+
+/// An address without its name and backlog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) ip: IpAddr,
+    pub(super) port: u16,
+    pub(super) v6only: bool,
+}
+
+/// Reads `"0.0.0.0:3000"`, `"[::]:3000"`, `":3000"`, `"3000"` or 3000.
+pub(super) fn endpoint(value: &DeValue<'_>) -> Result<Endpoint, Refusal> {
+    match value {
+        DeValue::String(text) => parse(text),
+        DeValue::Integer(number) => {
+            let port = i64::from_str_radix(number.as_str(), number.radix()).ok();
+            dual_stack(port.and_then(|port| u16::try_from(port).ok()).ok_or_else(port_range)?)
+        }
+        DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_) => Err(Refusal::WRONG),
+    }
+}
+
+fn port_range() -> Refusal {
+    Refusal::wrong("a port is a number from 1 to 65535")
+}
+
+fn dual_stack(port: u16) -> Result<Endpoint, Refusal> {
+    checked(Endpoint { ip: Ipv6Addr::UNSPECIFIED.into(), port, v6only: false })
+}
+
+fn parse(text: &str) -> Result<Endpoint, Refusal> {
+    if text.starts_with("unix:") || text.starts_with('/') {
+        return Err(Refusal::said(
+            format!("{} is a Unix socket; this version listens on TCP only", quoted(text)),
+            "write an address and a port, such as \"127.0.0.1:3000\"",
+        ));
+    }
+    let port_text = text.strip_prefix(':').unwrap_or(text);
+    if !port_text.is_empty() && port_text.bytes().all(|b| b.is_ascii_digit()) {
+        return dual_stack(port_text.parse().map_err(|_| port_range())?);
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(SocketAddr::V4(address)) => {
+            checked(Endpoint { ip: (*address.ip()).into(), port: address.port(), v6only: false })
+        }
+        Ok(SocketAddr::V6(address)) if address.scope_id() != 0 => Err(Refusal::said(
+            format!("{} has a zone (%{}); zones are not supported", quoted(text), address.scope_id()),
+            "write an address without a zone, or \"[::]\" for all",
+        )),
+        Ok(SocketAddr::V6(address)) => {
+            checked(Endpoint { ip: (*address.ip()).into(), port: address.port(), v6only: true })
+        }
+        Err(_) => Err(unreadable(text)),
+    }
+}
+
+/// What the author of an unreadable address may have meant.
+fn unreadable(text: &str) -> Refusal {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return match text.parse::<IpAddr>() {
+            Ok(IpAddr::V4(ip)) => Refusal::wrong(format!("add the port: \"{ip}:3000\"")),
+            Ok(IpAddr::V6(ip)) => Refusal::wrong(format!("add the port: \"[{ip}]:3000\"")),
+            Err(_) => Refusal::WRONG,
+        };
+    };
+    if text.contains("://") {
+        return Refusal::wrong("leave out the scheme: clusterd only opens the port");
+    }
+    if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().is_err() {
+        return port_range();
+    }
+    if host == "*" {
+        return Refusal::wrong(format!("all addresses are \":{port}\""));
+    }
+    if host == "localhost" {
+        return Refusal::said(
+            "\"localhost\" is a name; only numeric addresses are taken, so that no look-up can fail or change",
+            format!("write \"127.0.0.1:{port}\" or \"[::1]:{port}\""),
+        );
+    }
+    if host.parse::<Ipv6Addr>().is_ok() {
+        return Refusal::wrong(format!("write an IPv6 address in brackets: \"[{host}]:{port}\""));
+    }
+    if host.bytes().any(|b| b.is_ascii_alphabetic()) && !host.contains(['[', ':']) {
+        return Refusal::said(
+            format!("{} is a name; only numeric addresses are taken", quoted(host)),
+            format!("write \":{port}\" for all addresses, or the one to listen on"),
+        );
+    }
+    Refusal::WRONG
+}
+
+fn checked(endpoint: Endpoint) -> Result<Endpoint, Refusal> {
+    if endpoint.port == 0 {
+        return Err(Refusal::said("port 0 is any port, so that no client could know it", "choose a port"));
+    }
+    let ip = endpoint.ip;
+    let mapped = match ip {
+        IpAddr::V6(ip) => ip.to_ipv4_mapped(),
+        IpAddr::V4(_) => None,
+    };
+    if let Some(ip) = mapped {
+        return Err(Refusal::wrong(format!("write it as \"{ip}:{}\"", endpoint.port)));
+    }
+    if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err(Refusal::said(format!("TCP cannot listen on {ip}"), "write an address of this host"));
+    }
+    Ok(endpoint)
+}
+
+/// Whether a name can stand in LISTEN_FDNAMES (sd_listen_fds_with_names(3): names are separated by colons).
+pub(super) fn is_socket_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    !name.is_empty() && name.len() <= 255 && name.bytes().all(allowed)
+}
+
+/// Two of one app that would be the same socket, or of which one already covers the other.
+pub(super) fn is_duplicate(a: &Listen, b: &Listen) -> bool {
+    let covers = |wide: &Listen, other: &Listen| {
+        is_dual_stack(wide) && other.port == wide.port && other.ip.is_unspecified()
+    };
+    (a.ip == b.ip && a.port == b.port) || covers(a, b) || covers(b, a)
+}
+
+/// Whether a client could reach both through one address: then two apps cannot have them.
+pub(super) fn overlaps(a: &Listen, b: &Listen) -> bool {
+    let covers = |wide: &Listen, other: &Listen| {
+        is_dual_stack(wide) || (wide.ip.is_unspecified() && wide.ip.is_ipv4() == other.ip.is_ipv4())
+    };
+    a.port == b.port && (a.ip == b.ip || covers(a, b) || covers(b, a))
+}
+
+fn is_dual_stack(listen: &Listen) -> bool {
+    listen.ip.is_ipv6() && listen.ip.is_unspecified() && !listen.v6only
+}
+
+/// The address as the file has it: `:3000` for dual stack.
+pub(super) fn show(listen: &Listen) -> String {
+    match is_dual_stack(listen) {
+        true => format!(":{}", listen.port),
+        false => SocketAddr::new(listen.ip, listen.port).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listen(text: &str) -> Listen {
+        let endpoint = parse(text).expect("a good address");
+        let Endpoint { ip, port, v6only } = endpoint;
+        Listen { name: "a".into(), ip, port, v6only, backlog: DEFAULT_BACKLOG }
+    }
+
+    #[test]
+    fn only_the_bare_port_is_dual_stack() {
+        for (text, v6only, shown) in [
+            (":3000", false, ":3000"),
+            ("3000", false, ":3000"),
+            ("[::]:3000", true, "[::]:3000"),
+            ("0.0.0.0:3000", false, "0.0.0.0:3000"),
+        ] {
+            let listen = listen(text);
+            assert_eq!((listen.v6only, show(&listen).as_str()), (v6only, shown), "{text}");
+        }
+    }
+
+    #[test]
+    fn overlap_is_what_a_client_could_confuse() {
+        for (a, b, expected) in [
+            (":80", "127.0.0.1:80", true),
+            (":80", "[::1]:80", true),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("0.0.0.0:80", "[::]:80", false),
+            ("[::]:80", "[::1]:80", true),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            (":80", ":81", false),
+        ] {
+            assert_eq!(overlaps(&listen(a), &listen(b)), expected, "{a} {b}");
+            assert_eq!(overlaps(&listen(b), &listen(a)), expected, "{b} {a}");
+        }
+        assert!(is_duplicate(&listen(":80"), &listen("[::]:80")));
+        assert!(is_duplicate(&listen(":80"), &listen("0.0.0.0:80")));
+        assert!(!is_duplicate(&listen("0.0.0.0:80"), &listen("[::]:80")));
+    }
+}

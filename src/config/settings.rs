@@ -1,0 +1,85 @@
+//! Every setting of an app in the words of the file, defaults included: what `describe` shows. Values of
+//! variables are left out, since they may be secrets.
+
+use std::collections::BTreeMap;
+
+use super::keys::{self, AppKey};
+use super::units::{show_duration, signal_name};
+use super::{Interpreter, LogTarget, Program, Spec, listen};
+use crate::supervisor::policy::{Mode, OnReloadFailure, Policy};
+
+/// Each key of the file with its value and unit. The name and the namespace are the caller's; keys that are
+/// not set and have no value by default are left out.
+pub fn settings(policy: &Policy, spec: &Spec) -> BTreeMap<String, String> {
+    keys::APP
+        .iter()
+        .filter_map(|key| {
+            let (name, value) = match (key.id, &spec.program) {
+                (AppKey::Script, Program::Exact(_)) => ("command", value_of(key.id, policy, spec)),
+                (_, Program::Exact(_) | Program::Shell(_) | Program::Script { .. }) => {
+                    (key.name, value_of(key.id, policy, spec))
+                }
+            };
+            Some((name.to_owned(), value?))
+        })
+        .collect()
+}
+
+fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<String> {
+    Some(match key {
+        AppKey::Name | AppKey::Namespace => return None,
+        AppKey::Script => match &spec.program {
+            Program::Script { script, .. } => script.clone(),
+            Program::Shell(line) => line.clone(),
+            Program::Exact(vector) => array(vector),
+        },
+        AppKey::Interpreter => match &spec.program {
+            Program::Script { interpreter: Interpreter::Program(program), .. } => program.clone(),
+            Program::Script { interpreter: Interpreter::None, .. } => "none".to_owned(),
+            Program::Script { interpreter: Interpreter::ByExtension, .. } => "by extension".to_owned(),
+            Program::Shell(_) | Program::Exact(_) => return None,
+        },
+        AppKey::InterpreterArgs => array(&spec.interpreter_args),
+        AppKey::Args => array(&spec.args),
+        AppKey::Cwd => spec.cwd.display().to_string(),
+        AppKey::Instances => policy.instances.to_string(),
+        AppKey::ExecMode => match policy.mode {
+            Mode::Fork => "fork".to_owned(),
+            Mode::Cluster => "cluster".to_owned(),
+        },
+        AppKey::Listen => array(&spec.listen.iter().map(listen::show).collect::<Vec<_>>()),
+        AppKey::Intercept => spec.intercept.to_string(),
+        AppKey::Env => spec.env.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+        AppKey::KillSignal => signal_name(spec.kill_signal),
+        AppKey::KillTimeout => show_duration(policy.kill_timeout),
+        AppKey::WaitReady => policy.wait_ready.to_string(),
+        AppKey::ListenTimeout => show_duration(policy.listen_timeout),
+        AppKey::MinUptime => show_duration(policy.min_uptime),
+        AppKey::MaxRestarts => policy.max_restarts.to_string(),
+        AppKey::RestartDelay => show_duration(policy.restart_delay),
+        AppKey::ExpBackoffRestartDelay => show_duration(policy.exp_backoff_restart_delay),
+        AppKey::DrainTimeout => show_duration(policy.drain_timeout),
+        AppKey::DrainIdle => show_duration(spec.drain_idle),
+        AppKey::MaxSurge => policy.max_surge.to_string(),
+        AppKey::MinHealthyTime => show_duration(policy.min_healthy_time),
+        AppKey::OnReloadFailure => match policy.on_reload_failure {
+            OnReloadFailure::Rollback => "rollback".to_owned(),
+            OnReloadFailure::Hold => "hold".to_owned(),
+        },
+        AppKey::OutFile => log_target(&spec.out_file),
+        AppKey::ErrorFile => log_target(&spec.error_file),
+    })
+}
+
+/// TOML's basic strings and JSON's differ in nothing that occurs here.
+fn array(words: &[String]) -> String {
+    serde_json::json!(words).to_string()
+}
+
+fn log_target(target: &LogTarget) -> String {
+    match target {
+        LogTarget::Default => "default".to_owned(),
+        LogTarget::Discard => "/dev/null".to_owned(),
+        LogTarget::File(path) => path.display().to_string(),
+    }
+}

@@ -3,5 +3,6 @@
 pub mod client;
 pub mod frame;
 pub mod protocol;
+pub mod render;
 pub mod server;
 pub mod target;

@@ -3,6 +3,10 @@
 //! `clusterd FILE` has no verb; [`with_verb`] puts the hidden verb `run` before it, so that unknown verbs
 //! stay unknown verbs and get a suggestion.
 
+pub mod commands;
+mod file;
+pub mod output;
+
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -169,7 +173,11 @@ pub enum Verb {
 
     /// A small server to try clusterd with.
     #[command(hide = true)]
-    Demo,
+    Demo {
+        /// Its own.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 /// Which part of a file is meant.

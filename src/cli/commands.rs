@@ -1,0 +1,263 @@
+//! Carries out what the command line says: mode → function.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::output::{Failure, Output, Shape};
+use super::{Cli, Logs, Replace, Run, Selection, Start, Validate, Verb, file};
+use crate::background::{self, Ready};
+use crate::control::client::{self, ANSWER_TIME, ClientError};
+use crate::control::protocol::{File, Request, Stream};
+use crate::daemon;
+use crate::home::{Given, Home};
+use crate::sys::socket;
+
+/// Carries out the command; the process exits with what it returns.
+pub fn execute(cli: Cli) -> Result<i32, Failure> {
+    let given = Caller { home: cli.home, json: cli.json };
+    let read = Some(ANSWER_TIME);
+    match cli.verb {
+        Verb::Run(run) => given.foreground(&run),
+        Verb::Daemon => given.background(),
+        Verb::Demo { args } => crate::demo::run(&args).map(|()| 0).map_err(Failure::failed),
+        Verb::Version => given.version(),
+        Verb::Validate(validate) => given.validate(&validate),
+        Verb::Start(start) => given.start(start),
+        Verb::Stop(stop) => {
+            let targets = names(stop.targets)?;
+            given.ask(Request::Stop { targets, no_wait: stop.no_wait }, None)
+        }
+        Verb::Delete(stop) => {
+            let targets = names(stop.targets)?;
+            given.ask(Request::Delete { targets, no_wait: stop.no_wait }, None)
+        }
+        Verb::Restart(replace) => given.ask(restart(replace)?, None),
+        Verb::Reload(replace) => given.ask(reload(replace)?, None),
+        Verb::StartOrRestart(replace) => given.start_or(replace, restart),
+        Verb::StartOrReload(replace) => given.start_or(replace, reload),
+        Verb::Scale(scale) => {
+            let request = Request::Scale { target: scale.target, count: scale.count, no_wait: scale.no_wait };
+            given.ask(request, None)
+        }
+        Verb::Signal(signal) => {
+            let targets = names(signal.targets)?;
+            given.ask(Request::Signal { signal: signal.signal, targets }, read)
+        }
+        Verb::List(list) => {
+            let targets = names(list.targets)?;
+            given.ask(Request::List { targets, connections: list.connections, detail: false }, read)
+        }
+        Verb::Describe(describe) => {
+            let targets = names(describe.targets)?;
+            given.describe(Request::List { targets, connections: true, detail: true })
+        }
+        Verb::Logs(logs) => given.ask(follow(logs)?, None),
+        Verb::Pid(pid) => given.ask(Request::Pid { targets: names(pid.targets)? }, read),
+        Verb::Ping => given.ask(Request::Ping {}, read),
+        Verb::Kill => given.ask(Request::Kill {}, None),
+    }
+}
+
+/// What holds for every verb.
+struct Caller {
+    home: Option<std::path::PathBuf>,
+    json: bool,
+}
+
+impl Caller {
+    fn home(&self) -> Result<Home, Failure> {
+        let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
+        let given = Given {
+            home: self.home.as_deref(),
+            variable: &|name| std::env::var_os(name),
+            uid: socket::own_uid(),
+            cwd: &cwd,
+            is_folder: &Path::is_dir,
+        };
+        Home::find(&given).map_err(Failure::usage)
+    }
+
+    fn foreground(&self, run: &Run) -> Result<i32, Failure> {
+        let file = read_checked(&run.file, &run.selection)?;
+        let home = self.home()?;
+        home.create().and_then(|()| home.check(socket::own_uid())).map_err(Failure::failed)?;
+        let log_files = run.no_log_files.then_some(false);
+        let options = daemon::Options { home, file: Some(file), foreground: true, log_files, ready: None };
+        daemon::run(options).map_err(Failure::failed)
+    }
+
+    /// What [`background::start`] runs. Its errors go through the pipe to who waits for it, and to the log.
+    fn background(&self) -> Result<i32, Failure> {
+        let ready = background::detach().map_err(Failure::failed)?;
+        let for_errors = ready.try_clone().map_err(Failure::failed)?;
+        let run = |ready: Ready| -> Result<i32, Failure> {
+            let home = self.home()?;
+            let options =
+                daemon::Options { home, file: None, foreground: false, log_files: None, ready: Some(ready) };
+            daemon::run(options).map_err(Failure::failed)
+        };
+        run(ready).inspect_err(|failure| match failure {
+            Failure::Error(error) => for_errors.failed(&error.message),
+            Failure::File { text, .. } => for_errors.failed(text),
+            Failure::ClosedPipe => {}
+        })
+    }
+
+    fn version(&self) -> Result<i32, Failure> {
+        let version = env!("CARGO_PKG_VERSION");
+        self.output(Shape::Table).facts(&format!("clusterd {version}"), &json!({ "version": version }))?;
+        Ok(0)
+    }
+
+    fn validate(&self, validate: &Validate) -> Result<i32, Failure> {
+        let file = file::read(&validate.file, &validate.selection)?;
+        let apps = file::check(&file)?;
+        let source = file.path.as_deref().unwrap_or("standard input");
+        let words = format!("{source}: valid; apps: {}", apps.join(", "));
+        self.output(Shape::Table)
+            .facts(&words, &json!({ "valid": true, "file": file.path, "apps": apps }))?;
+        Ok(0)
+    }
+
+    fn start(&self, start: Start) -> Result<i32, Failure> {
+        if let Some(program) = start.targets.iter().find(|word| file::is_program(word)) {
+            return Err(Failure::usage(format_args!(
+                "{program}: this is no ecosystem file; write one with `[[apps]]` and `script = \"{program}\"`, \
+                 then `clusterd start ecosystem.toml`"
+            )));
+        }
+        let (file, targets) = split(start.targets, &start.selection)?;
+        let spawn = file.is_some();
+        let request = Request::Start { targets, file, no_wait: start.no_wait };
+        if spawn { self.ask_or_spawn(request) } else { self.ask(request, None) }
+    }
+
+    /// PM2's `startOrReload`: what is missing is started, with the supervisor when that is missing too.
+    fn start_or(
+        &self,
+        replace: Replace,
+        known: fn(Replace) -> Result<Request, Failure>,
+    ) -> Result<i32, Failure> {
+        if !replace.targets.iter().any(|word| file::is_file(word)) {
+            return Err(Failure::usage("an ecosystem file is needed here: `clusterd startOrReload FILE`"));
+        }
+        self.ask_or_spawn(known(replace)?)
+    }
+
+    /// A supervisor is started when none runs; another may win that race, and is as good.
+    fn ask_or_spawn(&self, request: Request) -> Result<i32, Failure> {
+        let home = self.home()?;
+        match client::ask(&home, request.clone(), None) {
+            Err(ClientError::NotRunning { .. }) => {}
+            answers => return self.show(answers.map_err(Failure::failed)?, Shape::Table),
+        }
+        let started = background::start(&home, self.home.as_deref());
+        match (client::ask(&home, as_start(request), None), started) {
+            (Ok(answers), _) => self.show(answers, Shape::Table),
+            (Err(_), Err(error)) => Err(Failure::failed(error)),
+            (Err(error), Ok(())) => Err(Failure::failed(error)),
+        }
+    }
+
+    fn describe(&self, request: Request) -> Result<i32, Failure> {
+        let answers = client::ask(&self.home()?, request, Some(ANSWER_TIME)).map_err(Failure::failed)?;
+        self.show(answers, Shape::Blocks)
+    }
+
+    fn ask(&self, request: Request, limit: Option<Duration>) -> Result<i32, Failure> {
+        let answers = client::ask(&self.home()?, request, limit).map_err(Failure::failed)?;
+        self.show(answers, Shape::Table)
+    }
+
+    fn show(&self, answers: client::Answers, shape: Shape) -> Result<i32, Failure> {
+        let mut output = self.output(shape);
+        for reply in answers {
+            output.show(reply.map_err(Failure::failed)?)?;
+        }
+        Ok(0)
+    }
+
+    fn output(&self, shape: Shape) -> Output {
+        Output::new(self.json, shape)
+    }
+}
+
+/// A new supervisor knows no app: what would reload or restart them starts them.
+fn as_start(request: Request) -> Request {
+    match request {
+        Request::Restart { targets, file, no_wait, .. } | Request::Reload { targets, file, no_wait, .. } => {
+            Request::Start { targets, file, no_wait }
+        }
+        request @ (Request::Ping {}
+        | Request::List { .. }
+        | Request::Start { .. }
+        | Request::Stop { .. }
+        | Request::Scale { .. }
+        | Request::Delete { .. }
+        | Request::Signal { .. }
+        | Request::Kill {}
+        | Request::Pid { .. }
+        | Request::Logs { .. }) => request,
+    }
+}
+
+fn restart(replace: Replace) -> Result<Request, Failure> {
+    let update_env = replace.update_env.then(file::environment);
+    let (file, targets) = split(replace.targets, &replace.selection)?;
+    Ok(Request::Restart { targets, file, update_env, no_wait: replace.no_wait })
+}
+
+fn reload(replace: Replace) -> Result<Request, Failure> {
+    let update_env = replace.update_env.then(file::environment);
+    let (file, targets) = split(replace.targets, &replace.selection)?;
+    Ok(Request::Reload { targets, file, update_env, no_wait: replace.no_wait })
+}
+
+fn follow(logs: Logs) -> Result<Request, Failure> {
+    let stream = match (logs.out, logs.err) {
+        (true, _) => Some(Stream::Out),
+        (false, true) => Some(Stream::Err),
+        (false, false) => None,
+    };
+    Ok(Request::Logs { targets: names(logs.targets)?, lines: logs.lines, follow: !logs.no_follow, stream })
+}
+
+/// The file among the words, checked, and the other words.
+fn split(words: Vec<String>, selection: &Selection) -> Result<(Option<File>, Vec<String>), Failure> {
+    let (files, targets): (Vec<String>, Vec<String>) =
+        words.into_iter().partition(|word| file::is_file(word));
+    match files.as_slice() {
+        [] if selection.profile.is_some() || !selection.only.is_empty() => {
+            Err(Failure::usage("--env and --only choose from an ecosystem file; none is named here"))
+        }
+        [] => Ok((None, targets)),
+        [word] => Ok((Some(read_checked(word, selection)?), targets)),
+        [_, second, ..] => Err(Failure::usage(format_args!("{second}: one ecosystem file at a time"))),
+    }
+}
+
+/// Targets where every file stands for the apps in it.
+fn names(words: Vec<String>) -> Result<Vec<String>, Failure> {
+    let mut targets = Vec::new();
+    for word in words {
+        if !file::is_file(&word) {
+            targets.push(word);
+            continue;
+        }
+        let apps = file::check(&file::read(&word, &Selection::default())?)?;
+        // No target at all would mean every app.
+        if apps.is_empty() {
+            return Err(Failure::usage(format_args!("{word}: there is no app in this file")));
+        }
+        targets.extend(apps);
+    }
+    Ok(targets)
+}
+
+fn read_checked(word: &str, selection: &Selection) -> Result<File, Failure> {
+    let file = file::read(word, selection)?;
+    file::check(&file)?;
+    Ok(file)
+}

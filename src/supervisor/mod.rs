@@ -1,6 +1,520 @@
 //! The supervisor: decides on plain data, with time as an argument, and never touches the kernel.
+//!
+//! Facts and wishes go in ([`event::Event`]), orders come out ([`event::Action`]). A [`Supervisor`] is
+//! a plain value, so that a test can search all of its states. It refuses to read a clock, to know a
+//! process id, and to keep an order that it gave back: whatever `handle` appends is to be carried out.
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+mod app;
+pub mod backoff;
 
 pub mod event;
+mod group;
+mod normal;
 pub mod policy;
+mod reconcile;
+mod rollout;
+mod show;
 pub mod time;
 pub mod view;
+mod wish;
+mod worker;
+
+use std::time::Duration;
+
+use app::{App, End, Turn};
+use backoff::Jitter;
+use event::{
+    Action, Address, AppId, Command, Definition, Event, Fact, Failure, Generation, Outcome, RequestId,
+    SlotId, SocketId, WorkerId,
+};
+use policy::SpecId;
+use time::Time;
+use view::View;
+use worker::earlier;
+
+/// How long after its last SIGKILL the supervisor still waits for trees that do not end (a process in
+/// uninterruptible sleep cannot be killed).
+const UNKILLABLE: Duration = Duration::from_secs(1);
+
+/// All apps, and what is wanted of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Supervisor {
+    apps: Vec<App>,
+    ids: Ids,
+    jitter: Jitter,
+    life: Life,
+    bug: Option<Bug>,
+}
+
+/// A worker's place, for log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerRef {
+    /// Of which app.
+    pub app: AppId,
+    /// In which slot.
+    pub slot: SlotId,
+    /// Its number within the app.
+    pub instance: u32,
+    /// Of which generation.
+    pub generation: Generation,
+}
+
+/// A slot, for finding targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotRef {
+    /// Its id.
+    pub slot: SlotId,
+    /// Its number within the app.
+    pub instance: u32,
+    /// Its newest process, when there is one.
+    pub worker: Option<WorkerId>,
+}
+
+/// Deliberate mistakes, by which the model check is checked: it must find each of them.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bug {
+    /// A predecessor leaves before its successor was ready for `min_healthy_time`.
+    RetiresBeforeHealthy,
+    /// `kill_timeout` has no effect.
+    NeverKills,
+    /// A reload waits for ever for a worker that is not ready.
+    NoReadyDeadline,
+    /// Nothing bounds the number of live processes.
+    NoCap,
+    /// `next_deadline` leaves the back-off out.
+    BackoffSleepsForEver,
+    /// A stop forgets workers that are starting.
+    StopSparesStarting,
+    /// A crashed worker is started again in the same turn.
+    RespawnsWithoutBackoff,
+    /// A late READY=1 makes a leaving worker ready.
+    LateReadyRevives,
+    /// The mirror closes the hole by shifting instead of moving the last one into it.
+    MirrorShifts,
+    /// A worker's exit does not change the steering.
+    ExitKeepsSteering,
+    /// Of several queued reloads only one is answered.
+    CoalescedIsUnanswered,
+    /// A roll-back stops the old generation.
+    RollbackStopsOld,
+    /// A worker whose tree is not empty counts as gone.
+    LeftoverIsForgotten,
+}
+
+/// The numbers that are given out, each once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Ids {
+    worker: u64,
+    slot: u32,
+}
+
+impl Ids {
+    fn worker(&mut self) -> WorkerId {
+        self.worker += 1;
+        WorkerId(self.worker)
+    }
+
+    fn slot(&mut self) -> SlotId {
+        self.slot += 1;
+        SlotId(self.slot - 1)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Life {
+    Running,
+    /// Everything was told to stop.
+    Ending {
+        code: i32,
+        requests: Vec<RequestId>,
+        end: End,
+    },
+    /// Everything was killed.
+    Killing {
+        code: i32,
+        requests: Vec<RequestId>,
+        end: End,
+        until: Time,
+    },
+    /// `Exit` was ordered.
+    Over,
+}
+
+impl Supervisor {
+    /// A supervisor without apps. The seed spreads the back-off; 0 spreads nothing.
+    pub fn new(jitter_seed: u64) -> Supervisor {
+        Supervisor {
+            apps: Vec::new(),
+            ids: Ids::default(),
+            jitter: Jitter::new(jitter_seed),
+            life: Life::Running,
+            bug: None,
+        }
+    }
+
+    /// Takes one fact or wish, and appends what is to be done about it, in that order. Whatever is
+    /// due at `now` is done too. A fact about an unknown id changes nothing.
+    pub fn handle(&mut self, event: Event, now: Time, out: &mut Vec<Action>) {
+        match event {
+            Event::Command { request, command } => self.wish(request, command, now, out),
+            Event::Deadline => {}
+            fact => self.fact(fact, now, out),
+        }
+        for index in 0..self.apps.len() {
+            if self.apps[index].deadline(self.bug).is_some_and(|at| now >= at) {
+                self.turn(index, now, out, |_, _| {});
+            }
+        }
+        self.drop_deleted(out);
+        self.live_on(now, out);
+    }
+
+    /// The next moment at which [`Event::Deadline`] is due. After a call of `handle` it lies ahead.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let own = match &self.life {
+            Life::Running | Life::Over => None,
+            Life::Ending { end, .. } => Some(end.killed_by),
+            Life::Killing { until, .. } => Some(*until),
+        };
+        self.apps.iter().fold(own, |next, app| earlier(next, app.deadline(self.bug)))
+    }
+
+    /// All that people may want to know.
+    pub fn view(&self, now: Time) -> View {
+        View { apps: self.apps.iter().map(|app| app.view(now)).collect() }
+    }
+
+    /// Which app other than this worker's holds a socket that a bind to this address would meet: on
+    /// the same port, and one of the two is unspecified or both are the same.
+    pub fn serves_elsewhere(&self, worker: WorkerId, address: Address) -> Option<AppId> {
+        let own = self.index_of(worker).map(|index| self.apps[index].id);
+        let meets = |app: &&App| app.sockets.addresses().any(|held| overlaps(held, address));
+        self.apps.iter().filter(|app| Some(app.id) != own).find(meets).map(|app| app.id)
+    }
+
+    /// Where a worker belongs.
+    pub fn worker(&self, worker: WorkerId) -> Option<WorkerRef> {
+        let app = &self.apps[self.index_of(worker)?];
+        let (slot, place) = app.find(worker)?;
+        let slot = &app.slots[slot];
+        let generation = slot.workers[place].generation;
+        Some(WorkerRef { app: app.id, slot: slot.id, instance: slot.instance, generation })
+    }
+
+    /// All apps in the order in which they were added: id, name, namespace.
+    pub fn apps(&self) -> impl Iterator<Item = (AppId, &str, &str)> {
+        self.apps.iter().map(|app| (app.id, app.name.as_str(), app.namespace.as_str()))
+    }
+
+    /// The app of this name in this namespace.
+    pub fn app_of_name(&self, namespace: &str, name: &str) -> Option<AppId> {
+        self.apps.iter().find(|app| app.name == name && app.namespace == namespace).map(|app| app.id)
+    }
+
+    /// An app's slots in the order of instance.
+    pub fn slots(&self, app: AppId) -> impl Iterator<Item = SlotRef> {
+        let slots = self.apps.iter().filter(move |other| other.id == app).flat_map(|app| &app.slots);
+        slots.map(|slot| SlotRef {
+            slot: slot.id,
+            instance: slot.instance,
+            worker: slot.workers.last().map(|worker| worker.id),
+        })
+    }
+
+    /// What a generation that is in use runs.
+    pub fn spec(&self, app: AppId, generation: Generation) -> Option<SpecId> {
+        let app = self.apps.iter().find(|other| other.id == app)?;
+        app.versions.iter().find(|version| version.generation == generation).map(|version| version.spec)
+    }
+
+    /// Makes one deliberate mistake from now on.
+    #[doc(hidden)]
+    pub fn plant(&mut self, bug: Bug) {
+        self.bug = Some(bug);
+    }
+
+    /// The requests that were not answered yet.
+    #[doc(hidden)]
+    pub fn pending(&self) -> Vec<RequestId> {
+        let own = match &self.life {
+            Life::Running | Life::Over => Vec::new(),
+            Life::Ending { requests, .. } | Life::Killing { requests, .. } => requests.clone(),
+        };
+        own.into_iter().chain(self.apps.iter().flat_map(App::pending)).collect()
+    }
+
+    /// The mirror of each group.
+    #[doc(hidden)]
+    pub fn mirror(&self) -> Vec<(Address, Vec<SocketId>)> {
+        let groups = |app: &App| {
+            let groups = app.sockets.addresses().map(|at| (at, app.sockets.array(at).to_vec()));
+            groups.collect::<Vec<_>>()
+        };
+        self.apps.iter().flat_map(groups).collect()
+    }
+
+    /// The same state with the smallest names and times, and without what is only told and never
+    /// decided by. Two supervisors with equal results behave alike for ever.
+    #[doc(hidden)]
+    pub fn normalized(&self, now: Time) -> Supervisor {
+        normal::normalized(self, now)
+    }
+
+    // Facts.
+
+    fn index_of(&self, worker: WorkerId) -> Option<usize> {
+        self.apps.iter().position(|app| app.find(worker).is_some())
+    }
+
+    fn fact(&mut self, fact: Event, now: Time, out: &mut Vec<Action>) {
+        let index = match &fact {
+            Event::Started { worker }
+            | Event::SpawnFailed { worker, .. }
+            | Event::Opened { worker, .. }
+            | Event::Listening { worker, .. }
+            | Event::Accepting { worker, .. }
+            | Event::Said { worker, .. }
+            | Event::Exited { worker, .. }
+            | Event::Gone { worker }
+            | Event::Observed { worker, .. } => self.index_of(*worker),
+            Event::Relayed { socket } => self.apps.iter().position(|app| app.sockets.get(*socket).is_some()),
+            Event::Command { .. } | Event::Deadline => None,
+        };
+        let Some(index) = index else {
+            // The shell holds a socket for a worker that is gone: nobody will ever use it.
+            if let Event::Opened { socket, .. } | Event::Listening { socket, .. } = fact {
+                out.push(Action::Close { socket });
+            }
+            return;
+        };
+        let unsteered = self.bug == Some(Bug::ExitKeepsSteering) && matches!(fact, Event::Exited { .. });
+        self.turn(index, now, out, |app, turn| {
+            turn.unsteered = unsteered;
+            match fact {
+                Event::Started { worker } => app.started(worker, turn),
+                Event::SpawnFailed { worker, failure } => app.spawn_failed(worker, failure, turn),
+                Event::Opened { worker, socket, address } => app.listening(worker, socket, address, true),
+                Event::Listening { worker, socket, address } => app.listening(worker, socket, address, false),
+                Event::Accepting { worker, socket } => app.accepting(worker, socket),
+                Event::Said { worker, word } => app.said(worker, word, turn),
+                Event::Exited { worker, status, left } => app.exited(worker, status, left, turn),
+                Event::Gone { worker } => app.gone(worker),
+                Event::Observed { worker, traffic } => app.observed(worker, traffic, turn),
+                Event::Relayed { socket } => app.relayed(socket, turn),
+                Event::Command { .. } | Event::Deadline => {}
+            }
+        });
+    }
+
+    /// Lets one app take a fact or a wish, then every step that follows.
+    fn turn(
+        &mut self,
+        index: usize,
+        now: Time,
+        out: &mut Vec<Action>,
+        take: impl FnOnce(&mut App, &mut Turn<'_>),
+    ) {
+        let end = match &self.life {
+            Life::Running | Life::Over => None,
+            Life::Ending { end, .. } | Life::Killing { end, .. } => Some(*end),
+        };
+        let Supervisor { apps, ids, jitter, bug, .. } = self;
+        let mut turn =
+            Turn { now, out, jitter, ids, end, bug: *bug, changed: false, left: false, unsteered: false };
+        let app = &mut apps[index];
+        take(app, &mut turn);
+        app.settle(&mut turn);
+    }
+
+    // Wishes.
+
+    fn wish(&mut self, request: RequestId, command: Command, now: Time, out: &mut Vec<Action>) {
+        match command {
+            Command::Shutdown { within, code } => return self.shut_down(request, within, code, now, out),
+            Command::ShutdownNow { code } => return self.shut_down_now(request, code, now, out),
+            Command::Add { app, definition } if self.life == Life::Running => {
+                return self.add(request, app, definition, now, out);
+            }
+            Command::Add { .. }
+            | Command::Start { .. }
+            | Command::Restart { .. }
+            | Command::Reload { .. }
+            | Command::Stop { .. }
+            | Command::Delete { .. }
+            | Command::Scale { .. } => {}
+        }
+        let index = target(&command).and_then(|app| self.apps.iter().position(|other| other.id == app));
+        let refused = match index {
+            _ if self.life != Life::Running => Some(Failure::Superseded),
+            None => Some(Failure::Unknown),
+            Some(index) if self.apps[index].doomed && !matches!(command, Command::Delete { .. }) => {
+                Some(Failure::Superseded)
+            }
+            Some(_) => None,
+        };
+        if let Some(failure) = refused {
+            return self.refuse(request, command, failure, out);
+        }
+        let Some(index) = index else { return };
+        self.turn(index, now, out, |app, turn| match command {
+            Command::Start { scope, definition, .. } => app.start(request, scope, definition, turn),
+            Command::Restart { scope, definition, .. } => app.restart(request, scope, definition, turn),
+            Command::Reload { definition, .. } => app.reload(request, definition, turn),
+            Command::Stop { scope, .. } => app.halt(request, scope, turn),
+            Command::Delete { scope, .. } => app.delete(request, scope, turn),
+            Command::Scale { scale, .. } => app.scale(request, scale, turn),
+            Command::Add { .. } | Command::Shutdown { .. } | Command::ShutdownNow { .. } => {}
+        });
+    }
+
+    fn add(
+        &mut self,
+        request: RequestId,
+        app: AppId,
+        definition: Definition,
+        now: Time,
+        out: &mut Vec<Action>,
+    ) {
+        if self.apps.iter().any(|other| other.id == app) {
+            let command = Command::Add { app, definition };
+            return self.refuse(request, command, Failure::Unknown, out);
+        }
+        self.apps.push(App::new(app, definition));
+        self.turn(self.apps.len() - 1, now, out, |app, turn| app.begin(request, turn));
+    }
+
+    /// Answers a wish that cannot be taken, and lets go of what came with it.
+    fn refuse(&self, request: RequestId, command: Command, failure: Failure, out: &mut Vec<Action>) {
+        out.push(Action::Reply { request, outcome: Outcome::Failed(failure) });
+        let definition = match command {
+            Command::Add { definition, .. } => Some(definition),
+            Command::Start { definition, .. }
+            | Command::Restart { definition, .. }
+            | Command::Reload { definition, .. } => definition,
+            Command::Stop { .. }
+            | Command::Delete { .. }
+            | Command::Scale { .. }
+            | Command::Shutdown { .. }
+            | Command::ShutdownNow { .. } => None,
+        };
+        if let Some(definition) = definition
+            && !self.apps.iter().any(|app| app.uses(definition.spec))
+        {
+            out.push(Action::Forget { spec: definition.spec });
+        }
+    }
+
+    fn drop_deleted(&mut self, out: &mut Vec<Action>) {
+        let gone: Vec<App> =
+            self.apps.extract_if(.., |app| app.doomed && app.workers().next().is_none()).collect();
+        for mut app in gone {
+            app.sockets.close_all(out);
+            for version in &app.versions {
+                out.push(Action::Forget { spec: version.spec });
+            }
+            for request in &app.requests {
+                out.push(Action::Reply { request: request.id, outcome: Outcome::Done });
+            }
+            out.push(Action::Report { fact: Fact::Deleted { app: app.id } });
+        }
+    }
+
+    // The end.
+
+    fn shut_down(
+        &mut self,
+        request: RequestId,
+        within: Duration,
+        code: i32,
+        now: Time,
+        out: &mut Vec<Action>,
+    ) {
+        match &mut self.life {
+            Life::Running => {
+                let end = End { within, began: now, killed_by: now + within };
+                self.life = Life::Ending { code, requests: vec![request], end };
+                for index in (0..self.apps.len()).rev() {
+                    self.turn(index, now, out, App::end);
+                }
+            }
+            Life::Ending { requests, .. } | Life::Killing { requests, .. } => requests.push(request),
+            Life::Over => out.push(Action::Reply { request, outcome: Outcome::Done }),
+        }
+    }
+
+    fn shut_down_now(&mut self, request: RequestId, code: i32, now: Time, out: &mut Vec<Action>) {
+        self.shut_down(request, Duration::ZERO, code, now, out);
+        if let Life::Ending { code: last, end, .. } = &mut self.life {
+            *last = code;
+            end.killed_by = now;
+        }
+    }
+
+    /// Takes the end further: the kill when its time has come, the exit when nothing lives.
+    fn live_on(&mut self, now: Time, out: &mut Vec<Action>) {
+        if let Life::Ending { code, requests, end } = &self.life
+            && now >= end.killed_by
+        {
+            self.life =
+                Life::Killing { code: *code, requests: requests.clone(), end: *end, until: now + UNKILLABLE };
+            for index in (0..self.apps.len()).rev() {
+                self.turn(index, now, out, App::kill_all);
+            }
+        }
+        let alive = self.apps.iter().any(|app| app.workers().next().is_some());
+        let over = match &self.life {
+            Life::Running | Life::Over => false,
+            Life::Ending { .. } => !alive,
+            Life::Killing { until, .. } => !alive || now >= *until,
+        };
+        if over {
+            self.exit(out);
+        }
+    }
+
+    fn exit(&mut self, out: &mut Vec<Action>) {
+        let life = std::mem::replace(&mut self.life, Life::Over);
+        let (Life::Ending { code, requests, .. } | Life::Killing { code, requests, .. }) = life else {
+            return;
+        };
+        for app in std::mem::take(&mut self.apps) {
+            for request in app.requests {
+                let outcome = Outcome::Failed(Failure::Superseded);
+                out.push(Action::Reply { request: request.id, outcome });
+            }
+        }
+        for request in requests {
+            out.push(Action::Reply { request, outcome: Outcome::Done });
+        }
+        out.push(Action::Exit { code });
+    }
+}
+
+fn target(command: &Command) -> Option<AppId> {
+    match command {
+        Command::Add { app, .. }
+        | Command::Start { app, .. }
+        | Command::Restart { app, .. }
+        | Command::Reload { app, .. }
+        | Command::Stop { app, .. }
+        | Command::Delete { app, .. }
+        | Command::Scale { app, .. } => Some(*app),
+        Command::Shutdown { .. } | Command::ShutdownNow { .. } => None,
+    }
+}
+
+/// Whether two addresses cannot belong to different apps. An unspecified IPv6 address that is not
+/// v6only covers IPv4 too.
+fn overlaps(one: Address, other: Address) -> bool {
+    let covers = |wide: Address, narrow: Address| {
+        let family = wide.ip.is_ipv4() == narrow.ip.is_ipv4() || (wide.ip.is_ipv6() && !wide.v6only);
+        wide.ip.is_unspecified() && family
+    };
+    one.port == other.port && (one.ip == other.ip || covers(one, other) || covers(other, one))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! The held sockets of one app: who is at which place of the kernel's SO_REUSEPORT array, who is
+//! steered to, and what becomes of a socket whose worker is gone.
+//!
+//! The mirror follows `reuseport_add_sock` and `reuseport_detach_sock` of Linux: a socket is appended
+//! when it begins to listen, and the last one moves into the hole of one that is closed. That is all
+//! that changes the array, because the supervisor holds a duplicate of each socket.
+
+use std::collections::BTreeMap;
+
+use super::Bug;
+use super::event::{Action, Address, SlotId, SocketId, WorkerId};
+
+/// Whose a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Holder {
+    /// A worker whose first process lives.
+    Worker(WorkerId),
+    /// Its worker is gone.
+    Orphan,
+    /// Its worker is gone, and whoever waits in its queue is being handed on.
+    Relaying,
+}
+
+/// One held socket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Socket {
+    pub(super) address: Address,
+    pub(super) slot: SlotId,
+    pub(super) holder: Holder,
+    /// Opened by the shell and handed over, not made by the worker.
+    pub(super) handed: bool,
+    /// Its worker was seen taking connections from it, or said that it does.
+    pub(super) accepts: bool,
+    /// No new handshake reaches it.
+    pub(super) shut: bool,
+}
+
+/// What a socket's holder is to new connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Ready, and not leaving.
+    Serving,
+    /// Alive: not ready yet, or on its way out.
+    Alive,
+}
+
+/// Who stands how; a worker that is missing is gone.
+pub(super) type Standings = BTreeMap<WorkerId, Standing>;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Group {
+    array: Vec<SocketId>,
+    ordered: Vec<u32>,
+    moved: bool,
+}
+
+/// All held sockets of one app.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Sockets {
+    all: BTreeMap<SocketId, Socket>,
+    groups: BTreeMap<Address, Group>,
+}
+
+impl Sockets {
+    pub(super) fn get(&self, id: SocketId) -> Option<&Socket> {
+        self.all.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: SocketId) -> Option<&mut Socket> {
+        self.all.get_mut(&id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SocketId, &Socket)> {
+        self.all.iter().map(|(id, socket)| (*id, socket))
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = Address> {
+        self.groups.keys().copied()
+    }
+
+    /// The mirror of one group.
+    pub(super) fn array(&self, address: Address) -> &[SocketId] {
+        self.groups.get(&address).map_or(&[], |group| &group.array)
+    }
+
+    /// A socket began to listen: last in its group.
+    pub(super) fn append(&mut self, id: SocketId, socket: Socket) {
+        let group = self.groups.entry(socket.address).or_default();
+        group.array.push(id);
+        group.moved = true;
+        self.all.insert(id, socket);
+    }
+
+    /// Closes the held duplicate of one socket.
+    pub(super) fn close(&mut self, id: SocketId, bug: Option<Bug>, out: &mut Vec<Action>) {
+        let Some(socket) = self.all.remove(&id) else { return };
+        out.push(Action::Close { socket: id });
+        let Some(group) = self.groups.get_mut(&socket.address) else { return };
+        if let Some(place) = group.array.iter().position(|member| *member == id) {
+            if bug == Some(Bug::MirrorShifts) {
+                group.array.remove(place);
+            } else {
+                group.array.swap_remove(place);
+            }
+        }
+        group.moved = true;
+        if group.array.is_empty() {
+            self.groups.remove(&socket.address);
+        }
+    }
+
+    /// Closes all.
+    pub(super) fn close_all(&mut self, out: &mut Vec<Action>) {
+        out.extend(self.all.keys().map(|socket| Action::Close { socket: *socket }));
+        *self = Sockets::default();
+    }
+
+    /// The sockets of one worker.
+    pub(super) fn of(&self, worker: WorkerId) -> impl Iterator<Item = (SocketId, &Socket)> {
+        self.iter().filter(move |(_, socket)| socket.holder == Holder::Worker(worker))
+    }
+
+    /// The addresses that a worker takes connections on, and whether by a socket it was handed.
+    pub(super) fn accepted(&self, worker: WorkerId) -> BTreeMap<Address, bool> {
+        let mut found = BTreeMap::new();
+        for (_, socket) in self.of(worker).filter(|(_, socket)| socket.accepts) {
+            let handed = found.entry(socket.address).or_insert(true);
+            *handed &= socket.handed;
+        }
+        found
+    }
+
+    /// A worker said that it is ready: it takes connections from what it was handed, but for
+    /// addresses on which it listens by itself.
+    pub(super) fn said_ready(&mut self, worker: WorkerId) {
+        let own: Vec<Address> =
+            self.of(worker).filter(|(_, socket)| !socket.handed).map(|(_, socket)| socket.address).collect();
+        for socket in self.all.values_mut() {
+            if socket.holder == Holder::Worker(worker) && !own.contains(&socket.address) {
+                socket.accepts = true;
+            }
+        }
+    }
+
+    /// A worker is gone; its sockets stay with their slot.
+    pub(super) fn orphan(&mut self, worker: WorkerId) {
+        for socket in self.all.values_mut() {
+            if socket.holder == Holder::Worker(worker) {
+                socket.holder = Holder::Orphan;
+                socket.accepts = false;
+            }
+        }
+    }
+
+    /// Gives a slot's spare sockets to its next worker.
+    pub(super) fn inherit(&mut self, slot: SlotId, worker: WorkerId) -> Vec<SocketId> {
+        let mut given = Vec::new();
+        for (id, socket) in &mut self.all {
+            if socket.slot == slot && socket.handed && !socket.shut && socket.holder == Holder::Orphan {
+                socket.holder = Holder::Worker(worker);
+                given.push(*id);
+            }
+        }
+        given
+    }
+
+    /// Whether a serving worker takes connections on this address.
+    pub(super) fn served(&self, address: Address, standings: &Standings) -> bool {
+        self.array(address).iter().any(|id| self.active(*id, standings))
+    }
+
+    /// Lets no new handshake reach the leaving workers' sockets of addresses that nobody serves.
+    pub(super) fn shut_unserved(
+        &mut self,
+        standings: &Standings,
+        leaving: &[WorkerId],
+        out: &mut Vec<Action>,
+    ) {
+        let unserved: Vec<Address> =
+            self.addresses().filter(|address| !self.served(*address, standings)).collect();
+        for (id, socket) in &mut self.all {
+            let Holder::Worker(worker) = socket.holder else { continue };
+            if !socket.shut && unserved.contains(&socket.address) && leaving.contains(&worker) {
+                socket.shut = true;
+                out.push(Action::Shut { socket: *id });
+            }
+        }
+    }
+
+    /// Orders where new connections go, for each group whose plan or array changed.
+    pub(super) fn steer(&mut self, standings: &Standings, out: &mut Vec<Action>) {
+        for address in self.addresses().collect::<Vec<_>>() {
+            let active = self.plan(address, standings);
+            let Some(group) = self.groups.get_mut(&address) else { continue };
+            if !group.moved && group.ordered == active {
+                continue;
+            }
+            let Some(first) = group.array.first() else { continue };
+            out.push(Action::Steer { socket: *first, active: active.clone() });
+            group.moved = false;
+            group.ordered = active;
+        }
+    }
+
+    /// The first of these that is not empty: sockets of serving workers; sockets of other workers that
+    /// still take connections; sockets that queue; all.
+    fn plan(&self, address: Address, standings: &Standings) -> Vec<u32> {
+        let places = |wanted: &dyn Fn(SocketId, &Socket) -> bool| {
+            let member = |(place, id): (usize, &SocketId)| {
+                let chosen = self.all.get(id).is_some_and(|socket| wanted(*id, socket));
+                chosen.then(|| u32::try_from(place).unwrap_or(u32::MAX))
+            };
+            self.array(address).iter().enumerate().filter_map(member).collect::<Vec<_>>()
+        };
+        let open = |socket: &Socket| !socket.shut;
+        let alive = |socket: &Socket| match socket.holder {
+            Holder::Worker(worker) => standings.contains_key(&worker),
+            Holder::Orphan | Holder::Relaying => false,
+        };
+        let serving = |socket: &Socket| match socket.holder {
+            Holder::Worker(worker) => standings.get(&worker) == Some(&Standing::Serving),
+            Holder::Orphan | Holder::Relaying => false,
+        };
+        let levels: [&dyn Fn(SocketId, &Socket) -> bool; 5] = [
+            &|id, _| self.active(id, standings),
+            &|_, socket| serving(socket) && open(socket),
+            &|_, socket| alive(socket) && socket.accepts && open(socket),
+            &|_, socket| open(socket),
+            &|_, _| true,
+        ];
+        levels.iter().map(|level| places(*level)).find(|found| !found.is_empty()).unwrap_or_default()
+    }
+
+    fn active(&self, id: SocketId, standings: &Standings) -> bool {
+        self.all.get(&id).is_some_and(|socket| match socket.holder {
+            Holder::Worker(worker) => {
+                standings.get(&worker) == Some(&Standing::Serving) && socket.accepts && !socket.shut
+            }
+            Holder::Orphan | Holder::Relaying => false,
+        })
+    }
+
+    /// The same with other names, for comparing states.
+    pub(super) fn relabelled(
+        &self,
+        worker: &dyn Fn(WorkerId) -> WorkerId,
+        slot: &dyn Fn(SlotId) -> SlotId,
+    ) -> Sockets {
+        let order: Vec<SocketId> = self.groups.values().flat_map(|group| group.array.clone()).collect();
+        let names: BTreeMap<SocketId, SocketId> = order.iter().copied().zip((1..).map(SocketId)).collect();
+        let socket = |(id, socket): (&SocketId, &Socket)| {
+            let holder = match socket.holder {
+                Holder::Worker(id) => Holder::Worker(worker(id)),
+                Holder::Orphan => Holder::Orphan,
+                Holder::Relaying => Holder::Relaying,
+            };
+            (names[id], Socket { holder, slot: slot(socket.slot), ..socket.clone() })
+        };
+        let group = |(address, group): (&Address, &Group)| {
+            let array = group.array.iter().map(|id| names[id]).collect();
+            (*address, Group { array, ..group.clone() })
+        };
+        Sockets {
+            all: self.all.iter().map(socket).collect(),
+            groups: self.groups.iter().map(group).collect(),
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! From wanted and actual state to the next steps of one app.
+//!
+//! Each step is a query over facts: nothing here remembers where a script had come to, so a scale, a
+//! crash or a second reload in the middle of a first needs no code of its own.
+
+use super::Bug;
+use super::app::{App, Gate, Idle, Mix, Slot, Turn, Until, Wanted};
+use super::event::{Action, Cause, Fact, Generation, Outcome, SlotId, SocketId, WorkerId};
+use super::group::Holder;
+use super::policy::Mode;
+use super::rollout::{Pace, Trial};
+use super::worker::{Boot, Phase, Worker};
+
+impl App {
+    /// Takes every step that follows from the facts, then tells the sockets and the askers.
+    pub(super) fn settle(&mut self, turn: &mut Turn<'_>) {
+        loop {
+            turn.changed = false;
+            self.tick(turn);
+            self.drop_empty_slots(turn);
+            self.conclude(turn);
+            self.dismiss(turn);
+            self.retire(turn);
+            self.swap(turn);
+            self.fill(turn);
+            self.roll(turn);
+            if !turn.changed {
+                break;
+            }
+        }
+        self.serve(turn);
+        self.look(turn);
+        self.answer_done(turn);
+        self.rest(turn);
+        self.forget(turn);
+    }
+
+    // Queries.
+
+    /// Slots beyond the wanted number: a reload to fewer instances keeps them until the others are
+    /// replaced.
+    fn surplus(&self) -> Vec<SlotId> {
+        let kept = self.slots.iter().filter(|slot| !matches!(slot.wanted, Wanted::Remove(_)));
+        kept.skip(usize::try_from(self.instances).unwrap_or(usize::MAX)).map(|slot| slot.id).collect()
+    }
+
+    fn pace(&self) -> Pace {
+        let target = self.target();
+        let mut pace = Pace::default();
+        for worker in self.workers().filter(|worker| worker.generation == target) {
+            match worker.phase {
+                Phase::Starting { .. } => pace.starting += 1,
+                Phase::Ready { soak_until: Some(_), .. } | Phase::Quitting { early: true, .. } => {
+                    pace.soaking += 1;
+                }
+                Phase::Ready { soak_until: None, .. }
+                | Phase::Quitting { early: false, .. }
+                | Phase::Draining { .. }
+                | Phase::Stopping { .. }
+                | Phase::Killed { .. }
+                | Phase::Leftover { .. }
+                | Phase::Doomed => {}
+            }
+        }
+        pace
+    }
+
+    fn overlaps(&self, slot: &Slot, generation: Generation) -> bool {
+        let cluster = |generation| self.policy(generation).mode == Mode::Cluster;
+        cluster(generation) && slot.workers.iter().all(|worker| cluster(worker.generation))
+    }
+
+    /// Whether a worker of this generation may be started in this slot now.
+    fn may_spawn(&self, slot: &Slot, generation: Generation, turn: &Turn<'_>) -> bool {
+        let vacant = slot.workers.is_empty() || (slot.gate == Gate::Open && self.overlaps(slot, generation));
+        let surge = usize::try_from(self.policy(self.target()).max_surge).unwrap_or(usize::MAX);
+        let limit = (2 * self.slots.len()).saturating_add(surge);
+        vacant && (self.workers().count() < limit || turn.has(Bug::NoCap))
+    }
+
+    fn has_target_up(&self, slot: &Slot) -> bool {
+        let target = self.target();
+        let pending = |worker: &Worker| {
+            worker.is_up() || matches!(worker.phase, Phase::Quitting { .. }) && self.is_candidate(worker)
+        };
+        slot.workers.iter().any(|worker| worker.generation == target && pending(worker))
+    }
+
+    fn has_target_settled(&self, slot: &Slot) -> bool {
+        let target = self.target();
+        slot.workers.iter().any(|worker| worker.generation == target && worker.is_settled())
+    }
+
+    fn has_other_up(&self, slot: &Slot) -> bool {
+        let target = self.target();
+        slot.up().any(|worker| worker.generation != target)
+    }
+
+    // Steps.
+
+    fn drop_empty_slots(&mut self, turn: &mut Turn<'_>) {
+        for slot in &mut self.slots {
+            if slot.workers.is_empty() {
+                slot.gate = Gate::Open;
+            }
+        }
+        let before = self.slots.len();
+        self.slots.retain(|slot| !matches!(slot.wanted, Wanted::Remove(_)) || !slot.workers.is_empty());
+        turn.changed |= self.slots.len() != before;
+    }
+
+    /// How far the reload under way is, whether it is over, and whether the next one begins.
+    fn conclude(&mut self, turn: &mut Turn<'_>) {
+        let surplus = self.surplus();
+        let (remaining, replaced) = self.remaining(&surplus);
+        let app = self.id;
+        let Some(rollout) = &mut self.rollout else { return self.begin_queued(turn) };
+        if rollout.advance(remaining) {
+            turn.report(Fact::ReloadProgress { app, done: rollout.done, total: rollout.total });
+        }
+        if remaining == 0 {
+            let (generation, took) = (rollout.to, turn.now - rollout.began);
+            let requests = std::mem::take(&mut rollout.requests);
+            self.rollout = None;
+            self.good = generation;
+            turn.report(Fact::ReloadDone { app, generation, took });
+            for request in requests {
+                turn.reply(request, Outcome::Done);
+            }
+            turn.changed = true;
+        } else if replaced && !surplus.is_empty() {
+            for slot in self.slots.iter_mut().filter(|slot| surplus.contains(&slot.id)) {
+                slot.wanted = Wanted::Remove(Cause::Reload);
+            }
+            turn.changed = true;
+        }
+    }
+
+    /// Slots that are not yet what the reload wants, and whether all but the surplus are served by
+    /// the new generation.
+    fn remaining(&self, surplus: &[SlotId]) -> (u32, bool) {
+        let target = self.target();
+        let (mut remaining, mut replaced) = (0, true);
+        for slot in &self.slots {
+            let old = slot.workers.iter().any(|worker| worker.generation != target);
+            let finished = match slot.wanted {
+                Wanted::Run if surplus.contains(&slot.id) => false,
+                Wanted::Run => {
+                    replaced &= self.has_target_settled(slot);
+                    self.has_target_settled(slot) && !old
+                }
+                Wanted::Rest(_) => !old && !surplus.contains(&slot.id),
+                Wanted::Remove(_) => false,
+            };
+            remaining += u32::from(!finished);
+        }
+        (remaining, replaced)
+    }
+
+    /// Workers of slots that want none leave.
+    fn dismiss(&mut self, turn: &mut Turn<'_>) {
+        for slot in 0..self.slots.len() {
+            let cause = match self.slots[slot].wanted {
+                Wanted::Run => continue,
+                Wanted::Rest(cause) | Wanted::Remove(cause) => cause,
+            };
+            let spared = turn.has(Bug::StopSparesStarting);
+            self.leave_where(slot, cause, turn, |worker| !spared || !worker.is_starting());
+        }
+    }
+
+    /// A predecessor leaves once its successor was ready for `min_healthy_time`: the step that cannot
+    /// be taken back, so it comes last.
+    fn retire(&mut self, turn: &mut Turn<'_>) {
+        if self.rollout.is_none() && self.mix == Mix::Keep {
+            return;
+        }
+        let target = self.target();
+        for slot in 0..self.slots.len() {
+            let entry = &self.slots[slot];
+            let hasty = turn.has(Bug::RetiresBeforeHealthy) && self.has_target_up(entry);
+            if entry.is_wanted() && self.has_other_up(entry) && (self.has_target_settled(entry) || hasty) {
+                self.slots[slot].restarts = entry.restarts.saturating_add(1);
+                self.leave_where(slot, Cause::Reload, turn, |worker| {
+                    worker.is_up() && worker.generation != target
+                });
+            }
+        }
+    }
+
+    /// Where generations cannot overlap: one worker at a time makes room for its successor.
+    fn swap(&mut self, turn: &mut Turn<'_>) {
+        let (surplus, target) = (self.surplus(), self.target());
+        let runs = |slot: &&Slot| slot.is_wanted() && !surplus.contains(&slot.id);
+        let under_way = match &self.rollout {
+            Some(rollout) => self.slots.iter().any(|slot| {
+                Some(slot.id) == rollout.swapping && slot.is_wanted() && !self.has_target_settled(slot)
+            }),
+            None => {
+                self.mix == Mix::Keep || self.slots.iter().filter(runs).any(|slot| slot.up().next().is_none())
+            }
+        };
+        if under_way || !self.pace().is_still() {
+            return;
+        }
+        let due = |slot: &Slot| runs(&slot) && self.has_other_up(slot) && !self.overlaps(slot, target);
+        let Some(slot) = self.slots.iter().position(due) else { return };
+        if let Some(rollout) = &mut self.rollout {
+            rollout.swapping = Some(self.slots[slot].id);
+        }
+        self.slots[slot].idle = Idle::Free;
+        self.leave_where(slot, Cause::Reload, turn, Worker::is_up);
+    }
+
+    /// Slots that lost their worker get one: of the new generation once it passed its trial, of the
+    /// last good one before.
+    fn fill(&mut self, turn: &mut Turn<'_>) {
+        let surplus = self.surplus();
+        for slot in 0..self.slots.len() {
+            let entry = &self.slots[slot];
+            if !entry.is_wanted() || entry.idle != Idle::Free {
+                continue;
+            }
+            let generation = match &self.rollout {
+                None => self.good,
+                Some(rollout) if entry.born == rollout.to || rollout.swapping == Some(entry.id) => continue,
+                Some(rollout) if rollout.trial == Trial::Passed && !surplus.contains(&entry.id) => rollout.to,
+                Some(_) => self.good,
+            };
+            let replaced = generation == self.target();
+            let missing = if replaced {
+                entry.up().next().is_none() && !self.has_target_up(entry)
+            } else {
+                !entry.up().any(|worker| worker.is_ready() || worker.generation != self.target())
+            };
+            if missing && self.may_spawn(entry, generation, turn) {
+                self.spawn(slot, generation, turn);
+            }
+        }
+    }
+
+    /// Starts successors, as many at a time as the surge allows.
+    fn roll(&mut self, turn: &mut Turn<'_>) {
+        if self.rollout.is_none() && self.mix == Mix::Keep {
+            return;
+        }
+        let (surplus, target) = (self.surplus(), self.target());
+        for slot in 0..self.slots.len() {
+            let entry = &self.slots[slot];
+            if !entry.is_wanted() || surplus.contains(&entry.id) || self.has_target_up(entry) {
+                continue;
+            }
+            let forward = self.rollout.as_ref();
+            let new =
+                forward.is_some_and(|rollout| rollout.swapping == Some(entry.id) || rollout.to == entry.born);
+            let may = match entry.idle {
+                Idle::Free => new || self.has_other_up(entry),
+                Idle::Waiting(_) => false,
+                Idle::Errored => forward.is_some(),
+            };
+            if may && self.may_spawn(entry, target, turn) && self.pace().has_room(self.policy(target)) {
+                self.slots[slot].idle = Idle::Free;
+                self.spawn(slot, target, turn);
+            }
+        }
+    }
+
+    fn spawn(&mut self, slot: usize, generation: Generation, turn: &mut Turn<'_>) {
+        let (spec, ready_by) = {
+            let version = self.version(generation);
+            (version.spec, Some(turn.now + version.policy.listen_timeout))
+        };
+        let worker = turn.ids.worker();
+        let entry = &mut self.slots[slot];
+        if entry.ran && entry.up().next().is_none() {
+            entry.restarts = entry.restarts.saturating_add(1);
+            entry.ran = false;
+        }
+        let phase = Phase::Starting { boot: Boot::Ordered, ready_by, look_at: None };
+        entry.workers.push(Worker { id: worker, generation, spawned: turn.now, phase });
+        let (slot, instance) = (entry.id, entry.instance);
+        let inherit = self.sockets.inherit(slot, worker);
+        turn.report(Fact::Starting { app: self.id, worker });
+        turn.out.push(Action::Spawn { worker, app: self.id, slot, instance, generation, spec, inherit });
+        turn.changed = true;
+    }
+
+    // Sockets.
+
+    fn serve(&mut self, turn: &mut Turn<'_>) {
+        let standings = self.standings();
+        let wanted = self.slots.iter().any(Slot::is_wanted);
+        if turn.left || !wanted {
+            let leaving: Vec<WorkerId> =
+                self.workers().filter(|worker| worker.leaving().is_some()).map(|worker| worker.id).collect();
+            self.sockets.shut_unserved(&standings, &leaving, turn.out);
+        }
+        for (id, end) in self.ends_of_orphans(&standings) {
+            match end {
+                OrphanEnd::Relay => {
+                    if let Some(socket) = self.sockets.get_mut(id) {
+                        socket.holder = Holder::Relaying;
+                    }
+                    turn.out.push(Action::Relay { socket: id });
+                }
+                OrphanEnd::Close => self.sockets.close(id, turn.bug, turn.out),
+            }
+        }
+        if !turn.unsteered {
+            self.sockets.steer(&standings, turn.out);
+        }
+    }
+
+    /// What is to become of the sockets whose workers are gone. Those that are missing here are kept:
+    /// for the slot's next worker, or because their clients can be handed on once somebody serves.
+    fn ends_of_orphans(&self, standings: &super::group::Standings) -> Vec<(SocketId, OrphanEnd)> {
+        let pending = |slot: &Slot| {
+            slot.is_wanted() && slot.idle != Idle::Errored && !slot.workers.iter().any(Worker::is_ready)
+        };
+        let hope = self.slots.iter().any(pending);
+        let mut ends = Vec::new();
+        for (id, socket) in self.sockets.iter().filter(|(_, socket)| socket.holder == Holder::Orphan) {
+            let slot = self.slots.iter().find(|slot| slot.id == socket.slot);
+            let awaited = slot.is_some_and(|slot| pending(slot) && slot.up().next().is_none());
+            if socket.handed && !socket.shut && awaited {
+                continue;
+            }
+            if self.sockets.served(socket.address, standings) {
+                ends.push((id, OrphanEnd::Relay));
+            } else if !hope {
+                ends.push((id, OrphanEnd::Close));
+            }
+        }
+        ends
+    }
+
+    // Ends.
+
+    /// Answers the wishes that came true.
+    fn answer_done(&mut self, turn: &mut Turn<'_>) {
+        let slots = &self.slots;
+        let ready = |id: &SlotId| {
+            let slot = slots.iter().find(|slot| slot.id == *id && slot.is_wanted());
+            slot.is_none_or(|slot| slot.workers.iter().any(Worker::is_ready))
+        };
+        let lives =
+            |id: &WorkerId| slots.iter().any(|slot| slot.workers.iter().any(|worker| worker.id == *id));
+        let mut done = Vec::new();
+        self.requests.retain_mut(|request| {
+            let open = match &mut request.until {
+                Until::Ready(slots) => {
+                    slots.retain(|slot| !ready(slot));
+                    !slots.is_empty()
+                }
+                Until::Ended(workers) => {
+                    workers.retain(lives);
+                    !workers.is_empty()
+                }
+                Until::Deleted => true,
+            };
+            if !open {
+                done.push(request.id);
+            }
+            open
+        });
+        for request in done {
+            turn.reply(request, Outcome::Done);
+        }
+    }
+
+    /// With nothing alive and nothing to come no socket is held, so that clients are refused.
+    fn rest(&mut self, turn: &mut Turn<'_>) {
+        let hopeless = |slot: &Slot| !slot.is_wanted() || slot.idle == Idle::Errored;
+        let over = self.workers().next().is_none() && self.slots.iter().all(hopeless);
+        if over {
+            self.sockets.close_all(turn.out);
+        }
+        let resting = over && !self.slots.iter().any(Slot::is_wanted);
+        if resting && !self.resting {
+            turn.report(Fact::Stopped { app: self.id });
+        }
+        if resting {
+            for slot in &mut self.slots {
+                slot.ran = false;
+            }
+        }
+        self.resting = resting;
+    }
+
+    /// Lets go of versions that nobody runs any more.
+    pub(super) fn forget(&mut self, turn: &mut Turn<'_>) {
+        let (good, to) = (self.good, self.target());
+        let used: Vec<Generation> = self.workers().map(|worker| worker.generation).collect();
+        let dropped: Vec<_> = self
+            .versions
+            .extract_if(.., |version| {
+                let generation = version.generation;
+                generation != good && generation != to && !used.contains(&generation)
+            })
+            .collect();
+        for version in dropped {
+            self.discard(version.spec, turn);
+        }
+    }
+}
+
+/// What becomes of an orphan.
+enum OrphanEnd {
+    /// Whoever waits in it is handed to a live worker; then it is closed.
+    Relay,
+    /// Nobody is there to hand them to, and nobody will be.
+    Close,
+}

@@ -1,0 +1,119 @@
+//! Fills the read model from one app's state. Decides nothing.
+
+use super::app::{App, Idle, Mix, Slot, Wanted};
+use super::event::{Generation, Proof};
+use super::time::Time;
+use super::view::{AppView, ReloadView, Status, WorkerView};
+use super::worker::{Phase, Worker};
+
+impl App {
+    /// This app for people.
+    pub(super) fn view(&self, now: Time) -> AppView {
+        let mut listen: Vec<_> = self
+            .workers()
+            .filter(|worker| worker.is_ready())
+            .flat_map(|worker| self.sockets.accepted(worker.id).into_keys())
+            .collect();
+        listen.sort_unstable();
+        listen.dedup();
+        AppView {
+            app: self.id,
+            name: self.name.clone(),
+            namespace: self.namespace.clone(),
+            mode: self.policy(self.target()).mode,
+            status: self.status(),
+            generation: self.target(),
+            instances: self.instances,
+            listen,
+            reload: self.reload_view(),
+            workers: self.slots.iter().flat_map(|slot| self.rows(slot, now)).collect(),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let wanted = || self.slots.iter().filter(|slot| slot.is_wanted());
+        let any = |status| wanted().any(|slot| slot_status(slot) == status);
+        if wanted().next().is_none() {
+            let alive = self.workers().next().is_some();
+            return if alive { Status::Stopping } else { Status::Stopped };
+        }
+        if wanted().all(|slot| slot.workers.iter().any(Worker::is_ready)) {
+            return Status::Online;
+        }
+        let order = [Status::Launching, Status::WaitingRestart, Status::Errored, Status::Stopping];
+        order.into_iter().find(|status| any(*status)).unwrap_or(Status::Launching)
+    }
+
+    fn reload_view(&self) -> Option<ReloadView> {
+        if let Some(rollout) = &self.rollout {
+            let (done, total) = (rollout.done, rollout.total);
+            return Some(ReloadView { state: "progressing", done, total, failure: None });
+        }
+        let failed = self.failed.as_ref()?;
+        let back = self.workers().any(|worker| worker.generation != self.good);
+        let state = match self.mix {
+            Mix::Keep => "held",
+            Mix::Replace if back => "rolling back",
+            Mix::Replace => "failed",
+        };
+        let failure = Some(failed.failure.clone());
+        Some(ReloadView { state, done: failed.done, total: failed.total, failure })
+    }
+
+    /// The slot's newest worker, and those on their way out beside it.
+    fn rows(&self, slot: &Slot, now: Time) -> Vec<WorkerView> {
+        if slot.workers.is_empty() {
+            return vec![self.row(slot, None, now)];
+        }
+        slot.workers.iter().rev().map(|worker| self.row(slot, Some(worker), now)).collect()
+    }
+
+    fn row(&self, slot: &Slot, worker: Option<&Worker>, now: Time) -> WorkerView {
+        let silent = |worker: &Worker| matches!(worker.phase, Phase::Ready { proof: Proof::NoListener, .. });
+        let generation: Generation = worker.map_or(self.target(), |worker| worker.generation);
+        WorkerView {
+            slot: slot.id,
+            instance: slot.instance,
+            worker: worker.map(|worker| worker.id),
+            status: worker.map_or_else(|| slot_status(slot), worker_status),
+            ready: worker.is_some_and(Worker::is_ready),
+            no_listener: worker.is_some_and(silent),
+            generation,
+            uptime: worker.map(|worker| now - worker.spawned).unwrap_or_default(),
+            restarts: slot.restarts,
+            unstable_restarts: slot.backoff.unstable(),
+            last_exit: slot.last_exit,
+        }
+    }
+}
+
+fn worker_status(worker: &Worker) -> Status {
+    match worker.phase {
+        Phase::Starting { .. } => Status::Launching,
+        Phase::Ready { .. } => Status::Online,
+        Phase::Quitting { .. }
+        | Phase::Draining { .. }
+        | Phase::Stopping { .. }
+        | Phase::Killed { .. }
+        | Phase::Leftover { .. }
+        | Phase::Doomed => Status::Stopping,
+    }
+}
+
+/// What is most telling about a slot: its best worker, or why it has none.
+fn slot_status(slot: &Slot) -> Status {
+    if slot.workers.iter().any(Worker::is_ready) {
+        return Status::Online;
+    }
+    if slot.up().next().is_some() {
+        return Status::Launching;
+    }
+    match (slot.wanted, slot.idle) {
+        (Wanted::Run, Idle::Errored) => Status::Errored,
+        (Wanted::Run, Idle::Waiting(_)) => Status::WaitingRestart,
+        (Wanted::Run, Idle::Free) if slot.workers.is_empty() => Status::Launching,
+        (Wanted::Run, Idle::Free) => Status::Stopping,
+        (Wanted::Rest(_) | Wanted::Remove(_), _) if slot.workers.is_empty() => Status::Stopped,
+        (Wanted::Rest(_) | Wanted::Remove(_), _) => Status::Stopping,
+    }
+}

@@ -1,0 +1,492 @@
+//! One app's life by tables: facts in, orders out, no process.
+
+use super::event::*;
+use super::policy::{Mode, OnReloadFailure, Policy, SpecId};
+use super::time::Time;
+use super::view::Status;
+use super::*;
+
+const APP: AppId = AppId(1);
+const PORT: u16 = 3000;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn address(port: u16) -> Address {
+    Address { ip: std::net::Ipv4Addr::UNSPECIFIED.into(), port, v6only: false }
+}
+
+fn cluster(instances: u32) -> Policy {
+    Policy { instances, mode: Mode::Cluster, ..Policy::default() }
+}
+
+fn definition(policy: Policy, spec: u64) -> Definition {
+    Definition { name: "web".into(), namespace: "default".into(), policy, spec: SpecId(spec) }
+}
+
+/// A supervisor with a clock, and what it ordered since it was last asked.
+struct Bench {
+    supervisor: Supervisor,
+    now: Time,
+    out: Vec<Action>,
+    requests: u64,
+    sockets: u64,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench { supervisor: Supervisor::new(0), now: Time::START, out: Vec::new(), requests: 0, sockets: 0 }
+    }
+
+    /// With this app added, and nothing told about its workers yet.
+    fn with(policy: Policy) -> Bench {
+        let mut bench = Bench::new();
+        bench.wish(Command::Add { app: APP, definition: definition(policy, 1) });
+        bench
+    }
+
+    /// With all workers ready and settled.
+    fn online(policy: Policy) -> Bench {
+        let mut bench = Bench::with(policy);
+        for worker in bench.spawned() {
+            bench.boot(worker);
+        }
+        bench.pass(ms(5000));
+        bench.out.clear();
+        bench
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.supervisor.handle(event, self.now, &mut self.out);
+    }
+
+    fn wish(&mut self, command: Command) -> RequestId {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.tell(Event::Command { request, command });
+        request
+    }
+
+    fn reload(&mut self) -> RequestId {
+        self.wish(Command::Reload { app: APP, definition: None })
+    }
+
+    fn stop(&mut self) -> RequestId {
+        self.wish(Command::Stop { app: APP, scope: Scope::All })
+    }
+
+    fn listen(&mut self, worker: WorkerId, port: u16) -> SocketId {
+        self.sockets += 1;
+        let socket = SocketId(self.sockets);
+        self.tell(Event::Listening { worker, socket, address: address(port) });
+        socket
+    }
+
+    /// Started, and listening where it should.
+    fn boot(&mut self, worker: WorkerId) -> SocketId {
+        self.tell(Event::Started { worker });
+        self.listen(worker, PORT)
+    }
+
+    fn exit(&mut self, worker: WorkerId) {
+        self.tell(Event::Exited { worker, status: ExitStatus::Code(1), left: false });
+    }
+
+    fn calm(&mut self, worker: WorkerId) {
+        self.tell(Event::Observed { worker, traffic: Traffic::default() });
+    }
+
+    /// Two quiet looks, the signal, and the exit.
+    fn drain(&mut self, worker: WorkerId) {
+        self.calm(worker);
+        self.pass(ms(2));
+        self.calm(worker);
+        assert!(self.took(&Action::Signal { worker, signal: SignalKind::Stop }), "{:?}", self.out);
+        self.tell(Event::Exited { worker, status: ExitStatus::Signal(15), left: false });
+    }
+
+    /// Lets time pass, with every deadline on the way.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.supervisor.next_deadline().filter(|at| *at <= end) {
+            assert!(
+                at > self.now || self.now == Time::START,
+                "deadline {at} does not lie ahead of {}",
+                self.now
+            );
+            self.now = at;
+            self.tell(Event::Deadline);
+        }
+        self.now = end;
+    }
+
+    fn took(&self, action: &Action) -> bool {
+        self.out.contains(action)
+    }
+
+    fn spawned(&self) -> Vec<WorkerId> {
+        let worker =
+            |action: &Action| if let Action::Spawn { worker, .. } = action { Some(*worker) } else { None };
+        self.out.iter().filter_map(worker).collect()
+    }
+
+    fn steered(&self) -> Vec<Vec<u32>> {
+        let active = |action: &Action| {
+            if let Action::Steer { active, .. } = action { Some(active.clone()) } else { None }
+        };
+        self.out.iter().filter_map(active).collect()
+    }
+
+    fn outcome(&self, request: RequestId) -> Option<Outcome> {
+        let reply = |action: &Action| match action {
+            Action::Reply { request: answered, outcome } if *answered == request => Some(outcome.clone()),
+            _ => None,
+        };
+        let all: Vec<Outcome> = self.out.iter().filter_map(reply).collect();
+        assert!(all.len() <= 1, "{request:?} was answered {} times", all.len());
+        all.into_iter().next()
+    }
+
+    fn status(&self) -> Status {
+        self.supervisor.view(self.now).apps[0].status
+    }
+}
+
+#[test]
+fn start_is_done_when_every_worker_listens() {
+    let mut bench = Bench::with(cluster(2));
+    assert_eq!(bench.spawned(), [WorkerId(1), WorkerId(2)]);
+    bench.boot(WorkerId(1));
+    assert_eq!(bench.outcome(RequestId(1)), None);
+    bench.boot(WorkerId(2));
+    assert_eq!(bench.outcome(RequestId(1)), Some(Outcome::Done));
+    assert_eq!(bench.steered(), [vec![0], vec![0, 1]]);
+}
+
+#[test]
+fn fork_worker_is_ready_once_it_runs() {
+    let mut bench = Bench::with(Policy::default());
+    bench.tell(Event::Started { worker: WorkerId(1) });
+    assert_eq!(bench.outcome(RequestId(1)), Some(Outcome::Done));
+    assert_eq!(bench.status(), Status::Online);
+}
+
+#[test]
+fn silent_cluster_worker_is_ready_after_three_seconds() {
+    let mut bench = Bench::with(cluster(1));
+    bench.tell(Event::Started { worker: WorkerId(1) });
+    bench.pass(ms(2999));
+    assert_eq!(bench.outcome(RequestId(1)), None);
+    bench.pass(ms(1));
+    assert_eq!(bench.outcome(RequestId(1)), Some(Outcome::Done));
+    assert!(bench.supervisor.view(bench.now).apps[0].workers[0].no_listener);
+}
+
+#[test]
+fn declared_socket_proves_readiness_only_when_it_is_used() {
+    let mut bench = Bench::with(Policy { declares_listen: true, ..cluster(1) });
+    let worker = WorkerId(1);
+    bench.tell(Event::Opened { worker, socket: SocketId(1), address: address(PORT) });
+    bench.tell(Event::Started { worker });
+    assert!(bench.took(&Action::Inspect { worker }));
+    bench.pass(ms(4000));
+    assert_eq!(bench.status(), Status::Launching);
+    bench.tell(Event::Accepting { worker, socket: SocketId(1) });
+    assert_eq!(bench.status(), Status::Online);
+}
+
+#[test]
+fn reload_replaces_one_worker_after_the_other_without_a_gap() {
+    let mut bench = Bench::online(cluster(2));
+    let request = bench.reload();
+    assert_eq!(bench.spawned(), [WorkerId(3)]);
+    bench.boot(WorkerId(3));
+    assert_eq!(bench.spawned(), [WorkerId(3), WorkerId(4)], "the healthy time overlaps the next boot");
+    assert!(!bench.took(&Action::Observe { worker: WorkerId(1) }));
+    bench.pass(ms(1000));
+    assert!(bench.took(&Action::Observe { worker: WorkerId(1) }));
+    assert_eq!(bench.steered().last(), Some(&vec![1, 2]));
+    bench.boot(WorkerId(4));
+    bench.drain(WorkerId(1));
+    bench.pass(ms(1000));
+    assert_eq!(bench.outcome(request), None);
+    bench.drain(WorkerId(2));
+    assert_eq!(bench.outcome(request), Some(Outcome::Done));
+    let app = &bench.supervisor.view(bench.now).apps[0];
+    assert!(app.workers.iter().all(|row| row.generation == Generation(2) && row.restarts == 1));
+}
+
+#[test]
+fn new_worker_that_dies_leaves_the_old_generation_untouched() {
+    let mut bench = Bench::online(cluster(2));
+    let request = bench.reload();
+    bench.tell(Event::Started { worker: WorkerId(3) });
+    bench.exit(WorkerId(3));
+    assert!(matches!(bench.outcome(request), Some(Outcome::Failed(Failure::Died { ready: false, .. }))));
+    bench.pass(ms(60_000));
+    assert_eq!(bench.spawned(), [WorkerId(3)]);
+    assert_eq!(bench.supervisor.view(bench.now).apps[0].generation, Generation(1));
+    assert_eq!(bench.status(), Status::Online);
+}
+
+#[test]
+fn new_worker_that_listens_elsewhere_fails_the_reload_by_name() {
+    let mut bench = Bench::online(cluster(1));
+    let request = bench.reload();
+    bench.tell(Event::Started { worker: WorkerId(2) });
+    bench.listen(WorkerId(2), 4000);
+    bench.pass(ms(30_000));
+    let Some(Outcome::Failed(Failure::NotReady { missing, found, .. })) = bench.outcome(request) else {
+        panic!("{:?}", bench.out);
+    };
+    assert_eq!((missing, found), (vec![address(PORT)], vec![address(4000)]));
+    assert!(!bench.took(&Action::Observe { worker: WorkerId(1) }));
+}
+
+#[test]
+fn roll_back_replaces_back_what_was_replaced() {
+    let mut bench = Bench::online(cluster(2));
+    bench.reload();
+    bench.boot(WorkerId(3));
+    bench.pass(ms(1000));
+    bench.drain(WorkerId(1));
+    bench.exit(WorkerId(4));
+    assert_eq!(bench.spawned().last(), Some(&WorkerId(5)));
+    bench.boot(WorkerId(5));
+    bench.pass(ms(1000));
+    bench.drain(WorkerId(3));
+    let app = &bench.supervisor.view(bench.now).apps[0];
+    assert!(app.workers.iter().all(|row| row.generation == Generation(1) && row.ready));
+}
+
+#[test]
+fn hold_leaves_the_mix() {
+    let mut bench = Bench::online(Policy { on_reload_failure: OnReloadFailure::Hold, ..cluster(2) });
+    bench.reload();
+    bench.boot(WorkerId(3));
+    bench.pass(ms(1000));
+    bench.drain(WorkerId(1));
+    bench.exit(WorkerId(4));
+    bench.pass(ms(60_000));
+    assert_eq!(bench.spawned(), [WorkerId(3), WorkerId(4)]);
+    assert_eq!(bench.supervisor.view(bench.now).apps[0].reload.as_ref().map(|view| view.state), Some("held"));
+}
+
+#[test]
+fn stop_during_reload_starts_nothing() {
+    let mut bench = Bench::online(cluster(2));
+    let (first, second) = (bench.reload(), bench.reload());
+    bench.out.clear();
+    let stop = bench.stop();
+    let superseded = Some(Outcome::Failed(Failure::Superseded));
+    assert_eq!((bench.outcome(first), bench.outcome(second)), (superseded.clone(), superseded));
+    bench.exit(WorkerId(3));
+    bench.drain(WorkerId(1));
+    bench.drain(WorkerId(2));
+    assert_eq!(bench.outcome(stop), Some(Outcome::Done));
+    bench.pass(ms(60_000));
+    assert!(bench.spawned().is_empty());
+    assert_eq!(bench.status(), Status::Stopped);
+}
+
+#[test]
+fn stop_shuts_what_nobody_else_serves() {
+    let mut bench = Bench::online(cluster(2));
+    bench.stop();
+    assert!(
+        bench.took(&Action::Shut { socket: SocketId(1) })
+            && bench.took(&Action::Shut { socket: SocketId(2) })
+    );
+}
+
+#[test]
+fn queued_reloads_become_one_and_each_is_answered() {
+    let mut bench = Bench::online(cluster(1));
+    let first = bench.reload();
+    let (second, third) = (bench.reload(), bench.reload());
+    bench.exit(WorkerId(2));
+    assert!(matches!(bench.outcome(first), Some(Outcome::Failed(_))));
+    bench.boot(WorkerId(3));
+    bench.pass(ms(1000));
+    bench.drain(WorkerId(1));
+    assert_eq!((bench.outcome(second), bench.outcome(third)), (Some(Outcome::Done), Some(Outcome::Done)));
+    assert_eq!(bench.spawned(), [WorkerId(2), WorkerId(3)]);
+}
+
+#[test]
+fn crash_steers_away_in_the_same_turn_and_the_slot_keeps_its_id() {
+    let mut bench = Bench::online(cluster(2));
+    bench.exit(WorkerId(1));
+    assert_eq!(bench.steered(), [vec![1]]);
+    assert!(bench.took(&Action::Relay { socket: SocketId(1) }));
+    bench.tell(Event::Relayed { socket: SocketId(1) });
+    assert!(bench.took(&Action::Close { socket: SocketId(1) }));
+    assert_eq!(bench.steered().last(), Some(&vec![0]));
+    let row = &bench.supervisor.view(bench.now).apps[0].workers[0];
+    assert_eq!((row.slot, row.instance, row.restarts), (SlotId(0), 0, 1));
+}
+
+#[test]
+fn replacement_takes_over_the_declared_socket_with_its_queue() {
+    let mut bench = Bench::with(Policy { declares_listen: true, ..cluster(1) });
+    let worker = WorkerId(1);
+    bench.tell(Event::Opened { worker, socket: SocketId(1), address: address(PORT) });
+    bench.tell(Event::Started { worker });
+    bench.tell(Event::Accepting { worker, socket: SocketId(1) });
+    bench.pass(ms(2000));
+    bench.exit(worker);
+    let inherits =
+        |action: &Action| matches!(action, Action::Spawn { inherit, .. } if *inherit == [SocketId(1)]);
+    assert!(bench.out.iter().any(inherits), "{:?}", bench.out);
+}
+
+#[test]
+fn crash_loop_ends_errored_and_closes_its_sockets() {
+    let mut bench = Bench::with(Policy { max_restarts: 3, ..cluster(1) });
+    for worker in 1..=3 {
+        bench.boot(WorkerId(worker));
+        bench.exit(WorkerId(worker));
+        bench.pass(ms(200));
+    }
+    assert_eq!(bench.status(), Status::Errored);
+    assert!(bench.took(&Action::Close { socket: SocketId(3) }));
+    bench.pass(ms(60_000));
+    assert_eq!(bench.spawned().len(), 3);
+    bench.wish(Command::Start { app: APP, scope: Scope::All, definition: None });
+    assert_eq!(bench.spawned().len(), 4);
+}
+
+#[test]
+fn worker_that_ignores_the_signal_is_killed_with_its_tree() {
+    let mut bench = Bench::with(Policy::default());
+    let worker = WorkerId(1);
+    bench.tell(Event::Started { worker });
+    let stop = bench.stop();
+    assert!(bench.took(&Action::Signal { worker, signal: SignalKind::Stop }));
+    bench.pass(ms(1600));
+    assert!(bench.took(&Action::Signal { worker, signal: SignalKind::Kill }));
+    bench.tell(Event::Exited { worker, status: ExitStatus::Signal(9), left: true });
+    assert_eq!(bench.outcome(stop), None);
+    bench.tell(Event::Gone { worker });
+    assert_eq!(bench.outcome(stop), Some(Outcome::Done));
+}
+
+#[test]
+fn leftover_tree_is_told_to_stop_and_then_killed() {
+    let mut bench = Bench::online(cluster(1));
+    let worker = WorkerId(1);
+    bench.tell(Event::Exited { worker, status: ExitStatus::Code(0), left: true });
+    assert!(bench.took(&Action::Signal { worker, signal: SignalKind::Stop }));
+    assert_eq!(bench.spawned(), [WorkerId(2)], "a leftover does not block the replacement in cluster mode");
+    bench.pass(ms(1600));
+    assert!(bench.took(&Action::Signal { worker, signal: SignalKind::Kill }));
+}
+
+#[test]
+fn fork_reload_stops_then_starts_and_rolls_back() {
+    let mut bench = Bench::online(Policy { instances: 2, ..Policy::default() });
+    let request = bench.reload();
+    assert!(bench.spawned().is_empty());
+    bench.exit(WorkerId(1));
+    assert_eq!(bench.spawned(), [WorkerId(3)]);
+    bench.exit(WorkerId(3));
+    assert!(matches!(bench.outcome(request), Some(Outcome::Failed(_))));
+    let last = bench.out.iter().rev().find_map(|action| match action {
+        Action::Spawn { generation, .. } => Some(*generation),
+        _ => None,
+    });
+    assert_eq!(last, Some(Generation(1)));
+}
+
+#[test]
+fn scale_down_removes_the_highest_and_up_takes_the_lowest_free_number() {
+    let mut bench = Bench::online(cluster(3));
+    let down = bench.wish(Command::Scale { app: APP, scale: Scale::To(1) });
+    bench.drain(WorkerId(3));
+    bench.drain(WorkerId(2));
+    assert_eq!(bench.outcome(down), Some(Outcome::Done));
+    let up = bench.wish(Command::Scale { app: APP, scale: Scale::Up(1) });
+    bench.boot(WorkerId(4));
+    assert_eq!(bench.outcome(up), Some(Outcome::Done));
+    let slots: Vec<_> = bench.supervisor.slots(APP).map(|slot| (slot.slot, slot.instance)).collect();
+    assert_eq!(slots, [(SlotId(0), 0), (SlotId(3), 1)]);
+}
+
+#[test]
+fn restart_drains_first_and_starts_when_the_tree_is_empty() {
+    let mut bench = Bench::online(cluster(1));
+    let request = bench.wish(Command::Restart { app: APP, scope: Scope::All, definition: None });
+    assert!(bench.spawned().is_empty());
+    bench.drain(WorkerId(1));
+    assert_eq!(bench.spawned(), [WorkerId(2)]);
+    bench.boot(WorkerId(2));
+    assert_eq!(bench.outcome(request), Some(Outcome::Done));
+}
+
+#[test]
+fn delete_forgets_the_app_and_its_spec() {
+    let mut bench = Bench::online(cluster(1));
+    let request = bench.wish(Command::Delete { app: APP, scope: Scope::All });
+    bench.drain(WorkerId(1));
+    assert_eq!(bench.outcome(request), Some(Outcome::Done));
+    assert!(bench.took(&Action::Forget { spec: SpecId(1) }));
+    assert!(bench.supervisor.apps().next().is_none());
+}
+
+#[test]
+fn failed_reload_forgets_the_new_spec_and_keeps_the_old() {
+    let mut bench = Bench::online(cluster(1));
+    bench.wish(Command::Reload { app: APP, definition: Some(definition(cluster(1), 2)) });
+    bench.exit(WorkerId(2));
+    assert!(bench.took(&Action::Forget { spec: SpecId(2) }));
+    assert!(!bench.took(&Action::Forget { spec: SpecId(1) }));
+}
+
+#[test]
+fn shutdown_is_bounded_even_by_what_cannot_be_killed() {
+    let mut bench = Bench::online(cluster(1));
+    let request = bench.wish(Command::Shutdown { within: ms(8000), code: 7 });
+    bench.pass(ms(7999));
+    assert!(bench.took(&Action::Signal { worker: WorkerId(1), signal: SignalKind::Stop }));
+    bench.pass(ms(1));
+    assert!(bench.took(&Action::Signal { worker: WorkerId(1), signal: SignalKind::Kill }));
+    bench.pass(ms(1000));
+    assert!(bench.took(&Action::Exit { code: 7 }));
+    assert_eq!(bench.outcome(request), Some(Outcome::Done));
+}
+
+#[test]
+fn late_facts_change_nothing_but_close_a_stray_socket() {
+    let mut bench = Bench::online(cluster(1));
+    let before = bench.supervisor.clone();
+    let worker = WorkerId(99);
+    bench.tell(Event::Started { worker });
+    bench.tell(Event::Said { worker, word: Word::Ready });
+    bench.tell(Event::Gone { worker });
+    bench.listen(worker, PORT);
+    assert_eq!(bench.supervisor, before);
+    assert_eq!(bench.out, [Action::Close { socket: SocketId(2) }]);
+}
+
+#[test]
+fn transient_spawn_failures_are_not_charged_to_the_app() {
+    let mut bench = Bench::with(Policy { max_restarts: 1, ..cluster(1) });
+    let failure = SpawnFailure { step: "fork".into(), errno: 11, message: "again".into(), transient: true };
+    for worker in 1..5 {
+        bench.tell(Event::SpawnFailed { worker: WorkerId(worker), failure: failure.clone() });
+        assert_eq!(bench.status(), Status::WaitingRestart);
+        bench.pass(ms(1000));
+    }
+    assert_eq!(bench.outcome(RequestId(1)), None);
+    assert_eq!(bench.spawned().len(), 5);
+}
+
+#[test]
+fn another_apps_address_is_known() {
+    let mut bench = Bench::online(cluster(1));
+    bench.wish(Command::Add { app: AppId(2), definition: definition(cluster(1), 2) });
+    assert_eq!(bench.supervisor.serves_elsewhere(WorkerId(2), address(PORT)), Some(APP));
+    assert_eq!(bench.supervisor.serves_elsewhere(WorkerId(1), address(PORT)), None);
+    assert_eq!(bench.supervisor.serves_elsewhere(WorkerId(2), address(PORT + 1)), None);
+}

@@ -1,0 +1,442 @@
+//! What people wish of one app. A wish changes wanted facts only, and notes who waits for what.
+
+use super::Bug;
+use super::app::{App, Gate, Heard, Idle, Mix, Request, Slot, Turn, Until, Version, Wanted};
+use super::backoff::Backoff;
+use super::event::{
+    Action, Cause, Definition, Fact, Failure, Generation, Outcome, RequestId, Scale, Scope, SlotId, WorkerId,
+};
+use super::policy::SpecId;
+use super::rollout::{Queued, Rollout, Trial};
+
+impl App {
+    /// A new app starts.
+    pub(super) fn begin(&mut self, request: RequestId, turn: &mut Turn<'_>) {
+        let instances = self.instances;
+        let (slots, _) = self.resize(instances, Cause::Stop, turn);
+        self.requests.push(Request { id: request, until: Until::Ready(slots) });
+    }
+
+    /// Starts what is stopped or errored. What runs stays; a definition is taken over when nothing runs.
+    pub(super) fn start(
+        &mut self,
+        request: RequestId,
+        scope: Scope,
+        definition: Option<Definition>,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(slots) = self.scoped(scope, request, turn) else {
+            return self.discard_definition(definition, turn);
+        };
+        let idle = scope == Scope::All && !self.runs() && self.rollout.is_none();
+        let asked = definition.as_ref().map(|definition| definition.policy.instances);
+        match definition {
+            Some(definition) if idle => self.take_over(definition, turn),
+            other => self.discard_definition(other, turn),
+        }
+        let slots = match asked {
+            Some(instances) if scope == Scope::All => {
+                self.resize(instances, Cause::Scale, turn);
+                self.kept()
+            }
+            Some(_) | None => slots,
+        };
+        self.run(&slots);
+        self.requests.push(Request { id: request, until: Until::Ready(slots) });
+    }
+
+    /// Stops, then starts: each slot as soon as its own tree is empty.
+    pub(super) fn restart(
+        &mut self,
+        request: RequestId,
+        scope: Scope,
+        definition: Option<Definition>,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(mut slots) = self.scoped(scope, request, turn) else {
+            return self.discard_definition(definition, turn);
+        };
+        if scope == Scope::All {
+            self.restart_with_newest(definition, turn);
+            slots = self.kept();
+        } else {
+            self.discard_definition(definition, turn);
+        }
+        self.run(&slots);
+        for slot in 0..self.slots.len() {
+            if slots.contains(&self.slots[slot].id) && !self.slots[slot].workers.is_empty() {
+                self.slots[slot].gate = Gate::AfterTree;
+                self.leave_where(slot, Cause::Restart, turn, |_| true);
+            }
+        }
+        self.requests.push(Request { id: request, until: Until::Ready(slots) });
+    }
+
+    /// A restart wins over a reload, and runs the newest definition that anyone asked for.
+    fn restart_with_newest(&mut self, definition: Option<Definition>, turn: &mut Turn<'_>) {
+        let queued = self.queue.as_mut().and_then(|queued| queued.definition.take());
+        let carried = self.rollout.as_mut().map(|rollout| {
+            rollout.instances_before = None;
+            rollout.to
+        });
+        self.end_reloads(turn);
+        let newest = match (definition, queued) {
+            (Some(definition), queued) => {
+                self.discard_definition(queued, turn);
+                Some(definition)
+            }
+            (None, queued) => queued,
+        };
+        if let Some(definition) = newest {
+            let instances = definition.policy.instances;
+            self.take_over(definition, turn);
+            self.resize(instances, Cause::Scale, turn);
+        } else if let Some(generation) = carried {
+            self.good = generation;
+            self.forget_expectations();
+        }
+        let instances = self.instances;
+        self.resize(instances, Cause::Restart, turn);
+    }
+
+    /// Replaces every worker, now or after the reload under way.
+    pub(super) fn reload(&mut self, request: RequestId, definition: Option<Definition>, turn: &mut Turn<'_>) {
+        if self.rollout.is_none() && self.queue.is_none() {
+            return self.begin_reload(definition, vec![request], turn);
+        }
+        let queued = self.queue.get_or_insert(Queued { definition: None, requests: Vec::new() });
+        queued.requests.push(request);
+        if turn.has(Bug::CoalescedIsUnanswered) {
+            queued.requests.truncate(1);
+        }
+        if definition.is_some() {
+            let older = std::mem::replace(&mut queued.definition, definition);
+            self.discard_definition(older, turn);
+        }
+    }
+
+    /// Begins the reload that waited.
+    pub(super) fn begin_queued(&mut self, turn: &mut Turn<'_>) {
+        if let Some(queued) = self.queue.take() {
+            self.begin_reload(queued.definition, queued.requests, turn);
+            turn.changed = true;
+        }
+    }
+
+    fn begin_reload(
+        &mut self,
+        definition: Option<Definition>,
+        requests: Vec<RequestId>,
+        turn: &mut Turn<'_>,
+    ) {
+        self.failed = None;
+        self.mix = Mix::Replace;
+        if !self.runs() {
+            return self.reload_as_start(definition, requests, turn);
+        }
+        let asked = definition.as_ref().map(|definition| definition.policy.instances);
+        let to = match definition {
+            Some(definition) => self.adopt(definition),
+            None => self.adopt_again(),
+        };
+        let before = self.instances;
+        self.instances = asked.unwrap_or(before);
+        for slot in self.slots.iter_mut().filter(|slot| slot.is_wanted()) {
+            slot.free();
+        }
+        self.rollout = Some(Rollout {
+            to,
+            requests,
+            began: turn.now,
+            done: 0,
+            total: 0,
+            trial: Trial::Untested,
+            instances_before: Some(before),
+            swapping: None,
+        });
+        while self.kept().len() < usize::try_from(self.instances).unwrap_or(usize::MAX) {
+            self.add_slot(to, turn);
+        }
+        let total = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        if let Some(rollout) = &mut self.rollout {
+            rollout.total = total;
+        }
+        turn.report(Fact::ReloadStarted { app: self.id, generation: to, total });
+    }
+
+    /// With nothing running there is nothing to keep alive: a reload is a start.
+    fn reload_as_start(
+        &mut self,
+        definition: Option<Definition>,
+        requests: Vec<RequestId>,
+        turn: &mut Turn<'_>,
+    ) {
+        if let Some(definition) = definition {
+            let instances = definition.policy.instances;
+            self.take_over(definition, turn);
+            self.resize(instances, Cause::Reload, turn);
+        }
+        let slots = self.kept();
+        self.run(&slots);
+        for id in requests {
+            self.requests.push(Request { id, until: Until::Ready(slots.clone()) });
+        }
+    }
+
+    /// Drains and stops.
+    pub(super) fn halt(&mut self, request: RequestId, scope: Scope, turn: &mut Turn<'_>) {
+        let Some(mut slots) = self.scoped(scope, request, turn) else { return };
+        if scope == Scope::All {
+            self.end_reloads(turn);
+            slots = self.kept();
+        }
+        let workers = self.release(&slots, Wanted::Rest(Cause::Stop), turn);
+        self.requests.push(Request { id: request, until: Until::Ended(workers) });
+    }
+
+    /// Stops, then forgets.
+    pub(super) fn delete(&mut self, request: RequestId, scope: Scope, turn: &mut Turn<'_>) {
+        let Some(slots) = self.scoped(scope, request, turn) else { return };
+        if scope == Scope::All || self.kept() == slots {
+            self.doomed = true;
+            self.end_reloads(turn);
+            let all = self.kept();
+            self.release(&all, Wanted::Remove(Cause::Stop), turn);
+            self.requests.push(Request { id: request, until: Until::Deleted });
+            return;
+        }
+        self.instances = self.instances.saturating_sub(1);
+        self.scaled();
+        let workers = self.release(&slots, Wanted::Remove(Cause::Stop), turn);
+        self.requests.push(Request { id: request, until: Until::Ended(workers) });
+    }
+
+    /// Changes the number of instances.
+    pub(super) fn scale(&mut self, request: RequestId, scale: Scale, turn: &mut Turn<'_>) {
+        let instances = match scale {
+            Scale::To(count) => count.max(1),
+            Scale::Up(more) => self.instances.saturating_add(more),
+            Scale::Down(fewer) => self.instances.saturating_sub(fewer).max(1),
+        };
+        self.scaled();
+        let (added, ended) = self.resize(instances, Cause::Scale, turn);
+        let until = if added.is_empty() { Until::Ended(ended) } else { Until::Ready(added) };
+        self.requests.push(Request { id: request, until });
+    }
+
+    /// SIGKILL to all that lives.
+    pub(super) fn kill_all(&mut self, turn: &mut Turn<'_>) {
+        for slot in 0..self.slots.len() {
+            for place in 0..self.slots[slot].workers.len() {
+                self.kill(slot, place, Cause::Stop, turn);
+            }
+        }
+    }
+
+    /// The supervisor ends: nothing is wanted, and what leaves already is hurried.
+    pub(super) fn end(&mut self, turn: &mut Turn<'_>) {
+        let Some(end) = turn.end else { return };
+        self.end_reloads(turn);
+        let all: Vec<SlotId> = self.kept();
+        self.release(&all, Wanted::Rest(Cause::Stop), turn);
+        for slot in 0..self.slots.len() {
+            for place in 0..self.slots[slot].workers.len() {
+                let generation = self.slots[slot].workers[place].generation;
+                let drained_by = end.drained_by(self.policy(generation));
+                self.slots[slot].workers[place].hurry(drained_by, end.killed_by);
+            }
+        }
+    }
+
+    // Slots.
+
+    /// The slots that a wish is about; answers it when there is none.
+    fn scoped(&mut self, scope: Scope, request: RequestId, turn: &mut Turn<'_>) -> Option<Vec<SlotId>> {
+        let kept = self.kept();
+        match scope {
+            Scope::All => Some(kept),
+            Scope::Slot(slot) if kept.contains(&slot) => Some(vec![slot]),
+            Scope::Slot(_) => {
+                turn.reply(request, Outcome::Failed(Failure::Unknown));
+                None
+            }
+        }
+    }
+
+    /// All but those that are being removed, in the order of instance.
+    fn kept(&self) -> Vec<SlotId> {
+        self.slots
+            .iter()
+            .filter(|slot| !matches!(slot.wanted, Wanted::Remove(_)))
+            .map(|slot| slot.id)
+            .collect()
+    }
+
+    /// Whether a worker that is to stay is up.
+    fn runs(&self) -> bool {
+        self.slots.iter().any(|slot| slot.is_wanted() && slot.up().next().is_some())
+    }
+
+    fn run(&mut self, slots: &[SlotId]) {
+        for slot in self.slots.iter_mut().filter(|slot| slots.contains(&slot.id)) {
+            slot.wanted = Wanted::Run;
+            slot.gate = Gate::Open;
+            slot.free();
+        }
+    }
+
+    /// Slots want no worker any more. Answers the wishes that hoped for one; returns who has to end.
+    fn release(&mut self, slots: &[SlotId], wanted: Wanted, turn: &mut Turn<'_>) -> Vec<WorkerId> {
+        self.answer(Outcome::Failed(Failure::Superseded), turn, |until| match until {
+            Until::Ready(awaited) => awaited.iter().any(|slot| slots.contains(slot)),
+            Until::Ended(_) | Until::Deleted => false,
+        });
+        let mut workers = Vec::new();
+        for slot in self.slots.iter_mut().filter(|slot| slots.contains(&slot.id)) {
+            slot.wanted = wanted;
+            slot.free();
+            workers.extend(slot.workers.iter().map(|worker| worker.id));
+        }
+        if !self.slots.iter().any(Slot::is_wanted) {
+            self.end_reloads(turn);
+        }
+        workers
+    }
+
+    fn resize(&mut self, instances: u32, cause: Cause, turn: &mut Turn<'_>) -> (Vec<SlotId>, Vec<WorkerId>) {
+        self.instances = instances;
+        let wanted = usize::try_from(instances).unwrap_or(usize::MAX);
+        let mut added = Vec::new();
+        while self.kept().len() < wanted {
+            added.push(self.add_slot(self.good, turn));
+        }
+        let surplus = self.kept().split_off(wanted);
+        let ended = self.release(&surplus, Wanted::Remove(cause), turn);
+        (added, ended)
+    }
+
+    /// The lowest free number: a slot that was being removed comes back, else a new one is made.
+    fn add_slot(&mut self, born: Generation, turn: &mut Turn<'_>) -> SlotId {
+        let taken = |instance: u32, slots: &[Slot]| {
+            slots.iter().any(|slot| slot.instance == instance && !matches!(slot.wanted, Wanted::Remove(_)))
+        };
+        let mut instance = 0;
+        while taken(instance, &self.slots) {
+            instance += 1;
+        }
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.instance == instance) {
+            slot.wanted = Wanted::Run;
+            slot.born = born;
+            slot.free();
+            return slot.id;
+        }
+        let id = turn.ids.slot();
+        let place = self.slots.iter().take_while(|slot| slot.instance < instance).count();
+        self.slots.insert(
+            place,
+            Slot {
+                id,
+                instance,
+                born,
+                wanted: Wanted::Run,
+                idle: Idle::Free,
+                gate: Gate::Open,
+                backoff: Backoff::default(),
+                served: std::collections::BTreeMap::new(),
+                workers: Vec::new(),
+                ran: false,
+                restarts: 0,
+                last_exit: None,
+            },
+        );
+        id
+    }
+
+    /// Someone set the number of instances: a failed reload must not set it back.
+    fn scaled(&mut self) {
+        if let Some(rollout) = &mut self.rollout {
+            rollout.instances_before = None;
+        }
+    }
+
+    // Versions.
+
+    /// The next generation, of this definition.
+    fn adopt(&mut self, definition: Definition) -> Generation {
+        self.newest = Generation(self.newest.0.saturating_add(1));
+        let (policy, spec) = (definition.policy, definition.spec);
+        self.versions.push(Version { generation: self.newest, policy, spec });
+        self.newest
+    }
+
+    /// The next generation, of the definition that is known.
+    fn adopt_again(&mut self) -> Generation {
+        let known = self.version(self.good).clone();
+        self.newest = Generation(self.newest.0.saturating_add(1));
+        self.versions.push(Version { generation: self.newest, ..known });
+        self.newest
+    }
+
+    /// A definition becomes the good one without a trial.
+    fn take_over(&mut self, definition: Definition, turn: &mut Turn<'_>) {
+        let known = self.version(self.good);
+        if known.policy == definition.policy && known.spec == definition.spec {
+            return;
+        }
+        self.good = self.adopt(definition);
+        self.mix = Mix::Replace;
+        self.forget_expectations();
+        self.forget(turn);
+    }
+
+    /// A generation that was not rolled out may listen elsewhere than the last.
+    fn forget_expectations(&mut self) {
+        self.heard = Heard::Nothing;
+        for slot in &mut self.slots {
+            slot.served.clear();
+        }
+    }
+
+    fn discard_definition(&mut self, definition: Option<Definition>, turn: &mut Turn<'_>) {
+        if let Some(definition) = definition {
+            self.discard(definition.spec, turn);
+        }
+    }
+
+    /// Tells the shell to forget what nobody refers to.
+    pub(super) fn discard(&mut self, spec: SpecId, turn: &mut Turn<'_>) {
+        if !self.uses(spec) {
+            turn.out.push(Action::Forget { spec });
+        }
+    }
+
+    /// Whether a generation, or a reload that waits, refers to this spec.
+    pub(super) fn uses(&self, spec: SpecId) -> bool {
+        let queued = self.queue.as_ref().and_then(|queued| queued.definition.as_ref());
+        self.versions.iter().any(|version| version.spec == spec)
+            || queued.is_some_and(|definition| definition.spec == spec)
+    }
+
+    /// The reload under way and those that wait end unfinished.
+    fn end_reloads(&mut self, turn: &mut Turn<'_>) {
+        if let Some(rollout) = self.rollout.take() {
+            if let Some(instances) = rollout.instances_before {
+                self.instances = instances;
+                for slot in self.slots.iter_mut().filter(|slot| slot.born == rollout.to) {
+                    slot.wanted = Wanted::Remove(Cause::Reload);
+                }
+            }
+            self.supersede(rollout.requests, turn);
+        }
+        if let Some(queued) = self.queue.take() {
+            self.discard_definition(queued.definition, turn);
+            self.supersede(queued.requests, turn);
+        }
+    }
+
+    fn supersede(&mut self, requests: Vec<RequestId>, turn: &mut Turn<'_>) {
+        for request in requests {
+            turn.reply(request, Outcome::Failed(Failure::Superseded));
+        }
+    }
+}

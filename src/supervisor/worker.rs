@@ -1,0 +1,172 @@
+//! One process, from the order to start it until the last of its tree is gone.
+//!
+//! A worker knows its own state and its own deadlines; whether it should live is its app's matter.
+
+use std::time::Duration;
+
+use super::event::{Cause, Generation, Proof, Traffic, WorkerId};
+use super::time::Time;
+
+/// How far the start of a program came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Boot {
+    /// Ordered; exec has not been confirmed.
+    Ordered,
+    /// The program runs.
+    Running,
+}
+
+/// The state of the looks at a leaving worker's traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Look {
+    /// The next one is due then.
+    At(Time),
+    /// One was ordered, and its answer is awaited.
+    Awaited,
+}
+
+/// What a worker is doing. Rising order, but for `Quitting`: nothing leads back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Phase {
+    /// Not proven ready. `ready_by` is gone once it was missed; `look_at` is the next inspection.
+    Starting { boot: Boot, ready_by: Option<Time>, look_at: Option<Time> },
+    /// Proven ready. `look_at` goes on while it was handed sockets that it was not seen using;
+    /// `soak_until` is gone once it has been ready for `min_healthy_time`.
+    Ready { proof: Proof, look_at: Option<Time>, soak_until: Option<Time> },
+    /// It said that it leaves by itself. `early`: before it had been ready for `min_healthy_time`.
+    Quitting { early: bool, kill_at: Time },
+    /// Out of the accept path, finishing what it has. `calm` counts quiet looks in a row.
+    Draining { cause: Cause, since: Time, until: Time, look: Look, calm: u8, seen: Traffic },
+    /// Told to stop.
+    Stopping { cause: Cause, kill_at: Time },
+    /// SIGKILL was sent to its tree.
+    Killed { cause: Cause },
+    /// Its first process is gone, others of its tree were told to stop.
+    Leftover { kill_at: Time },
+    /// Its first process is gone, SIGKILL was sent to the others.
+    Doomed,
+}
+
+/// One process and its tree.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Worker {
+    pub(super) id: WorkerId,
+    pub(super) generation: Generation,
+    pub(super) spawned: Time,
+    pub(super) phase: Phase,
+}
+
+impl Worker {
+    /// Starting or ready: it is, or may become, what its slot is for.
+    pub(super) fn is_up(&self) -> bool {
+        match self.phase {
+            Phase::Starting { .. } | Phase::Ready { .. } => true,
+            Phase::Quitting { .. }
+            | Phase::Draining { .. }
+            | Phase::Stopping { .. }
+            | Phase::Killed { .. }
+            | Phase::Leftover { .. }
+            | Phase::Doomed => false,
+        }
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.phase, Phase::Starting { .. })
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Ready { .. })
+    }
+
+    /// Its first process has ended.
+    pub(super) fn is_headless(&self) -> bool {
+        matches!(self.phase, Phase::Leftover { .. } | Phase::Doomed)
+    }
+
+    /// It has been ready for `min_healthy_time`.
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self.phase, Phase::Ready { soak_until: None, .. })
+    }
+
+    /// Why it leaves, once it was told to.
+    pub(super) fn leaving(&self) -> Option<Cause> {
+        match self.phase {
+            Phase::Draining { cause, .. } | Phase::Stopping { cause, .. } | Phase::Killed { cause } => {
+                Some(cause)
+            }
+            Phase::Starting { .. }
+            | Phase::Ready { .. }
+            | Phase::Quitting { .. }
+            | Phase::Leftover { .. }
+            | Phase::Doomed => None,
+        }
+    }
+
+    /// The next moment at which this worker by itself needs attention.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        match &self.phase {
+            Phase::Starting { ready_by, look_at, .. } => earlier(*ready_by, *look_at),
+            Phase::Ready { look_at, soak_until, .. } => earlier(*look_at, *soak_until),
+            Phase::Draining { until, look: Look::At(at), .. } => Some(*until.min(at)),
+            Phase::Draining { until, look: Look::Awaited, .. } => Some(*until),
+            Phase::Quitting { kill_at, .. }
+            | Phase::Stopping { kill_at, .. }
+            | Phase::Leftover { kill_at } => Some(*kill_at),
+            Phase::Killed { .. } | Phase::Doomed => None,
+        }
+    }
+
+    /// No deadline of its way out lies beyond these.
+    pub(super) fn hurry(&mut self, drained_by: Time, killed_by: Time) {
+        match &mut self.phase {
+            Phase::Draining { until, .. } => *until = drained_by.min(*until),
+            Phase::Quitting { kill_at, .. }
+            | Phase::Stopping { kill_at, .. }
+            | Phase::Leftover { kill_at } => *kill_at = killed_by.min(*kill_at),
+            Phase::Starting { .. } | Phase::Ready { .. } | Phase::Killed { .. } | Phase::Doomed => {}
+        }
+    }
+}
+
+/// The earlier of two moments that may not come.
+pub(super) fn earlier(one: Option<Time>, other: Option<Time>) -> Option<Time> {
+    [one, other].into_iter().flatten().min()
+}
+
+/// How long after a look at a draining worker the next one comes: fast at first, because most
+/// connections are done within milliseconds, and never so fast that looking is what the supervisor
+/// does (`cost` is what the last one took).
+pub(super) fn until_next_look(drained_for: Duration, cost: Duration) -> Duration {
+    let step = match drained_for.as_millis() {
+        0..100 => 2,
+        100..1000 => 5,
+        _ => 20,
+    };
+    Duration::from_millis(step).max(cost.saturating_mul(10))
+}
+
+/// How long after an inspection of a starting worker the next one comes.
+pub(super) fn until_next_inspection(lived: Duration) -> Duration {
+    Duration::from_millis(if lived < Duration::from_secs(1) { 20 } else { 100 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_slow_down_and_respect_their_cost() {
+        let ms = Duration::from_millis;
+        let none = Duration::ZERO;
+        assert_eq!(until_next_look(ms(99), none), ms(2));
+        assert_eq!(until_next_look(ms(100), none), ms(5));
+        assert_eq!(until_next_look(ms(1000), none), ms(20));
+        assert_eq!(until_next_look(ms(0), ms(1)), ms(10));
+    }
+
+    #[test]
+    fn inspections_slow_down_after_the_first_second() {
+        assert_eq!(until_next_inspection(Duration::from_millis(999)), Duration::from_millis(20));
+        assert_eq!(until_next_inspection(Duration::from_secs(1)), Duration::from_millis(100));
+    }
+}

@@ -455,3 +455,295 @@ fn head(path: &Path) -> Vec<u8> {
     }
     head
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::config::{Host, load};
+
+    /// A host with `bin/` as its only folder of programs, and an app folder beside it.
+    struct World {
+        folder: tempfile::TempDir,
+    }
+
+    impl World {
+        fn new(programs: &[&str]) -> World {
+            let world = World { folder: tempfile::tempdir().unwrap() };
+            fs::create_dir_all(world.path("app")).unwrap();
+            fs::create_dir_all(world.path("bin")).unwrap();
+            for program in programs {
+                world.file(&format!("bin/{program}"), 0o755);
+            }
+            world
+        }
+
+        fn path(&self, below: &str) -> PathBuf {
+            fs::canonicalize(self.folder.path()).unwrap().join(below)
+        }
+
+        fn file(&self, below: &str, mode: u32) -> PathBuf {
+            let path = self.path(below);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        }
+
+        fn resolve(&self, lines: &str) -> Result<CommandLine, LaunchError> {
+            let host = Host { parallelism: 1, folder: self.path("app"), profile: None, only: Vec::new() };
+            let text = format!("[[apps]]\nname = \"a\"\n{lines}");
+            let config = load(&text, "t", &host).unwrap_or_else(|error| panic!("{error}"));
+            let own = Path::new("/opt/clusterd");
+            resolve(&config.apps[0].spec, Some(self.path("bin").as_os_str()), Some(own))
+        }
+
+        fn argv(&self, lines: &str) -> (String, Vec<String>) {
+            let command = self.resolve(lines).unwrap_or_else(|error| panic!("{error}"));
+            let root = format!("{}/", self.path("").display()).replace("//", "/");
+            let text = |word: &OsStr| word.to_str().unwrap().replace(&root, "");
+            (text(command.program.as_os_str()), command.argv.iter().map(|word| text(word)).collect())
+        }
+
+        fn fault(&self, lines: &str) -> (i32, String) {
+            let error = self.resolve(lines).expect_err("nothing to run");
+            let root = format!("{}/", self.path("").display()).replace("//", "/");
+            (error.errno, error.message.replace(&root, "").replace(root.trim_end_matches('/'), ""))
+        }
+    }
+
+    #[test]
+    fn each_extension_has_its_program() {
+        let world = World::new(&["node", "bun", "python3", "ruby", "php", "perl", "bash", "sh", "java"]);
+        for (file, program, flag) in [
+            ("a.js", "node", None),
+            ("a.mjs", "node", None),
+            ("a.cjs", "node", None),
+            ("a.ts", "node", Some("--experimental-strip-types")),
+            ("a.tsx", "bun", None),
+            ("a.py", "python3", None),
+            ("a.rb", "ruby", None),
+            ("a.php", "php", None),
+            ("a.pl", "perl", None),
+            ("a.sh", "bash", None),
+            ("a.jar", "java", Some("-jar")),
+        ] {
+            world.file(&format!("app/{file}"), 0o644);
+            let mut argv = vec![program.to_owned(), "-x".to_owned()];
+            argv.extend(flag.map(str::to_owned));
+            argv.extend([format!("app/{file}"), "1".to_owned()]);
+            let lines = format!("script = \"{file}\"\ninterpreter_args = \"-x\"\nargs = [1]");
+            assert_eq!(world.argv(&lines), (format!("bin/{program}"), argv), "{file}");
+        }
+    }
+
+    #[test]
+    fn the_second_choice_runs_where_the_first_is_missing() {
+        let world = World::new(&["bun", "sh"]);
+        world.file("app/a.ts", 0o644);
+        world.file("app/a.sh", 0o644);
+        assert_eq!(world.argv("script = \"a.ts\"").1, ["bun", "app/a.ts"]);
+        assert_eq!(world.argv("script = \"a.sh\"").1, ["sh", "app/a.sh"]);
+    }
+
+    #[test]
+    fn a_script_without_extension_is_executed_and_a_bare_word_is_looked_up() {
+        let world = World::new(&["gunicorn"]);
+        world.file("app/server", 0o755);
+        fs::create_dir(world.path("app/gunicorn")).unwrap();
+        assert_eq!(world.argv("script = \"server\""), ("app/server".into(), vec!["app/server".into()]));
+        assert_eq!(world.argv("script = \"./server\"").0, "app/server");
+        assert_eq!(world.argv("script = \"gunicorn\"").0, "bin/gunicorn");
+    }
+
+    #[test]
+    fn a_line_runs_under_sh_and_an_exact_vector_as_it_is() {
+        let world = World::new(&["sh", "node"]);
+        world.file("app/run", 0o755);
+        assert_eq!(world.argv("script = \"npm start\"").1, ["sh", "-c", "npm start"]);
+        assert_eq!(
+            world.argv("command = [\"node\", \"a b\"]"),
+            ("bin/node".into(), vec!["node".into(), "a b".into()])
+        );
+        assert_eq!(world.argv("command = [\"./run\"]"), ("app/run".into(), vec!["./run".into()]));
+    }
+
+    #[test]
+    fn clusterd_means_this_program_only_where_path_has_none() {
+        let world = World::new(&[]);
+        assert_eq!(
+            world.resolve("command = [\"clusterd\", \"demo\"]").unwrap().program,
+            Path::new("/opt/clusterd")
+        );
+        assert_eq!(world.fault("command = [\"clusterd2\"]").0, libc::ENOENT);
+        let world = World::new(&["clusterd"]);
+        assert_eq!(world.argv("command = [\"clusterd\"]").0, "bin/clusterd");
+    }
+
+    #[test]
+    fn only_node_and_bun_speak_nodes_ipc() {
+        for (program, speaks) in [
+            ("node", true),
+            ("node22", true),
+            ("nodejs", true),
+            ("bun", true),
+            ("bun-1.4", true),
+            ("bundle", false),
+            ("node_exporter", false),
+            ("nodemon", false),
+            ("python3", false),
+        ] {
+            let world = World::new(&[program]);
+            let command = world.resolve(&format!("command = [\"{program}\"]")).unwrap();
+            assert_eq!(command.speaks_node_ipc, speaks, "{program}");
+        }
+    }
+
+    #[test]
+    fn python_does_not_keep_its_output_back() {
+        let world = World::new(&["python3", "node"]);
+        world.file("app/a.py", 0o644);
+        world.file("app/a.js", 0o644);
+        let python = world.resolve("script = \"a.py\"").unwrap();
+        assert!(python.extra_env.contains(&("PYTHONUNBUFFERED".into(), "1".into())));
+        assert!(python.extra_env.contains(&("PWD".into(), world.path("app").into_os_string())));
+        assert_eq!(world.resolve("script = \"a.js\"").unwrap().extra_env.len(), 1);
+    }
+
+    #[test]
+    fn a_link_as_working_directory_is_followed_at_each_start() {
+        let world = World::new(&[]);
+        for release in ["r1", "r2"] {
+            world.file(&format!("app/{release}/server"), 0o755);
+            let _ = fs::remove_file(world.path("app/current"));
+            symlink(release, world.path("app/current")).unwrap();
+            let command = world.resolve("cwd = \"current\"\nscript = \"server\"").unwrap();
+            assert_eq!(command.cwd, world.path("app").join(release));
+            assert_eq!(command.program, world.path("app").join(release).join("server"));
+        }
+    }
+
+    #[test]
+    fn relative_folders_of_path_start_from_the_working_directory() {
+        let world = World::new(&[]);
+        let tool = world.file("app/node_modules/.bin/tool", 0o755);
+        let lookup = Lookup { cwd: world.path("app"), path: "::node_modules/.bin".into() };
+        assert_eq!(lookup.in_path("tool"), Ok(tool));
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_where_and_what_to_do() {
+        let world = World::new(&["blocked"]);
+        world.file("bin/blocked", 0o644);
+        world.file("app/plain", 0o644);
+        world.file("app/a.py", 0o644);
+        symlink("nowhere", world.path("app/dangling")).unwrap();
+        symlink("circle", world.path("app/circle")).unwrap();
+        fs::create_dir(world.path("app/folder.js")).unwrap();
+        for (lines, errno, expected) in [
+            (
+                "script = \"server.js\"",
+                libc::ENOENT,
+                "script app/server.js does not exist (ENOENT), and no program server.js is in PATH (bin); \
+                 correct script or cwd",
+            ),
+            (
+                "script = \"dist/v1/server.js\"",
+                libc::ENOENT,
+                "script app/dist/v1/server.js does not exist (ENOENT; the path ends at app); correct script or cwd",
+            ),
+            (
+                "script = \"plain\"",
+                libc::EACCES,
+                "script app/plain is not executable (EACCES); run chmod +x app/plain, or write which program \
+                 runs it: interpreter = \"…\"",
+            ),
+            (
+                "script = \"a.py\"",
+                libc::ENOENT,
+                "interpreter python3 for app/a.py is not in PATH (bin); install it, or write interpreter = \
+                 \"/path/of/it\"",
+            ),
+            (
+                "script = \"a.py\"\ninterpreter = \"pypy3\"",
+                libc::ENOENT,
+                "interpreter pypy3 is not in PATH (bin); install it, or write its whole path",
+            ),
+            (
+                "script = \"a.py\"\ninterpreter = \"venv/bin/python\"",
+                libc::ENOENT,
+                "interpreter app/venv/bin/python does not exist (ENOENT; the path ends at app); correct the path",
+            ),
+            (
+                "command = [\"blocked\"]",
+                libc::EACCES,
+                "program bin/blocked is not executable (EACCES); run chmod +x bin/blocked",
+            ),
+            (
+                "script = \"dangling\"",
+                libc::ENOENT,
+                "script app/dangling is a link to nowhere, which does not exist (ENOENT); correct script or cwd",
+            ),
+            (
+                "script = \"circle\"",
+                libc::ELOOP,
+                "script app/circle cannot be reached: links lead in a circle (ELOOP); correct script or cwd",
+            ),
+            (
+                "script = \"plain/x\"",
+                libc::ENOTDIR,
+                "script app/plain/x does not exist: a part of the path is a file (ENOTDIR); correct script or cwd",
+            ),
+            (
+                "script = \"folder.js\"",
+                libc::EACCES,
+                "script app/folder.js is a folder, not a program (EACCES); correct script",
+            ),
+            (
+                "script = \"a\"\ncwd = \"gone\"",
+                libc::ENOENT,
+                "cwd app/gone does not exist (ENOENT); create the folder or correct cwd",
+            ),
+            (
+                "script = \"a\"\ncwd = \"plain\"",
+                libc::ENOTDIR,
+                "cwd app/plain is a file, not a folder (ENOTDIR); correct cwd",
+            ),
+        ] {
+            assert_eq!(world.fault(lines), (errno, expected.to_owned()), "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_refused_exec_is_explained_by_the_files_first_bytes() {
+        let world = World::new(&[]);
+        let path = world.file("app/run", 0o755);
+        let command = world.resolve("script = \"run\"").unwrap();
+        let rows: &[(&[u8], i32, &str)] = &[
+            (
+                b"#!/no/such\necho",
+                libc::ENOENT,
+                "has the first line \"#!/no/such\", whose program does not exist",
+            ),
+            (b"#!/bin/sh\r\n", libc::ENOENT, "save it with Unix line ends"),
+            (b"\x7fELF", libc::ENOENT, "built for another C library"),
+            (b"\x7fELF", libc::ENOEXEC, "built for another kind of machine"),
+            (b"", libc::ENOEXEC, "is an empty file"),
+            (b"echo", libc::ENOEXEC, "with a #! line"),
+            (b"#!/etc/passwd\n", libc::EACCES, "may not be executed (EACCES); check the mode of both files"),
+            (b"x", libc::EACCES, "noexec"),
+            (b"x", libc::E2BIG, "shorten args or env"),
+            (b"x", libc::ETXTBSY, "is being written"),
+            (b"x", libc::EIO, "cannot be executed"),
+        ];
+        for (text, errno, expected) in rows {
+            fs::write(&path, text).unwrap();
+            let error = exec_failure(&command, *errno);
+            assert!(error.message.contains(expected), "{error}");
+            assert_eq!((error.errno, error.transient), (*errno, *errno == libc::ETXTBSY));
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(exec_failure(&command, libc::ENOENT).message.contains("is gone"));
+    }
+}

@@ -1,0 +1,692 @@
+//! The ecosystem file as its users meet it: what it means, and what is said when it is wrong.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clusterd::config::keys::{self, AppKey, Kind};
+use clusterd::config::{self, Config, Diagnostics, Host, Interpreter, LogTarget, Program, Spec};
+use clusterd::supervisor::policy::{Mode, OnReloadFailure, Policy};
+use proptest::prelude::*;
+
+const EXAMPLE: &str = include_str!("../ecosystem.example.toml");
+
+fn host() -> Host {
+    Host { parallelism: 8, folder: PathBuf::from("/srv/site"), profile: None, only: Vec::new() }
+}
+
+fn load(text: &str) -> Result<Config, Diagnostics> {
+    config::load(text, "eco.toml", &host())
+}
+
+fn good(text: &str) -> Config {
+    load(text).unwrap_or_else(|diagnostics| panic!("{}", diagnostics.render(false)))
+}
+
+fn lines(text: &str) -> Vec<String> {
+    load(text).expect_err("the file is wrong").one_line()
+}
+
+/// The one app of a file that consists of a script and these lines.
+fn app_with(lines: &str) -> config::AppConfig {
+    good(&format!("[[apps]]\nscript = \"server.js\"\n{lines}\n")).apps.remove(0)
+}
+
+/// The problems of a file whose line 3 is this one.
+fn said(line: &str) -> String {
+    match load(&format!("[[apps]]\nscript = \"server.js\"\n{line}\n")) {
+        Ok(_) => panic!("{line} was taken"),
+        Err(diagnostics) => diagnostics.one_line().join("\n"),
+    }
+}
+
+// --- the example -----------------------------------------------------------------------------------
+
+fn uncommented(example: &str) -> String {
+    let is_setting = |text: &str| {
+        text.starts_with('[')
+            || text.split_once(" = ").is_some_and(|(key, _)| {
+                !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            })
+    };
+    let line = |line: &str| match line.strip_prefix("# ").filter(|rest| is_setting(rest)) {
+        Some(rest) => rest.to_owned(),
+        None => line.to_owned(),
+    };
+    example.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_is_four_workers_on_one_port() {
+    let config = good(EXAMPLE);
+    assert_eq!(config.apps.len(), 1);
+    let app = &config.apps[0];
+    assert_eq!((app.name.as_str(), app.policy.instances, app.policy.mode), ("hello", 4, Mode::Cluster));
+    assert_eq!(app.spec.program, Program::Exact(vec!["clusterd".into(), "demo".into()]));
+    assert_eq!(app.spec.env["PORT"], "3000");
+    let production = Host { profile: Some("production".into()), ..host() };
+    let config = config::load(EXAMPLE, "eco.toml", &production).expect("the profile is there");
+    let env = &config.apps[0].spec.env;
+    assert_eq!((env["PORT"].as_str(), env["NODE_ENV"].as_str()), ("3000", "production"));
+}
+
+#[test]
+fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
+    let all = good(&uncommented(EXAMPLE));
+    let plain = good(EXAMPLE);
+    assert_eq!(all.apps.len(), 2);
+    assert_eq!(all.apps[0].policy, plain.apps[0].policy);
+    let spec = &all.apps[0].spec;
+    let expected = Spec {
+        out_file: LogTarget::File("/srv/site/hello-out.log".into()),
+        error_file: LogTarget::File("/srv/site/hello-error.log".into()),
+        ..plain.apps[0].spec.clone()
+    };
+    assert_eq!(*spec, expected);
+    assert_eq!(all.daemon.shutdown_timeout, plain.daemon.shutdown_timeout);
+    assert_eq!(all.apps[1].spec.args, ["--port", "3001", "--title", "Hello again"]);
+}
+
+#[test]
+fn the_example_shows_every_key_with_a_comment_above() {
+    let all = uncommented(EXAMPLE);
+    let lines: Vec<&str> = all.lines().collect();
+    let names = keys::APP.iter().map(|key| key.name).chain(keys::DAEMON.iter().map(|key| key.name));
+    for name in names.filter(|name| *name != "script") {
+        let at = lines.iter().position(|line| line.starts_with(&format!("{name} = ")));
+        let at = at.unwrap_or_else(|| panic!("the example does not show {name}"));
+        let block = lines[..at].iter().rev().take_while(|line| !line.is_empty());
+        assert!(block.clone().any(|line| line.starts_with("# ")) || name == "name", "{name} has no comment");
+    }
+    assert!(lines.iter().any(|line| line.starts_with("env_production = ")));
+    assert!(EXAMPLE.contains("#   script = "));
+}
+
+#[test]
+fn the_example_cut_at_any_byte_loads_or_says_where_it_ends() {
+    for end in (0..EXAMPLE.len()).filter(|end| EXAMPLE.is_char_boundary(*end)) {
+        let text = &EXAMPLE[..end];
+        if let Err(diagnostics) = load(text) {
+            assert!(!diagnostics.problems.is_empty());
+            for problem in &diagnostics.problems {
+                let place = problem.place.as_ref().expect("a position");
+                assert!(place.line >= 1 && place.line <= text.lines().count() + 1, "{place:?}");
+                assert!(place.column >= 1 && place.span.end <= end, "{place:?}");
+            }
+            let _ = diagnostics.render(true);
+        }
+    }
+}
+
+// --- the table of keys -----------------------------------------------------------------------------
+
+#[test]
+fn the_defaults_of_the_table_are_the_defaults() {
+    let plain = app_with("");
+    for key in keys::APP {
+        let is_value =
+            matches!(key.kind, Kind::Duration { .. } | Kind::Count { .. } | Kind::Signal | Kind::Words)
+                || matches!(key.id, AppKey::Cwd | AppKey::WaitReady | AppKey::Env | AppKey::OnReloadFailure)
+                || matches!(key.id, AppKey::Namespace | AppKey::Listen);
+        if is_value {
+            assert_eq!(app_with(&format!("{} = {}", key.name, key.default)), plain, "{}", key.name);
+        }
+    }
+    assert_eq!(plain.policy, Policy::default());
+    assert_eq!(app_with("instances = 1").policy.instances, plain.policy.instances);
+    let daemon =
+        good("[daemon]\nshutdown_timeout = \"8s\"\nlog_files = true\n[[apps]]\nscript = \"a\"").daemon;
+    assert_eq!(daemon, config::DaemonConfig::default());
+}
+
+#[test]
+fn every_key_has_one_row_that_is_found_by_each_of_its_names() {
+    for key in keys::APP {
+        assert_eq!(keys::row(keys::APP, key.id).name, key.name);
+        for name in std::iter::once(&key.name).chain(key.aliases) {
+            assert_eq!(keys::find(keys::APP, name).map(|found| found.id), Some(key.id));
+        }
+        assert!(!key.meaning.is_empty() && !key.default.is_empty() && !key.kind.expected().is_empty());
+    }
+}
+
+#[test]
+fn settings_are_in_the_words_of_the_file_and_read_back_the_same() {
+    let app = app_with(
+        "instances = 3\nkill_timeout = \"1m 30s\"\nmax_restarts = 0\non_reload_failure = \"hold\"\n\
+         kill_signal = 15\ndrain_idle = 500\nargs = \"a 'b c'\"\nlisten = [\":3000\", \"127.0.0.1:81\"]\n\
+         env = { SECRET = \"x\" }",
+    );
+    let settings = config::settings(&app.policy, &app.spec);
+    let expected = [
+        ("args", "[\"a\",\"b c\"]"),
+        ("drain_idle", "500ms"),
+        ("env", "SECRET"),
+        ("exec_mode", "cluster"),
+        ("instances", "3"),
+        ("kill_signal", "SIGTERM"),
+        ("kill_timeout", "1m 30s"),
+        ("listen", "[\":3000\",\"127.0.0.1:81\"]"),
+        ("max_restarts", "0"),
+        ("min_uptime", "1s"),
+        ("out_file", "default"),
+        ("restart_delay", "0"),
+        ("script", "server.js"),
+    ];
+    for (key, value) in expected {
+        assert_eq!(settings[key], value, "{key}");
+    }
+    let skipped = ["script", "interpreter", "env", "out_file", "error_file"];
+    let mut text = String::from("[[apps]]\nscript = \"server.js\"\nenv = { SECRET = \"x\" }\n");
+    for (key, value) in settings.iter().filter(|(key, _)| !skipped.contains(&key.as_str())) {
+        let is_bare = value.starts_with('[') || value == "true" || value == "false";
+        text.push_str(&if is_bare { format!("{key} = {value}\n") } else { format!("{key} = \"{value}\"\n") });
+    }
+    assert_eq!(good(&text).apps[0], app);
+}
+
+// --- meaning ---------------------------------------------------------------------------------------
+
+#[test]
+fn instances_in_every_form() {
+    for (written, count) in [
+        ("3", 3),
+        ("\"max\"", 8),
+        ("0", 8),
+        ("\"0\"", 8),
+        ("-1", 7),
+        ("-100", 1),
+        ("\"4\"", 4),
+        ("\"-2\"", 6),
+        ("1000", 1000),
+        ("0x10", 16),
+    ] {
+        let policy = app_with(&format!("instances = {written}")).policy;
+        assert_eq!((policy.instances, policy.mode), (count, Mode::Cluster), "{written}");
+    }
+}
+
+#[test]
+fn the_mode_follows_from_instances_and_listen_unless_it_is_written() {
+    assert_eq!(app_with("").policy.mode, Mode::Fork);
+    assert_eq!(app_with("listen = 3000").policy.mode, Mode::Cluster);
+    assert_eq!(app_with("instances = 2\nexec_mode = \"fork_mode\"").policy.mode, Mode::Fork);
+    assert_eq!(app_with("exec_mode = \"cluster_mode\"").policy.mode, Mode::Cluster);
+    assert!(app_with("exec_mode = \"cluster\"").spec.intercept);
+    assert!(!app_with("").spec.intercept);
+    assert!(!app_with("instances = 2\nintercept = false").spec.intercept);
+}
+
+#[test]
+fn what_runs_in_every_form() {
+    let program = |text: &str| good(&format!("[[apps]]\nname = \"a\"\n{text}")).apps.remove(0).spec.program;
+    let script = |script: &str, interpreter| Program::Script { script: script.into(), interpreter };
+    assert_eq!(program("script = \"a.py\""), script("a.py", Interpreter::ByExtension));
+    assert_eq!(program("exec = \"a\"\ninterpreter = \"none\""), script("a", Interpreter::None));
+    assert_eq!(
+        program("cmd = \"my app.js\"\nexecInterpreter = \"node\""),
+        script("my app.js", Interpreter::Program("node".into()))
+    );
+    assert_eq!(program("command = \"npm start\""), Program::Shell("npm start".into()));
+    assert_eq!(program("command = [\"npm\", 3]"), Program::Exact(vec!["npm".into(), "3".into()]));
+    assert_eq!(good("[[apps]]\ncommand = [\"/usr/bin/web\", \"x\"]").apps[0].name, "web");
+    assert_eq!(good("[[apps]]\nscript = \"./bin/api.js\"").apps[0].name, "api");
+}
+
+#[test]
+fn environments_are_text_and_a_profile_goes_over() {
+    let text = "[[apps]]\nscript = \"a\"\n[apps.env]\nA = 1\nB = true\nC = 1.50\nD = [1, \"x\"]\nE = { k = 2 }\n\
+                F = 0x10\n[apps.env_production]\nA = \"two\"\n";
+    let env = &good(text).apps[0].spec.env;
+    let expected =
+        [("A", "1"), ("B", "true"), ("C", "1.50"), ("D", "[1,\"x\"]"), ("E", "{\"k\":2}"), ("F", "16")];
+    for (name, value) in expected {
+        assert_eq!(env[name], value, "{name}");
+    }
+    let host = Host { profile: Some("production".into()), ..host() };
+    let config = config::load(text, "eco.toml", &host).unwrap();
+    assert_eq!((config.apps[0].spec.env["A"].as_str(), config.apps[0].spec.env.len()), ("two", 6));
+}
+
+#[test]
+fn paths_start_from_the_files_folder_and_the_working_directory() {
+    let app = app_with("cwd = \"./current\"\nout = \"logs/./out.log\"\nerr_file = \"NULL\"");
+    assert_eq!(app.spec.cwd, PathBuf::from("/srv/site/current"));
+    assert_eq!(app.spec.out_file, LogTarget::File("/srv/site/current/logs/out.log".into()));
+    assert_eq!(app.spec.error_file, LogTarget::Discard);
+    assert_eq!(app_with("").spec.cwd, PathBuf::from("/srv/site"));
+    assert_eq!(app_with("cwd = \"/opt/x\"").spec.cwd, PathBuf::from("/opt/x"));
+}
+
+#[test]
+fn listen_in_every_form() {
+    let app = app_with(
+        "name = \"api\"\nlisten = [\"0.0.0.0:80\", \"[::]:80\", \":81\", 82, \
+         { name = \"admin\", address = \"127.0.0.1:90\", backlog = 16 }]",
+    );
+    let shown: Vec<(String, u16, bool, i32, String)> = app
+        .spec
+        .listen
+        .iter()
+        .map(|l| (l.ip.to_string(), l.port, l.v6only, l.backlog, l.name.clone()))
+        .collect();
+    let row = |ip: &str, port, v6only, backlog, name: &str| (ip.into(), port, v6only, backlog, name.into());
+    assert_eq!(
+        shown,
+        [
+            row("0.0.0.0", 80, false, 511, "api"),
+            row("::", 80, true, 511, "api"),
+            row("::", 81, false, 511, "api"),
+            row("::", 82, false, 511, "api"),
+            row("127.0.0.1", 90, false, 16, "admin"),
+        ]
+    );
+    assert!(app.policy.declares_listen);
+}
+
+#[test]
+fn units_are_milliseconds_or_written() {
+    for (written, milliseconds) in
+        [("0", 0), ("1600", 1600), ("\"1600\"", 1600), ("\"10s\"", 10_000), ("\"24h\"", 86_400_000)]
+    {
+        let policy = app_with(&format!("kill_timeout = {written}")).policy;
+        assert_eq!(policy.kill_timeout, Duration::from_millis(milliseconds), "{written}");
+    }
+    assert_eq!(app_with("onReloadFailure = \"hold\"").policy.on_reload_failure, OnReloadFailure::Hold);
+    assert_eq!(app_with("kill_signal = \"term\"").spec.kill_signal, 15);
+}
+
+#[test]
+fn only_limits_the_file_to_the_apps_named() {
+    let text = "[[apps]]\nscript = \"a\"\n[[apps]]\nscript = \"b\"\n";
+    let host = Host { only: vec!["b".into()], ..host() };
+    let config = config::load(text, "eco.toml", &host).unwrap();
+    assert_eq!(config.apps.iter().map(|app| app.name.as_str()).collect::<Vec<_>>(), ["b"]);
+}
+
+// --- what is wrong ---------------------------------------------------------------------------------
+
+#[test]
+fn every_mistake_of_a_file_is_reported_at_once_with_its_place() {
+    let text = "[daemon]\nlog_dri = \"x\"\n\n[[apps]]\nname = \"web\"\nscirpt = \"server.js\"\n\
+                instances = \"many\"\nkill_timeout = \"1M\"\nmax_memory_restart = \"300M\"\n\n\
+                [[apps]]\nscript = \"b.js\"\nexec_mode = \"clutser\"\n";
+    assert_eq!(
+        lines(text),
+        [
+            "eco.toml:2:1: unknown key \"log_dri\"; help: did you mean \"log_dir\"?",
+            "eco.toml:4:1: app \"web\": script: expected a program: a file relative to cwd, a word from PATH, \
+             a line for `sh -c`, or command = [\"program\", \"argument\"], got nothing; help: write script = \
+             \"server.js\", or command = [\"program\", \"argument\"]",
+            "eco.toml:6:1: app \"web\": unknown key \"scirpt\"; help: did you mean \"script\"?",
+            "eco.toml:7:13: app \"web\": instances: expected a whole number from 1 to 1000, \"max\" or 0 for \
+             one per CPU, or a negative number for so many fewer, got \"many\"",
+            "eco.toml:8:16: app \"web\": kill_timeout: \"1M\" is in months or years, whose length is not \
+             fixed; help: \"m\" is minutes; write \"1m\" for a minute",
+            "eco.toml:9:1: app \"web\": unknown key \"max_memory_restart\"; help: known to PM2, not \
+             supported by this version of clusterd",
+            "eco.toml:13:13: app \"b\": exec_mode: expected \"fork\" or \"cluster\", got \"clutser\"; help: \
+             did you mean \"cluster\"?",
+        ]
+    );
+}
+
+#[test]
+fn the_snippet_shows_the_line_and_underlines_the_value() {
+    let text = "[[apps]]\nscript = \"server.js\"\ninstances = \"many\" # half\n";
+    let shown = load(text).expect_err("wrong").render(false);
+    assert_eq!(
+        shown,
+        "error: app \"server\": instances: expected a whole number from 1 to 1000, \"max\" or 0 for one per \
+         CPU, or a negative number for so many fewer, got \"many\"\n\
+         \x20--> eco.toml:3:13\n\
+         \x20 |\n\
+         3 | instances = \"many\" # half\n\
+         \x20 |             ^^^^^^\n\
+         \n\
+         error: eco.toml: 1 problem: nothing was changed\n"
+    );
+    assert!(load(text).expect_err("wrong").render(true).contains("\u{1b}["));
+}
+
+#[test]
+fn the_snippet_of_a_long_line_shows_the_place() {
+    let text = format!("[[apps]]\nscript = \"a\"\nenv = {{ A = \"{}\" , \"B=\" = 1 }}\n", "ä".repeat(500));
+    let shown = load(&text).expect_err("wrong").render(false);
+    let rows: Vec<&str> = shown.lines().collect();
+    let column = |row: &str, what: &str| row.find(what).map(|at| row[..at].chars().count());
+    assert!(rows[3].chars().count() < 120, "{shown}");
+    assert_eq!(column(rows[3], "1 }"), column(rows[4], "^"), "{shown}");
+}
+
+#[test]
+fn a_files_text_cannot_steer_the_terminal() {
+    let shown = load("[[apps]]\nscript = \"a\"\n\"\\u001b[2J\" = 1\n").expect_err("wrong").render(false);
+    assert!(!shown.contains('\u{1b}'), "{shown}");
+    let text = "[[apps]]\nscript = \"a\"\nname = \"\\u001b[2J\"\nenv = { \"A\\u001b=\" = 1 }\n";
+    assert!(!load(text).expect_err("wrong").render(false).contains('\u{1b}'));
+}
+
+#[test]
+fn json_has_the_same_facts() {
+    let json = load("[[apps]]\nscript = \"a\"\nmax_surge = 0\n").expect_err("wrong").to_json();
+    let problem = &json["problems"][0];
+    assert_eq!(json["source"], "eco.toml");
+    assert_eq!((problem["line"].as_u64(), problem["column"].as_u64()), (Some(3), Some(13)));
+    assert_eq!((problem["app"].as_str(), problem["key"].as_str()), (Some("a"), Some("max_surge")));
+    assert_eq!(problem["expected"], "a whole number from 1 to 1000");
+}
+
+#[test]
+fn syntax_errors_are_shown_first_per_line_beside_what_else_is_wrong() {
+    let text = "[[apps]]\nname = web\nscript = \"a\"\nkill_timeout = -5\nargs = \"x\" y\n";
+    let places: Vec<usize> =
+        load(text).expect_err("wrong").problems.iter().map(|p| p.place.as_ref().unwrap().line).collect();
+    assert_eq!(places, [2, 4, 5]);
+}
+
+#[test]
+fn a_broken_header_does_not_bring_forth_other_mistakes() {
+    let diagnostics = load("[[apps]\nname = \"web\"\nscript = \"a\"\n").expect_err("wrong");
+    assert_eq!(diagnostics.problems.len(), 1, "{diagnostics}");
+    assert_eq!(diagnostics.problems[0].place.as_ref().unwrap().line, 1);
+}
+
+#[test]
+fn more_than_fifty_problems_are_counted() {
+    let text =
+        format!("[[apps]]\nscript = \"a\"\n{}", (0..80).map(|n| format!("zzz{n} = 1\n")).collect::<String>());
+    let diagnostics = load(&text).expect_err("wrong");
+    assert_eq!((diagnostics.problems.len(), diagnostics.omitted), (50, 30));
+    assert!(
+        diagnostics
+            .render(false)
+            .ends_with("80 problems, of which the first 50 are shown: nothing was changed\n")
+    );
+}
+
+#[test]
+fn a_file_without_apps_says_what_to_write() {
+    for text in ["", "\n# nothing\n", "[daemon]\n", "apps = []\n"] {
+        let said = lines(text).join("\n");
+        assert!(said.contains("expected at least one app, got none; help: write a line [[apps]]"), "{said}");
+    }
+    let said = lines("[apps]\nscript = \"a\"\n").join("\n");
+    assert!(
+        said.starts_with(
+            "eco.toml:1:2: apps: expected an array of tables, got a table; help: write [[apps]]"
+        ),
+        "{said}"
+    );
+    assert!(lines("script = \"a\"\n").join("\n").contains("keys of an app stand below the line [[apps]]"));
+    assert!(lines("[[app]]\nscript = \"a\"\n").join("\n").contains("did you mean [[apps]]?"));
+}
+
+#[test]
+fn two_names_of_one_key_are_an_error_that_names_both() {
+    let said = said("exec = \"b\"\nnode_args = \"a\"\ninterpreterArgs = \"b\"");
+    assert!(said.contains("\"script\" (line 2) and \"exec\" are two names of the same key"), "{said}");
+    assert!(said.contains("\"node_args\" (line 4) and \"interpreterArgs\" are two names"), "{said}");
+}
+
+#[test]
+fn absurd_values_are_refused_with_what_would_be_right() {
+    let long = "x".repeat(200_000);
+    let rows: &[(&str, &str)] = &[
+        ("instances = 10000", "instances: expected a whole number from 1 to 1000"),
+        ("instances = 1.5", "got 1.5"),
+        ("instances = true", "got true"),
+        ("instances = \"auto\"", "write \"max\""),
+        ("instances = 99999999999999999999999", "instances: expected"),
+        ("kill_timeout = -1", "from 0 to 24h"),
+        ("kill_timeout = 1000000000000000000", "from 0 to 24h"),
+        ("kill_timeout = \"99999999999999999999999\"", "from 0 to 24h"),
+        ("kill_timeout = \"25h\"", "from 0 to 24h"),
+        ("kill_timeout = 1.5", "such as \"1.5s\""),
+        ("kill_timeout = \"5S\"", "units are small letters: \"5s\""),
+        ("kill_timeout = \"1.5\"", "write the unit"),
+        ("kill_timeout = \"soon\"", "units are ms, s, m, h"),
+        ("kill_timeout = [1]", "got an array"),
+        ("listen_timeout = 0", "from 1ms to 24h"),
+        ("drain_idle = 0", "from 1ms"),
+        ("exp_backoff_restart_delay = \"1m\"", "from 0 to 15s"),
+        ("max_restarts = -1", "from 0 to 1000000"),
+        ("max_restarts = 1000001", "from 0 to 1000000"),
+        ("max_surge = 0", "from 1 to 1000"),
+        ("wait_ready = \"true\"", "write true without quotes"),
+        ("wait_ready = 1", "expected true or false, got 1"),
+        ("name = \"../x\"", "1 to 64 letters"),
+        ("name = \"\"", "1 to 64 letters"),
+        ("name = \"-x\"", "1 to 64 letters"),
+        ("name = \"..\"", "1 to 64 letters"),
+        ("name = \"all\"", "means every app"),
+        ("name = \"7\"", "taken for the id of a worker"),
+        ("namespace = \"a b\"", "1 to 64 letters"),
+        ("exec_mode = \"threads\"", "expected \"fork\" or \"cluster\""),
+        ("on_reload_failure = 1", "expected \"rollback\" or \"hold\""),
+        ("kill_signal = \"SIGKILL\"", "sent after kill_timeout anyway"),
+        ("kill_signal = 9", "sent after kill_timeout anyway"),
+        ("kill_signal = \"STOP\"", "never ends it"),
+        ("kill_signal = \"SIGTREM\"", "did you mean \"SIGTERM\"?"),
+        ("kill_signal = 0", "the name or the number of a signal"),
+        ("kill_signal = 4096", "the name or the number of a signal"),
+        ("intercept = true", "only cluster mode shares ports"),
+        ("args = \"a 'b\"", "a quote that is not closed"),
+        ("args = [\"a\", [\"b\"]]", "write each argument as a string"),
+        ("args = [\"a\\u0000b\"]", "contains a NUL character"),
+        ("cwd = \"\"", "the path of a folder"),
+        ("cwd = \"~/x\"", "write the whole path"),
+        ("out_file = \"logs/\"", "add the file's name"),
+        ("interpreter = \"python3 -u\"", "arguments go into interpreter_args"),
+        ("interpreter = \"node@18\"", "write the path of the node to use"),
+        ("env = \"A=1\"", "write env = { NAME = \"value\" }"),
+        ("env = { \"A=B\" = 1 }", "env.A=B: a variable's name"),
+        ("env = { \"\" = 1 }", "a variable's name"),
+        ("env = { A = \"\\u0000\" }", "contains a NUL character"),
+        ("env = { LISTEN_FDS = 3 }", "clusterd sets this variable itself"),
+        ("env_ = { A = 1 }", "the name of the profile is missing"),
+        ("env_file = \".env\"", "unknown key \"env_file\""),
+        ("listen = \"localhost:3000\"", "write \"127.0.0.1:3000\" or \"[::1]:3000\""),
+        ("listen = \"example.org:80\"", "only numeric addresses"),
+        ("listen = \"unix:/run/a.sock\"", "this version listens on TCP only"),
+        ("listen = \":0\"", "port 0"),
+        ("listen = 65536", "a port is a number from 1 to 65535"),
+        ("listen = \":99999\"", "a port is a number from 1 to 65535"),
+        ("listen = \"*:80\"", "all addresses are \":80\""),
+        ("listen = \"::1:80\"", "in brackets: \"[::1]:80\""),
+        ("listen = \"127.0.0.1\"", "add the port"),
+        ("listen = \"http://0.0.0.0:80\"", "leave out the scheme"),
+        ("listen = \"[::ffff:1.2.3.4]:80\"", "write it as \"1.2.3.4:80\""),
+        ("listen = \"[fe80::1%2]:80\"", "zones are not supported"),
+        ("listen = \"224.0.0.1:80\"", "TCP cannot listen on"),
+        ("listen = [\":80\", \"[::]:80\"]", "[::]:80 is covered by :80"),
+        ("listen = { name = \"a\" }", "the address is missing"),
+        ("listen = { name = \"a:b\", address = 80 }", "LISTEN_FDNAMES"),
+        ("listen = { address = 80, backlog = 0 }", "listen.backlog: expected a whole number from 1 to 65535"),
+        ("listen = { address = 80, adress = 81 }", "did you mean \"address\"?"),
+        ("listen = { address = 80, mode = 384 }", "belongs to a Unix socket"),
+        ("naem = \"x\"", "unknown key \"naem\"; help: did you mean \"name\"?"),
+        ("watch = true", "known to PM2, not supported by this version"),
+    ];
+    for (line, expected) in rows {
+        let said = said(line);
+        assert!(said.contains(expected), "{line}\n{said}");
+        assert!(said.starts_with("eco.toml:3:"), "{line}\n{said}");
+        assert_eq!(said.lines().count(), 1, "{line}\n{said}");
+    }
+    for line in
+        [format!("args = [\"{long}\"]"), format!("args = \"{long}\""), format!("env = {{ A = \"{long}\" }}")]
+    {
+        let said = said(&line);
+        assert!(said.contains("E2BIG") && said.len() < 400, "{said}");
+    }
+}
+
+#[test]
+fn keys_that_would_do_nothing_are_refused() {
+    let of = |text: &str| lines(&format!("[[apps]]\nname = \"a\"\n{text}")).join("\n");
+    assert!(of("command = [\"a\"]\nargs = \"b\"").contains("args: has no effect beside command = [...]"));
+    assert!(
+        of("command = [\"a\"]\ninterpreter = \"b\"").contains("interpreter: has no effect beside command")
+    );
+    assert!(of("script = \"a b\"\nargs = \"c\"").contains("a line for `sh -c`"));
+    assert!(
+        of("script = \"a\"\nnode_args = \"c\"").contains("node_args: has no effect, since no interpreter")
+    );
+    assert!(of("script = [\"a\", \"b\"]").contains("is written command = [\"program\""));
+    assert!(of("command = []").contains("the first string is the program"));
+    assert!(lines("[[apps]]\nscript = \"npm start\"").join("\n").contains("give the app one: name = "));
+}
+
+#[test]
+fn apps_cannot_share_a_name_or_an_address() {
+    let text = "[[apps]]\nscript = \"a\"\nlisten = \":80\"\n[[apps]]\nname = \"a\"\nscript = \"b\"\n\
+                listen = \"127.0.0.1:80\"\n[[apps]]\nname = \"a\"\nnamespace = \"other\"\nscript = \"c\"\n";
+    let said = lines(text);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].starts_with("eco.toml:5:8: app \"a\": name: expected a name that is unique"), "{said:?}");
+    assert!(said[1].contains("127.0.0.1:80 overlaps with :80 of app \"a\" (line 3)"), "{said:?}");
+}
+
+#[test]
+fn a_profile_or_an_app_that_is_not_there_is_an_error_that_lists_those_that_are() {
+    let text = "[[apps]]\nscript = \"api\"\nenv_production = {}\nenv_staging = {}\n";
+    let of = |profile: Option<&str>, only: &[&str]| {
+        let only = only.iter().map(|name| (*name).to_owned()).collect();
+        let host = Host { profile: profile.map(str::to_owned), only, ..host() };
+        config::load(text, "eco.toml", &host).expect_err("wrong").one_line().join("\n")
+    };
+    assert_eq!(
+        of(Some("prodution"), &[]),
+        "eco.toml: --env: no app has env_prodution; help: did you mean production? The file has production, staging"
+    );
+    assert_eq!(
+        of(Some("x"), &[]),
+        "eco.toml: --env: no app has env_x; help: the file has production, staging"
+    );
+    assert_eq!(
+        of(None, &["apj"]),
+        "eco.toml: --only: no app is named \"apj\"; help: did you mean api? The file has api"
+    );
+}
+
+#[test]
+fn text_that_is_too_long_or_no_text_is_refused() {
+    let diagnostics = load(&"#".repeat(config::MAX_TEXT + 1)).expect_err("too long");
+    assert!(diagnostics.one_line()[0].contains("expected at most 1048576 bytes, got 1048577"));
+    let diagnostics = config::decode(b"a = 1\nb = \"\xff\"\n", "eco.toml").expect_err("not UTF-8");
+    assert!(diagnostics.one_line()[0].starts_with("eco.toml:2:6: expected UTF-8"), "{diagnostics}");
+    assert!(config::decode("ä".as_bytes(), "eco.toml").is_ok());
+    assert!(load("[[apps]]\nscript = \"a\"\n\0\n").is_err());
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_are_no_mistake() {
+    assert_eq!(good("\u{feff}[[apps]]\r\nscript = \"a\"\r\n").apps.len(), 1);
+}
+
+#[test]
+fn text_that_is_nested_or_repeated_without_end_is_refused_in_time_and_memory() {
+    let size = 200_000;
+    for text in [
+        "[".repeat(size),
+        format!("a = {}", "[".repeat(size)),
+        format!("a = {}", "{a=".repeat(size)),
+        format!("[[apps]]\nscript = \"a\"\nenv = {{ A = {}1{} }}", "[".repeat(size), "]".repeat(size)),
+        "a.".repeat(size),
+        format!("[{}a]", "a.".repeat(size)),
+        "a=\n".repeat(size),
+        "a=1\n".repeat(size),
+        (0..100_000).map(|n| format!("k{n}=1\n")).collect(),
+        "[[apps]]\n".repeat(100_000),
+    ] {
+        let diagnostics = load(&text).expect_err("nothing of this is a file");
+        assert!(diagnostics.problems.len() <= 50);
+        assert!(diagnostics.render(false).len() < 200_000);
+    }
+}
+
+#[test]
+fn values_nested_as_deep_as_toml_allows_are_read() {
+    let text = format!("[[apps]]\nscript = \"a\"\nenv.A = {}1{}", "[".repeat(70), "]".repeat(70));
+    assert!(good(&text).apps[0].spec.env["A"].starts_with("[[[["));
+}
+
+// --- anything at all -------------------------------------------------------------------------------
+
+fn value() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        any::<i64>().prop_map(|n| n.to_string()),
+        any::<f64>().prop_map(|n| format!("{n:?}").to_lowercase()),
+        any::<bool>().prop_map(|b| b.to_string()),
+        "[ -!#-\\[\\]-~äß€]{0,20}".prop_map(|text| format!("\"{text}\"")),
+        Just("\"max\"".to_owned()),
+        Just("\":3000\"".to_owned()),
+        Just("\"10s\"".to_owned()),
+        Just("1979-05-27T07:32:00Z".to_owned()),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4)
+                .prop_map(|items| format!("[{}]", items.join(", "))),
+            proptest::collection::vec((key(), inner), 0..3).prop_map(|items| {
+                let items: Vec<String> = items.into_iter().map(|(k, v)| format!("{k} = {v}")).collect();
+                format!("{{ {} }}", items.join(", "))
+            }),
+        ]
+    })
+}
+
+fn key() -> impl Strategy<Value = String> {
+    let known: Vec<String> = keys::names(keys::APP)
+        .chain(keys::names(keys::DAEMON))
+        .chain(["env_production", "address", "backlog", "apps", "daemon", "PORT"])
+        .map(str::to_owned)
+        .collect();
+    prop_oneof![3 => proptest::sample::select(known), 1 => "[a-zA-Z_-]{1,12}"]
+}
+
+fn file() -> impl Strategy<Value = String> {
+    let line = prop_oneof![
+        1 => Just("[[apps]]".to_owned()),
+        1 => Just("[daemon]".to_owned()),
+        1 => Just("[apps.env]".to_owned()),
+        8 => (key(), value()).prop_map(|(key, value)| format!("{key} = {value}")),
+    ];
+    proptest::collection::vec(line, 0..20).prop_map(|lines| format!("[[apps]]\n{}\n", lines.join("\n")))
+}
+
+fn never_panics(text: &str) {
+    match load(text) {
+        Ok(config) => {
+            for app in &config.apps {
+                assert!(!config::settings(&app.policy, &app.spec).is_empty());
+                assert!(!app.name.is_empty() && app.policy.instances >= 1);
+            }
+        }
+        Err(diagnostics) => {
+            assert!(!diagnostics.problems.is_empty());
+            assert!(diagnostics.problems.iter().all(|problem| problem.place.is_some()));
+            let _ = (diagnostics.render(true), diagnostics.one_line(), diagnostics.to_json());
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_too_strange(text in any::<String>()) {
+        never_panics(&text);
+    }
+
+    #[test]
+    fn no_file_is_too_strange(text in file()) {
+        never_panics(&text);
+    }
+
+    #[test]
+    fn no_damage_to_the_example_is_too_strange(at in 0..EXAMPLE.len(), to in 0..EXAMPLE.len(), with in ".{0,5}") {
+        let (from, to) = (at.min(to), at.max(to));
+        if EXAMPLE.is_char_boundary(from) && EXAMPLE.is_char_boundary(to) {
+            never_panics(&format!("{}{with}{}", &EXAMPLE[..from], &EXAMPLE[to..]));
+        }
+    }
+}

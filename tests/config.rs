@@ -39,8 +39,6 @@ fn said(line: &str) -> String {
     }
 }
 
-// --- the example -----------------------------------------------------------------------------------
-
 fn uncommented(example: &str) -> String {
     let is_setting = |text: &str| {
         text.starts_with('[')
@@ -117,8 +115,6 @@ fn the_example_cut_at_any_byte_loads_or_says_where_it_ends() {
     }
 }
 
-// --- the table of keys -----------------------------------------------------------------------------
-
 #[test]
 fn the_defaults_of_the_table_are_the_defaults() {
     let plain = app_with("");
@@ -183,8 +179,6 @@ fn settings_are_in_the_words_of_the_file_and_read_back_the_same() {
     }
     assert_eq!(good(&text).apps[0], app);
 }
-
-// --- meaning ---------------------------------------------------------------------------------------
 
 #[test]
 fn instances_in_every_form() {
@@ -302,8 +296,6 @@ fn only_limits_the_file_to_the_apps_named() {
     let config = config::load(text, "eco.toml", &host).unwrap();
     assert_eq!(config.apps.iter().map(|app| app.name.as_str()).collect::<Vec<_>>(), ["b"]);
 }
-
-// --- what is wrong ---------------------------------------------------------------------------------
 
 #[test]
 fn every_mistake_of_a_file_is_reported_at_once_with_its_place() {
@@ -610,8 +602,6 @@ fn values_nested_as_deep_as_toml_allows_are_read() {
     let text = format!("[[apps]]\nscript = \"a\"\nenv.A = {}1{}", "[".repeat(70), "]".repeat(70));
     assert!(good(&text).apps[0].spec.env["A"].starts_with("[[[["));
 }
-
-// --- anything at all -------------------------------------------------------------------------------
 
 fn value() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![

@@ -221,13 +221,13 @@ impl<'t> Collector<'t> {
         self.problems.len() >= MAX_COLLECTED
     }
 
-    /// The place of a span; one that lies outside of the text is moved to its end.
+    /// The place of a span; one that lies outside of the text is moved to its end. The column is counted in
+    /// [`Collector::finish`], for those that are shown: in a file of one long line it costs the whole line.
     pub(super) fn place(&self, span: Range<usize>) -> Place {
         let start = floor_boundary(self.text, span.start);
         let end = floor_boundary(self.text, span.end).max(start);
         let line = self.line_starts.partition_point(|line_start| *line_start <= start);
-        let column = self.text[self.line_starts[line - 1]..start].chars().count() + 1;
-        Place { line, column, span: start..end }
+        Place { line, column: 1, span: start..end }
     }
 
     fn line(&self, number: usize) -> &'t str {
@@ -245,6 +245,10 @@ impl<'t> Collector<'t> {
         });
         let omitted = self.problems.len().saturating_sub(MAX_PROBLEMS) + self.dropped;
         self.problems.truncate(MAX_PROBLEMS);
+        for place in self.problems.iter_mut().filter_map(|problem| problem.place.as_mut()) {
+            let before = &self.text[self.line_starts[place.line - 1]..place.span.start];
+            place.column = before.chars().count() + 1;
+        }
         Some(Diagnostics {
             source: self.source.to_owned(),
             problems: self.problems,
@@ -277,12 +281,16 @@ mod tests {
     #[test]
     fn columns_count_characters_and_lines_count_from_one() {
         let text = "a = 1\nnäme = 2\n";
-        let collector = Collector::new(text, "t");
         let at = text.find("= 2").unwrap();
-        let place = collector.place(at..at + 1);
-        assert_eq!((place.line, place.column), (2, 6));
-        let end = collector.place(1000..2000);
-        assert_eq!((end.line, end.column, end.span), (3, 1, text.len()..text.len()));
+        for (span, expected) in
+            [(at..at + 1, (2, 6, at..at + 1)), (1000..2000, (3, 1, text.len()..text.len()))]
+        {
+            let mut collector = Collector::new(text, "t");
+            let (place, message) = (Some(collector.place(span)), String::new());
+            collector.add(Problem { place, app: None, key: None, message, expected: None, help: None });
+            let place = collector.finish().unwrap().problems.remove(0).place.unwrap();
+            assert_eq!((place.line, place.column, place.span), expected);
+        }
     }
 
     #[test]

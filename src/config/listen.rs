@@ -7,24 +7,28 @@ use toml::de::DeValue;
 
 use super::Listen;
 use super::error::quoted;
-use super::value::Refusal;
+use super::keys::{self, Kind};
+use super::value::{self, Refusal};
 
 /// What Node and PM2 users get: libuv's default. The kernel lowers it to net.core.somaxconn.
-pub(super) const DEFAULT_BACKLOG: i32 = 511;
+const DEFAULT_BACKLOG: i32 = 511;
+
+/// What `backlog` takes.
+pub(super) const BACKLOG: Kind = Kind::Count { min: 1, max: 65535 };
 
 /// Sockets that one worker is handed at most.
 pub(super) const MAX_PER_APP: usize = 64;
 
 /// An address without its name and backlog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
-    pub(super) ip: IpAddr,
-    pub(super) port: u16,
-    pub(super) v6only: bool,
+struct Endpoint {
+    ip: IpAddr,
+    port: u16,
+    v6only: bool,
 }
 
 /// Reads `"0.0.0.0:3000"`, `"[::]:3000"`, `":3000"`, `"3000"` or 3000.
-pub(super) fn endpoint(value: &DeValue<'_>) -> Result<Endpoint, Refusal> {
+fn endpoint(value: &DeValue<'_>) -> Result<Endpoint, Refusal> {
     match value {
         DeValue::String(text) => parse(text),
         DeValue::Integer(number) => {
@@ -36,6 +40,60 @@ pub(super) fn endpoint(value: &DeValue<'_>) -> Result<Endpoint, Refusal> {
         | DeValue::Datetime(_)
         | DeValue::Array(_)
         | DeValue::Table(_) => Err(Refusal::WRONG),
+    }
+}
+
+/// A declared socket while its parts are read.
+pub(super) struct Parts {
+    name: String,
+    backlog: i32,
+    endpoint: Option<Endpoint>,
+}
+
+impl Parts {
+    /// With the app's name and the default backlog.
+    pub(super) fn new(app: &str) -> Parts {
+        Parts { name: app.to_owned(), backlog: DEFAULT_BACKLOG, endpoint: None }
+    }
+
+    pub(super) fn set(&mut self, part: &str, value: &DeValue<'_>) -> Result<(), Refusal> {
+        match part {
+            "address" => self.endpoint = Some(endpoint(value)?),
+            "backlog" => self.backlog = value::count(value, 1, 65535)?.cast_signed(),
+            "name" => self.name = socket_name(value)?,
+            "mode" | "user" | "group" => {
+                return Err(Refusal::said(
+                    "belongs to a Unix socket; this version listens on TCP only",
+                    "remove it",
+                ));
+            }
+            unknown => {
+                let help = match keys::nearest(unknown, ["name", "address", "backlog"]) {
+                    Some(known) => format!("did you mean \"{known}\"?"),
+                    None => "known keys are name, address and backlog".to_owned(),
+                };
+                return Err(Refusal::said("unknown key", help));
+            }
+        }
+        Ok(())
+    }
+
+    /// The socket; none without a good address.
+    pub(super) fn finish(self) -> Option<Listen> {
+        let Endpoint { ip, port, v6only } = self.endpoint?;
+        Some(Listen { name: self.name, ip, port, v6only, backlog: self.backlog })
+    }
+}
+
+/// A name that can stand in LISTEN_FDNAMES (sd_listen_fds_with_names(3): names are separated by colons).
+fn socket_name(value: &DeValue<'_>) -> Result<String, Refusal> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    match value.as_str() {
+        Some(name) if (1..=255).contains(&name.len()) && name.bytes().all(allowed) => Ok(name.to_owned()),
+        Some(_) | None => Err(Refusal::said(
+            format!("expected 1 to 255 letters, digits, '.', '_' or '-', got {}", value::shown(value)),
+            "this name reaches the worker in LISTEN_FDNAMES",
+        )),
     }
 }
 
@@ -125,12 +183,6 @@ fn checked(endpoint: Endpoint) -> Result<Endpoint, Refusal> {
         return Err(Refusal::said(format!("TCP cannot listen on {ip}"), "write an address of this host"));
     }
     Ok(endpoint)
-}
-
-/// Whether a name can stand in LISTEN_FDNAMES (sd_listen_fds_with_names(3): names are separated by colons).
-pub(super) fn is_socket_name(name: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    !name.is_empty() && name.len() <= 255 && name.bytes().all(allowed)
 }
 
 /// Two of one app that would be the same socket, or of which one already covers the other.

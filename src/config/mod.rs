@@ -3,11 +3,14 @@
 //! Nothing here starts, opens or changes anything; only [`launch`] looks at the file system, at each start.
 //! The host's facts come in as [`Host`], so that every rule can be tested.
 
+mod app;
+mod check;
 pub mod error;
 pub mod keys;
 pub mod launch;
 mod listen;
 mod raw;
+mod reader;
 mod render;
 mod resolve;
 mod settings;

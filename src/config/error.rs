@@ -1,5 +1,4 @@
-//! What is wrong with a file: all of it at once, each with its place. Rendering for people is in
-//! [`super::render`]; nothing here prints.
+//! What is wrong with a file: all of it at once, each with its place. Nothing here prints.
 
 use std::collections::BTreeSet;
 use std::fmt;

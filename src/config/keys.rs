@@ -511,6 +511,14 @@ mod tests {
     }
 
     #[test]
+    fn each_key_has_its_row() {
+        assert!(APP.iter().enumerate().all(|(at, key)| key.id as usize == at));
+        assert_eq!(APP.len(), AppKey::Namespace as usize + 1);
+        assert!(DAEMON.iter().enumerate().all(|(at, key)| key.id as usize == at));
+        assert_eq!(DAEMON.len(), DaemonKey::ShutdownTimeout as usize + 1);
+    }
+
+    #[test]
     fn camel_case_means_the_same_key() {
         for written in ["killTimeout", "kill_timeout"] {
             assert_eq!(find(APP, written).map(|key| key.id), Some(AppKey::KillTimeout));

@@ -1,0 +1,461 @@
+#!/usr/bin/env python3
+"""Measures clusterd against PM2, Node's cluster module and bare Node, in one run on one machine.
+
+Installs PM2 through npm into build/bench. Everything is measured in rounds, one system after the other
+within a round, and what is reported is the median over the rounds. Prints Markdown; `--write` puts it
+between the markers of BENCHMARKS.md. `make bench` calls it with the paths of the release binaries.
+"""
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "bench"
+SERVER = ROOT / "benches" / "server.js"
+PM2_VERSION = "7.0.4"
+STARTED = []  # process groups that this run started
+
+
+def clean_environment(**more):
+    kept = {k: v for k, v in os.environ.items()
+            if not k.startswith(("PM2_", "CLUSTERD_", "LISTEN_", "NODE_")) and k != "PORT"}
+    return {**kept, **{k: str(v) for k, v in more.items()}}
+
+
+def wait_for(what, check, seconds=30):
+    end = time.monotonic() + seconds
+    while not (value := check()):
+        if time.monotonic() > end:
+            raise RuntimeError(f"{what}: not within {seconds} s")
+        time.sleep(0.01)
+    return value
+
+
+def spawn(argv, **options):
+    options.setdefault("stdout", subprocess.DEVNULL)
+    options.setdefault("stderr", subprocess.DEVNULL)
+    process = subprocess.Popen([str(a) for a in argv], start_new_session=True, **options)
+    STARTED.append(process)
+    return process
+
+
+def end(process, number=signal.SIGTERM, seconds=15):
+    if process.poll() is None:
+        process.send_signal(number)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def ask(port, timeout=10):
+    """The pid that answers one request on a connection of its own; None when there is no answer."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout) as s:
+            s.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+            text = b""
+            while part := s.recv(4096):
+                text += part
+            return int(text.split(b"\r\n\r\n")[1])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def all_answer(port, workers):
+    """Whether so many different processes answer."""
+    seen = set()
+    for _ in range(workers * 12):
+        seen.add(ask(port, 2))
+    return len(seen - {None}) >= workers
+
+
+class Clusterd:
+    name = "clusterd"
+
+    def __init__(self, port, workers, options):
+        self.port, self.binary = port, options.clusterd
+        self.home = BUILD / f"clusterd-{port}"
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.home.mkdir(parents=True)
+        file = self.home / "ecosystem.toml"
+        file.write_text(f'[[apps]]\nname = "bench"\nscript = "{SERVER}"\ninstances = {workers}\n'
+                        f'env = {{ PORT = "{port}" }}\n')
+        self.environment = clean_environment(CLUSTERD_HOME=self.home)
+        self.process = spawn([self.binary, file], env=self.environment,
+                             stderr=(self.home / "stderr").open("wb"))
+        wait_for("clusterd", lambda: self.alive() and all_answer(port, workers))
+
+    def alive(self):
+        if self.process.poll() is not None:
+            raise RuntimeError("clusterd ended: " + (self.home / "stderr").read_text()[-500:])
+        return True
+
+    def reload(self):
+        subprocess.run([self.binary, "reload", "bench"], env=self.environment, check=True,
+                       stdout=subprocess.DEVNULL)
+
+    def supervisor(self):
+        return self.process.pid
+
+    def list_command(self):
+        return [str(self.binary), "list"], self.environment
+
+    def close(self):
+        end(self.process)
+
+
+class Pm2:
+    name = "PM2 cluster"
+    binary = BUILD / "node_modules" / ".bin" / "pm2"
+
+    def __init__(self, port, workers, options):
+        self.port, self.home = port, BUILD / f"pm2-{port}"
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.environment = clean_environment(PM2_HOME=self.home, PORT=port, PM2_DISCRETE_MODE="true")
+        self.call("start", SERVER, "--name", "bench", "-i", workers)
+        wait_for("PM2", lambda: all_answer(port, workers))
+
+    def call(self, *args):
+        subprocess.run([str(self.binary), *map(str, args)], env=self.environment, check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def reload(self):
+        self.call("reload", "bench")
+
+    def supervisor(self):
+        return int((self.home / "pm2.pid").read_text())
+
+    def list_command(self):
+        return [str(self.binary), "ls"], self.environment
+
+    def close(self):
+        self.call("kill")
+
+
+class NodeCluster:
+    name = "Node cluster"
+    leave = "signal"
+
+    def __init__(self, port, workers, options):
+        self.port = port
+        self.process = spawn(["node", ROOT / "benches" / "cluster.js"], stdout=subprocess.PIPE,
+                             env=clean_environment(PORT=port, BENCH_WORKERS=workers, BENCH_LEAVE=self.leave))
+        self.expect("ready")
+
+    def expect(self, word):
+        if (line := self.process.stdout.readline().decode().strip()) != word:
+            raise RuntimeError(f"cluster.js: expected {word}, got {line!r}")
+
+    def reload(self):
+        self.process.send_signal(signal.SIGUSR2)
+        self.expect("reloaded")
+
+    def supervisor(self):
+        return self.process.pid
+
+    def close(self):
+        end(self.process)
+
+
+class NodeDisconnect(NodeCluster):
+    name = "Node cluster, `worker.disconnect()`"
+    leave = "disconnect"
+
+
+class Bare:
+    """Workers without a supervisor, each on its own SO_REUSEPORT socket. A reload is stop, then start."""
+    name = "bare Node, SO_REUSEPORT"
+
+    def __init__(self, port, workers, options):
+        self.port, self.workers = port, workers
+        self.start()
+
+    def start(self):
+        self.processes = []
+        for _ in range(self.workers):
+            with socket.socket(socket.AF_INET6) as s:  # dual stack, as Node's own listen is
+                s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                s.bind(("::", self.port))
+                s.listen(511)
+                self.processes.append(spawn(["node", SERVER], pass_fds=[s.fileno()],
+                                            env=clean_environment(BENCH_FD=s.fileno())))
+        wait_for("bare Node", lambda: all_answer(self.port, self.workers))
+
+    def reload(self):
+        for process in self.processes:
+            process.send_signal(signal.SIGINT)
+        for process in self.processes:
+            process.wait()
+        self.start()
+
+    def close(self):
+        for process in self.processes:
+            end(process)
+
+
+class StopStart(Bare):
+    name = "stop, then start"
+
+
+class Load:
+    """The load generator, running until `finish`."""
+
+    def __init__(self, options, port, keep_alive, ms=0, seconds=None):
+        argv = [options.load, "--port", port, "--clients", 8, "--path", f"/?ms={ms}" if ms else "/"]
+        argv += ["--keep-alive"] if keep_alive else []
+        argv += ["--seconds", seconds] if seconds else []
+        self.process = spawn(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def finish(self):
+        text, _ = self.process.communicate(timeout=60)
+        return json.loads(text)
+
+
+def median(values):
+    return statistics.median(values)
+
+
+def table(title, head, rows):
+    lines = [f"### {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]) + "\n"
+
+
+def reloads(systems, options):
+    """One reload of 4 workers under 8 closed-loop clients whose requests take 200 ms."""
+    rows = []
+    for keep_alive in (False, True):
+        rounds = {system.name: [] for system in systems}
+        for _ in range(options.rounds):
+            for system in systems:
+                running = system(free_port(), 4, options)
+                try:
+                    load = Load(options, running.port, keep_alive, ms=200)
+                    time.sleep(0.5)  # every client is in the middle of a request
+                    begun = time.monotonic()
+                    running.reload()
+                    took = time.monotonic() - begun
+                    time.sleep(0.5)
+                    seen = load.finish()
+                finally:
+                    running.close()
+                rounds[system.name].append({**seen, "took": took})
+        for name, runs in rounds.items():
+            pick = lambda key: median([run[key] for run in runs])
+            rows.append(["keep-alive" if keep_alive else "one per connection", name,
+                         f"{pick('lost'):g} / {pick('requests'):g}", f"{pick('retriable'):g}",
+                         f"{pick('p99_us') / 1000:.0f}", f"{pick('max_us') / 1000:.0f}", f"{pick('took'):.2f}"])
+    return table("One reload of 4 unmodified workers under load (handler 200 ms, 8 closed-loop clients)",
+                 ["client", "system", "failed / requests", "retriable", "p99 ms", "max ms", "reload s"], rows)
+
+
+def throughput(systems, options):
+    """All systems run side by side, idle but for the one being measured."""
+    rows, running = [], []
+    try:
+        for system in systems:
+            running.append(system(free_port(), 2, options))
+        rates = {}
+        for _ in range(options.rounds):
+            for keep_alive in (False, True):
+                for one in running:
+                    seen = Load(options, one.port, keep_alive, seconds=options.seconds).finish()
+                    rates.setdefault((one.name, keep_alive), []).append((seen["per_second"], seen["p99_us"]))
+        for system in systems:
+            row = [system.name]
+            for keep_alive in (False, True):
+                own = rates[system.name, keep_alive]
+                bare = rates.get((Bare.name, keep_alive), own)
+                ratio = median([a[0] / b[0] for a, b in zip(own, bare)])
+                row += [f"{median([a[0] for a in own]):.0f}", f"{ratio:.2f}",
+                        f"{median([a[1] for a in own]) / 1000:.1f}"]
+            rows.append(row)
+    finally:
+        for one in running:
+            one.close()
+    return table("Throughput, 2 workers, 8 closed-loop clients on the same cores",
+                 ["system", "one per connection: req/s", "of bare", "p99 ms", "keep-alive: req/s", "of bare",
+                  "p99 ms"], rows)
+
+
+def status_kib(pid, file, field):
+    for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1])
+    raise RuntimeError(f"{field} of {pid}")
+
+
+def cpu_ms(pid):
+    """Time on a CPU, over all threads, in ms: schedstat counts in ns, stat only in ticks."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e6
+
+
+def idle(systems, options):
+    """What the supervising process costs while 4 workers idle."""
+    rows, running = [], []
+    systems = [system for system in systems if hasattr(system, "supervisor")]
+    try:
+        for system in systems:
+            running.append(system(free_port(), 4, options))
+        time.sleep(5)  # past start-up work
+        before = [cpu_ms(one.supervisor()) for one in running]
+        time.sleep(options.idle)
+        for one, begun in zip(running, before):
+            pid = one.supervisor()
+            cpu = (cpu_ms(pid) - begun) * 60 / options.idle
+            rows.append([one.name, f"{status_kib(pid, 'status', 'VmRSS') / 1024:.1f}",
+                         f"{status_kib(pid, 'smaps_rollup', 'Pss:') / 1024:.1f}", f"{cpu:.1f}"])
+    finally:
+        for one in running:
+            one.close()
+    return table(f"Supervisor with 4 idle workers ({options.idle} s)",
+                 ["system", "RSS MB", "PSS MB", "CPU ms per minute"], rows)
+
+
+def call_ms(argv, environment):
+    null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
+    begun = time.perf_counter()
+    pid = os.posix_spawnp(argv[0], argv, environment, file_actions=null)
+    status = os.waitpid(pid, 0)[1]
+    took = (time.perf_counter() - begun) * 1e3
+    if status != 0:
+        raise RuntimeError(f"{argv}: status {status}")
+    return took
+
+
+def listing(systems, options):
+    rows, running = [], []
+    try:
+        for system in [system for system in systems if hasattr(system, "list_command")]:
+            running.append(system(free_port(), 4, options))
+        commands = [(one.name, *one.list_command()) for one in running]
+        commands.append(("`true`, for scale", ["true"], clean_environment()))
+        times = {name: [] for name, _, _ in commands}
+        for _ in range(options.rounds * 4):
+            for name, argv, environment in commands:
+                times[name].append(call_ms(argv, environment))
+        rows = [[name, f"{median(values):.1f}"] for name, values in times.items()]
+    finally:
+        for one in running:
+            one.close()
+    return table("`list` with 4 workers, process start to exit", ["system", "ms"], rows)
+
+
+def until_served(port, not_by, begun):
+    wait_for("a new worker", lambda: (ask(port) or not_by) != not_by)
+    return (time.monotonic() - begun) * 1e3
+
+
+def own_boot(options):
+    port, begun = free_port(), time.monotonic()
+    process = spawn(["node", SERVER], env=clean_environment(PORT=port))
+    try:
+        return until_served(port, None, begun)
+    finally:
+        end(process)
+
+
+def replacement(systems, options):
+    """kill -9 of the only worker, until its replacement has answered a request."""
+    times, running = {"the server's own boot": []}, []
+    try:
+        for system in [s for s in systems if hasattr(s, "supervisor") and s is not NodeDisconnect]:
+            running.append(system(free_port(), 1, options))
+            times[system.name] = []
+        time.sleep(2)  # past the shortest uptime, after which a crash is replaced at once
+        for _ in range(options.rounds):
+            times["the server's own boot"].append(own_boot(options))
+            for one in running:
+                old, begun = ask(one.port), time.monotonic()
+                os.kill(old, signal.SIGKILL)
+                times[one.name].append(until_served(one.port, old, begun))
+            time.sleep(2)
+    finally:
+        for one in running:
+            one.close()
+    boot = median(times["the server's own boot"])
+    rows = [[name, f"{median(values):.0f}", f"{median(values) - boot:+.0f}"] for name, values in times.items()]
+    return table("kill -9 of a worker to its replacement serving", ["system", "ms", "beyond own boot"], rows)
+
+
+def install():
+    BUILD.mkdir(parents=True, exist_ok=True)
+    (BUILD / "package.json").write_text(json.dumps({"private": True, "dependencies": {"pm2": PM2_VERSION}}))
+    subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent"], cwd=BUILD, check=True)
+
+
+def machine():
+    node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    return (f"{len(os.sched_getaffinity(0))} cores, Linux {platform.release().split('-')[0]}, "
+            f"Node {node.lstrip('v')}, PM2 {PM2_VERSION}, {time.strftime('%Y-%m-%d')}.")
+
+
+def write(text):
+    file = ROOT / "BENCHMARKS.md"
+    old = file.read_text()
+    begin, finish = "<!-- results -->\n", "<!-- end of results -->"
+    before, rest = old.split(begin)
+    file.write_text(before + begin + text + finish + rest.split(finish)[1])
+
+
+SYSTEMS = {"clusterd": Clusterd, "pm2": Pm2, "cluster": NodeCluster, "disconnect": NodeDisconnect,
+           "stop-start": StopStart, "bare": Bare}
+PARTS = {"reload": (reloads, ["clusterd", "pm2", "cluster", "disconnect", "stop-start"]),
+         "throughput": (throughput, ["bare", "clusterd", "pm2", "cluster"]),
+         "idle": (idle, ["clusterd", "pm2", "cluster"]),
+         "list": (listing, ["clusterd", "pm2"]),
+         "replacement": (replacement, ["clusterd", "pm2", "cluster"])}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--clusterd", type=Path, help="the release binary; without it only the peers are measured")
+    parser.add_argument("--load", type=Path, required=True, help="the load generator (examples/load.rs)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3, help="of one throughput measurement")
+    parser.add_argument("--idle", type=int, default=60, help="seconds of the idle measurement")
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this part (may be repeated)")
+    parser.add_argument("--write", action="store_true", help="put the tables into BENCHMARKS.md")
+    options = parser.parse_args()
+    install()
+    texts = [machine() + "\n"]
+    try:
+        for part in options.part or PARTS:
+            measure, names = PARTS[part]
+            systems = [SYSTEMS[name] for name in names if name != "clusterd" or options.clusterd]
+            print(f"bench: {part} …", file=sys.stderr, flush=True)
+            texts.append(measure(systems, options))
+    finally:
+        for process in STARTED:
+            if process.poll() is None:
+                end(process)
+    text = "\n".join(texts)
+    print(text)
+    if options.write:
+        write(text)
+
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+main()

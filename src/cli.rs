@@ -18,9 +18,9 @@ use clap::{Args, Parser, Subcommand};
     name = "clusterd",
     version,
     about = "Runs any language's server N times behind one port, keeps it alive, and reloads it without losing a request.",
-    help_template = "{about-with-newline}\n{after-help}\n",
+    help_template = "{about}{after-help}\n",
+    override_usage = "clusterd FILE [OPTIONS]\n       clusterd VERB [OPTIONS] ...",
     after_help = OVERVIEW,
-    disable_help_subcommand = false,
     subcommand_required = true,
     arg_required_else_help = true
 )]
@@ -122,7 +122,8 @@ pub enum Verb {
 
     /// Shows apps and their workers.
     #[command(
-        visible_aliases = ["ls", "status", "l", "ps"],
+        visible_aliases = ["ls", "status"],
+        aliases = ["l", "ps"],
         after_help = "Examples:\n  clusterd list\n  clusterd list api --connections\n  clusterd list --json"
     )]
     List(List),

@@ -2,12 +2,18 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
 
 use clap::{CommandFactory, Parser};
 use clusterd::cli::{Cli, Verb, with_verb};
+use clusterd::control::frame;
+use clusterd::control::protocol::{
+    AppFailure, AppInfo, DaemonInfo, Done, Error, Frame, Line, List, Progress, Reply, Request, Stream,
+    WorkerInfo,
+};
 
 fn clusterd(home: &Path, words: &[&str]) -> Output {
     command(home, words).output().unwrap()
@@ -318,4 +324,230 @@ fn pipes_get_no_colour() {
         let output = clusterd(home.path(), words);
         assert!(!out(&output).contains('\x1b') && !err(&output).contains('\x1b'), "{words:?}");
     }
+}
+
+/// Runs the command against a supervisor that gives these answers; what it was asked, and what came out.
+fn answered(words: &[&str], replies: &[Reply]) -> (Request, Output) {
+    let home = home();
+    fs::write(home.path().join("a.toml"), "[[apps]]\nname = \"api\"\nscript = \"/bin/true\"\n").unwrap();
+    let command = command(home.path(), words);
+    answered_by(home.path(), command, replies)
+}
+
+fn answered_by(home: &Path, mut command: Command, replies: &[Reply]) -> (Request, Output) {
+    let listener = clusterd::sys::socket::listen(&home.join("clusterd.sock")).unwrap();
+    listener.set_nonblocking(false).unwrap();
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            for reply in replies {
+                stream.write_all(&frame::encode(reply).unwrap()).unwrap();
+            }
+            serde_json::from_str::<Frame>(&line).unwrap().request
+        });
+        let output = command.output().unwrap();
+        // A client that never came would leave us waiting: let the thread see somebody.
+        if !asked.is_finished() {
+            let nobody = std::os::unix::net::UnixStream::connect(home.join("clusterd.sock"));
+            drop(nobody);
+        }
+        (asked.join().unwrap(), output)
+    })
+}
+
+fn done() -> [Reply; 1] {
+    [Reply::Done(Done { message: "done".into(), apps: vec!["api".into()] })]
+}
+
+fn listing() -> Reply {
+    let worker = WorkerInfo {
+        id: 0,
+        instance: 0,
+        pid: Some(4711),
+        status: "online".into(),
+        ready: true,
+        generation: 1,
+        uptime_ms: 61_000,
+        restarts: 0,
+        unstable_restarts: 0,
+        cpu_percent: None,
+        memory_bytes: None,
+        connections: None,
+        last_exit: None,
+    };
+    let app = AppInfo {
+        name: "api".into(),
+        namespace: "default".into(),
+        mode: "cluster".into(),
+        status: "online".into(),
+        generation: 1,
+        instances: 1,
+        listen: vec![],
+        reload: None,
+        workers: vec![worker],
+        detail: None,
+    };
+    let daemon = DaemonInfo { pid: 1, version: "0.1.0".into(), uptime_ms: 1, home: "/".into() };
+    Reply::List(List { version: 1, daemon, apps: vec![app] })
+}
+
+#[test]
+fn commands_become_the_requests_they_name() {
+    let all = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    for (words, wanted) in [
+        (&["ping"][..], Request::Ping {}),
+        (&["kill"], Request::Kill {}),
+        (&["stop", "api", "3"], Request::Stop { targets: all(&["api", "3"]), no_wait: false }),
+        (&["stop", "a.toml"], Request::Stop { targets: all(&["api"]), no_wait: false }),
+        (&["del", "all", "--no-wait"], Request::Delete { targets: all(&["all"]), no_wait: true }),
+        (&["start", "api"], Request::Start { targets: all(&["api"]), file: None, no_wait: false }),
+        (
+            &["scale", "api", "-1"],
+            Request::Scale { target: "api".into(), count: "-1".into(), no_wait: false },
+        ),
+        (&["ls"], Request::List { targets: vec![], connections: false, detail: false }),
+        (&["describe", "/a/"], Request::List { targets: all(&["/a/"]), connections: true, detail: true }),
+        (&["sendSignal", "HUP", "api"], Request::Signal { signal: "HUP".into(), targets: all(&["api"]) }),
+        (&["pid", "api"], Request::Pid { targets: all(&["api"]) }),
+        (&["logs"], Request::Logs { targets: vec![], lines: 15, follow: true, stream: None }),
+        (
+            &["logs", "api", "-n", "3", "--nostream", "--err"],
+            Request::Logs { targets: all(&["api"]), lines: 3, follow: false, stream: Some(Stream::Err) },
+        ),
+        (
+            &["reload", "api", "--no-wait"],
+            Request::Reload { targets: all(&["api"]), file: None, update_env: None, no_wait: true },
+        ),
+    ] {
+        let (asked, output) = answered(words, &done());
+        assert_eq!(asked, wanted, "{words:?}");
+        assert_code(&output, 0);
+    }
+}
+
+#[test]
+fn a_file_travels_with_its_text_its_folder_and_the_callers_environment() {
+    let home = home();
+    let text = "[[apps]]\nname = \"api\"\nscript = \"/bin/true\"\n";
+    fs::write(home.path().join("a.toml"), text).unwrap();
+    let mut command = command(home.path(), &["start", "a.toml", "--env", "production", "--only", "api,web"]);
+    command.env("COLOUR", "blue");
+    let (asked, output) = answered_by(home.path(), command, &done());
+    assert_code(&output, 0);
+    let Request::Start { file: Some(file), targets, .. } = asked else { panic!("{asked:?}") };
+    assert_eq!(targets, Vec::<String>::new());
+    assert_eq!(file.text, text);
+    assert_eq!(file.path, Some(home.path().join("a.toml").to_str().unwrap().to_owned()));
+    assert_eq!(file.folder, home.path().to_str().unwrap());
+    assert_eq!((file.profile.as_deref(), file.only), (Some("production"), vec!["api".into(), "web".into()]));
+    assert_eq!(file.environment["COLOUR"], "blue");
+}
+
+#[test]
+fn the_environment_travels_with_restart_only_when_asked() {
+    let (asked, _) = answered(&["restart", "api"], &done());
+    assert!(matches!(asked, Request::Restart { update_env: None, .. }));
+    let (asked, _) = answered(&["restart", "api", "--update-env"], &done());
+    assert!(matches!(asked, Request::Restart { update_env: Some(env), .. } if env.contains_key("PATH")));
+}
+
+#[test]
+fn list_prints_a_table_and_its_contract_as_json() {
+    let (_, output) = answered(&["list"], &[listing()]);
+    assert_code(&output, 0);
+    let row: Vec<String> = out(&output).lines().nth(1).unwrap().split_whitespace().map(Into::into).collect();
+    assert_eq!(row[..7], ["0", "api", "default", "cluster", "4711", "online", "0"]);
+
+    let (_, output) = answered(&["list", "--json"], &[listing()]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["apps", "daemon", "version"]);
+    assert_eq!(json["apps"][0]["workers"][0]["pid"], 4711);
+}
+
+#[test]
+fn pid_prints_numbers_only() {
+    let (_, output) = answered(&["pid"], &[Reply::Pids { pids: vec![12, 0, 13] }]);
+    assert_eq!(out(&output), "12\n0\n13\n");
+}
+
+#[test]
+fn a_failed_reload_is_one_with_the_reason_and_the_last_lines_on_standard_error() {
+    let step = Progress {
+        app: "api".into(),
+        event: "reload_started".into(),
+        id: None,
+        instance: None,
+        pid: None,
+        generation: Some(2),
+        done: Some(0),
+        total: Some(4),
+        message: "reload to generation 2".into(),
+    };
+    let error = Error {
+        code: 1,
+        message: "reload failed; generation 1 serves on".into(),
+        failures: vec![AppFailure {
+            app: "api".into(),
+            reason: "exited".into(),
+            message: "a new worker exited with code 1".into(),
+            last_lines: vec!["SyntaxError: \x1b]0;owned\x07".into()],
+        }],
+    };
+    let replies = [Reply::Progress(step), Reply::Error(error)];
+    let (_, output) = answered(&["reload", "api"], &replies);
+    assert_code(&output, 1);
+    assert_eq!(out(&output), "api: 0/4 reload to generation 2\n");
+    assert!(err(&output).contains("a new worker exited with code 1"), "{}", err(&output));
+    assert!(err(&output).contains("| SyntaxError: \\x1b]0;owned\\x07"), "{}", err(&output));
+
+    let (_, output) = answered(&["reload", "api", "--json"], &replies);
+    assert_code(&output, 1);
+    let step: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!((&step["type"], &step["event"]), (&"progress".into(), &"reload_started".into()));
+    let error: serde_json::Value = serde_json::from_str(&err(&output)).unwrap();
+    assert_eq!(error["failures"][0]["reason"], "exited");
+}
+
+#[test]
+fn a_supervisor_that_goes_away_in_mid_command_is_a_failure() {
+    let (_, output) = answered(&["reload", "api"], &[]);
+    assert_code(&output, 1);
+    assert!(err(&output).contains("before it answered"), "{}", err(&output));
+}
+
+#[test]
+fn log_lines_reach_a_pipe_as_the_worker_wrote_them() {
+    let line = |text: &str| {
+        Reply::Line(Line { app: "api".into(), instance: 1, stream: Stream::Out, text: text.into() })
+    };
+    let (_, output) =
+        answered(&["logs", "--no-follow"], &[line("\x1b[32mgreen\x1b[0m"), line("b"), done()[0].clone()]);
+    assert!(out(&output).starts_with("api-1 | \x1b[32mgreen\x1b[0m\napi-1 | b\n"), "{}", out(&output));
+}
+
+#[test]
+fn a_list_into_a_closed_pipe_is_a_quiet_end() {
+    let home = home();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = command(home.path(), &["list"]);
+    command.stdout(writer).stderr(Stdio::piped());
+    let (_, output) = answered_by(home.path(), command, &[listing()]);
+    assert_code(&output, 0);
+    assert_eq!(err(&output), "");
+}
+
+#[test]
+fn a_background_supervisor_that_cannot_run_says_why_at_once() {
+    let home = home();
+    let file = home.path().join("a.toml");
+    fs::write(&file, "[[apps]]\nname = \"api\"\nscript = \"/bin/true\"\n").unwrap();
+    // Nobody can listen there.
+    fs::create_dir(home.path().join("clusterd.sock")).unwrap();
+    let output = clusterd(home.path(), &["start", "a.toml"]);
+    assert_code(&output, 1);
+    assert!(err(&output).contains(&home.path().display().to_string()), "{}", err(&output));
 }

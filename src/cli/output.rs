@@ -108,7 +108,7 @@ impl Output {
             Reply::Pids { pids } => text(&pids.iter().map(|pid| format!("{pid}\n")).collect::<String>())?,
             Reply::Pong { pid } => text(&format!("pong (pid {pid})\n"))?,
             Reply::Done(done) if done.message.is_empty() => {}
-            Reply::Done(done) => text(&format!("{}\n", render::escape(&done.message)))?,
+            Reply::Done(done) => text(&format!("{}\n", render::message(&done.message)))?,
         }
         Ok(())
     }

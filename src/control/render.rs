@@ -137,9 +137,13 @@ fn app_failure(failure: &AppFailure) -> String {
     text
 }
 
-/// The supervisor's own sentences may have several lines (a file's errors); these stay lines.
-fn indented(message: &str) -> String {
-    message.trim_end().lines().map(escape).collect::<Vec<_>>().join("\n  ")
+/// A sentence of the supervisor's own. It may have several lines, which stay lines.
+pub fn message(text: &str) -> String {
+    text.trim_end().lines().map(escape).collect::<Vec<_>>().join("\n")
+}
+
+fn indented(text: &str) -> String {
+    message(text).replace('\n', "\n  ")
 }
 
 /// Status lines that are drawn over and over on a terminal: one per app, in the order in which they

@@ -26,7 +26,7 @@ pub(crate) use daemon::{Daemon, Home, Output, clusterd};
 pub(crate) use fixtures::{App, Fixture, file};
 pub(crate) use hammer::{Hammer, Load};
 pub(crate) use ports::free_port;
-pub(crate) use wait::{pause, wait_until};
+pub(crate) use wait::wait_until;
 
 /// The user id that stands for "an ordinary user" when the tests run as root (`nobody`).
 pub(crate) const ORDINARY: u32 = 65534;

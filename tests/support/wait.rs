@@ -74,7 +74,7 @@ pub(crate) fn holds_for<L: Look>(span: Duration, what: &str, mut look: impl FnMu
 }
 
 /// Lets this much time pass. Not for tests: they wait for conditions.
-pub(crate) fn pause(span: Duration) {
+fn pause(span: Duration) {
     let never = Mutex::new(());
     let guard = never.lock().expect("nobody else has this lock");
     let wake = Condvar::new();

@@ -1,0 +1,618 @@
+//! A worker's whole life: how it is started, what it gets, how it is replaced, and that nothing of it is
+//! left when it was stopped.
+
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use support::daemon::{Builder, cpu_ticks, exists, send};
+use support::hammer::get;
+use support::wait::holds_for;
+use support::{App, Daemon, Fixture, Hammer, Home, file, fixtures, free_port, root, skip, wait_until};
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// One process of `name`, started and stopped without any port.
+fn fork(name: &str, fixture: &Fixture) -> App {
+    App::new(name, fixture).text("exec_mode", "fork")
+}
+
+/// An app that keeps a foreground supervisor from ending with the one under test.
+fn bystander() -> App {
+    fork("bystander", &fixtures::worker(&["idle"]))
+}
+
+/// What `start` says about an app that cannot be started, and what it leaves.
+fn fails_to_start(app: App, says: &[&str]) {
+    let (daemon, output) = Daemon::background(file(&[app, bystander()]));
+    let output = output.expect_code(1).expect_stderr(says);
+    assert!(output.took < ms(20_000), "{output:?}");
+    let broken = daemon.app("broken");
+    assert!(broken.workers.iter().all(|worker| worker.status != "online"), "{broken:#?}");
+    let reason = broken.workers.first().and_then(|worker| worker.last_exit.as_ref());
+    assert_eq!(reason.map(|exit| exit.reason.as_str()), Some("spawn"), "{broken:#?}");
+    daemon.wait_online("bystander", 1);
+}
+
+/// Fault 1.
+#[test]
+fn a_missing_program_is_named_with_its_error() {
+    fails_to_start(
+        fork("broken", &Fixture::new(&["./no-such-program"])),
+        &["no-such-program", "No such file"],
+    );
+}
+
+/// Fault 1.
+#[test]
+fn a_program_that_is_not_executable_is_named_with_its_error() {
+    let home = std::sync::Arc::new(Home::new(None));
+    home.put("plain.txt", "just text\n");
+    let path = home.apps().join("plain.txt");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("it is ours");
+    home.put("garbage", "\u{7f}ELF\u{1}\u{1}\u{1}this is no program for this machine");
+    home.put("bad-interpreter", "#!/no/such/interpreter\n");
+    let broken = |name: &str, program: &str| fork(name, &Fixture::new(&[program])).set("max_restarts", 2);
+    let apps = [
+        broken("plain", "./plain.txt"),
+        broken("garbage", "./garbage"),
+        broken("interpreter", "./bad-interpreter"),
+        bystander(),
+    ];
+    home.write(&file(&apps));
+    let path = home.file().display().to_string();
+    let output = home.run(&["start", &path]).expect_code(1);
+    output.expect_stderr(&[
+        "plain.txt",
+        "Permission denied",
+        "garbage",
+        "Exec format error",
+        "bad-interpreter",
+    ]);
+    home.run(&["kill"]).expect_code(0);
+}
+
+/// Fault 1: no restart storm.
+#[test]
+fn a_program_that_cannot_be_run_is_not_tried_without_end() {
+    let broken = fork("broken", &Fixture::new(&["./no-such-program"])).set("max_restarts", 0);
+    let daemon = Daemon::foreground(file(&[broken, bystander()]));
+    daemon.wait_online("bystander", 1);
+    wait_until(ms(10_000), "a few attempts", || daemon.app("broken").workers[0].restarts >= 2);
+    let before = cpu_ticks(daemon.pid).expect("it runs");
+    holds_for(ms(1_000), "the supervisor's log stays short", || daemon.log().len() < 64 * 1024);
+    let used = cpu_ticks(daemon.pid).expect("it runs") - before;
+    assert!(used < 30, "{used} ticks of 10 ms in a second");
+    assert!(daemon.app("broken").workers.iter().all(|worker| worker.status != "online"));
+}
+
+/// Fault 2.
+#[test]
+fn a_worker_that_dies_at_once_for_ever_is_errored_and_can_be_reset_by_start() {
+    let broken = fork("broken", &fixtures::worker(&["exit", "1", "0"])).set("max_restarts", 4);
+    let daemon = Daemon::foreground(file(&[broken, bystander()]));
+    let steady = daemon.wait_online("bystander", 1);
+    let app = daemon.wait_status("broken", "errored");
+    let worker = &app.workers[0];
+    let exit = worker.last_exit.clone().expect("it ended");
+    assert_eq!((exit.code, exit.signal, exit.reason.as_str()), (Some(1), None, "crash"));
+    assert_eq!(worker.pid, None);
+    let restarts = worker.restarts;
+    holds_for(ms(500), "no restart of an errored app", || {
+        daemon.app("broken").workers[0].restarts == restarts
+    });
+    daemon.home.write(&file(&[fork("broken", &fixtures::worker(&["idle"])), bystander()]));
+    let path = daemon.home.file().display().to_string();
+    daemon.run(&["start", &path, "--only", "broken"]).expect_code(0);
+    daemon.wait_online("broken", 1);
+    assert_eq!(daemon.wait_online("bystander", 1), steady, "another app was touched");
+}
+
+/// Fault 2: what it costs.
+#[test]
+fn a_crash_loop_without_end_backs_off() {
+    let broken = fork("broken", &fixtures::worker(&["exit", "1", "0"])).set("max_restarts", 0);
+    let daemon = Daemon::foreground(file(&[broken, bystander()]));
+    wait_until(ms(20_000), "eight restarts", || daemon.app("broken").workers[0].restarts >= 8);
+    // After 100 ms and seven times half as much again the wait is over a second.
+    let before = daemon.app("broken").workers[0].restarts;
+    let mut seen = before;
+    holds_for(ms(1_000), "at most two restarts in a second", || {
+        seen = daemon.app("broken").workers[0].restarts;
+        seen - before <= 2
+    });
+    assert!(daemon.log().len() + daemon.output().len() < 256 * 1024);
+}
+
+#[test]
+fn a_crashed_worker_is_replaced_in_its_slot() {
+    let port = free_port();
+    let app = App::new("api", &fixtures::worker(&["serve"])).instances(2).port(port);
+    let daemon = Daemon::foreground(app);
+    let before = daemon.wait_online("api", 2);
+    let old = daemon.online("api");
+    send(before[1], Signal::SIGSEGV);
+    wait_until(ms(10_000), "a replacement", || daemon.pids("api").iter().any(|pid| !before.contains(pid)));
+    let new = daemon.online("api");
+    assert_eq!((old[1].id, old[1].instance), (new[1].id, new[1].instance));
+    assert_eq!(new[1].restarts, old[1].restarts + 1);
+    assert_eq!(new[0].pid, old[0].pid);
+    let exit = new[1].last_exit.clone().expect("it ended");
+    assert_eq!((exit.code, exit.reason.as_str()), (None, "crash"), "death by signal is never an exit code");
+    assert!(exit.signal.is_some_and(|signal| signal.contains("SEGV")));
+}
+
+/// Fault 8, with an owner outside.
+#[test]
+fn a_port_that_somebody_else_has_fails_that_app_only_and_names_the_owner() {
+    let port = free_port();
+    let _foreign = std::net::TcpListener::bind(("0.0.0.0", port)).expect("the port is free");
+    let declared =
+        App::new("declared", &fixtures::worker(&["serve", "fds"])).listen(port).set("max_restarts", 2);
+    let (daemon, output) = Daemon::background(file(&[declared, bystander()]));
+    let owner = std::process::id().to_string();
+    output.expect_code(1).expect_stderr(&["declared", &port.to_string(), &owner]);
+    daemon.wait_online("bystander", 1);
+}
+
+/// Fault 8, with an owner inside.
+#[test]
+fn a_port_that_another_app_serves_is_refused_to_the_second() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let first = App::new("first", &node).instances(2).port(port);
+    let daemon = Daemon::foreground(&first);
+    daemon.wait_online("first", 2);
+    let hammer = Hammer::start(port);
+    let second = App::new("second", &node).instances(2).port(port).set("max_restarts", 2);
+    daemon.home.write(&file(&[first, second]));
+    let path = daemon.home.file().display().to_string();
+    daemon.run(&["start", &path, "--only", "second"]).expect_code(1).expect_stderr(&["second", "EADDRINUSE"]);
+    let first = daemon.wait_online("first", 2);
+    let history = hammer.stop();
+    history.expect_none_lost();
+    assert!(history.by_pid().keys().all(|pid| first.contains(pid)), "{history:?}");
+}
+
+/// Stops `api` and proves that nothing of it is left the moment `stop` has returned.
+fn stop_empties_the_tree(daemon: &Daemon, limit: Duration) {
+    let output = daemon.run(&["stop", "api"]).expect_code(0);
+    let left = daemon.workers();
+    assert!(left.is_empty(), "stopped with {left:#?}");
+    assert_eq!(daemon.app("api").status, "stopped");
+    assert!(output.took < limit, "{output:?}");
+    assert!(daemon.zombies().is_empty(), "{:?}", daemon.zombies());
+}
+
+/// Fault 14.
+#[test]
+fn a_worker_that_ignores_the_signal_is_killed_at_kill_timeout() {
+    let app = fork("api", &fixtures::worker(&["ignore-signals"])).text("kill_timeout", "500ms");
+    let daemon = Daemon::foreground(app);
+    daemon.wait_online("api", 1);
+    daemon.wait_for_text("ignoring");
+    stop_empties_the_tree(&daemon, ms(5_000));
+    let exit = daemon.app("api").workers[0].last_exit.clone().expect("it ended");
+    assert_eq!(exit.reason, "kill_timeout");
+}
+
+/// Fault 14: the whole tree.
+#[test]
+fn a_child_that_ignores_the_signal_is_killed_with_its_tree() {
+    let app = fork("api", &fixtures::worker(&["stubborn-child"])).text("kill_timeout", "500ms");
+    let daemon = Daemon::foreground(app);
+    wait_until(ms(10_000), "two processes", || daemon.workers().len() == 2);
+    stop_empties_the_tree(&daemon, ms(5_000));
+}
+
+/// Fault 15.
+#[test]
+fn a_stopped_process_hears_the_stop() {
+    let app = fork("api", &fixtures::worker(&["idle"])).text("kill_timeout", "20s");
+    let daemon = Daemon::foreground(app);
+    let pids = daemon.wait_online("api", 1);
+    send(pids[0], Signal::SIGSTOP);
+    // Well before kill_timeout: it was continued.
+    stop_empties_the_tree(&daemon, ms(10_000));
+}
+
+/// Fault 15: on reload.
+#[test]
+fn a_stopped_process_is_replaced_by_a_reload() {
+    let port = free_port();
+    let app =
+        App::new("api", &fixtures::worker(&["serve"])).instances(2).port(port).text("drain_timeout", "2s");
+    let daemon = Daemon::foreground(app);
+    let pids = daemon.wait_online("api", 2);
+    send(pids[0], Signal::SIGSTOP);
+    daemon.run(&["reload", "api"]).expect_code(0);
+    daemon.wait_online("api", 2);
+    assert!(pids.iter().all(|&pid| !exists(pid)));
+}
+
+/// Fault 17.
+#[test]
+fn stopped_means_that_the_last_child_is_gone() {
+    let line = "trap 'exit 0' INT; sh -c 'trap \"\" INT TERM; while :; do sleep 1; done' & while :; do sleep 0.05; done";
+    let app = fork("api", &fixtures::shell(line)).text("kill_timeout", "700ms");
+    let daemon = Daemon::foreground(app);
+    wait_until(ms(10_000), "leader and child", || daemon.workers().len() >= 2);
+    stop_empties_the_tree(&daemon, ms(6_000));
+}
+
+/// Fault 17: a leader that dies by itself leaves nothing to its replacement.
+#[test]
+fn a_crashed_leaders_child_does_not_outlive_the_app() {
+    let app = fork("api", &fixtures::worker(&["leave-stubborn-child"])).text("kill_timeout", "300ms");
+    let daemon = Daemon::foreground(file(&[app.env("LIVE_MS", 1_200).set("max_restarts", 0), bystander()]));
+    wait_until(ms(20_000), "a replacement", || daemon.app("api").workers[0].restarts >= 1);
+    daemon.run(&["stop", "api"]).expect_code(0);
+    let left = daemon.workers();
+    assert_eq!(left.len(), 1, "more than the bystander: {left:#?}");
+}
+
+/// Fault 18.
+#[test]
+fn a_worker_that_daemonises_is_found_and_stopped() {
+    let app = fork("api", &fixtures::worker(&["daemonise"])).set("max_restarts", 1);
+    let daemon = Daemon::foreground(file(&[app, bystander()]));
+    daemon.wait_for_text("daemonised");
+    // Whatever state the policy gives it, no process of it outlives the stop.
+    let _ = daemon.run(&["stop", "api"]);
+    wait_until(ms(5_000), "the bystander alone", || {
+        let left = daemon.workers();
+        if left.len() == 1 { Ok(()) } else { Err(left) }
+    });
+}
+
+/// Fault 18: one that only escapes from the session.
+#[test]
+fn a_grandchild_in_a_session_of_its_own_is_stopped_with_its_app() {
+    let app = fork("api", &fixtures::shell("setsid -f sleep 1000; exec sleep 1000"));
+    let daemon = Daemon::foreground(app);
+    wait_until(ms(10_000), "both", || daemon.workers().len() == 2);
+    stop_empties_the_tree(&daemon, ms(6_000));
+}
+
+/// Fault 19.
+#[test]
+fn orphans_are_reaped_and_their_exit_codes_mean_nothing() {
+    let app = fork("api", &fixtures::worker(&["orphans", "300"]));
+    let daemon = Daemon::foreground(app);
+    let pids = daemon.wait_online("api", 1);
+    daemon.wait_for_text("300 orphans");
+    wait_until(ms(10_000), "no zombies", || {
+        let zombies = daemon.zombies();
+        if zombies.is_empty() { Ok(()) } else { Err(zombies) }
+    });
+    assert_eq!(daemon.wait_online("api", 1), pids);
+    assert_eq!(daemon.app("api").workers[0].restarts, 0);
+}
+
+/// Fault 20.
+#[test]
+fn a_grandchild_that_keeps_the_output_open_does_not_hide_a_death() {
+    let app =
+        fork("api", &fixtures::worker(&["keep-stdout-open"])).env("LIVE_MS", 1_200).set("max_restarts", 0);
+    let daemon = Daemon::foreground(app);
+    wait_until(ms(20_000), "the death, and a replacement", || {
+        let app = daemon.app("api");
+        app.workers.iter().any(|worker| {
+            worker.restarts >= 1 && worker.last_exit.as_ref().is_some_and(|exit| exit.code == Some(3))
+        })
+    });
+}
+
+/// Fault 26: a process that was given a dead worker's number is never signalled.
+#[test]
+fn a_reused_process_id_is_never_signalled() {
+    if !root() {
+        return skip("only root can make a PID namespace");
+    }
+    let home = Home::new(None);
+    let crashing = fork("crashing", &fixtures::worker(&["exit", "1", "0"])).set("max_restarts", 0);
+    let fixture = fixtures::worker(&["leave-stubborn-child"]);
+    let leaving = fork("leaving", &fixture).set("max_restarts", 0).text("kill_timeout", "50ms");
+    home.write(&file(&[
+        crashing.text("exp_backoff_restart_delay", "0ms"),
+        leaving.text("exp_backoff_restart_delay", "0ms"),
+    ]));
+    // Some 300 numbers in all, and hundreds of bystanders that take them in turn.
+    home.put(
+        "churn.sh",
+        "echo 400 > /proc/sys/kernel/pid_max 2>/dev/null || exit 77\n\
+         \"$1\" ecosystem.toml >out 2>&1 &\n\
+         supervisor=$!\n\
+         i=0\n\
+         while [ $i -lt 1500 ]; do\n\
+         sh -c 'trap \"touch hit\" INT TERM; sleep 0.02' &\n\
+         [ $((i % 20)) -ne 0 ] || { \"$1\" restart all >/dev/null 2>&1 & wait $!; }\n\
+         i=$((i + 1))\n\
+         done\n\
+         kill -0 $supervisor && kill -TERM $supervisor && wait $supervisor\n",
+    );
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", "--kill-child", "sh", "churn.sh"]).arg(home.binary());
+    command.current_dir(home.apps()).env("CLUSTERD_HOME", home.path()).env("HARNESS_HOME", home.path());
+    let mut child = command.spawn().expect("unshare is part of util-linux");
+    let status = wait_until(ms(90_000), "the end of the churn", || child.try_wait().ok().flatten());
+    if status.code() == Some(77) {
+        return skip("this kernel has no pid_max per namespace");
+    }
+    assert!(!home.apps().join("hit").exists(), "a bystander was signalled");
+    assert_eq!(
+        status.code(),
+        Some(0),
+        "{}",
+        std::fs::read_to_string(home.apps().join("out")).unwrap_or_default()
+    );
+}
+
+/// Fault 27.
+#[test]
+fn a_host_without_processes_left_costs_no_worker_and_no_restart() {
+    if !root() {
+        return skip("only root can become a user of whom nothing else runs");
+    }
+    // RLIMIT_NPROC counts all processes of a user, so this one must be nobody else's.
+    let user = 61_000 + std::process::id() % 2_000;
+    let app = fork("api", &fixtures::worker(&["idle"])).instances(6).text("exec_mode", "fork");
+    let daemon = Builder::new(app).user(Some(user)).wrap(&["prlimit", "--nproc=4:4"]).start();
+    wait_until(ms(10_000), "the first workers", || daemon.workers().len() >= 2);
+    let first = daemon.workers();
+    holds_for(ms(700), "the first workers stay", || {
+        let now = daemon.workers();
+        first.iter().all(|process| now.contains(process))
+    });
+    let status = std::process::Command::new("prlimit")
+        .args(["--nproc=500:500", "--pid", &daemon.pid.to_string()])
+        .status()
+        .expect("prlimit is part of util-linux");
+    assert!(status.success());
+    daemon.wait_online("api", 6);
+    let app = daemon.app("api");
+    assert!(app.workers.iter().all(|worker| worker.unstable_restarts == 0), "charged to the app: {app:#?}");
+}
+
+/// Fault 28: the limit of the host is the workers', not the supervisor's.
+#[test]
+fn workers_get_the_original_limit_of_descriptors() {
+    let app = fork("api", &fixtures::shell("echo limit $(ulimit -Sn) $(ulimit -Hn) end; exec sleep 1000"));
+    let daemon = Builder::new(app).wrap(&["prlimit", "--nofile=128:2048"]).start();
+    daemon.wait_for_text("limit 128 2048 end");
+}
+
+/// Fault 28: no descriptor left, by clients.
+#[test]
+fn clients_cannot_take_the_last_descriptor() {
+    let port = free_port();
+    let app = App::new("api", &fixtures::worker(&["serve"])).instances(2).port(port);
+    let daemon = Builder::new(app).wrap(&["prlimit", "--nofile=48:48"]).start();
+    daemon.wait_online("api", 2);
+    let mut clients: Vec<_> = Vec::new();
+    for _ in 0..100 {
+        // A full backlog is as good: the supervisor has taken what it wants.
+        match non_blocking_client(&daemon) {
+            Some(client) => clients.push(client),
+            None => break,
+        }
+    }
+    let before = cpu_ticks(daemon.pid).expect("it runs");
+    let hammer = Hammer::start(port);
+    hammer.wait_answers(100);
+    holds_for(ms(500), "the supervisor runs", || exists(daemon.pid));
+    let used = cpu_ticks(daemon.pid).expect("it runs") - before;
+    assert!(used < 60, "the supervisor spins: {used} ticks");
+    hammer.stop().expect_none_lost();
+    drop(clients);
+    daemon.wait_online("api", 2);
+    // A worker can still be replaced: descriptors were kept back for it.
+    send(daemon.pids("api")[0], Signal::SIGKILL);
+    wait_until(ms(10_000), "the replacement", || {
+        daemon.app("api").workers.iter().any(|worker| worker.restarts == 1)
+    });
+    daemon.wait_online("api", 2);
+}
+
+fn non_blocking_client(daemon: &Daemon) -> Option<std::os::fd::OwnedFd> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let client = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
+    let address = UnixAddr::new(&daemon.home.socket()).expect("homes have short names");
+    connect(std::os::fd::AsRawFd::as_raw_fd(&client), &address).ok()?;
+    Some(client)
+}
+
+/// Fault 29.
+#[test]
+fn a_worker_sees_its_own_descriptors_only() {
+    let port = free_port();
+    let worker = fixtures::worker(&["descriptors"]);
+    let declared = App::new("declared", &worker).instances(1).listen(port);
+    // The supervisor itself is started with a descriptor that nobody wanted it to have.
+    let leak = ["sh", "-c", "exec 9</etc/passwd; exec \"$@\"", "sh"];
+    let daemon = Builder::new(file(&[fork("plain", &worker), declared])).wrap(&leak).start();
+    wait_until(ms(10_000), "both lists", || daemon.output().matches("end of descriptors").count() == 2);
+    let output = daemon.output();
+    let numbers = |app: &str| -> Vec<String> {
+        let lines = output.lines().filter(|line| line.trim_start().starts_with(app));
+        lines.filter_map(|line| line.split("descriptor ").nth(1)).map(|line| line[..1].to_owned()).collect()
+    };
+    assert_eq!(numbers("plain"), ["0", "1", "2"], "{output}");
+    assert_eq!(numbers("declared"), ["0", "1", "2", "3"], "{output}");
+    assert!(output.contains("descriptor 0 /dev/null"), "{output}");
+}
+
+#[test]
+fn a_worker_starts_with_a_clean_signal_state_in_a_session_of_its_own() {
+    let line = "grep -E '^(SigBlk|SigIgn)' /proc/$$/status; echo session $(cut -d\" \" -f6 /proc/$$/stat) of $$ end; exec sleep 1000";
+    let app = fork("api", &fixtures::shell(line));
+    // SIGINT and SIGPIPE are ignored when the supervisor is started from a careless script.
+    let careless = ["sh", "-c", "trap '' INT PIPE; exec \"$@\"", "sh"];
+    let daemon = Builder::new(app).wrap(&careless).start();
+    daemon.wait_for_text(" end");
+    let output = daemon.output();
+    assert!(output.contains("SigBlk:\t0000000000000000"), "{output}");
+    assert!(output.contains("SigIgn:\t0000000000000000"), "{output}");
+    let words: Vec<&str> =
+        output.lines().find(|line| line.contains("session")).unwrap_or("").split(' ').collect();
+    let place = words.iter().position(|word| *word == "session").expect("it was printed");
+    assert_eq!(words[place + 1], words[place + 3], "{output}");
+}
+
+#[test]
+fn the_hosts_own_protocol_variables_never_reach_a_worker() {
+    let app = fork("api", &fixtures::worker(&["environment"])).env("DECLARED", "yes");
+    let daemon = Builder::new(app)
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_PID", "1")
+        .env("LISTEN_FDNAMES", "host")
+        .env("WATCHDOG_USEC", "1000")
+        .env("NOTIFY_SOCKET", "/run/host-notify")
+        .env("INHERITED", "yes")
+        .start();
+    daemon.wait_for_text("end of environment");
+    let output = daemon.output();
+    for never in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "/run/host-notify"] {
+        assert!(!output.contains(never), "{never} in {output}");
+    }
+    for always in
+        ["DECLARED=yes", "INHERITED=yes", "NODE_APP_INSTANCE=0", "CLUSTERD_APP=api", "CLUSTERD_INSTANCE=0"]
+    {
+        assert!(output.contains(always), "no {always} in {output}");
+    }
+}
+
+#[test]
+fn interpreters_follow_the_extension() {
+    let mut apps = Vec::new();
+    let scripts = [
+        ("node", "hello.js", "console.log('hello from', 'js'); setInterval(() => {}, 1000)"),
+        ("python3", "hello.py", "import time\nprint('hello from', 'py', flush=True)\ntime.sleep(1000)"),
+        ("perl", "hello.pl", "$| = 1; print \"hello from pl\\n\"; sleep 1000;"),
+        ("sh", "hello.sh", "echo hello from sh; exec sleep 1000"),
+    ];
+    let home = std::sync::Arc::new(Home::new(None));
+    let mut expected = Vec::new();
+    for (runtime, name, text) in scripts {
+        if support::runtime(runtime).is_some() {
+            home.put(name, text);
+            apps.push(App::bare(runtime).text("script", name).text("exec_mode", "fork"));
+            expected.push(format!("hello from {}", &name[6..]));
+        }
+    }
+    let daemon = Builder::new(file(&apps)).start_in(home);
+    expected.iter().for_each(|line| daemon.wait_for_text(line));
+}
+
+/// Fault 54.
+#[test]
+fn closing_its_output_is_not_a_death() {
+    let app = fork("api", &fixtures::worker(&["close-output"]));
+    let daemon = Daemon::foreground(app);
+    daemon.wait_for_text("closing");
+    let pids = daemon.wait_online("api", 1);
+    let before = cpu_ticks(daemon.pid).expect("it runs");
+    holds_for(ms(700), "the worker lives", || exists(pids[0]));
+    assert_eq!(daemon.wait_online("api", 1), pids);
+    assert!(cpu_ticks(daemon.pid).expect("it runs") - before < 40, "the supervisor spins on a closed pipe");
+}
+
+/// Fault 58.
+#[test]
+fn absurd_values_start_nothing() {
+    let absurd = [
+        ("instances", "10000000"),
+        ("instances", "1.5"),
+        ("instances", "\"lots\""),
+        ("kill_timeout", "\"1000000000000000000s\""),
+        ("kill_timeout", "-1"),
+        ("kill_timeout", "0.5"),
+        ("listen_timeout", "\"soon\""),
+        ("max_restarts", "-1"),
+        ("max_surge", "0"),
+        ("name", "\"../x\""),
+        ("name", "\"\""),
+        ("kill_signal", "\"SIGNOTHING\""),
+        ("listen", "[\"0.0.0.0:99999\"]"),
+        ("listen", "[\"nonsense\"]"),
+        ("exec_mode", "\"both\""),
+        ("instanses", "2"),
+    ];
+    let home = Home::new(None);
+    let path = home.file().display().to_string();
+    for (key, value) in absurd {
+        let app = fork("api", &fixtures::worker(&["idle"]));
+        let text = match key {
+            "name" => app.to_string().replace("name = \"api\"", &format!("name = {value}")),
+            _ => app.set(key, value).to_string(),
+        };
+        home.write(&text);
+        let output = home.run(&["validate", &path]).expect_code(2);
+        assert!(
+            output.stderr.contains(key) && output.stderr.contains("ecosystem.toml"),
+            "{key} {value}: {output:?}"
+        );
+        let output = home.run(&["start", &path]).expect_code(2);
+        assert!(output.stderr.contains(key), "{key} {value}: {output:?}");
+    }
+    home.write(&file(&[bystander(), bystander()]));
+    home.run(&["validate", &path]).expect_code(2).expect_stderr(&["bystander"]);
+    assert_eq!(home.processes(), [], "something was started");
+}
+
+#[test]
+fn stop_loses_nothing_that_was_accepted() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    for user in support::users() {
+        let port = free_port();
+        let daemon = Daemon::foreground_as(user, App::new("api", &node).instances(3).port(port).delay(50));
+        daemon.wait_online("api", 3);
+        let hammer = Hammer::start(port);
+        daemon.run(&["stop", "api"]).expect_code(0);
+        let history = hammer.stop();
+        // Whoever came after the last worker had left is refused; nobody else is.
+        let refused = history.count(support::history::Outcome::Refused);
+        assert_eq!(history.lost(), refused, "{user:?}: {history:?}");
+        assert!(daemon.workers().is_empty());
+    }
+}
+
+#[test]
+fn start_after_stop_serves_again_and_restart_takes_new_processes() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(App::new("api", &node).instances(2).port(port));
+    let first = daemon.wait_online("api", 2);
+    daemon.run(&["stop", "api"]).expect_code(0);
+    assert!(get(port, "/").is_err(), "a stopped app serves");
+    daemon.run(&["start", "api"]).expect_code(0);
+    let second = daemon.wait_online("api", 2);
+    daemon.run(&["restart", "api"]).expect_code(0);
+    let third = daemon.wait_online("api", 2);
+    assert!(first.iter().all(|pid| !second.contains(pid)) && second.iter().all(|pid| !third.contains(pid)));
+    assert!(get(port, "/").is_ok());
+}
+
+/// Several kills in a row must not leave a slot that nobody minds.
+#[test]
+fn workers_killed_again_and_again_always_come_back() {
+    let port = free_port();
+    let app = App::new("api", &fixtures::worker(&["serve"])).instances(3).port(port).set("max_restarts", 0);
+    let daemon = Daemon::foreground(app);
+    for _ in 0..5 {
+        let before = daemon.wait_online("api", 3);
+        before.iter().for_each(|&pid| send(pid, Signal::SIGKILL));
+        wait_until(ms(10_000), "other workers", || {
+            daemon.pids("api").iter().all(|pid| !before.contains(pid))
+        });
+    }
+    daemon.wait_online("api", 3);
+    assert!(daemon.zombies().is_empty());
+}

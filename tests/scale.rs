@@ -1,0 +1,155 @@
+//! More and fewer workers, without losing a request.
+
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+mod support;
+
+use std::time::Duration;
+
+use support::hammer::Style;
+use support::history::Outcome;
+use support::{App, Daemon, Fixture, Hammer, Load, fixtures, free_port, users, wait_until};
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+fn api(fixture: &Fixture, port: u16) -> App {
+    App::new("api", fixture).instances(6).port(port)
+}
+
+fn six_one_six(fixture: &Fixture, user: Option<u32>, delay: u32, style: Style) {
+    let port = free_port();
+    let app = api(fixture, port).delay(delay).text("drain_idle", "10ms").text("drain_timeout", "5s");
+    let daemon = Daemon::foreground_as(user, app);
+    daemon.wait_online("api", 6);
+    let hammer = Load::on(port).style(style).start();
+    for count in [1, 6] {
+        daemon.run(&["scale", "api", &count.to_string()]).expect_code(0);
+        daemon.wait_online("api", count);
+        hammer.wait_answers(20);
+    }
+    hammer.stop().expect_none_lost();
+}
+
+#[test]
+fn six_to_one_to_six_loses_nothing() {
+    for name in ["node", "go", "perl", "epoll-first"] {
+        let Some(fixture) = fixtures::server(name) else { continue };
+        six_one_six(&fixture, None, 20, Style::OneShot);
+    }
+}
+
+#[test]
+fn six_to_one_to_six_loses_nothing_as_an_ordinary_user() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    for user in users().into_iter().filter(Option::is_some) {
+        six_one_six(&fixture, user, 20, Style::OneShot);
+    }
+}
+
+#[test]
+fn six_to_one_to_six_loses_nothing_on_kept_connections() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    six_one_six(&fixture, None, 5, Style::KeepAlive { think: ms(30) });
+}
+
+#[test]
+fn the_load_is_spread_over_all_workers() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&fixture, port).instances(4));
+    let pids = daemon.wait_online("api", 4);
+    let hammer = Hammer::start(port);
+    hammer.wait_answers(1_000);
+    let history = hammer.stop();
+    history.expect_none_lost();
+    let counts = history.by_pid();
+    let all: usize = counts.values().sum();
+    for pid in pids {
+        let share = counts.get(&pid).copied().unwrap_or(0) * 100 / all;
+        assert!((15..=35).contains(&share), "{share} % for {pid}: {history:?}");
+    }
+}
+
+#[test]
+fn plus_and_minus_count_from_what_is_wanted() {
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&fixtures::worker(&["serve"]), port).instances(2));
+    let first = daemon.wait_online("api", 2);
+    daemon.run(&["scale", "api", "+2"]).expect_code(0);
+    assert_eq!(daemon.wait_online("api", 4)[..2], first, "running workers were touched");
+    daemon.run(&["scale", "api", "-1"]).expect_code(0);
+    daemon.wait_online("api", 3);
+    daemon.run(&["scale", "api", "3"]).expect_code(0);
+    daemon.run(&["scale", "api", "-99"]).expect_code(0);
+    daemon.wait_online("api", 1);
+    for nonsense in ["x", "1.5", "+", "", "99999999999"] {
+        let output = daemon.run(&["scale", "api", "--", nonsense]);
+        assert_ne!(output.code, 0, "{nonsense:?}: {output:?}");
+    }
+    daemon.wait_online("api", 1);
+}
+
+#[test]
+fn scale_down_removes_the_highest_and_scale_up_reuses_the_lowest_number() {
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&fixtures::worker(&["serve"]), port).instances(3));
+    let before = daemon.wait_online("api", 3);
+    daemon.run(&["scale", "api", "2"]).expect_code(0);
+    assert_eq!(daemon.wait_online("api", 2), before[..2], "not the highest was removed");
+    daemon.run(&["scale", "api", "4"]).expect_code(0);
+    daemon.wait_online("api", 4);
+    let app = daemon.app("api");
+    let mut instances: Vec<u32> = app.workers.iter().map(|worker| worker.instance).collect();
+    instances.sort_unstable();
+    assert_eq!(instances, [0, 1, 2, 3]);
+    let mut ids: Vec<u32> = app.workers.iter().map(|worker| worker.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 4);
+}
+
+#[test]
+fn a_worker_knows_its_number() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&fixture, port).instances(3));
+    daemon.wait_online("api", 3);
+    let workers = daemon.online("api");
+    let hammer = Hammer::start(port);
+    hammer.wait_answers(200);
+    let history = hammer.stop();
+    for by in
+        history.records.iter().filter(|record| record.outcome == Outcome::Ok).filter_map(|record| record.by)
+    {
+        let worker = workers.iter().find(|worker| worker.pid == Some(by.pid)).expect("a listed worker");
+        assert_eq!(by.instance, Some(worker.instance));
+        assert_eq!(by.generation, worker.generation);
+    }
+}
+
+#[test]
+fn scale_up_that_cannot_start_leaves_what_serves() {
+    let port = free_port();
+    let line =
+        "[ \"$NODE_APP_INSTANCE\" -lt 2 ] || { echo too many >&2; exit 4; }; exec ./fixture_worker serve";
+    let app = api(&fixtures::shell(line), port).instances(2).set("max_restarts", 2);
+    let daemon = Daemon::foreground(app);
+    let before = daemon.wait_online("api", 2);
+    let hammer = Hammer::start(port);
+    daemon.run(&["scale", "api", "3"]).expect_code(1).expect_stderr(&["api", "too many"]);
+    let after: Vec<i32> = wait_until(ms(5_000), "the first two", || {
+        let pids = daemon.pids("api");
+        if pids.len() == 2 { Ok(pids) } else { Err(pids) }
+    });
+    assert_eq!(after, before);
+    hammer.stop().expect_none_lost();
+}
+
+#[test]
+fn an_unknown_app_is_not_scaled() {
+    let daemon = Daemon::foreground(api(&fixtures::worker(&["idle"]), free_port()).instances(1));
+    daemon.run(&["ping"]).expect_code(0);
+    daemon.run(&["scale", "nobody", "2"]).expect_code(1).expect_stderr(&["nobody"]);
+}

@@ -1,0 +1,209 @@
+//! Signals to the supervisor, and the bound on its own end.
+
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use support::daemon::exists;
+use support::history::Outcome;
+use support::wait::holds_for;
+use support::{App, Daemon, Fixture, Hammer, Load, file, fixtures, free_port, users, wait_until};
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+fn api(fixture: &Fixture, port: u16) -> App {
+    App::new("api", fixture).instances(3).port(port)
+}
+
+fn fork(name: &str, fixture: &Fixture) -> App {
+    App::new(name, fixture).text("exec_mode", "fork")
+}
+
+/// Ends the supervisor in the middle of a load: whoever was accepted is served.
+fn shuts_down_without_loss(fixture: &Fixture, user: Option<u32>, signal: Signal) {
+    let port = free_port();
+    let mut daemon = Daemon::foreground_as(user, api(fixture, port).delay(50));
+    daemon.wait_online("api", 3);
+    let hammer = Hammer::start(port);
+    daemon.signal(signal);
+    assert_eq!(daemon.wait_exit(ms(15_000)), 0, "{signal}");
+    let left = daemon.home.processes();
+    assert!(left.is_empty(), "{signal}: {left:#?}");
+    let history = hammer.stop();
+    // Whoever came after the last worker had left is refused; nobody else is.
+    assert_eq!(history.lost(), history.count(Outcome::Refused), "{signal} {user:?}: {history:?}");
+}
+
+#[test]
+fn shutdown_under_load_loses_nothing_that_was_accepted() {
+    for name in ["node", "perl", "go"] {
+        let Some(fixture) = fixtures::server(name) else { continue };
+        shuts_down_without_loss(&fixture, None, Signal::SIGTERM);
+    }
+    let Some(node) = fixtures::server("node") else { return };
+    shuts_down_without_loss(&node, None, Signal::SIGINT);
+    for user in users().into_iter().filter(Option::is_some) {
+        shuts_down_without_loss(&node, user, Signal::SIGTERM);
+    }
+}
+
+#[test]
+fn streams_are_finished_before_the_end() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let mut daemon = Daemon::foreground(api(&node, port).text("drain_idle", "1s"));
+    daemon.wait_online("api", 3);
+    let hammer = Load::on(port).path("/stream?n=5&pause=300").start();
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit(ms(15_000)), 0);
+    let history = hammer.stop();
+    assert_eq!(history.lost(), history.count(Outcome::Refused), "{history:?}");
+}
+
+/// Fault 23.
+#[test]
+fn a_stop_while_starting_starts_nothing_more() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let apps = [api(&node, free_port()).env("BOOT_MS", 60_000), fork("other", &fixtures::worker(&["idle"]))];
+    let mut daemon = Daemon::foreground(file(&apps));
+    wait_until(ms(10_000), "launching workers", || {
+        daemon.try_app("api").is_ok_and(|app| app.workers.iter().any(|worker| worker.pid.is_some()))
+    });
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit(ms(10_000)), 0);
+    assert_eq!(daemon.home.processes(), []);
+}
+
+/// Fault 23: at any moment of the start.
+#[test]
+fn a_stop_at_any_moment_of_the_start_ends_it() {
+    for processes in (0..=3).cycle().take(12) {
+        let app = App::new("api", &fixtures::worker(&["serve"])).instances(3).port(free_port());
+        let mut daemon = Daemon::foreground(app);
+        wait_until(ms(10_000), "the moment", || daemon.workers().len() >= processes);
+        daemon.signal(Signal::SIGTERM);
+        let code = daemon.wait_exit(ms(10_000));
+        // Before it has taken its signals over, SIGTERM ends any program (128 + 15).
+        assert!(code == 0 || (code == 143 && processes == 0), "{code} with {processes} processes");
+        assert_eq!(daemon.home.processes(), [], "with {processes} processes");
+    }
+}
+
+/// Fault 24.
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let stubborn = fork("api", &fixtures::worker(&["ignore-signals"])).text("kill_timeout", "60s");
+    let mut daemon = Daemon::foreground(format!("[daemon]\nshutdown_timeout = \"50s\"\n{stubborn}"));
+    daemon.wait_online("api", 1);
+    daemon.wait_for_text("ignoring");
+    daemon.signal(Signal::SIGTERM);
+    holds_for(ms(400), "it waits for its worker", || exists(daemon.pid));
+    let begin = Instant::now();
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait_exit(ms(5_000));
+    assert!(begin.elapsed() < ms(2_000), "{:?}", begin.elapsed());
+    assert_eq!(daemon.home.processes(), []);
+}
+
+#[test]
+fn shutdown_is_bounded_whatever_the_workers_do() {
+    let stubborn =
+        App::new("api", &fixtures::worker(&["stubborn-child"])).instances(3).text("exec_mode", "fork");
+    let text = format!("[daemon]\nshutdown_timeout = \"1s\"\n{}", stubborn.text("kill_timeout", "60s"));
+    let mut daemon = Daemon::foreground(text);
+    daemon.wait_online("api", 3);
+    let begin = Instant::now();
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit(ms(10_000)), 0);
+    assert!(begin.elapsed() < ms(3_000), "{:?}", begin.elapsed());
+    assert_eq!(daemon.home.processes(), []);
+}
+
+#[test]
+fn hang_up_reads_the_file_again_and_reloads() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&node, port).env("VERSION", 1));
+    let before = daemon.wait_online("api", 3);
+    let hammer = Hammer::start(port);
+    daemon.home.write("this is [not TOML");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_text("ecosystem.toml");
+    assert_eq!(daemon.wait_online("api", 3), before, "a broken file changed something");
+    daemon.home.write(&api(&node, port).env("VERSION", 2).to_string());
+    daemon.signal(Signal::SIGHUP);
+    wait_until(ms(20_000), "new workers only", || {
+        let now = daemon.pids("api");
+        now.len() == 3 && now.iter().all(|pid| !before.contains(pid))
+    });
+    assert_eq!(support::hammer::body(port, "/version"), "2");
+    hammer.stop().expect_none_lost();
+}
+
+/// Fault 36.
+#[test]
+fn a_storm_of_signals_loses_no_death_and_no_request() {
+    let port = free_port();
+    let app = api(&fixtures::worker(&["serve"]), port).set("max_restarts", 0);
+    let daemon = Daemon::foreground(app);
+    daemon.wait_online("api", 3);
+    let hammer = Load::on(port).clients(2).start();
+    for number in 0..10_000 {
+        daemon.signal(if number % 100 == 0 { Signal::SIGHUP } else { Signal::SIGCHLD });
+    }
+    // Every one of these deaths comes in the middle of it.
+    for pid in daemon.pids("api") {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+        (0..1_000).for_each(|_| daemon.signal(Signal::SIGCHLD));
+    }
+    wait_until(ms(60_000), "the end of all reloads", || daemon.app("api").reload.is_none());
+    daemon.wait_online("api", 3);
+    assert!(daemon.zombies().is_empty());
+    assert_eq!(daemon.workers().len(), 3);
+    let history = hammer.stop();
+    for never in [Outcome::Refused, Outcome::ConnectTimeout, Outcome::Timeout] {
+        assert_eq!(history.count(never), 0, "{history:?}");
+    }
+}
+
+#[test]
+fn a_supervisor_whose_apps_all_ended_exits_with_their_code() {
+    let app = fork("api", &fixtures::worker(&["exit", "7", "5"])).set("max_restarts", 2);
+    let mut daemon = Daemon::foreground(app);
+    assert_eq!(daemon.wait_exit(ms(20_000)), 7);
+    assert_eq!(daemon.home.processes(), []);
+}
+
+#[test]
+fn usr1_tells_the_state() {
+    let mut daemon = Daemon::foreground(fork("talkative", &fixtures::worker(&["idle"])));
+    let pid = daemon.wait_online("talkative", 1)[0];
+    let before = daemon.log().len();
+    daemon.signal(Signal::SIGUSR1);
+    wait_until(ms(5_000), "the worker's state in the log", || {
+        let log = daemon.log();
+        log[before.min(log.len())..].contains(&pid.to_string())
+    });
+    assert!(daemon.runs());
+}
+
+#[test]
+fn usr2_opens_the_files_again() {
+    let line = "echo before; while [ ! -e go ]; do sleep 0.02; done; echo after; exec sleep 1000";
+    let daemon = Daemon::foreground(fork("api", &fixtures::shell(line)));
+    let path = daemon.home.path().join("logs/api-out.log");
+    let text = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default();
+    wait_until(ms(10_000), "the first line", || text(&path) == "before\n");
+    let moved = path.with_extension("old");
+    std::fs::rename(&path, &moved).expect("both are in one folder");
+    daemon.signal(Signal::SIGUSR2);
+    wait_until(ms(5_000), "a fresh file", || path.exists());
+    daemon.home.put("go", "");
+    wait_until(ms(10_000), "the second line", || text(&path) == "after\n");
+    assert_eq!(text(&moved), "before\n");
+}

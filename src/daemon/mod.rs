@@ -1,20 +1,549 @@
 //! The supervisor's shell: waits, collects facts, has them decided, and performs the orders.
+//!
+//! ```text
+//! wait     poll until the next deadline
+//! collect  readiness, signals, waitpid, frames → inbox of events (translate, never decide)
+//! decide   one clock read per turn; the core answers each event with actions
+//! perform  each action is one call; its outcome is a new event at the back of the inbox
+//! ```
+//!
+//! One thread, nothing in it waits for anything but the poll. The only place below `main` that uses
+//! the log macros.
 
+mod catalog;
+mod commands;
+mod drain;
+mod intercept;
+mod list;
+mod node;
 mod options;
+mod output;
+mod perform;
+mod processes;
+mod relay;
+mod report;
+mod requests;
+mod signals;
+mod sockets;
+mod sources;
+mod start;
+mod wake;
 
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll};
+use nix::fcntl::{Flock, FlockArg};
+use signal_hook_mio::v1_0::Signals;
 use thiserror::Error;
 
 pub use options::Options;
 
-/// Why a supervisor could not run.
+use crate::control::protocol::{Done, Reply};
+use crate::control::server::{ClientId, Incoming, Readiness, Server};
+use crate::home::{Home, HomeError};
+use crate::logs::file::LogFile;
+use crate::logs::foreground::Foreground;
+use crate::logs::logger::{self, Destination, Prefix};
+use crate::logs::worker::BUFFER;
+use crate::supervisor::Supervisor;
+use crate::supervisor::event::{Action, AppId, Event, WorkerId};
+use crate::supervisor::time::Time;
+use crate::sys::clock::Clock;
+use crate::sys::connections::Diagnostics;
+use crate::sys::{notify, process, socket, spawn};
+
+use catalog::Catalog;
+use output::Output;
+use processes::Processes;
+use relay::Relays;
+use requests::Requests;
+use sockets::Sockets;
+use sources::{Source, Tokens};
+
+/// Tokens of the control server; all others lie above.
+const CONTROL_TOKENS: usize = 1024;
+
+/// Readiness events taken from one poll.
+const EVENTS: usize = 256;
+
+/// Events decided in one turn before the sources are looked at again.
+const DECISIONS_PER_TURN: usize = 4096;
+
+/// Names of workers that are remembered for sentences about those that are gone.
+const NAMES: usize = 4096;
+
+/// Why a supervisor could not run, or go on.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// This build has no supervisor.
-    #[error("{}: this build of clusterd cannot supervise yet", .0.display())]
-    Unavailable(std::path::PathBuf),
+    /// Its folders are missing, or not safe.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// Another one holds the lock.
+    #[error("a supervisor (pid {pid}) already runs for {}; talk to it with `clusterd list`, or end it with `clusterd kill`", home.display())]
+    Running {
+        /// The first one's process id, as it wrote it.
+        pid: String,
+        /// Whose home it is.
+        home: PathBuf,
+    },
+    /// The host refused something that nothing works without.
+    #[error("{what}: {cause}")]
+    Host {
+        /// What was tried.
+        what: String,
+        /// What it answered.
+        #[source]
+        cause: io::Error,
+    },
+    /// The file that it was to start with.
+    #[error("{0}")]
+    File(String),
+}
+
+/// `what` failed with an I/O error.
+fn host(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    let what = what.into();
+    move |cause| Error::Host { what, cause }
 }
 
 /// Runs a supervisor until it is told to end; returns the exit code.
-pub fn run(options: Options) -> Result<i32, Error> {
-    Err(Error::Unavailable(options.home.runtime))
+///
+/// # Errors
+/// When it cannot start; what happens later is in its log.
+pub fn run(mut options: Options) -> Result<i32, Error> {
+    let ready = options.ready.take();
+    let file = options.file.take();
+    let started = Daemon::new(options).and_then(|mut daemon| {
+        if let Some(file) = &file {
+            daemon.start_file(file).map_err(|error| Error::File(error.message))?;
+        }
+        Ok(daemon)
+    });
+    match started {
+        Ok(daemon) => {
+            if let Some(ready) = ready {
+                ready.ready();
+            }
+            daemon.run()
+        }
+        Err(error) => {
+            if let Some(ready) = ready {
+                ready.failed(&error.to_string());
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Everything the shell holds.
+struct Daemon {
+    clock: Clock,
+    /// The one clock read of this turn.
+    now: Time,
+    poll: Poll,
+    signals: Signals,
+    server: Server,
+    tokens: Tokens,
+    supervisor: Supervisor,
+    inbox: VecDeque<Event>,
+    /// Sources that had more than one turn's share.
+    again: VecDeque<Source>,
+    catalog: Catalog,
+    processes: Processes,
+    sockets: Sockets,
+    relays: Relays,
+    leaving: HashMap<WorkerId, drain::Leaving>,
+    output: Output,
+    requests: Requests,
+    notify: OwnedFd,
+    notify_path: PathBuf,
+    diagnostics: Option<Diagnostics>,
+    null: File,
+    buffer: Vec<u8>,
+    names: BTreeMap<WorkerId, String>,
+    warned: HashSet<(&'static str, Option<AppId>)>,
+    home: Home,
+    /// Held as long as the supervisor lives: one per home.
+    _lock: Flock<File>,
+    /// This program's own file, for the example's `clusterd demo`.
+    program: PathBuf,
+    foreground: bool,
+    log_files: Option<bool>,
+    own_log: Option<Arc<Mutex<LogFile>>>,
+    nofile: (u64, u64),
+    page_size: u64,
+    ticks_per_second: u64,
+    shutdown_timeout: Duration,
+    shutting_down: bool,
+    started_on_terminal: bool,
+    /// A slot gave up: maybe nothing can run any more.
+    may_be_over: bool,
+    /// Clients of `kill`, told when it is done.
+    leaving_clients: Vec<ClientId>,
+    exit: Option<i32>,
+}
+
+impl Daemon {
+    fn new(options: Options) -> Result<Daemon, Error> {
+        let home = options.home;
+        home.create()?;
+        home.check(socket::own_uid())?;
+        let lock = lock(&home)?;
+        spawn::close_inherited_on_exec().map_err(host("close inherited descriptors"))?;
+        let nofile = process::raise_descriptor_limit().map_err(host("raise RLIMIT_NOFILE"))?;
+        let (foreground, own_log) = install_log(options.foreground, &home)?;
+        process::become_subreaper().map_err(host("become a subreaper"))?;
+        let poll = Poll::new().map_err(host("epoll"))?;
+        let mut tokens = Tokens::new(CONTROL_TOKENS);
+        let mut signals = Signals::new(signals::TAKEN).map_err(host("take signals"))?;
+        let token = tokens.allot(Source::Signals);
+        poll.registry().register(&mut signals, token, Interest::READABLE).map_err(host("watch signals"))?;
+        let (notify, notify_path) = open_notify(&home, &poll, &mut tokens)?;
+        let server = Server::bind(&home.socket(), poll.registry(), 0..CONTROL_TOKENS)
+            .map_err(host("control socket"))?;
+        let started_on_terminal = io::IsTerminal::is_terminal(&io::stdin());
+        // Its folder must stay removable: releases are pruned while it runs.
+        let program = std::env::current_exe().map_err(host("find our own program"))?;
+        std::env::set_current_dir("/").map_err(host("chdir /"))?;
+        let daemon = Daemon {
+            clock: Clock::new(),
+            now: Time::START,
+            poll,
+            signals,
+            server,
+            tokens,
+            supervisor: Supervisor::new(fastrand::u64(1..)),
+            inbox: VecDeque::new(),
+            again: VecDeque::new(),
+            catalog: Catalog::default(),
+            processes: Processes::default(),
+            sockets: Sockets::default(),
+            relays: Relays::default(),
+            leaving: HashMap::new(),
+            output: Output::new(foreground),
+            requests: Requests::default(),
+            notify,
+            notify_path,
+            diagnostics: Diagnostics::open().ok(),
+            null: OpenOptions::new().read(true).open("/dev/null").map_err(host("open /dev/null"))?,
+            buffer: vec![0; BUFFER],
+            names: BTreeMap::new(),
+            warned: HashSet::new(),
+            home,
+            _lock: lock,
+            program,
+            foreground: options.foreground,
+            log_files: options.log_files,
+            own_log,
+            nofile,
+            page_size: sysconf(nix::unistd::SysconfVar::PAGE_SIZE, 4096),
+            ticks_per_second: sysconf(nix::unistd::SysconfVar::CLK_TCK, 100),
+            shutdown_timeout: crate::config::DaemonConfig::default().shutdown_timeout,
+            shutting_down: false,
+            started_on_terminal,
+            may_be_over: false,
+            leaving_clients: Vec::new(),
+            exit: None,
+        };
+        Ok(daemon)
+    }
+
+    fn run(mut self) -> Result<i32, Error> {
+        self.watch_consoles();
+        let pid = std::process::id();
+        log::info!(
+            "clusterd {} (pid {pid}) runs, home {}",
+            env!("CARGO_PKG_VERSION"),
+            self.home.runtime.display()
+        );
+        let mut events = Events::with_capacity(EVENTS);
+        self.now = self.read_clock();
+        self.decide();
+        loop {
+            if let Some(code) = self.exit {
+                self.farewell(code);
+                return Ok(code);
+            }
+            self.wait(&mut events)?;
+            self.now = self.read_clock();
+            self.collect_all(&events);
+            self.decide();
+            self.end_of_turn();
+        }
+    }
+
+    fn read_clock(&self) -> Time {
+        Time::from_start(self.clock.since_start())
+    }
+
+    fn wait(&mut self, events: &mut Events) -> Result<(), Error> {
+        let timeout = self.time_to_wait();
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(host("poll")(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn time_to_wait(&self) -> Option<Duration> {
+        if !self.inbox.is_empty() || !self.again.is_empty() || self.server.wants_turn() {
+            return Some(Duration::ZERO);
+        }
+        let deadlines = [
+            self.supervisor.next_deadline(),
+            self.server.next_deadline(),
+            self.output.next_deadline(),
+            self.relays.next_deadline(),
+        ];
+        let next = deadlines.into_iter().flatten().min()?;
+        Some(next.since(self.read_clock()))
+    }
+
+    fn collect_all(&mut self, events: &Events) {
+        for source in std::mem::take(&mut self.again) {
+            self.collect_fairly(source);
+        }
+        let mut incoming = Vec::new();
+        for event in events {
+            if self.server.owns(event.token()) {
+                self.server.ready(event.token(), Readiness::from(event), self.now, &mut incoming);
+            } else if let Some(source) = self.tokens.get(event.token()) {
+                self.collect_fairly(source);
+            }
+        }
+        if self.server.wants_turn() {
+            self.server.turn(self.now, &mut incoming);
+        }
+        self.server.expire(self.now, &mut incoming);
+        for incoming in incoming {
+            match incoming {
+                Incoming::Request { client, request } => self.request(client, *request),
+                Incoming::Closed { client } => self.client_gone(client),
+                Incoming::Refused { uid, pid } => {
+                    log::warn!("control socket: pid {pid} of uid {uid} was refused");
+                }
+            }
+        }
+    }
+
+    fn collect_fairly(&mut self, source: Source) {
+        if self.collect(source) && !self.again.contains(&source) {
+            self.again.push_back(source);
+        }
+    }
+
+    /// Has everything in the inbox decided, and performs what comes of it.
+    fn decide(&mut self) {
+        if self.supervisor.next_deadline().is_some_and(|at| at <= self.now) {
+            self.inbox.push_back(Event::Deadline);
+        }
+        self.output.retry(self.now);
+        self.look_at_queues(self.now);
+        let mut actions: Vec<Action> = Vec::new();
+        for _ in 0..DECISIONS_PER_TURN {
+            let Some(event) = self.inbox.pop_front() else { break };
+            let over = ended_by(&event);
+            self.supervisor.handle(event, self.now, &mut actions);
+            for action in actions.drain(..) {
+                self.perform(action, self.now);
+            }
+            if let Some(worker) = over {
+                self.bury(worker);
+            }
+        }
+    }
+
+    fn end_of_turn(&mut self) {
+        for notice in self.output.take_notices() {
+            log::warn!("{notice}");
+        }
+        if self.may_be_over {
+            self.may_be_over = false;
+            self.end_if_nothing_runs();
+        }
+        self.output.flush();
+    }
+
+    /// The last of a worker is gone: what the shell held for it goes, too.
+    fn bury(&mut self, worker: WorkerId) {
+        self.end_output(worker);
+        self.leaving.remove(&worker);
+        // A process whose exec failed is still to be reaped.
+        if self.processes.get(worker).is_some_and(|p| p.failed) {
+            return;
+        }
+        if let Some(process) = self.processes.remove(worker) {
+            self.unwatch(&process.tokens);
+        }
+    }
+
+    fn unwatch(&mut self, tokens: &[(mio::Token, i32)]) {
+        for (token, fd) in tokens {
+            if let Err(error) = self.poll.registry().deregister(&mut SourceFd(fd)) {
+                log::debug!("deregister: {error}");
+            }
+            self.tokens.release(*token);
+        }
+    }
+
+    fn app_name(&self, app: AppId) -> String {
+        self.catalog.app(app).map_or_else(|| format!("app {}", app.0), |record| record.name.clone())
+    }
+
+    /// `api/0 pid 123 generation 2`: what every line about a worker begins with.
+    fn label(&self, worker: WorkerId) -> String {
+        let known = || {
+            let place = self.supervisor.worker(worker)?;
+            let app = self.app_name(place.app);
+            Some(format!("{app}/{} generation {}", place.instance, place.generation.0))
+        };
+        let name = self.names.get(&worker).cloned().or_else(known);
+        let name = name.unwrap_or_else(|| format!("worker {}", worker.0));
+        match self.processes.get(worker) {
+            Some(process) => format!("{name} pid {}", process.pid),
+            None => name,
+        }
+    }
+
+    fn name_worker(&mut self, order: &start::Order) {
+        let name =
+            format!("{}/{} generation {}", self.app_name(order.app), order.instance, order.generation.0);
+        self.names.insert(order.worker, name);
+        while self.names.len() > NAMES {
+            self.names.pop_first();
+        }
+    }
+
+    fn warn_once(&mut self, what: &'static str, text: impl FnOnce() -> String) {
+        if self.warned.insert((what, None)) {
+            log::warn!("{}", text());
+        }
+    }
+
+    /// Tells who waits for the end, and leaves nothing behind but logs.
+    fn farewell(&mut self, code: i32) {
+        log::info!("clusterd ends with code {code}");
+        for client in std::mem::take(&mut self.leaving_clients) {
+            let done = Done { message: "the supervisor has ended".to_owned(), apps: Vec::new() };
+            self.server.reply(client, &Reply::Done(done), true);
+        }
+        let mut ignored = Vec::new();
+        for _ in 0..64 {
+            if !self.server.wants_turn() {
+                break;
+            }
+            self.server.turn(self.now, &mut ignored);
+        }
+        if let Err(error) = fs::remove_file(&self.notify_path) {
+            log::debug!("notify socket: {error}");
+        }
+        self.output.flush();
+    }
+}
+
+/// The worker that is gone for good with this fact.
+fn ended_by(event: &Event) -> Option<WorkerId> {
+    match event {
+        Event::Exited { worker, left: false, .. }
+        | Event::Gone { worker }
+        | Event::SpawnFailed { worker, .. } => Some(*worker),
+        Event::Exited { .. }
+        | Event::Started { .. }
+        | Event::Opened { .. }
+        | Event::Listening { .. }
+        | Event::Accepting { .. }
+        | Event::Said { .. }
+        | Event::Observed { .. }
+        | Event::Relayed { .. }
+        | Event::Command { .. }
+        | Event::Deadline => None,
+    }
+}
+
+/// One supervisor per home: a lock, never a stale pid file. The number in it is for people.
+fn lock(home: &Home) -> Result<Flock<File>, Error> {
+    let path = home.lock();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(host(format!("open {}", path.display())))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            let write = |lock: &mut File| -> io::Result<()> {
+                lock.set_len(0)?;
+                lock.rewind()?;
+                write!(lock, "{}", std::process::id())
+            };
+            write(&mut lock).map_err(host(format!("write {}", path.display())))?;
+            Ok(lock)
+        }
+        Err((mut file, nix::Error::EWOULDBLOCK)) => {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid).map_err(host(format!("read {}", path.display())))?;
+            Err(Error::Running { pid, home: home.runtime.clone() })
+        }
+        Err((_, error)) => Err(host(format!("lock {}", path.display()))(error.into())),
+    }
+}
+
+type OwnLog = Option<Arc<Mutex<LogFile>>>;
+
+/// Where the supervisor's own log goes: standard error in the foreground, its file in the background.
+fn install_log(foreground: bool, home: &Home) -> Result<(Option<Foreground>, OwnLog), Error> {
+    let levels = std::env::var("CLUSTERD_LOG").or_else(|_| std::env::var("RUST_LOG")).ok();
+    let journal = std::env::var_os("JOURNAL_STREAM");
+    let (outputs, file, destination) = if foreground {
+        let may_colour = std::env::var_os("NO_COLOR").is_none_or(|v| v == OsStr::new(""));
+        let (out, err) = (io::stdout(), io::stderr());
+        let outputs =
+            Foreground::open(out.as_fd(), err.as_fd(), may_colour).map_err(host("open standard output"))?;
+        let destination = Destination::Console(outputs.err().clone());
+        (Some(outputs), None, destination)
+    } else {
+        let file = LogFile::open(&home.log()).map_err(|e| host("log")(io::Error::other(e.to_string())))?;
+        let file = Arc::new(Mutex::new(file));
+        (None, Some(Arc::clone(&file)), Destination::File(file))
+    };
+    let prefix = Prefix::of(&destination, journal.as_deref());
+    // A second supervisor in one process exists in tests only; it goes on with the first one's log.
+    if let Err(error) = logger::install(destination, prefix, levels.as_deref()) {
+        log::debug!("{error}");
+    }
+    Ok((outputs, file))
+}
+
+fn open_notify(home: &Home, poll: &Poll, tokens: &mut Tokens) -> Result<(OwnedFd, PathBuf), Error> {
+    let path = home.notify();
+    // A stale one: the lock of this home is ours.
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(host(format!("remove {}", path.display()))(error));
+        }
+        _ => {}
+    }
+    let socket = notify::open(&path).map_err(host(format!("bind {}", path.display())))?;
+    let token = tokens.allot(Source::Notify);
+    poll.registry()
+        .register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
+        .map_err(host("watch the notify socket"))?;
+    Ok((socket, path))
+}
+
+fn sysconf(name: nix::unistd::SysconfVar, default: u64) -> u64 {
+    match nix::unistd::sysconf(name) {
+        Ok(Some(value)) => u64::try_from(value).unwrap_or(default),
+        Ok(None) | Err(_) => default,
+    }
 }

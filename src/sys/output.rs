@@ -50,6 +50,17 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// What the kernel said, as a number; 0 where it was not the kernel.
+    pub fn errno(&self) -> i32 {
+        match self {
+            OpenError::Folder { source, .. } | OpenError::File { source, .. } => {
+                source.raw_os_error().unwrap_or(0)
+            }
+        }
+    }
+}
+
 /// Opens a file for appending, mode 0640, and makes its folders (0750) when they are missing.
 ///
 /// Never waits (a named pipe without a reader is ENXIO) and is never inherited. In a folder where others

@@ -1,0 +1,147 @@
+//! What the apps run: the recipes that the core refers to by [`SpecId`], and where each app came from.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use crate::config::{AppConfig, Spec};
+use crate::supervisor::event::{AppId, Definition};
+use crate::supervisor::policy::{Policy, SpecId};
+
+/// The environment that a worker's own variables are laid over.
+pub(super) type Environment = BTreeMap<OsString, OsString>;
+
+/// Variables of the supervisor's own surroundings that never reach a worker; `CLUSTERD_*` and PM2's
+/// instance number go too, so that a supervisor inside a worker starts clean.
+const PRIVATE: [&str; 12] = [
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "FDSTORE",
+    "MAINPID",
+    "NODE_CHANNEL_FD",
+    "NODE_CHANNEL_SERIALIZATION_MODE",
+    "NODE_APP_INSTANCE",
+];
+
+/// The base environment: without what is private.
+pub(super) fn base_environment(all: impl IntoIterator<Item = (OsString, OsString)>) -> Environment {
+    let private = |name: &OsString| {
+        name.to_str().is_some_and(|name| PRIVATE.contains(&name) || name.starts_with("CLUSTERD_"))
+    };
+    all.into_iter().filter(|(name, _)| !private(name)).collect()
+}
+
+/// What one generation runs, pinned until its last worker is gone.
+#[derive(Debug)]
+pub(super) struct Recipe {
+    pub(super) spec: Spec,
+    /// For `describe`.
+    pub(super) policy: Policy,
+    pub(super) environment: Rc<Environment>,
+    pub(super) log_dir: Option<PathBuf>,
+    pub(super) log_files: bool,
+}
+
+/// The file that an app came from, to be read again at a reload.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Source {
+    /// None for standard input.
+    pub(super) path: Option<PathBuf>,
+    pub(super) folder: PathBuf,
+    pub(super) profile: Option<String>,
+    pub(super) only: Vec<String>,
+    pub(super) environment: Rc<Environment>,
+}
+
+/// One app, as the shell knows it.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) source: Rc<Source>,
+    /// The newest recipe; workers of older generations have their own.
+    pub(super) recipe: Rc<Recipe>,
+}
+
+/// All recipes and apps.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    recipes: HashMap<SpecId, Rc<Recipe>>,
+    apps: BTreeMap<AppId, Record>,
+    next_spec: u64,
+    next_app: u32,
+}
+
+impl Catalog {
+    pub(super) fn recipe(&self, spec: SpecId) -> Option<&Rc<Recipe>> {
+        self.recipes.get(&spec)
+    }
+
+    pub(super) fn forget(&mut self, spec: SpecId) {
+        self.recipes.remove(&spec);
+    }
+
+    pub(super) fn app(&self, app: AppId) -> Option<&Record> {
+        self.apps.get(&app)
+    }
+
+    pub(super) fn apps(&self) -> impl Iterator<Item = (AppId, &Record)> {
+        self.apps.iter().map(|(id, record)| (*id, record))
+    }
+
+    pub(super) fn find(&self, namespace: &str, name: &str) -> Option<AppId> {
+        self.apps().find(|(_, r)| r.namespace == namespace && r.name == name).map(|(id, _)| id)
+    }
+
+    pub(super) fn delete(&mut self, app: AppId) {
+        self.apps.remove(&app);
+    }
+
+    /// Takes an app of a file in, new or known; its id, whether it is new, and what the core needs.
+    pub(super) fn take(
+        &mut self,
+        app: AppConfig,
+        source: &Rc<Source>,
+        logs: (Option<PathBuf>, bool),
+    ) -> (AppId, bool, Definition) {
+        let recipe = Rc::new(Recipe {
+            spec: app.spec,
+            policy: app.policy.clone(),
+            environment: Rc::clone(&source.environment),
+            log_dir: logs.0,
+            log_files: logs.1,
+        });
+        self.next_spec += 1;
+        let spec = SpecId(self.next_spec);
+        self.recipes.insert(spec, Rc::clone(&recipe));
+        let known = self.find(&app.namespace, &app.name);
+        let id = known.unwrap_or_else(|| {
+            let id = AppId(self.next_app);
+            self.next_app += 1;
+            id
+        });
+        let definition =
+            Definition { name: app.name.clone(), namespace: app.namespace.clone(), policy: app.policy, spec };
+        let record = Record { name: app.name, namespace: app.namespace, source: Rc::clone(source), recipe };
+        self.apps.insert(id, record);
+        (id, known.is_none(), definition)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_private_reaches_a_worker() {
+        let all = ["PATH", "LISTEN_FDS", "NOTIFY_SOCKET", "CLUSTERD_HOME", "NODE_CHANNEL_FD", "WATCHDOG_PID"];
+        let base = base_environment(all.map(|name| (name.into(), "x".into())));
+        assert_eq!(base.into_keys().collect::<Vec<_>>(), ["PATH"]);
+    }
+}

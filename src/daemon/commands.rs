@@ -1,0 +1,485 @@
+//! What a client wishes, turned into what the core is asked: targets resolved, files read and checked
+//! as a whole before anything is touched.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::config::{self, Config, Host};
+use crate::control::protocol::{self, Done, Error, Reply, Request};
+use crate::control::server::ClientId;
+use crate::control::target::{self, Candidate};
+use crate::supervisor::event::{AppId, Command, Definition, Scale, Scope};
+use crate::sys;
+
+use super::Daemon;
+use super::catalog::{self, Source};
+use super::output::Follower;
+
+/// The bound on an ecosystem file that is read again.
+const FILE_LIMIT: u64 = 1024 * 1024;
+
+/// Instances that one app can be scaled to; the file's own limit.
+const MOST_INSTANCES: u32 = 1000;
+
+/// Which of the three commands that take a file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Start,
+    Restart,
+    Reload,
+}
+
+impl Verb {
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Verb::Start => ("start", "started"),
+            Verb::Restart => ("restart", "restarted"),
+            Verb::Reload => ("reload", "reloaded"),
+        }
+    }
+}
+
+type Whom = Vec<(AppId, Scope)>;
+
+impl Daemon {
+    /// Answers a request, or begins what it wishes.
+    pub(super) fn request(&mut self, client: ClientId, request: Request) {
+        if let Err(error) = self.try_request(client, request) {
+            self.server.reply(client, &Reply::Error(error), true);
+        }
+    }
+
+    fn try_request(&mut self, client: ClientId, request: Request) -> Result<(), Error> {
+        match request {
+            Request::Ping {} => self.server.reply(client, &Reply::Pong { pid: own_pid() }, true),
+            Request::List { targets, connections, detail } => {
+                let whom = self.whom_or_all(&targets)?;
+                let list = self.list(&whom, connections, detail);
+                self.server.reply(client, &Reply::List(list), true);
+            }
+            Request::Pid { targets } => {
+                let whom = self.whom_or_all(&targets)?;
+                let pids = self.pids(&whom);
+                self.server.reply(client, &Reply::Pids { pids }, true);
+            }
+            Request::Start { targets, file, no_wait } => {
+                self.start_like(client, Verb::Start, targets, file, None, no_wait)?;
+            }
+            Request::Restart { targets, file, update_env, no_wait } => {
+                self.start_like(client, Verb::Restart, targets, file, update_env, no_wait)?;
+            }
+            Request::Reload { targets, file, update_env, no_wait } => {
+                self.start_like(client, Verb::Reload, targets, file, update_env, no_wait)?;
+            }
+            Request::Stop { targets, no_wait } => {
+                let whom = self.whom(&targets)?;
+                let commands = whom.into_iter().map(|(app, scope)| (app, Command::Stop { app, scope }));
+                let commands = commands.collect();
+                self.begin_for(client, no_wait, ("stop", "stopped"), commands);
+            }
+            Request::Delete { targets, no_wait } => {
+                let whom = self.whom(&targets)?;
+                let commands = whom.into_iter().map(|(app, scope)| (app, Command::Delete { app, scope }));
+                let commands = commands.collect();
+                self.begin_for(client, no_wait, ("delete", "deleted"), commands);
+            }
+            Request::Scale { target, count, no_wait } => self.scale(client, &target, &count, no_wait)?,
+            Request::Signal { signal, targets } => self.send_signal(client, &signal, &targets)?,
+            Request::Kill {} => {
+                self.leaving_clients.push(client);
+                self.shutdown(0);
+            }
+            Request::Logs { targets, lines, follow, stream } => {
+                self.logs(client, &targets, lines, follow, stream)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_for(
+        &mut self,
+        client: ClientId,
+        no_wait: bool,
+        words: (&'static str, &'static str),
+        commands: Vec<(AppId, Command)>,
+    ) {
+        if no_wait {
+            let apps: Vec<String> = commands.iter().map(|(app, _)| self.app_name(*app)).collect();
+            let message = format!("{} of {} has begun", words.0, apps.join(", "));
+            self.server.reply(client, &Reply::Done(Done { message, apps }), true);
+            self.begin(None, words, commands);
+        } else {
+            self.begin(Some(client), words, commands);
+        }
+    }
+
+    /// `start`, `restart` and `reload`, of a file or of what is known.
+    fn start_like(
+        &mut self,
+        client: ClientId,
+        verb: Verb,
+        targets: Vec<String>,
+        file: Option<protocol::File>,
+        update_env: Option<std::collections::BTreeMap<String, String>>,
+        no_wait: bool,
+    ) -> Result<(), Error> {
+        let commands = match file {
+            Some(file) => self.commands_of_file(verb, &file)?,
+            None if verb == Verb::Start => {
+                let whom = self.whom(&targets)?;
+                let start = |(app, scope)| (app, Command::Start { app, scope, definition: None });
+                whom.into_iter().map(start).collect()
+            }
+            None => {
+                let whom = self.whom(&targets)?;
+                self.commands_of_known(verb, whom, update_env)?
+            }
+        };
+        self.begin_for(client, no_wait, verb.words(), commands);
+        Ok(())
+    }
+
+    /// Every app of a file: the unknown are added; of the known, what runs is reloaded by `start`.
+    fn commands_of_file(
+        &mut self,
+        verb: Verb,
+        file: &protocol::File,
+    ) -> Result<Vec<(AppId, Command)>, Error> {
+        let config = self.load(file)?;
+        let environment = file.environment.iter().map(|(n, v)| (OsString::from(n), OsString::from(v)));
+        let source = Rc::new(Source {
+            path: file.path.as_ref().map(PathBuf::from),
+            folder: PathBuf::from(&file.folder),
+            profile: file.profile.clone(),
+            only: file.only.clone(),
+            environment: Rc::new(catalog::base_environment(environment)),
+        });
+        Ok(self.take_apps(verb, config, &source))
+    }
+
+    /// Takes the apps of a configuration in.
+    fn take_apps(&mut self, verb: Verb, config: Config, source: &Rc<Source>) -> Vec<(AppId, Command)> {
+        let logs = self.log_settings(&config);
+        self.shutdown_timeout = config.daemon.shutdown_timeout;
+        let mut commands = Vec::new();
+        for app in config.apps {
+            let (id, new, definition) = self.catalog.take(app, source, logs.clone());
+            let command = if new {
+                Command::Add { app: id, definition }
+            } else {
+                self.command_for(verb, id, Scope::All, Some(definition))
+            };
+            commands.push((id, command));
+        }
+        commands
+    }
+
+    fn command_for(&self, verb: Verb, app: AppId, scope: Scope, definition: Option<Definition>) -> Command {
+        match verb {
+            Verb::Start if !self.runs(app) => Command::Start { app, scope, definition },
+            Verb::Start | Verb::Reload => Command::Reload { app, definition },
+            Verb::Restart => Command::Restart { app, scope, definition },
+        }
+    }
+
+    /// Known apps, with their files as they are now. All files are read and checked before the first
+    /// command exists.
+    fn commands_of_known(
+        &mut self,
+        verb: Verb,
+        whom: Whom,
+        update_env: Option<std::collections::BTreeMap<String, String>>,
+    ) -> Result<Vec<(AppId, Command)>, Error> {
+        let environment = update_env.map(|env| {
+            let all = env.into_iter().map(|(n, v)| (OsString::from(n), OsString::from(v)));
+            Rc::new(catalog::base_environment(all))
+        });
+        let mut read: HashMap<PathBuf, Config> = HashMap::new();
+        let mut found = Vec::new();
+        for (app, scope) in whom {
+            let Some(record) = self.catalog.app(app) else { continue };
+            let source = match &environment {
+                Some(environment) => {
+                    Rc::new(Source { environment: Rc::clone(environment), ..record.source.as_ref().clone() })
+                }
+                None => Rc::clone(&record.source),
+            };
+            let (name, namespace) = (record.name.clone(), record.namespace.clone());
+            let Some(path) = source.path.clone() else {
+                found.push((app, scope, None));
+                continue;
+            };
+            if !read.contains_key(&path) {
+                read.insert(path.clone(), self.read_again(&path, &source)?);
+            }
+            let config = &read[&path];
+            let now = config.apps.iter().find(|a| a.name == name && a.namespace == namespace);
+            let now = now.cloned().ok_or_else(|| no_longer_there(&name, &path))?;
+            found.push((app, scope, Some((now, source, self.log_settings(config)))));
+        }
+        let mut commands = Vec::new();
+        for (app, scope, found) in found {
+            let definition = found.map(|(now, source, logs)| self.catalog.take(now, &source, logs).2);
+            commands.push((app, self.command_for(verb, app, scope, definition)));
+        }
+        Ok(commands)
+    }
+
+    /// Reads an app's file again.
+    fn read_again(&self, path: &Path, source: &Source) -> Result<Config, Error> {
+        let too_long = fs::metadata(path).is_ok_and(|m| m.len() > FILE_LIMIT);
+        let text = if too_long {
+            Err(std::io::Error::other("it is longer than 1 MiB"))
+        } else {
+            fs::read_to_string(path)
+        };
+        let text = text.map_err(|error| {
+            usage(format!("cannot read {}: {error}; nothing was changed", path.display()))
+        })?;
+        config::load(&text, &path.display().to_string(), &host(source)).map_err(|e| broken(&e))
+    }
+
+    /// Reads a file that a client has sent: the snapshot that is applied.
+    fn load(&self, file: &protocol::File) -> Result<Config, Error> {
+        let host = Host {
+            parallelism: sys::cpus::available_parallelism(),
+            folder: PathBuf::from(&file.folder),
+            profile: file.profile.clone(),
+            only: file.only.clone(),
+        };
+        let name = file.path.as_deref().unwrap_or("standard input");
+        config::load(&file.text, name, &host).map_err(|e| broken(&e))
+    }
+
+    fn log_settings(&self, config: &Config) -> (Option<PathBuf>, bool) {
+        let wanted = self.log_files.unwrap_or(config.daemon.log_files);
+        (config.daemon.log_dir.clone(), wanted)
+    }
+
+    /// The apps of the file that the foreground was started with.
+    pub(super) fn start_file(&mut self, file: &protocol::File) -> Result<(), Error> {
+        let config = self.load(file)?;
+        let source = Rc::new(Source {
+            path: file.path.as_ref().map(PathBuf::from),
+            folder: PathBuf::from(&file.folder),
+            profile: file.profile.clone(),
+            only: file.only.clone(),
+            environment: Rc::new(catalog::base_environment(std::env::vars_os())),
+        });
+        let commands = self.take_apps(Verb::Start, config, &source);
+        self.begin(None, Verb::Start.words(), commands);
+        Ok(())
+    }
+
+    /// SIGHUP: every app that came from a file, from its file as it is now.
+    pub(super) fn reload_all(&mut self) {
+        let whom: Whom = self.catalog.apps().map(|(app, _)| (app, Scope::All)).collect();
+        match self.commands_of_known(Verb::Reload, whom, None) {
+            Ok(commands) => self.begin(None, Verb::Reload.words(), commands),
+            Err(error) => log::error!("reload on SIGHUP: {}", error.message),
+        }
+    }
+
+    fn scale(&mut self, client: ClientId, target: &str, count: &str, no_wait: bool) -> Result<(), Error> {
+        let scale = parse_scale(count)?;
+        let whom = self.whom(&[target.to_owned()])?;
+        let mut commands = Vec::new();
+        for (app, scope) in whom {
+            if scope != Scope::All {
+                return Err(usage(format!("scale takes an app, and {target} is one of its workers")));
+            }
+            commands.push((app, Command::Scale { app, scale }));
+        }
+        self.begin_for(client, no_wait, ("scale", "scaled"), commands);
+        Ok(())
+    }
+
+    fn send_signal(&mut self, client: ClientId, name: &str, targets: &[String]) -> Result<(), Error> {
+        let signal = parse_signal(name)?;
+        let whom = self.whom(targets)?;
+        let mut reached = Vec::new();
+        let mut failed = Vec::new();
+        for worker in self.workers_of(&whom) {
+            match self.processes.signal_leader(worker, signal) {
+                Ok(()) => reached.push(self.label(worker)),
+                Err(error) => failed.push(format!("{}: {error}", self.label(worker))),
+            }
+        }
+        if reached.is_empty() {
+            let why = if failed.is_empty() { "no process runs there".to_owned() } else { failed.join("; ") };
+            return Err(failure(format!("{name} reached nobody: {why}")));
+        }
+        let apps = whom.iter().map(|(app, _)| self.app_name(*app)).collect();
+        let message = format!("{name} sent to {}", reached.join(", "));
+        self.server.reply(client, &Reply::Done(Done { message, apps }), true);
+        Ok(())
+    }
+
+    fn logs(
+        &mut self,
+        client: ClientId,
+        targets: &[String],
+        lines: u32,
+        follow: bool,
+        stream: Option<protocol::Stream>,
+    ) -> Result<(), Error> {
+        let whom = self.whom_or_all(targets)?;
+        for (app, _) in &whom {
+            let name = self.app_name(*app);
+            for kept in self.output.last_of_app(*app, lines as usize, stream) {
+                let line = protocol::Line {
+                    app: name.clone(),
+                    instance: kept.instance,
+                    stream: kept.stream,
+                    text: String::from_utf8_lossy(&kept.bytes).into_owned(),
+                };
+                self.server.reply(client, &Reply::Line(line), false);
+            }
+        }
+        if follow {
+            // All apps means those that come later, too.
+            let apps = if targets.is_empty() || targets == ["all"] {
+                Vec::new()
+            } else {
+                whom.iter().map(|(app, _)| *app).collect()
+            };
+            self.output.follow(Follower { client, apps, stream, dropped: 0 });
+        } else {
+            self.server.reply(client, &Reply::Done(Done::default()), true);
+        }
+        Ok(())
+    }
+
+    /// Whom these targets mean; none at all is an error.
+    fn whom(&self, targets: &[String]) -> Result<Whom, Error> {
+        if targets.is_empty() {
+            return Err(usage("whom? name an app, an id, a namespace, /regex/, a file, or all".to_owned()));
+        }
+        let whom = self.whom_or_all(targets)?;
+        if whom.is_empty() {
+            return Err(failure("there is no app; `clusterd start FILE` starts those of a file".to_owned()));
+        }
+        Ok(whom)
+    }
+
+    fn whom_or_all(&self, targets: &[String]) -> Result<Whom, Error> {
+        let mut names = Vec::new();
+        let mut whom: Whom = Vec::new();
+        for text in targets {
+            let of_file: Vec<AppId> = self
+                .catalog
+                .apps()
+                .filter(|(_, r)| r.source.path.as_deref() == Some(Path::new(text)))
+                .map(|(app, _)| app)
+                .collect();
+            if of_file.is_empty() {
+                names.push(text.clone());
+            } else {
+                whom.extend(of_file.into_iter().map(|app| (app, Scope::All)));
+            }
+        }
+        if !names.is_empty() || targets.is_empty() {
+            let candidates: Vec<Candidate<'_>> = self
+                .supervisor
+                .apps()
+                .map(|(app, name, namespace)| Candidate {
+                    app,
+                    name,
+                    namespace,
+                    slots: self.supervisor.slots(app).map(|s| s.slot).collect(),
+                })
+                .collect();
+            let found = target::resolve(&names, &candidates).map_err(|e| failure(e.to_string()))?;
+            whom.extend(found.into_iter().filter(|w| !whom.contains(w)).collect::<Vec<_>>());
+        }
+        Ok(whom)
+    }
+}
+
+fn own_pid() -> i32 {
+    std::process::id() as i32
+}
+
+fn host(source: &Source) -> Host {
+    Host {
+        parallelism: sys::cpus::available_parallelism(),
+        folder: source.folder.clone(),
+        profile: source.profile.clone(),
+        only: source.only.clone(),
+    }
+}
+
+fn usage(message: String) -> Error {
+    Error { code: 2, message, failures: Vec::new() }
+}
+
+fn failure(message: String) -> Error {
+    Error { code: 1, message, failures: Vec::new() }
+}
+
+fn broken(diagnostics: &config::Diagnostics) -> Error {
+    usage(format!("{}\nnothing was changed", diagnostics.render(false).trim_end()))
+}
+
+fn no_longer_there(name: &str, path: &Path) -> Error {
+    failure(format!(
+        "app \"{name}\" is not in {} any more; `clusterd delete {name}` stops and forgets it; nothing was \
+         changed",
+        path.display()
+    ))
+}
+
+fn parse_scale(count: &str) -> Result<Scale, Error> {
+    let wrong =
+        || usage(format!("scale: expected N, +N or -N with N from 1 to {MOST_INSTANCES}, got {count}"));
+    let (digits, make): (&str, fn(u32) -> Scale) = match count.as_bytes().first() {
+        Some(b'+') => (&count[1..], Scale::Up),
+        Some(b'-') => (&count[1..], Scale::Down),
+        _ => (count, Scale::To),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let number: u32 = digits.parse().map_err(|_| wrong())?;
+    if (1..=MOST_INSTANCES).contains(&number) { Ok(make(number)) } else { Err(wrong()) }
+}
+
+/// A name with or without SIG, in any case, or a number.
+fn parse_signal(text: &str) -> Result<i32, Error> {
+    let wrong = || usage(format!("unknown signal {text}; write a name as SIGUSR2, or a number from 1 to 64"));
+    if let Ok(number) = text.parse::<i32>() {
+        return if (1..=64).contains(&number) { Ok(number) } else { Err(wrong()) };
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    name.parse::<nix::sys::signal::Signal>().map(|signal| signal as i32).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scale_takes_a_number_or_a_step() {
+        assert_eq!(parse_scale("4").expect("a number"), Scale::To(4));
+        assert_eq!(parse_scale("+2").expect("a step"), Scale::Up(2));
+        assert_eq!(parse_scale("-1").expect("a step"), Scale::Down(1));
+        for wrong in ["", "0", "+", "-0", "x", "1.5", "--1", "+-1", "1001", "99999999999"] {
+            assert_eq!(parse_scale(wrong).expect_err("refused").code, 2, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        assert_eq!(parse_signal("HUP").expect("a name"), libc::SIGHUP);
+        assert_eq!(parse_signal("sigusr2").expect("a name"), libc::SIGUSR2);
+        assert_eq!(parse_signal("15").expect("a number"), 15);
+        assert_eq!(parse_signal("34").expect("real time"), 34);
+        for wrong in ["", "0", "65", "-1", "SIGNOPE"] {
+            assert_eq!(parse_signal(wrong).expect_err("refused").code, 2, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Looks at a leaving worker's traffic, and ends each connection at its own quiet moment. When a
+//! connection is finished is decided in [`crate::supervisor::drain`].
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use crate::supervisor::drain::{DrainWatch, Sample};
+use crate::supervisor::event::{Event, Traffic, WorkerId};
+use crate::supervisor::time::Time;
+use crate::sys::connections::{self, Connection, State};
+use crate::sys::process::OpenSocket;
+use crate::sys::{intercept, listen, process};
+
+use super::Daemon;
+
+/// How long a handshake that was begun before the worker left is waited for. Its last packet is one
+/// round trip away; what takes longer is a flood or a dead client.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What is remembered about a leaving worker from look to look.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    watch: DrainWatch,
+    since: Time,
+    /// Handshakes under way when it left the accept path, by cookie.
+    handshakes: Option<HashSet<u64>>,
+}
+
+impl Daemon {
+    /// One look: answered by `Observed`.
+    pub(super) fn observe(&mut self, worker: WorkerId, now: Time) {
+        let began = self.clock.since_start();
+        let traffic = match self.look(worker, now) {
+            Ok(traffic) => traffic,
+            Err(error) => {
+                let label = self.label(worker);
+                self.warn_once("observe", || {
+                    format!(
+                        "{label}: the host does not show a worker's connections ({error}); workers leave \
+                         when their accept queue is empty and drain_timeout is over"
+                    )
+                });
+                Traffic { queued: 0, busy: 1, cost: Duration::ZERO }
+            }
+        };
+        let cost = self.clock.since_start().saturating_sub(began);
+        self.inbox.push_back(Event::Observed { worker, traffic: Traffic { cost, ..traffic } });
+    }
+
+    fn look(&mut self, worker: WorkerId, now: Time) -> io::Result<Traffic> {
+        // First the queues, then the descriptors, then the connections: one that is accepted meanwhile
+        // is seen later in that order, never missed.
+        let (mut queued, ports) = self.queues_of(worker)?;
+        let Some(process) = self.processes.get(worker) else { return Ok(Traffic::default()) };
+        let mut open: HashMap<u64, OpenSocket> = HashMap::new();
+        for pid in self.processes.tree_of(worker) {
+            match process::sockets(pid) {
+                Ok(sockets) => open.extend(sockets.into_iter().map(|s| (s.inode, s))),
+                // It ended meanwhile; its connections did with it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let drain_idle = process.recipe.spec.drain_idle;
+        let diagnostics =
+            self.diagnostics.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+        let mut all = Vec::new();
+        for port in ports {
+            all.extend(diagnostics.dump(port, connections::CONNECTIONS)?);
+        }
+        let leaving = self.leaving.entry(worker).or_insert_with(|| Leaving {
+            watch: DrainWatch::new(drain_idle),
+            since: now,
+            handshakes: None,
+        });
+        queued += leaving.handshakes_left(&all, now);
+        let mine: Vec<&Connection> = all
+            .iter()
+            .filter(|c| c.inode != 0 && open.contains_key(&c.inode))
+            .filter(|c| matches!(c.state, State::Established | State::CloseWait))
+            .collect();
+        let samples: Vec<Sample> = mine.iter().map(|c| sample(c)).collect();
+        let look = leaving.watch.look(&samples, now);
+        for cookie in &look.close {
+            let found = mine.iter().find(|c| c.cookie == *cookie).and_then(|c| open.get(&c.inode));
+            if let Some(socket) = found
+                && let Err(error) = end(socket)
+            {
+                log::debug!("worker {}: end of a connection: {error}", worker.0);
+            }
+        }
+        Ok(Traffic { queued, busy: look.busy, cost: Duration::ZERO })
+    }
+
+    /// How many wait in the worker's accept queues, and the ports they are on.
+    fn queues_of(&self, worker: WorkerId) -> io::Result<(u32, Vec<u16>)> {
+        let mut queued = 0;
+        let mut ports = Vec::new();
+        for (_, held) in self.sockets.of(worker) {
+            queued += listen::queue_length(held.fd.as_fd())?;
+            if !ports.contains(&held.address.port) {
+                ports.push(held.address.port);
+            }
+        }
+        Ok((queued, ports))
+    }
+
+    /// Connections of the worker that are open now.
+    pub(super) fn connections_of(&mut self, worker: WorkerId) -> Option<u32> {
+        let (_, ports) = self.queues_of(worker).ok()?;
+        let inodes: HashSet<u64> = self
+            .processes
+            .tree_of(worker)
+            .into_iter()
+            .filter_map(|pid| process::sockets(pid).ok())
+            .flatten()
+            .map(|s| s.inode)
+            .collect();
+        let diagnostics = self.diagnostics.as_mut()?;
+        let mut count = 0;
+        for port in ports {
+            let all = diagnostics.dump(port, connections::CONNECTIONS).ok()?;
+            count += all.iter().filter(|c| c.inode != 0 && inodes.contains(&c.inode)).count();
+        }
+        Some(count as u32)
+    }
+}
+
+impl Leaving {
+    /// Handshakes that were under way at the first look and still are.
+    fn handshakes_left(&mut self, all: &[Connection], now: Time) -> u32 {
+        let current: HashSet<u64> =
+            all.iter().filter(|c| c.state == State::SynReceived).map(|c| c.cookie).collect();
+        let left = match self.handshakes.take() {
+            None => current,
+            Some(before) => before.intersection(&current).copied().collect(),
+        };
+        let count = if now.since(self.since) > HANDSHAKE_PATIENCE { 0 } else { left.len() as u32 };
+        self.handshakes = Some(left);
+        count
+    }
+}
+
+fn sample(connection: &Connection) -> Sample {
+    Sample {
+        id: connection.cookie,
+        established: true,
+        unread: connection.unread,
+        unsent: connection.unsent,
+        bytes_received: connection.bytes_received,
+        bytes_sent: connection.bytes_sent,
+        segments_out: connection.segments_out,
+        last_received: connection.last_received,
+        last_sent: connection.last_sent,
+    }
+}
+
+/// Ends a connection through a duplicate, after making sure that the number still means it.
+fn end(socket: &OpenSocket) -> io::Result<()> {
+    let duplicate = intercept::duplicate(process::open(socket.pid)?, socket.fd)?;
+    if listen::inode(duplicate.as_fd())? != socket.inode {
+        return Ok(());
+    }
+    connections::end(&duplicate)
+}

@@ -1,0 +1,240 @@
+//! What `list` and `describe` show: the core's view, with what only the shell knows beside it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use crate::config::{self, Interpreter, Program};
+use crate::control::protocol::Stream;
+use crate::control::protocol::{AppDetail, AppInfo, DaemonInfo, LastExitInfo, List, ReloadInfo, WorkerInfo};
+use crate::logs;
+use crate::supervisor::event::{AppId, ExitStatus, Scope, SlotId, WorkerId};
+use crate::supervisor::policy::Mode;
+use crate::supervisor::time::Time;
+use crate::supervisor::view::{AppView, LastExit, WorkerView};
+use crate::sys::process;
+use crate::sys::spawn::signal_name;
+
+use super::Daemon;
+use super::processes::CpuSample;
+
+/// The version of the shape of `list --json`.
+const VERSION: u32 = 1;
+
+impl Daemon {
+    pub(super) fn list(&mut self, whom: &[(AppId, Scope)], connections: bool, detail: bool) -> List {
+        let view = self.supervisor.view(self.now);
+        let mut apps = Vec::new();
+        for app in &view.apps {
+            let scopes: Vec<Scope> =
+                whom.iter().filter(|(id, _)| *id == app.app).map(|(_, scope)| *scope).collect();
+            if !scopes.is_empty() {
+                apps.push(self.app_info(app, &scopes, connections || detail, detail));
+            }
+        }
+        List { version: VERSION, daemon: self.daemon_info(), apps }
+    }
+
+    fn daemon_info(&self) -> DaemonInfo {
+        DaemonInfo {
+            pid: std::process::id() as i32,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: self.clock.since_start().as_millis() as u64,
+            home: self.home.runtime.display().to_string(),
+        }
+    }
+
+    fn app_info(&mut self, app: &AppView, scopes: &[Scope], connections: bool, detail: bool) -> AppInfo {
+        let shown = |slot: SlotId| scopes.iter().any(|s| *s == Scope::All || *s == Scope::Slot(slot));
+        let workers =
+            app.workers.iter().filter(|w| shown(w.slot)).map(|w| self.worker_info(w, connections)).collect();
+        AppInfo {
+            name: app.name.clone(),
+            namespace: app.namespace.clone(),
+            mode: match app.mode {
+                Mode::Fork => "fork",
+                Mode::Cluster => "cluster",
+            }
+            .to_owned(),
+            status: app.status.as_str().to_owned(),
+            generation: app.generation.0,
+            instances: app.instances,
+            listen: app.listen.iter().map(ToString::to_string).collect(),
+            reload: app.reload.as_ref().map(|reload| ReloadInfo {
+                state: reload.state.to_owned(),
+                done: reload.done,
+                total: reload.total,
+                reason: reload.failure.as_ref().map(|f| self.failure_text(f)),
+            }),
+            workers,
+            detail: detail.then(|| self.detail(app)).flatten(),
+        }
+    }
+
+    fn worker_info(&mut self, worker: &WorkerView, connections: bool) -> WorkerInfo {
+        let id = worker.worker;
+        let pid = id.and_then(|id| self.processes.get(id)).filter(|p| !p.leader_gone).map(|p| p.pid);
+        let (cpu_percent, memory_bytes) = match id {
+            Some(id) => self.usage(id, worker.uptime),
+            None => (None, None),
+        };
+        WorkerInfo {
+            id: worker.slot.0,
+            instance: worker.instance,
+            pid,
+            status: worker.status.as_str().to_owned(),
+            ready: worker.ready,
+            generation: worker.generation.0,
+            uptime_ms: worker.uptime.as_millis() as u64,
+            restarts: worker.restarts,
+            unstable_restarts: worker.unstable_restarts,
+            cpu_percent,
+            memory_bytes,
+            connections: if connections { id.and_then(|id| self.connections_of(id)) } else { None },
+            last_exit: worker.last_exit.as_ref().map(|exit| self.last_exit(exit)),
+        }
+    }
+
+    /// CPU since the look before (or since the start) and RSS, over the worker's tree.
+    fn usage(&mut self, worker: WorkerId, uptime: Duration) -> (Option<f64>, Option<u64>) {
+        let stats: Vec<process::Stat> =
+            self.processes.tree_of(worker).into_iter().filter_map(|pid| process::stat(pid).ok()).collect();
+        if stats.is_empty() {
+            return (None, None);
+        }
+        let ticks: u64 = stats.iter().map(|s| s.ticks).sum();
+        let memory = stats.iter().map(|s| s.resident_pages).sum::<u64>() * self.page_size;
+        let now = self.clock.since_start();
+        let Some(process) = self.processes.get_mut(worker) else { return (None, None) };
+        let before = process.cpu.replace(CpuSample { at: now, ticks });
+        let (ticks, over) = match before {
+            Some(before) => (ticks.saturating_sub(before.ticks), now.saturating_sub(before.at)),
+            None => (ticks, uptime),
+        };
+        let seconds = over.as_secs_f64();
+        let percent = if seconds > 0.0 {
+            (1000.0 * ticks as f64 / self.ticks_per_second as f64 / seconds).round() / 10.0
+        } else {
+            0.0
+        };
+        (Some(percent), Some(memory))
+    }
+
+    fn last_exit(&self, exit: &LastExit) -> LastExitInfo {
+        let (code, signal) = match exit.status {
+            Some(ExitStatus::Code(code)) => (Some(code), None),
+            Some(ExitStatus::Signal(signal)) => (None, Some(signal_name(signal))),
+            None => (None, None),
+        };
+        LastExitInfo { code, signal, reason: exit.cause.as_str().to_owned(), at: self.wall_clock_at(exit.at) }
+    }
+
+    /// RFC 3339 for a moment that has passed.
+    fn wall_clock_at(&self, at: Time) -> String {
+        let ago = self.clock.since_start().saturating_sub(at.since_start());
+        let then = crate::sys::clock::wall().saturating_sub(ago);
+        humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + then).to_string()
+    }
+
+    fn detail(&self, app: &AppView) -> Option<AppDetail> {
+        let record = self.catalog.app(app.app)?;
+        let recipe = &record.recipe;
+        let folder = recipe.log_dir.clone().unwrap_or_else(|| self.home.logs.clone());
+        let several = (recipe.policy.instances > 1).then_some(0);
+        let file = |target: &config::LogTarget, stream| {
+            if *target == config::LogTarget::Default && !recipe.log_files {
+                return None;
+            }
+            let path = logs::file_path(target, &folder, &record.name, stream, several)?;
+            Some(path.display().to_string())
+        };
+        Some(AppDetail {
+            file: record.source.path.as_ref().map(|p| p.display().to_string()),
+            profile: record.source.profile.clone(),
+            command: typed(recipe),
+            cwd: recipe.spec.cwd.display().to_string(),
+            out_file: file(&recipe.spec.out_file, Stream::Out),
+            error_file: file(&recipe.spec.error_file, Stream::Err),
+            env: recipe.spec.env.keys().cloned().collect(),
+            sharing: self.sharing(app),
+            settings: settings(recipe),
+        })
+    }
+
+    /// How the ports of an app are shared, in words.
+    fn sharing(&self, app: &AppView) -> String {
+        if app.mode == Mode::Fork {
+            return "none: fork mode".to_owned();
+        }
+        let workers: HashSet<WorkerId> = app.workers.iter().filter_map(|w| w.worker).collect();
+        let of_app = || self.processes.iter().filter(|(id, _)| workers.contains(id));
+        let handed = of_app().any(|(_, p)| !p.recipe.spec.listen.is_empty());
+        let intercepted = of_app().any(|(_, p)| p.notify.is_some());
+        match (handed, intercepted) {
+            (true, true) => "declared sockets handed over, the server's own intercepted; steered",
+            (true, false) => "declared sockets handed over; steered",
+            (false, true) => "the server's own sockets intercepted; steered",
+            (false, false) => "nothing is shared: interception is off or refused here",
+        }
+        .to_owned()
+    }
+
+    pub(super) fn pids(&self, whom: &[(AppId, Scope)]) -> Vec<i32> {
+        let view = self.supervisor.view(self.now);
+        let mut pids = Vec::new();
+        for (id, scope) in whom {
+            for app in view.apps.iter().filter(|a| a.app == *id) {
+                let in_scope = |w: &&WorkerView| match scope {
+                    Scope::All => true,
+                    Scope::Slot(slot) => w.slot == *slot,
+                };
+                pids.extend(app.workers.iter().filter(in_scope).map(|w| {
+                    let process = w.worker.and_then(|id| self.processes.get(id));
+                    process.filter(|p| !p.leader_gone).map_or(0, |p| p.pid)
+                }));
+            }
+        }
+        pids
+    }
+
+    /// The workers that run there now.
+    pub(super) fn workers_of(&self, whom: &[(AppId, Scope)]) -> Vec<WorkerId> {
+        let matches = |process: &super::processes::Process| {
+            whom.iter().any(|(app, scope)| {
+                process.app == *app
+                    && match scope {
+                        Scope::All => true,
+                        Scope::Slot(slot) => process.slot == *slot,
+                    }
+            })
+        };
+        self.processes.iter().filter(|(_, p)| !p.leader_gone && matches(p)).map(|(id, _)| id).collect()
+    }
+
+    /// Whether anything of the app runs or is about to.
+    pub(super) fn runs(&self, app: AppId) -> bool {
+        self.processes.iter().any(|(_, p)| p.app == app)
+    }
+}
+
+fn settings(recipe: &super::catalog::Recipe) -> BTreeMap<String, String> {
+    config::settings(&recipe.policy, &recipe.spec)
+}
+
+/// What runs, as one would type it.
+fn typed(recipe: &super::catalog::Recipe) -> String {
+    let spec = &recipe.spec;
+    let (script, interpreter) = match &spec.program {
+        Program::Shell(line) => return line.clone(),
+        Program::Exact(vector) => (vector.clone(), None),
+        Program::Script { script, interpreter: Interpreter::Program(program) } => {
+            (vec![script.clone()], Some(program.clone()))
+        }
+        Program::Script { script, interpreter: Interpreter::ByExtension | Interpreter::None } => {
+            (vec![script.clone()], None)
+        }
+    };
+    let words = interpreter.into_iter().chain(spec.interpreter_args.iter().cloned());
+    let words: Vec<String> = words.chain(script).chain(spec.args.iter().cloned()).collect();
+    let quoted = words.iter().map(|word| shlex::try_quote(word).map_or(word.clone(), Into::into));
+    quoted.collect::<Vec<String>>().join(" ")
+}

@@ -1,0 +1,137 @@
+//! Node's channel (`NODE_CHANNEL_FD`): a Unix stream socket that carries one JSON value per line.
+//! `process.send('ready')` comes in here, as under PM2.
+
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+/// The longest message that is kept; longer ones are skipped to their end.
+const LIMIT: usize = 64 * 1024;
+
+/// Bytes read in one turn of the loop.
+const PER_TURN: usize = 256 * 1024;
+
+/// The supervisor's end of one worker's channel.
+#[derive(Debug)]
+pub(super) struct Channel {
+    stream: UnixStream,
+    lines: Lines,
+}
+
+/// What a look at the channel brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// `process.send('ready')`.
+    pub(super) ready: bool,
+    /// The worker has closed its end.
+    pub(super) closed: bool,
+    /// There may be more to read.
+    pub(super) more: bool,
+}
+
+impl Channel {
+    /// Both ends: ours, and the one that the worker inherits.
+    pub(super) fn pair() -> io::Result<(Channel, OwnedFd)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        Ok((Channel { stream: ours, lines: Lines::default() }, theirs.into()))
+    }
+
+    pub(super) fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    /// Reads what has come.
+    pub(super) fn listen(&mut self, buffer: &mut [u8]) -> Heard {
+        let mut heard = Heard::default();
+        let mut read = 0;
+        while read < PER_TURN {
+            match self.stream.read(buffer) {
+                Ok(0) => {
+                    heard.closed = true;
+                    return heard;
+                }
+                Ok(length) => {
+                    read += length;
+                    self.lines.push(&buffer[..length], |line| heard.ready |= says_ready(line));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return heard,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    heard.closed = true;
+                    return heard;
+                }
+            }
+        }
+        heard.more = true;
+        heard
+    }
+}
+
+fn says_ready(line: &[u8]) -> bool {
+    serde_json::from_slice::<&str>(line).is_ok_and(|message| message == "ready")
+}
+
+/// Splits a stream into lines of at most [`LIMIT`] bytes.
+#[derive(Debug, Default)]
+struct Lines {
+    tail: Vec<u8>,
+    skipping: bool,
+}
+
+impl Lines {
+    fn push(&mut self, mut bytes: &[u8], mut sink: impl FnMut(&[u8])) {
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
+            if !self.skipping && self.tail.len() + end <= LIMIT {
+                self.tail.extend_from_slice(&bytes[..end]);
+                sink(&self.tail);
+            }
+            self.tail.clear();
+            self.skipping = false;
+            bytes = &bytes[end + 1..];
+        }
+        if self.skipping || self.tail.len() + bytes.len() > LIMIT {
+            self.tail = Vec::new();
+            self.skipping = true;
+        } else {
+            self.tail.extend_from_slice(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready_in(chunks: &[&[u8]]) -> usize {
+        let mut lines = Lines::default();
+        let mut count = 0;
+        for chunk in chunks {
+            lines.push(chunk, |line| count += usize::from(says_ready(line)));
+        }
+        count
+    }
+
+    #[test]
+    fn ready_is_heard_in_any_chunking() {
+        assert_eq!(ready_in(&[b"\"ready\"\n"]), 1);
+        assert_eq!(ready_in(&[b"\"re", b"ady\"", b"\n{\"cmd\":\"NODE_x\"}\n"]), 1);
+    }
+
+    #[test]
+    fn other_messages_are_not_ready() {
+        assert_eq!(ready_in(&[b"ready\n", b"{\"a\":\"ready\"}\n", b"\"READY\"\n", b"[\"ready\"]\n"]), 0);
+    }
+
+    #[test]
+    fn an_endless_message_is_skipped_and_the_next_one_heard() {
+        let long = vec![b'x'; LIMIT];
+        let mut lines = Lines::default();
+        let mut count = 0;
+        for chunk in [&long[..], &long[..], b"\n\"ready\"\n"] {
+            lines.push(chunk, |line| count += usize::from(says_ready(line)));
+            assert!(lines.tail.len() <= LIMIT);
+        }
+        assert_eq!(count, 1);
+    }
+}

@@ -1,0 +1,282 @@
+//! What workers print, tied to the loop: pipes in, files, the foreground, memory and followers out.
+
+use std::collections::HashMap;
+use std::mem;
+
+use mio::Token;
+use mio::unix::SourceFd;
+
+use crate::control::protocol::{self, Stream};
+use crate::control::server::ClientId;
+use crate::logs::files::{FileId, LogFiles, Notice};
+use crate::logs::foreground::Foreground;
+use crate::logs::ring::{Kept, Rings};
+use crate::logs::worker::{Sinks, WorkerOutput};
+use crate::logs::{Line, file_path};
+use crate::supervisor::event::{AppId, SpawnFailure, WorkerId};
+use crate::supervisor::time::Time;
+use crate::sys::output::OpenError;
+
+use super::Daemon;
+use super::catalog::Recipe;
+use super::start::Order;
+
+/// Bytes read from one output in one turn of the loop: a flood costs the others no more than that.
+const BUDGET: usize = 256 * 1024;
+
+/// Bytes read from an output whose worker has ended: its pipe holds no more (F_GETPIPE_SZ, at most 1 MiB
+/// without privilege), and a grandchild that writes on must not hold the loop.
+const LAST_WORDS: usize = 1024 * 1024;
+
+/// Unread bytes of a following client from which on lines are dropped and counted for it.
+const FOLLOWER_LIMIT: usize = 256 * 1024;
+
+/// All outputs.
+#[derive(Debug)]
+pub(super) struct Output {
+    files: LogFiles,
+    pub(super) foreground: Option<Foreground>,
+    rings: Rings,
+    workers: HashMap<WorkerId, Entry>,
+    followers: Vec<Follower>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    output: WorkerOutput,
+    tokens: Vec<(Stream, Token)>,
+}
+
+/// A client of `logs`.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) client: ClientId,
+    /// Empty means all.
+    pub(super) apps: Vec<AppId>,
+    pub(super) stream: Option<Stream>,
+    pub(super) dropped: u64,
+}
+
+/// The files of one worker's outputs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Files {
+    pub(super) out: Option<FileId>,
+    pub(super) err: Option<FileId>,
+}
+
+impl Output {
+    pub(super) fn new(foreground: Option<Foreground>) -> Output {
+        Output {
+            files: LogFiles::default(),
+            foreground,
+            rings: Rings::default(),
+            workers: HashMap::new(),
+            followers: Vec::new(),
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        if let Some(foreground) = &self.foreground {
+            foreground.flush();
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.files.next_deadline()
+    }
+
+    pub(super) fn retry(&mut self, now: Time) {
+        self.files.retry(now);
+    }
+
+    pub(super) fn take_notices(&mut self) -> Vec<Notice> {
+        self.files.take_notices()
+    }
+
+    pub(super) fn reopen(&mut self) -> Vec<OpenError> {
+        self.files.reopen()
+    }
+
+    pub(super) fn last_lines(&self, worker: WorkerId, count: usize) -> Vec<String> {
+        let kept = self.rings.last(worker, count);
+        kept.iter().map(|line| String::from_utf8_lossy(&line.bytes).into_owned()).collect()
+    }
+
+    pub(super) fn last_of_app(&self, app: AppId, count: usize, stream: Option<Stream>) -> Vec<Kept> {
+        self.rings.last_of_app(app, count, stream)
+    }
+
+    pub(super) fn forget_app(&mut self, app: AppId) {
+        self.rings.forget_app(app);
+        if let Some(foreground) = &self.foreground {
+            foreground.forget(app);
+        }
+    }
+
+    pub(super) fn follow(&mut self, follower: Follower) {
+        self.followers.push(follower);
+    }
+
+    pub(super) fn unfollow(&mut self, client: ClientId) {
+        self.followers.retain(|f| f.client != client);
+    }
+
+    pub(super) fn insert(&mut self, worker: WorkerId, output: WorkerOutput) {
+        if let Some(foreground) = &self.foreground {
+            let origin = output.origin();
+            foreground.announce(origin.app, &origin.name, origin.instance);
+        }
+        self.workers.insert(worker, Entry { output, tokens: Vec::new() });
+    }
+
+    pub(super) fn set_token(&mut self, worker: WorkerId, stream: Stream, token: Token) {
+        if let Some(entry) = self.workers.get_mut(&worker) {
+            entry.tokens.push((stream, token));
+        }
+    }
+
+    pub(super) fn release(&mut self, files: Files) {
+        for file in files.out.into_iter().chain(files.err) {
+            self.files.release(file);
+        }
+    }
+}
+
+impl Daemon {
+    /// Opens the log files of a worker. One that was named and cannot be opened fails the start; a
+    /// default one costs a warning.
+    pub(super) fn open_files(&mut self, order: &Order, recipe: &Recipe) -> Result<Files, SpawnFailure> {
+        use crate::config::LogTarget;
+        let name = self.app_name(order.app);
+        let several = recipe.policy.instances > 1 || order.instance > 0;
+        let suffix = several.then_some(order.instance);
+        let folder = recipe.log_dir.clone().unwrap_or_else(|| self.home.logs.clone());
+        let mut files = Files::default();
+        for (target, stream) in [(&recipe.spec.out_file, Stream::Out), (&recipe.spec.error_file, Stream::Err)]
+        {
+            let default = *target == LogTarget::Default;
+            if default && !recipe.log_files {
+                continue;
+            }
+            let Some(path) = file_path(target, &folder, &name, stream, suffix) else {
+                continue;
+            };
+            match self.output.files.open(&path) {
+                Ok(file) if stream == Stream::Out => files.out = Some(file),
+                Ok(file) => files.err = Some(file),
+                Err(error) if default => {
+                    self.warn_once("default log file", || format!("no log files are written: {error}"));
+                }
+                Err(error) => {
+                    self.output.release(files);
+                    return Err(SpawnFailure {
+                        step: format!("open {}", path.display()),
+                        errno: error.errno(),
+                        message: error.to_string(),
+                        transient: false,
+                    });
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    /// Reads one output's share of a turn. True when there is more.
+    pub(super) fn read_output(&mut self, worker: WorkerId, stream: Stream) -> bool {
+        self.pump(worker, stream, BUDGET)
+    }
+
+    /// What an ended worker still had in its pipes.
+    pub(super) fn drain_output(&mut self, worker: WorkerId) {
+        for stream in [Stream::Out, Stream::Err] {
+            self.pump(worker, stream, LAST_WORDS);
+        }
+    }
+
+    fn pump(&mut self, worker: WorkerId, stream: Stream, budget: usize) -> bool {
+        let now = self.now;
+        let Some(mut entry) = self.output.workers.remove(&worker) else { return false };
+        let pumped = self.with_sinks(|sinks, buffer| entry.output.pump(stream, budget, buffer, sinks, now));
+        if pumped.eof {
+            self.close_output(&mut entry, stream);
+        }
+        self.output.workers.insert(worker, entry);
+        pumped.more && !pumped.eof
+    }
+
+    /// The worker and its whole tree are gone.
+    pub(super) fn end_output(&mut self, worker: WorkerId) {
+        let now = self.now;
+        self.drain_output(worker);
+        let Some(mut entry) = self.output.workers.remove(&worker) else { return };
+        for stream in [Stream::Out, Stream::Err] {
+            self.with_sinks(|sinks, _| entry.output.finish(stream, sinks, now));
+            self.close_output(&mut entry, stream);
+        }
+        for file in entry.output.files() {
+            self.output.files.release(file);
+        }
+        self.output.rings.forget_worker(worker);
+    }
+
+    fn close_output(&mut self, entry: &mut Entry, stream: Stream) {
+        let Some(fd) = entry.output.source(stream) else { return };
+        if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+            log::debug!("output: {error}");
+        }
+        entry.output.close(stream);
+        for (_, token) in entry.tokens.iter().filter(|(s, _)| *s == stream) {
+            self.tokens.release(*token);
+        }
+    }
+
+    fn with_sinks<T>(&mut self, work: impl FnOnce(&mut Sinks<'_>, &mut [u8]) -> T) -> T {
+        let followers = mem::take(&mut self.output.followers);
+        let server = &mut self.server;
+        let mut followers = followers;
+        let mut follow = |line: &Line<'_>| {
+            for follower in followers.iter_mut().filter(|f| f.wants(line)) {
+                pass_on(server, follower, line);
+            }
+        };
+        let mut sinks = Sinks {
+            files: &mut self.output.files,
+            foreground: self.output.foreground.as_ref(),
+            rings: &mut self.output.rings,
+            follow: &mut follow,
+        };
+        let result = work(&mut sinks, &mut self.buffer);
+        self.output.followers = followers;
+        result
+    }
+}
+
+impl Follower {
+    fn wants(&self, line: &Line<'_>) -> bool {
+        (self.apps.is_empty() || self.apps.contains(&line.origin.app))
+            && self.stream.is_none_or(|stream| stream == line.stream)
+    }
+}
+
+/// Sends a line to a follower, or counts it as dropped while the client does not keep up.
+fn pass_on(server: &mut crate::control::server::Server, follower: &mut Follower, line: &Line<'_>) {
+    if server.unread(follower.client).is_none_or(|unread| unread > FOLLOWER_LIMIT) {
+        follower.dropped += 1;
+        return;
+    }
+    if follower.dropped > 0 {
+        let text = format!("[clusterd] {} lines were dropped: this reader is slow", follower.dropped);
+        follower.dropped = 0;
+        let origin = line.origin;
+        let notice =
+            protocol::Line { app: origin.name.clone(), instance: origin.instance, stream: Stream::Err, text };
+        server.reply(follower.client, &protocol::Reply::Line(notice), false);
+    }
+    let shown = protocol::Line {
+        app: line.origin.name.clone(),
+        instance: line.origin.instance,
+        stream: line.stream,
+        text: String::from_utf8_lossy(line.shown()).into_owned(),
+    };
+    server.reply(follower.client, &protocol::Reply::Line(shown), false);
+}

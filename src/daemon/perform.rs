@@ -1,0 +1,93 @@
+//! Orders of the core, carried out: one arm, one call. What comes of an order is a new event at the
+//! back of the inbox; nothing here calls the core.
+
+use std::io;
+
+use crate::supervisor::event::{Action, SignalKind, SocketId, WorkerId};
+use crate::supervisor::time::Time;
+use crate::sys::{process, steer};
+
+use super::Daemon;
+use super::start::Order;
+
+impl Daemon {
+    pub(super) fn perform(&mut self, action: Action, now: Time) {
+        match action {
+            Action::Spawn { worker, app, slot, instance, generation, spec, inherit } => {
+                self.start_worker(&Order { worker, app, slot, instance, generation, spec, inherit });
+            }
+            Action::Signal { worker, signal } => self.signal(worker, signal),
+            Action::Observe { worker } => self.observe(worker, now),
+            Action::Inspect { worker } => self.inspect(worker),
+            Action::Steer { socket, active } => self.steer(socket, &active),
+            Action::Shut { socket } => self.shut(socket),
+            Action::Relay { socket } => self.relay(socket, now),
+            Action::Close { socket } => self.close(socket),
+            Action::Forget { spec } => self.catalog.forget(spec),
+            Action::Reply { request, outcome } => self.settle(request, outcome),
+            Action::Report { fact } => self.tell(&fact, now),
+            Action::Exit { code } => self.exit = Some(code),
+        }
+    }
+
+    fn signal(&mut self, worker: WorkerId, signal: SignalKind) {
+        let sent = match signal {
+            SignalKind::Stop => self.processes.stop(worker),
+            SignalKind::Kill => self.processes.kill(worker),
+        };
+        if let Err(error) = sent.or_else(ended_already) {
+            log::error!("{}: cannot be signalled: {error}", self.label(worker));
+        }
+    }
+
+    /// Looks at each handed socket of the worker: does one of its processes wait on it?
+    fn inspect(&mut self, worker: WorkerId) {
+        let handed: Vec<(SocketId, u64)> =
+            self.sockets.of(worker).filter(|(_, h)| h.handed).map(|(id, h)| (id, h.inode)).collect();
+        for pid in self.processes.tree_of(worker) {
+            for (socket, inode) in &handed {
+                match process::waits_on(pid, *inode) {
+                    Ok(true) => self
+                        .inbox
+                        .push_back(crate::supervisor::event::Event::Accepting { worker, socket: *socket }),
+                    Ok(false) => {}
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        let label = self.label(worker);
+                        self.warn_once("inspect", || {
+                            format!(
+                                "{label}: the host does not show what a worker waits on ({error}); let the \
+                                 server say READY=1, or call listen(2) on what it was handed"
+                            )
+                        });
+                    }
+                    // It ended meanwhile.
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+
+    fn steer(&mut self, socket: SocketId, active: &[u32]) {
+        let Some(fd) = self.sockets.fd(socket) else { return };
+        if let Err(error) = steer::steer(fd, active) {
+            log::error!("cannot steer new connections to positions {active:?}: {error}");
+        }
+    }
+
+    fn shut(&mut self, socket: SocketId) {
+        let Some(fd) = self.sockets.fd(socket) else { return };
+        if let Err(error) = steer::shut(fd) {
+            log::warn!("cannot keep new connections from a server that stops: {error}");
+        }
+    }
+
+    fn close(&mut self, socket: SocketId) {
+        self.forget_queue(socket);
+        self.sockets.close(socket);
+    }
+}
+
+/// A process that ended between the decision and the signal needs none.
+fn ended_already(error: io::Error) -> io::Result<()> {
+    if error.raw_os_error() == Some(libc::ESRCH) { Ok(()) } else { Err(error) }
+}

@@ -1,0 +1,218 @@
+//! [`WorkerId`] ↔ process: what the shell knows about each worker that runs, and whose child an
+//! orphan is. A process is only ever signalled through its descriptor, never by a bare number.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use mio::Token;
+
+use super::catalog::Recipe;
+use crate::config::launch::CommandLine;
+use crate::supervisor::event::{AppId, ExitStatus, SlotId, WorkerId};
+use crate::sys::process::{self, Ended};
+
+/// The variable by which a process that left its session and lost its parent is still told apart.
+pub(super) const WORKER_VARIABLE: &str = "CLUSTERD_WORKER";
+
+/// How often the tree is looked through for processes that were forked while it was being killed.
+const KILL_PASSES: usize = 3;
+
+/// One worker.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) app: AppId,
+    pub(super) slot: SlotId,
+    pub(super) recipe: Rc<Recipe>,
+    /// What was executed.
+    pub(super) command: CommandLine,
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    /// The first process has ended; the worker is what is left of its tree.
+    pub(super) leader_gone: bool,
+    /// Until exec succeeded or failed.
+    pub(super) report: Option<OwnedFd>,
+    /// exec failed, or what came before it: the core knows, and the exit is only reaped.
+    pub(super) failed: bool,
+    /// Where its bind and listen calls come in.
+    pub(super) notify: Option<OwnedFd>,
+    /// Node's channel.
+    pub(super) channel: Option<super::node::Channel>,
+    /// Inodes of sockets that got SO_REUSEPORT at bind.
+    pub(super) bound: HashSet<u64>,
+    /// What is registered with the poll on its behalf.
+    pub(super) tokens: Vec<(Token, i32)>,
+    /// CPU time at the last look, for the percentage.
+    pub(super) cpu: Option<CpuSample>,
+}
+
+/// CPU time of a tree at a moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CpuSample {
+    pub(super) at: std::time::Duration,
+    pub(super) ticks: u64,
+}
+
+/// All workers that run.
+#[derive(Debug, Default)]
+pub(super) struct Processes {
+    by_worker: BTreeMap<WorkerId, Process>,
+    by_pid: HashMap<i32, WorkerId>,
+    /// Orphans that became ours, by the worker whose tree they came from.
+    adopted: HashMap<i32, WorkerId>,
+}
+
+impl Processes {
+    pub(super) fn insert(&mut self, worker: WorkerId, process: Process) {
+        self.by_pid.insert(process.pid, worker);
+        self.by_worker.insert(worker, process);
+    }
+
+    pub(super) fn get(&self, worker: WorkerId) -> Option<&Process> {
+        self.by_worker.get(&worker)
+    }
+
+    pub(super) fn get_mut(&mut self, worker: WorkerId) -> Option<&mut Process> {
+        self.by_worker.get_mut(&worker)
+    }
+
+    pub(super) fn remove(&mut self, worker: WorkerId) -> Option<Process> {
+        let process = self.by_worker.remove(&worker)?;
+        if !process.leader_gone {
+            self.by_pid.remove(&process.pid);
+        }
+        self.adopted.retain(|_, owner| *owner != worker);
+        Some(process)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Process)> {
+        self.by_worker.iter().map(|(worker, process)| (*worker, process))
+    }
+
+    /// The worker whose first process has just been reaped. From here on its number means nothing.
+    pub(super) fn leader_ended(&mut self, pid: i32) -> Option<WorkerId> {
+        let worker = self.by_pid.remove(&pid)?;
+        if let Some(process) = self.by_worker.get_mut(&worker) {
+            process.leader_gone = true;
+        }
+        Some(worker)
+    }
+
+    /// An orphan that has just been reaped; its status influences nothing.
+    pub(super) fn orphan_ended(&mut self, pid: i32) {
+        self.adopted.remove(&pid);
+    }
+
+    /// Looks at the supervisor's own children for orphans, and notes whose they are.
+    pub(super) fn adopt(&mut self) {
+        let ours = std::process::id() as i32;
+        for pid in process::children(ours) {
+            if self.by_pid.contains_key(&pid) || self.adopted.contains_key(&pid) {
+                continue;
+            }
+            if let Some(worker) = self.origin_of(pid) {
+                self.adopted.insert(pid, worker);
+            }
+        }
+    }
+
+    /// By the variable it was started with, else by the session that its first process led.
+    fn origin_of(&self, pid: i32) -> Option<WorkerId> {
+        let named = process::started_with(pid, WORKER_VARIABLE)
+            .and_then(|value| value.to_str()?.parse().ok())
+            .map(WorkerId)
+            .filter(|worker| self.by_worker.contains_key(worker));
+        named.or_else(|| {
+            let session = process::stat(pid).ok()?.session;
+            self.by_worker.iter().find(|(_, p)| p.pid == session).map(|(worker, _)| *worker)
+        })
+    }
+
+    /// Whether anything of the worker's tree lives on without its first process.
+    pub(super) fn has_leftovers(&self, worker: WorkerId) -> bool {
+        self.adopted.values().any(|owner| *owner == worker)
+    }
+
+    /// Workers whose first process is gone and whose tree may have become empty.
+    pub(super) fn remnants(&self) -> Vec<WorkerId> {
+        self.iter().filter(|(_, p)| p.leader_gone).map(|(worker, _)| worker).collect()
+    }
+
+    /// Every process of the worker's tree.
+    pub(super) fn tree_of(&self, worker: WorkerId) -> Vec<i32> {
+        let Some(process) = self.by_worker.get(&worker) else { return Vec::new() };
+        let mut members = Vec::new();
+        if !process.leader_gone {
+            members.extend(process::tree(process.pid));
+        }
+        for (pid, _) in self.adopted.iter().filter(|(_, owner)| **owner == worker) {
+            for member in process::tree(*pid) {
+                if !members.contains(&member) {
+                    members.push(member);
+                }
+            }
+        }
+        members
+    }
+
+    /// The stop signal: to the first process, or to all that is left when it is gone. A stopped
+    /// process is continued, or it would not hear it.
+    pub(super) fn stop(&self, worker: WorkerId) -> io::Result<()> {
+        let Some(process) = self.by_worker.get(&worker) else { return Ok(()) };
+        let signal = process.recipe.spec.kill_signal;
+        if !process.leader_gone {
+            process::signal(process.pidfd.as_fd(), signal)?;
+            return process::signal(process.pidfd.as_fd(), libc::SIGCONT);
+        }
+        for pid in self.tree_of(worker) {
+            signal_member(pid, signal)?;
+            signal_member(pid, libc::SIGCONT)?;
+        }
+        Ok(())
+    }
+
+    /// SIGKILL to the whole tree, looked through again for what was forked meanwhile.
+    pub(super) fn kill(&self, worker: WorkerId) -> io::Result<()> {
+        let mut killed = HashSet::new();
+        for _ in 0..KILL_PASSES {
+            let fresh: Vec<i32> =
+                self.tree_of(worker).into_iter().filter(|pid| killed.insert(*pid)).collect();
+            if fresh.is_empty() {
+                break;
+            }
+            for pid in fresh {
+                signal_member(pid, libc::SIGKILL)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Any signal to the first process only (`clusterd signal`).
+    pub(super) fn signal_leader(&self, worker: WorkerId, signal: i32) -> io::Result<()> {
+        match self.by_worker.get(&worker) {
+            Some(process) if !process.leader_gone => process::signal(process.pidfd.as_fd(), signal),
+            _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        }
+    }
+}
+
+/// Opens a descriptor first and signals through it. Between the look at the tree and the opening the
+/// process may have ended; its number is not given out again that soon, and a process of ours that was
+/// not reaped keeps it.
+fn signal_member(pid: i32, signal: i32) -> io::Result<()> {
+    let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ESRCH);
+    match process::open(pid).and_then(|pidfd| process::signal(pidfd.as_fd(), signal)) {
+        Err(error) if !gone(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+impl From<Ended> for ExitStatus {
+    fn from(ended: Ended) -> ExitStatus {
+        match ended {
+            Ended::Code(code) => ExitStatus::Code(code),
+            Ended::Signal(signal) => ExitStatus::Signal(signal),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Wishes under way: a client's request may be about several apps, and is answered once all are done.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::control::protocol::{AppFailure, Done, Error, Progress, Reply};
+use crate::control::server::ClientId;
+use crate::supervisor::event::{AppId, Command, Event, Failure, Outcome, RequestId};
+
+use super::Daemon;
+
+/// Last lines that a failure is explained with.
+const LAST_LINES: usize = 20;
+
+/// One wish, in its parts.
+#[derive(Debug)]
+pub(super) struct Operation {
+    /// None for the supervisor's own (its start, SIGHUP), and when the client does not wait.
+    client: Option<ClientId>,
+    /// `reloaded`, for the sentence at the end.
+    done: &'static str,
+    /// `reload`, for the sentence of a failure.
+    verb: &'static str,
+    apps: Vec<(AppId, String)>,
+    waiting: HashSet<RequestId>,
+    failures: Vec<AppFailure>,
+}
+
+/// All wishes under way.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    operations: HashMap<u64, Operation>,
+    by_request: HashMap<RequestId, (u64, AppId)>,
+    next_operation: u64,
+    next_request: u64,
+}
+
+impl Daemon {
+    /// Hands the parts of a wish to the core; it is answered when the last part is settled.
+    pub(super) fn begin(
+        &mut self,
+        client: Option<ClientId>,
+        (verb, done): (&'static str, &'static str),
+        commands: Vec<(AppId, Command)>,
+    ) {
+        self.requests.next_operation += 1;
+        let id = self.requests.next_operation;
+        let apps = commands.iter().map(|(app, _)| (*app, self.app_name(*app))).collect();
+        let mut operation =
+            Operation { client, done, verb, apps, waiting: HashSet::new(), failures: Vec::new() };
+        for (app, command) in commands {
+            self.requests.next_request += 1;
+            let request = RequestId(self.requests.next_request);
+            operation.waiting.insert(request);
+            self.requests.by_request.insert(request, (id, app));
+            self.inbox.push_back(Event::Command { request, command });
+        }
+        let empty = operation.waiting.is_empty();
+        self.requests.operations.insert(id, operation);
+        if empty {
+            self.finish(id);
+        }
+    }
+
+    /// A wish of the supervisor itself, which nobody waits for.
+    pub(super) fn command(&mut self, command: Command) {
+        self.requests.next_request += 1;
+        let request = RequestId(self.requests.next_request);
+        self.inbox.push_back(Event::Command { request, command });
+    }
+
+    /// One part is settled.
+    pub(super) fn settle(&mut self, request: RequestId, outcome: Outcome) {
+        let Some((id, app)) = self.requests.by_request.remove(&request) else { return };
+        let failure = match outcome {
+            Outcome::Done => None,
+            Outcome::Failed(failure) => Some(self.app_failure(id, app, &failure)),
+        };
+        let Some(operation) = self.requests.operations.get_mut(&id) else { return };
+        operation.waiting.remove(&request);
+        operation.failures.extend(failure);
+        if operation.waiting.is_empty() {
+            self.finish(id);
+        }
+    }
+
+    fn app_failure(&self, operation: u64, app: AppId, failure: &Failure) -> AppFailure {
+        let (reason, worker) = match failure {
+            Failure::Unknown => ("unknown", None),
+            Failure::Superseded => ("superseded", None),
+            Failure::Died { worker, .. } => ("exited", Some(*worker)),
+            Failure::Spawn { worker, .. } => ("spawn", Some(*worker)),
+            Failure::NotReady { worker, .. } => ("not_ready", Some(*worker)),
+        };
+        let known = self
+            .requests
+            .operations
+            .get(&operation)
+            .and_then(|o| o.apps.iter().find(|(id, _)| *id == app))
+            .map(|(_, name)| name.clone());
+        AppFailure {
+            app: known.unwrap_or_else(|| self.app_name(app)),
+            reason: reason.to_owned(),
+            message: self.failure_text(failure),
+            last_lines: worker.map_or_else(Vec::new, |w| self.output.last_lines(w, LAST_LINES)),
+        }
+    }
+
+    fn finish(&mut self, id: u64) {
+        let Some(operation) = self.requests.operations.remove(&id) else { return };
+        let names: Vec<String> = operation.apps.iter().map(|(_, name)| name.clone()).collect();
+        let failed = !operation.failures.is_empty();
+        if failed && operation.client.is_none() {
+            for failure in &operation.failures {
+                log::error!("{}: {} failed: {}", failure.app, operation.verb, failure.message);
+            }
+        }
+        let Some(client) = operation.client else { return };
+        let reply = if failed {
+            let message = operation
+                .failures
+                .iter()
+                .map(|f| format!("{} {}: {}", operation.verb, f.app, f.message))
+                .collect::<Vec<_>>()
+                .join("\n");
+            Reply::Error(Error { code: 1, message, failures: operation.failures })
+        } else {
+            let message = format!("{} {}", operation.done, names.join(", "));
+            Reply::Done(Done { message, apps: names })
+        };
+        self.server.reply(client, &reply, true);
+    }
+
+    /// Tells every client that waits for this app what happened.
+    pub(super) fn send_progress(&mut self, app: AppId, progress: &Progress) {
+        let clients: Vec<ClientId> = self
+            .requests
+            .operations
+            .values()
+            .filter(|o| o.apps.iter().any(|(id, _)| *id == app))
+            .filter_map(|o| o.client)
+            .collect();
+        for client in clients {
+            self.server.reply(client, &Reply::Progress(progress.clone()), false);
+        }
+    }
+
+    /// A client went away: what it wished goes on.
+    pub(super) fn client_gone(&mut self, client: ClientId) {
+        self.output.unfollow(client);
+        for operation in self.requests.operations.values_mut() {
+            if operation.client == Some(client) {
+                operation.client = None;
+            }
+        }
+    }
+}

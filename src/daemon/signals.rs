@@ -1,0 +1,122 @@
+//! Signals to the supervisor (product contract, section 6), and how it ends.
+
+use std::fs::OpenOptions;
+
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+
+use crate::supervisor::event::Command;
+use crate::supervisor::view::Status;
+
+use super::Daemon;
+
+/// The signals that the loop takes.
+pub(super) const TAKEN: [i32; 6] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD];
+
+impl Daemon {
+    /// Drains the pipe first, then acts once on each kind: signals coalesce anyway.
+    pub(super) fn take_signals(&mut self) {
+        let pending: Vec<i32> = self.signals.pending().collect();
+        if pending.contains(&SIGCHLD) {
+            self.reap();
+        }
+        let ends = pending.iter().filter(|s| matches!(**s, SIGTERM | SIGINT)).count();
+        for _ in 0..ends {
+            self.shutdown(0);
+        }
+        if pending.contains(&SIGHUP) && !self.shutting_down {
+            self.hang_up();
+        }
+        if pending.contains(&SIGUSR1) {
+            self.log_state();
+        }
+        if pending.contains(&SIGUSR2) {
+            self.reopen_logs();
+        }
+    }
+
+    /// The first one drains and stops everything; a second one ends at once.
+    pub(super) fn shutdown(&mut self, code: i32) {
+        if self.shutting_down {
+            log::warn!("asked to end a second time: everything is killed");
+            self.command(Command::ShutdownNow { code });
+        } else {
+            let within = self.shutdown_timeout;
+            log::info!("ending: every app is drained and stopped, within {within:?}");
+            self.command(Command::Shutdown { within, code });
+        }
+        self.shutting_down = true;
+    }
+
+    /// A terminal that went away means stop; else read the files again and reload.
+    fn hang_up(&mut self) {
+        if self.started_on_terminal && OpenOptions::new().read(true).open("/dev/tty").is_err() {
+            log::info!("the terminal is gone");
+            self.shutdown(0);
+        } else {
+            log::info!("SIGHUP: the files are read again");
+            self.reload_all();
+        }
+    }
+
+    fn log_state(&self) {
+        let view = self.supervisor.view(self.now);
+        for app in &view.apps {
+            log::info!(
+                "{}: {} generation {} instances {}",
+                app.name,
+                app.status.as_str(),
+                app.generation.0,
+                app.instances
+            );
+            for worker in &app.workers {
+                let pid = worker.worker.and_then(|id| self.processes.get(id)).map_or(0, |p| p.pid);
+                log::info!(
+                    "{}/{} id {} pid {pid} {} generation {} restarts {}",
+                    app.name,
+                    worker.instance,
+                    worker.slot.0,
+                    worker.status.as_str(),
+                    worker.generation.0,
+                    worker.restarts
+                );
+            }
+        }
+    }
+
+    fn reopen_logs(&mut self) {
+        for error in self.output.reopen() {
+            log::warn!("log file: {error}");
+        }
+        if let Some(log) = &self.own_log {
+            let reopened = log.lock().map(|mut log| log.reopen());
+            if let Ok(Err(error)) = reopened {
+                log::warn!("own log: {error}");
+            }
+        }
+        log::info!("log files reopened");
+    }
+
+    /// In the foreground, when every app has given up, there is nothing left to supervise: the
+    /// container or unit around it should know.
+    pub(super) fn end_if_nothing_runs(&mut self) {
+        if !self.foreground || self.shutting_down {
+            return;
+        }
+        let view = self.supervisor.view(self.now);
+        if view.apps.is_empty() || view.apps.iter().any(|app| app.status != Status::Errored) {
+            return;
+        }
+        let code = view
+            .apps
+            .iter()
+            .flat_map(|app| &app.workers)
+            .filter_map(|worker| worker.last_exit)
+            .find_map(|exit| match exit.status {
+                Some(crate::supervisor::event::ExitStatus::Code(code)) if code != 0 => Some(code),
+                _ => None,
+            })
+            .unwrap_or(1);
+        log::error!("no app can run any more; ending with code {code}");
+        self.shutdown(code);
+    }
+}

@@ -1,0 +1,77 @@
+//! The held duplicates of every listening socket of every app: [`SocketId`] ↔ descriptor.
+//!
+//! Holding one keeps the socket, its queue and its place in the kernel's group when the worker is gone.
+//! Which of them is steered to, relayed or closed is the core's decision.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::supervisor::event::{Address, SocketId, WorkerId};
+use crate::sys;
+
+/// One held duplicate.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) fd: OwnedFd,
+    pub(super) inode: u64,
+    pub(super) address: Address,
+    /// Made by the supervisor and handed over by LISTEN_FDS, rather than by the worker.
+    pub(super) handed: bool,
+    /// Whose it is, or was last.
+    pub(super) owner: WorkerId,
+}
+
+/// All held duplicates.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    held: HashMap<SocketId, Held>,
+    next: u64,
+}
+
+impl Sockets {
+    pub(super) fn hold(
+        &mut self,
+        fd: OwnedFd,
+        address: Address,
+        handed: bool,
+        owner: WorkerId,
+    ) -> io::Result<SocketId> {
+        let inode = sys::listen::inode(fd.as_fd())?;
+        self.next += 1;
+        let id = SocketId(self.next);
+        self.held.insert(id, Held { fd, inode, address, handed, owner });
+        Ok(id)
+    }
+
+    pub(super) fn get(&self, id: SocketId) -> Option<&Held> {
+        self.held.get(&id)
+    }
+
+    pub(super) fn fd(&self, id: SocketId) -> Option<BorrowedFd<'_>> {
+        self.held.get(&id).map(|held| held.fd.as_fd())
+    }
+
+    pub(super) fn set_owner(&mut self, id: SocketId, owner: WorkerId) {
+        if let Some(held) = self.held.get_mut(&id) {
+            held.owner = owner;
+        }
+    }
+
+    /// Drops the duplicate: unless a worker still has it, the socket leaves its group.
+    pub(super) fn close(&mut self, id: SocketId) {
+        self.held.remove(&id);
+    }
+
+    pub(super) fn by_inode(&self, inode: u64) -> Option<(SocketId, &Held)> {
+        self.held.iter().find(|(_, held)| held.inode == inode).map(|(id, held)| (*id, held))
+    }
+
+    pub(super) fn of(&self, worker: WorkerId) -> impl Iterator<Item = (SocketId, &Held)> {
+        self.held.iter().filter(move |(_, held)| held.owner == worker).map(|(id, held)| (*id, held))
+    }
+
+    pub(super) fn serves(&self, address: Address) -> bool {
+        self.held.values().any(|held| held.address == address)
+    }
+}

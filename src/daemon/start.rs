@@ -1,0 +1,390 @@
+//! `Action::Spawn`: everything a worker gets is put together here, then it is cloned and exec'd.
+
+use std::collections::HashSet;
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use mio::Interest;
+use mio::unix::SourceFd;
+
+use crate::config::{Listen, launch};
+use crate::control::protocol::Stream;
+use crate::logs::Origin;
+use crate::logs::worker::WorkerOutput;
+use crate::supervisor::event::{Address, AppId, Event, Generation, SlotId, SocketId, SpawnFailure, WorkerId};
+use crate::supervisor::policy::SpecId;
+use crate::sys::spawn::{self, Plan, Step, errno_text};
+use crate::sys::{listen, output};
+
+use super::catalog::{Environment, Recipe};
+use super::node::Channel;
+use super::output::Files;
+use super::processes::{Process, WORKER_VARIABLE};
+use super::{Daemon, Source};
+
+/// What `Action::Spawn` carries.
+#[derive(Clone, Debug)]
+pub(super) struct Order {
+    pub(super) worker: WorkerId,
+    pub(super) app: AppId,
+    pub(super) slot: SlotId,
+    pub(super) instance: u32,
+    pub(super) generation: Generation,
+    pub(super) spec: SpecId,
+    pub(super) inherit: Vec<SocketId>,
+}
+
+impl Daemon {
+    /// Starts a worker; its outcome is an event.
+    pub(super) fn start_worker(&mut self, order: &Order) {
+        self.name_worker(order);
+        if let Err(failure) = self.try_start(order) {
+            self.inbox.push_back(Event::SpawnFailed { worker: order.worker, failure });
+        }
+    }
+
+    fn try_start(&mut self, order: &Order) -> Result<(), SpawnFailure> {
+        let recipe = self.catalog.recipe(order.spec).cloned().ok_or_else(|| missing_recipe(order))?;
+        let command = self.command_line(&recipe)?;
+        let handed = self.declared_sockets(order, &recipe.spec.listen)?;
+        let channel = if command.speaks_node_ipc {
+            Some(Channel::pair().map_err(|e| host_failure("socketpair", &e))?)
+        } else {
+            None
+        };
+        let env = self.environment(order, &recipe, &command, handed.len(), channel.is_some());
+        let files = self.open_files(order, &recipe)?;
+        let (out_read, out_write) = output::worker_pipe().map_err(|e| host_failure("pipe", &e))?;
+        let (err_read, err_write) = output::worker_pipe().map_err(|e| host_failure("pipe", &e))?;
+        let mut fds: Vec<_> = handed.iter().filter_map(|id| self.sockets.fd(*id)).collect();
+        if let Some((_, theirs)) = &channel {
+            fds.push(theirs.as_fd());
+        }
+        let plan = Plan {
+            program: c_string(command.program.as_os_str())?,
+            argv: command.argv.iter().map(|a| c_string(a)).collect::<Result<_, _>>()?,
+            env,
+            cwd: c_string(command.cwd.as_os_str())?,
+            standard: [self.null.as_fd(), out_write.as_fd(), err_write.as_fd()],
+            handed: fds,
+            listen_fds: handed.len(),
+            intercept: recipe.spec.intercept,
+            nofile: self.nofile,
+        };
+        let spawned = spawn::spawn(&plan).map_err(|e| host_failure("clone", &e))?;
+        let process = Process {
+            app: order.app,
+            slot: order.slot,
+            recipe,
+            pid: spawned.pid,
+            pidfd: spawned.pidfd,
+            leader_gone: false,
+            command,
+            report: Some(spawned.report),
+            failed: false,
+            notify: None,
+            channel: channel.map(|(ours, _)| ours),
+            bound: HashSet::new(),
+            tokens: Vec::new(),
+            cpu: None,
+        };
+        self.processes.insert(order.worker, process);
+        self.open_output(order, (out_read, err_read), files);
+        self.watch_worker(order.worker);
+        Ok(())
+    }
+
+    fn command_line(&self, recipe: &Recipe) -> Result<launch::CommandLine, SpawnFailure> {
+        let path = recipe
+            .spec
+            .env
+            .get("PATH")
+            .map(OsString::from)
+            .or_else(|| recipe.environment.get(OsStr::new("PATH")).cloned());
+        launch::resolve(&recipe.spec, path.as_deref(), Some(&self.program)).map_err(launch_failure)
+    }
+
+    /// One socket per declared address: the slot's own that a dead worker left, else a new one.
+    fn declared_sockets(
+        &mut self,
+        order: &Order,
+        declared: &[Listen],
+    ) -> Result<Vec<SocketId>, SpawnFailure> {
+        let mut handed = Vec::new();
+        for listen in declared {
+            let address = Address { ip: listen.ip, port: listen.port, v6only: listen.v6only };
+            let left = order
+                .inherit
+                .iter()
+                .copied()
+                .find(|id| self.sockets.get(*id).is_some_and(|held| held.address == address));
+            let id = match left {
+                Some(id) => {
+                    self.sockets.set_owner(id, order.worker);
+                    id
+                }
+                None => self.open_declared(order, listen, address)?,
+            };
+            handed.push(id);
+        }
+        Ok(handed)
+    }
+
+    fn open_declared(
+        &mut self,
+        order: &Order,
+        listen: &Listen,
+        address: Address,
+    ) -> Result<SocketId, SpawnFailure> {
+        if let Some(other) = self.supervisor.serves_elsewhere(order.worker, address) {
+            let message = format!(
+                "{address} is served by app \"{}\" of this supervisor; give one of them another port",
+                self.app_name(other)
+            );
+            return Err(permanent(format!("listen on {address}"), libc::EADDRINUSE, message));
+        }
+        // With SO_REUSEPORT a stranger of the same user would let us in and take half the connections.
+        if !self.sockets.serves(address)
+            && let Some(owner) = self.foreign_owner(address)
+        {
+            let message = format!("{address} is in use by {owner}; stop it, or choose another port");
+            return Err(permanent(format!("listen on {address}"), libc::EADDRINUSE, message));
+        }
+        let socket = listen::open(listen.ip, listen.port, listen.v6only, listen.backlog)
+            .and_then(|fd| self.sockets.hold(fd, address, true, order.worker))
+            .map_err(|error| listen_failure(address, &error))?;
+        self.inbox.push_back(Event::Opened { worker: order.worker, socket, address });
+        Ok(socket)
+    }
+
+    /// Base ← declared ← the worker's own variables, computed afresh at every start.
+    fn environment(
+        &self,
+        order: &Order,
+        recipe: &Recipe,
+        command: &launch::CommandLine,
+        sockets: usize,
+        channel: bool,
+    ) -> Vec<CString> {
+        let mut env: Environment = recipe.environment.as_ref().clone();
+        env.extend(command.extra_env.iter().cloned());
+        env.extend(recipe.spec.env.iter().map(|(name, value)| (name.into(), value.into())));
+        let mut set = |name: &str, value: OsString| {
+            env.insert(name.into(), value);
+        };
+        let app = self.app_name(order.app);
+        set("NODE_APP_INSTANCE", order.instance.to_string().into());
+        set("CLUSTERD_APP", app.into());
+        set("CLUSTERD_INSTANCE", order.instance.to_string().into());
+        set("CLUSTERD_GENERATION", order.generation.0.to_string().into());
+        set(WORKER_VARIABLE, order.worker.0.to_string().into());
+        set("NOTIFY_SOCKET", self.notify_path.clone().into_os_string());
+        if sockets > 0 {
+            let names: Vec<&str> = recipe.spec.listen.iter().map(|l| l.name.as_str()).collect();
+            set("LISTEN_FDS", sockets.to_string().into());
+            set("LISTEN_FDNAMES", names.join(":").into());
+        }
+        if channel {
+            set("NODE_CHANNEL_FD", (3 + sockets).to_string().into());
+        }
+        env.into_iter().filter_map(|(name, value)| variable(&name, &value)).collect()
+    }
+
+    /// Registers what the worker's descriptors bring with the poll.
+    fn watch_worker(&mut self, worker: WorkerId) {
+        let mut wanted = Vec::new();
+        if let Some(process) = self.processes.get(worker) {
+            if let Some(report) = &process.report {
+                wanted.push((report.as_raw_fd(), Source::Report(worker)));
+            }
+            if let Some(channel) = &process.channel {
+                wanted.push((channel.stream().as_raw_fd(), Source::Channel(worker)));
+            }
+        }
+        for (fd, source) in wanted {
+            self.watch(worker, fd, source);
+        }
+    }
+
+    /// Registers one descriptor of a worker; released when the worker is gone.
+    pub(super) fn watch(&mut self, worker: WorkerId, fd: i32, source: Source) {
+        let token = self.tokens.allot(source);
+        match self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE) {
+            Ok(()) => {
+                if let Some(process) = self.processes.get_mut(worker) {
+                    process.tokens.push((token, fd));
+                }
+            }
+            Err(error) => {
+                self.tokens.release(token);
+                log::error!("{}: cannot watch a descriptor: {error}", self.label(worker));
+            }
+        }
+    }
+
+    /// The first process's way to exec, as far as it has come. True when it is at its end.
+    pub(super) fn read_reports(&mut self, worker: WorkerId) -> bool {
+        loop {
+            let Some(report) = self.processes.get(worker).and_then(|p| p.report.as_ref()) else {
+                return true;
+            };
+            match spawn::read_report(report.as_fd()) {
+                Ok(None) => return false,
+                Ok(Some(report)) => {
+                    if self.take_report(worker, report) {
+                        return true;
+                    }
+                }
+                Err(error) => {
+                    log::error!("{}: its start cannot be followed: {error}", self.label(worker));
+                    return self.take_report(worker, spawn::Report::End);
+                }
+            }
+        }
+    }
+
+    fn take_report(&mut self, worker: WorkerId, report: spawn::Report) -> bool {
+        match report {
+            spawn::Report::Intercepted(fd) => {
+                let number = fd.as_raw_fd();
+                if let Some(process) = self.processes.get_mut(worker) {
+                    process.notify = Some(fd);
+                }
+                self.watch(worker, number, Source::Notices(worker));
+                false
+            }
+            spawn::Report::NotIntercepted(errno) => {
+                self.not_intercepted(worker, errno);
+                false
+            }
+            spawn::Report::Failed(step, errno) => {
+                self.close_report(worker);
+                let Some(process) = self.processes.get_mut(worker) else { return true };
+                process.failed = true;
+                let failure = step_failure(process, step, errno);
+                self.inbox.push_back(Event::SpawnFailed { worker, failure });
+                true
+            }
+            spawn::Report::End => {
+                self.close_report(worker);
+                self.inbox.push_back(Event::Started { worker });
+                true
+            }
+        }
+    }
+
+    fn not_intercepted(&mut self, worker: WorkerId, errno: i32) {
+        let label = self.label(worker);
+        self.warn_once("intercept", || {
+            format!(
+                "{label}: the kernel refuses to notify bind and listen ({}); servers that open their port \
+                 themselves cannot share it here: declare it in `listen`",
+                errno_text(errno)
+            )
+        });
+    }
+
+    fn open_output(&mut self, order: &Order, (out, err): (OwnedFd, OwnedFd), files: Files) {
+        let numbers = [(out.as_raw_fd(), Stream::Out), (err.as_raw_fd(), Stream::Err)];
+        let origin = Origin {
+            app: order.app,
+            worker: order.worker,
+            name: self.app_name(order.app),
+            instance: order.instance,
+        };
+        let output = WorkerOutput::new(origin, (out, files.out), (err, files.err));
+        self.output.insert(order.worker, output);
+        for (fd, stream) in numbers {
+            let token = self.tokens.allot(Source::Output(order.worker, stream));
+            match self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE) {
+                Ok(()) => self.output.set_token(order.worker, stream, token),
+                Err(error) => log::error!("{}: its output is lost: {error}", self.label(order.worker)),
+            }
+        }
+    }
+}
+
+fn variable(name: &OsStr, value: &OsStr) -> Option<CString> {
+    let mut bytes = name.to_owned().into_vec();
+    bytes.push(b'=');
+    bytes.extend_from_slice(value.as_bytes());
+    // A name or value with a NUL cannot exist in an environment; files are checked when they are read.
+    CString::new(bytes).ok()
+}
+
+fn c_string(text: &OsStr) -> Result<CString, SpawnFailure> {
+    CString::new(text.as_bytes()).map_err(|_| {
+        let message = format!("{}: a NUL byte cannot be passed to a program", text.display());
+        permanent("prepare".to_owned(), libc::EINVAL, message)
+    })
+}
+
+fn permanent(step: String, errno: i32, message: String) -> SpawnFailure {
+    SpawnFailure { step, errno, message, transient: false }
+}
+
+/// The host had no process, memory or descriptor to give: it passes, and the app is not to blame.
+fn host_failure(step: &str, error: &io::Error) -> SpawnFailure {
+    let errno = error.raw_os_error().unwrap_or(0);
+    let transient = is_transient(errno);
+    let hint = match errno {
+        libc::EAGAIN => " (limit of processes: RLIMIT_NPROC, or pids.max of the cgroup)",
+        libc::EMFILE => " (limit of open files: RLIMIT_NOFILE of the supervisor)",
+        _ => "",
+    };
+    SpawnFailure {
+        step: step.to_owned(),
+        errno,
+        message: format!("{step}: {}{hint}", errno_text(errno)),
+        transient,
+    }
+}
+
+fn is_transient(errno: i32) -> bool {
+    matches!(errno, libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOBUFS)
+}
+
+fn listen_failure(address: Address, error: &io::Error) -> SpawnFailure {
+    let errno = error.raw_os_error().unwrap_or(0);
+    let advice = match errno {
+        libc::EACCES => "; ports below 1024 need the right to bind them",
+        libc::EADDRNOTAVAIL => "; no interface of this host has that address",
+        libc::EADDRINUSE => "; another program holds it",
+        _ => "",
+    };
+    SpawnFailure {
+        step: format!("listen on {address}"),
+        errno,
+        message: format!("cannot listen on {address}: {}{advice}", errno_text(errno)),
+        transient: is_transient(errno),
+    }
+}
+
+fn missing_recipe(order: &Order) -> SpawnFailure {
+    permanent("prepare".to_owned(), 0, format!("what generation {} runs is not known", order.generation.0))
+}
+
+fn launch_failure(error: launch::LaunchError) -> SpawnFailure {
+    let message = error.to_string();
+    SpawnFailure { step: error.step, errno: error.errno, message, transient: error.transient }
+}
+
+fn step_failure(process: &Process, step: Step, errno: i32) -> SpawnFailure {
+    let text = errno_text(errno);
+    let (step, message) = match step {
+        Step::Exec => {
+            let failure = launch_failure(launch::exec_failure(&process.command, errno));
+            return SpawnFailure { transient: is_transient(errno), ..failure };
+        }
+        Step::Directory => {
+            let cwd = process.command.cwd.display();
+            (format!("chdir {cwd}"), format!("cannot enter cwd {cwd}: {text}"))
+        }
+        Step::Session => ("setsid".to_owned(), format!("setsid: {text}")),
+        Step::Descriptors => ("descriptors".to_owned(), format!("cannot hand over descriptors: {text}")),
+        Step::Limits => ("limits".to_owned(), format!("cannot set RLIMIT_NOFILE: {text}")),
+    };
+    SpawnFailure { step, errno, message, transient: is_transient(errno) }
+}

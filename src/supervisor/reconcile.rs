@@ -295,13 +295,14 @@ impl App {
                 self.workers().filter(|worker| worker.leaving().is_some()).map(|worker| worker.id).collect();
             self.sockets.shut_unserved(&standings, &leaving, turn.out);
         }
+        let mut relays = Vec::new();
         for (id, end) in self.ends_of_orphans(&standings) {
             match end {
                 OrphanEnd::Relay => {
                     if let Some(socket) = self.sockets.get_mut(id) {
                         socket.holder = Holder::Relaying;
                     }
-                    turn.out.push(Action::Relay { socket: id });
+                    relays.push(Action::Relay { socket: id });
                 }
                 OrphanEnd::Close => self.sockets.close(id, turn.bug, turn.out),
             }
@@ -309,6 +310,9 @@ impl App {
         if !turn.unsteered {
             self.sockets.steer(&standings, turn.out);
         }
+        // After the steering: what is handed on comes in again through the shared address, and must
+        // not come back to the queue that it was taken from.
+        turn.out.append(&mut relays);
     }
 
     /// What is to become of the sockets whose workers are gone. Those that are missing here are kept:

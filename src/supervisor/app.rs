@@ -588,15 +588,9 @@ impl App {
 
     fn promote(&mut self, slot: usize, place: usize, proof: Proof, turn: &mut Turn<'_>) {
         let found = &self.slots[slot].workers[place];
-        let look_at = match found.phase {
-            // It was handed more than it was seen using so far.
-            Phase::Starting { look_at, .. }
-                if self.sockets.of(found.id).any(|(_, socket)| socket.handed && !socket.accepts) =>
-            {
-                look_at
-            }
-            _ => None,
-        };
+        // It was handed more than it was seen using so far.
+        let unseen = self.sockets.of(found.id).any(|(_, socket)| socket.handed && !socket.accepts);
+        let look_at = if unseen { found.looked_at() } else { None };
         let (worker, generation, after) = (found.id, found.generation, turn.now - found.spawned);
         let soak_until = Some(turn.now + self.policy(generation).min_healthy_time);
         self.slots[slot].ran = true;

@@ -202,41 +202,34 @@ impl Sockets {
         }
     }
 
-    /// The first of these that is not empty: sockets of serving workers; sockets of other workers that
-    /// still take connections; sockets that queue; all.
+    /// The places of the best that there is; never empty.
     fn plan(&self, address: Address, standings: &Standings) -> Vec<u32> {
-        let places = |wanted: &dyn Fn(SocketId, &Socket) -> bool| {
-            let member = |(place, id): (usize, &SocketId)| {
-                let chosen = self.all.get(id).is_some_and(|socket| wanted(*id, socket));
-                chosen.then(|| u32::try_from(place).unwrap_or(u32::MAX))
+        let array = self.array(address);
+        let serving = |socket: &Socket| standing(socket, standings) == Some(Standing::Serving);
+        let alive = |socket: &Socket| standing(socket, standings).is_some();
+        let mut best = (Rank::Shut, Vec::new());
+        for (place, id) in array.iter().enumerate() {
+            let Some(socket) = self.all.get(id) else { continue };
+            let rank = match (socket.shut, socket.accepts) {
+                (true, _) => Rank::Shut,
+                (false, true) if serving(socket) => Rank::Serves,
+                (false, _) if serving(socket) => Rank::MayServe,
+                (false, true) if alive(socket) => Rank::StillServes,
+                (false, _) => Rank::Queues,
             };
-            self.array(address).iter().enumerate().filter_map(member).collect::<Vec<_>>()
-        };
-        let open = |socket: &Socket| !socket.shut;
-        let alive = |socket: &Socket| match socket.holder {
-            Holder::Worker(worker) => standings.contains_key(&worker),
-            Holder::Orphan | Holder::Relaying => false,
-        };
-        let serving = |socket: &Socket| match socket.holder {
-            Holder::Worker(worker) => standings.get(&worker) == Some(&Standing::Serving),
-            Holder::Orphan | Holder::Relaying => false,
-        };
-        let levels: [&dyn Fn(SocketId, &Socket) -> bool; 5] = [
-            &|id, _| self.active(id, standings),
-            &|_, socket| serving(socket) && open(socket),
-            &|_, socket| alive(socket) && socket.accepts && open(socket),
-            &|_, socket| open(socket),
-            &|_, _| true,
-        ];
-        levels.iter().map(|level| places(*level)).find(|found| !found.is_empty()).unwrap_or_default()
+            if rank > best.0 {
+                best = (rank, Vec::new());
+            }
+            if rank == best.0 {
+                best.1.push(u32::try_from(place).unwrap_or(u32::MAX));
+            }
+        }
+        best.1
     }
 
     fn active(&self, id: SocketId, standings: &Standings) -> bool {
-        self.all.get(&id).is_some_and(|socket| match socket.holder {
-            Holder::Worker(worker) => {
-                standings.get(&worker) == Some(&Standing::Serving) && socket.accepts && !socket.shut
-            }
-            Holder::Orphan | Holder::Relaying => false,
+        self.all.get(&id).is_some_and(|socket| {
+            standing(socket, standings) == Some(Standing::Serving) && socket.accepts && !socket.shut
         })
     }
 
@@ -264,5 +257,27 @@ impl Sockets {
             all: self.all.iter().map(socket).collect(),
             groups: self.groups.iter().map(group).collect(),
         }
+    }
+}
+
+/// How fit a socket is to get new connections, worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// Nothing reaches it.
+    Shut,
+    /// Connections wait in it.
+    Queues,
+    /// Its worker is not ready yet, or leaves, but takes connections.
+    StillServes,
+    /// Its worker serves, but was not seen using it.
+    MayServe,
+    /// Its worker serves from it.
+    Serves,
+}
+
+fn standing(socket: &Socket, standings: &Standings) -> Option<Standing> {
+    match socket.holder {
+        Holder::Worker(worker) => standings.get(&worker).copied(),
+        Holder::Orphan | Holder::Relaying => None,
     }
 }

@@ -161,7 +161,16 @@ impl Supervisor {
         match event {
             Event::Command { request, command } => self.wish(request, command, now, out),
             Event::Deadline => {}
-            fact => self.fact(fact, now, out),
+            Event::Started { .. }
+            | Event::SpawnFailed { .. }
+            | Event::Opened { .. }
+            | Event::Listening { .. }
+            | Event::Accepting { .. }
+            | Event::Said { .. }
+            | Event::Exited { .. }
+            | Event::Gone { .. }
+            | Event::Observed { .. }
+            | Event::Relayed { .. } => self.fact(event, now, out),
         }
         for index in 0..self.apps.len() {
             if self.apps[index].deadline(self.bug).is_some_and(|at| now >= at) {

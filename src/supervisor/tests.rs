@@ -139,9 +139,9 @@ impl Bench {
     }
 
     fn outcome(&self, request: RequestId) -> Option<Outcome> {
-        let reply = |action: &Action| match action {
-            Action::Reply { request: answered, outcome } if *answered == request => Some(outcome.clone()),
-            _ => None,
+        let reply = |action: &Action| {
+            let Action::Reply { request: answered, outcome } = action else { return None };
+            (*answered == request).then(|| outcome.clone())
         };
         let all: Vec<Outcome> = self.out.iter().filter_map(reply).collect();
         assert!(all.len() <= 1, "{request:?} was answered {} times", all.len());
@@ -392,9 +392,8 @@ fn fork_reload_stops_then_starts_and_rolls_back() {
     assert_eq!(bench.spawned(), [WorkerId(3)]);
     bench.exit(WorkerId(3));
     assert!(matches!(bench.outcome(request), Some(Outcome::Failed(_))));
-    let last = bench.out.iter().rev().find_map(|action| match action {
-        Action::Spawn { generation, .. } => Some(*generation),
-        _ => None,
+    let last = bench.out.iter().rev().find_map(|action| {
+        if let Action::Spawn { generation, .. } = action { Some(*generation) } else { None }
     });
     assert_eq!(last, Some(Generation(1)));
 }

@@ -78,6 +78,19 @@ impl Worker {
         matches!(self.phase, Phase::Ready { .. })
     }
 
+    /// When it is to be inspected next.
+    pub(super) fn looked_at(&self) -> Option<Time> {
+        match self.phase {
+            Phase::Starting { look_at, .. } | Phase::Ready { look_at, .. } => look_at,
+            Phase::Quitting { .. }
+            | Phase::Draining { .. }
+            | Phase::Stopping { .. }
+            | Phase::Killed { .. }
+            | Phase::Leftover { .. }
+            | Phase::Doomed => None,
+        }
+    }
+
     /// Its first process has ended.
     pub(super) fn is_headless(&self) -> bool {
         matches!(self.phase, Phase::Leftover { .. } | Phase::Doomed)

@@ -8,6 +8,7 @@
 
 mod app;
 pub mod backoff;
+pub mod drain;
 
 pub mod event;
 mod group;

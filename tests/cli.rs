@@ -343,9 +343,10 @@ fn answered_by(home: &Path, mut command: Command, replies: &[Reply]) -> (Request
             let mut line = String::new();
             BufReader::new(&stream).read_line(&mut line).unwrap();
             for reply in replies {
-                stream.write_all(&frame::encode(reply).unwrap()).unwrap();
+                // Who has heard enough may go: a closed pipe, for one.
+                let _ = stream.write_all(&frame::encode(reply).unwrap());
             }
-            serde_json::from_str::<Frame>(&line).unwrap().request
+            serde_json::from_str::<Frame>(&line).map(|frame| frame.request)
         });
         let output = command.output().unwrap();
         // A client that never came would leave us waiting: let the thread see somebody.
@@ -353,7 +354,8 @@ fn answered_by(home: &Path, mut command: Command, replies: &[Reply]) -> (Request
             let nobody = std::os::unix::net::UnixStream::connect(home.join("clusterd.sock"));
             drop(nobody);
         }
-        (asked.join().unwrap(), output)
+        let asked = asked.join().unwrap();
+        (asked.unwrap_or_else(|_| panic!("nothing was asked: {}", err(&output))), output)
     })
 }
 
@@ -430,7 +432,16 @@ fn commands_become_the_requests_they_name() {
 #[test]
 fn a_file_travels_with_its_text_its_folder_and_the_callers_environment() {
     let home = home();
-    let text = "[[apps]]\nname = \"api\"\nscript = \"/bin/true\"\n";
+    let text = r#"
+        [[apps]]
+        name = "api"
+        script = "/bin/true"
+        [apps.env_production]
+        A = "b"
+        [[apps]]
+        name = "web"
+        script = "/bin/true"
+    "#;
     fs::write(home.path().join("a.toml"), text).unwrap();
     let mut command = command(home.path(), &["start", "a.toml", "--env", "production", "--only", "api,web"]);
     command.env("COLOUR", "blue");

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::Selection;
 use super::output::Failure;
-use crate::control::protocol::{FRAME_LIMIT, File};
+use crate::config::{self, Diagnostics, Host, MAX_TEXT};
+use crate::control::protocol::File;
+use crate::sys::cpus;
 
 /// Whether a word means a file rather than a target: `-`, `*.toml`, or a path (not `/regex/`) to one.
 pub(super) fn is_file(word: &str) -> bool {
@@ -30,11 +32,13 @@ pub(super) fn read(word: &str, selection: &Selection) -> Result<File, Failure> {
     let path = (word != "-").then(|| cwd.join(word));
     let unreadable =
         |error: io::Error| Failure::usage(format_args!("{word}: cannot read this file: {error}"));
-    let text = match &path {
-        Some(path) => read_text(std::fs::File::open(path).map_err(unreadable)?),
-        None => read_text(io::stdin().lock()),
+    let bytes = match &path {
+        Some(path) => read_bytes(std::fs::File::open(path).map_err(unreadable)?),
+        None => read_bytes(io::stdin().lock()),
     }
     .map_err(unreadable)?;
+    let text =
+        config::decode(&bytes, source(path.as_deref().and_then(Path::to_str))).map_err(wrong)?.to_owned();
     let folder = path.as_deref().and_then(Path::parent).map_or(cwd, PathBuf::from);
     Ok(File {
         path: path.as_deref().map(utf8).transpose()?,
@@ -46,14 +50,23 @@ pub(super) fn read(word: &str, selection: &Selection) -> Result<File, Failure> {
     })
 }
 
-fn read_text(source: impl Read) -> io::Result<String> {
-    let mut text = String::new();
-    source.take(FRAME_LIMIT as u64 + 1).read_to_string(&mut text)?;
-    if text.len() > FRAME_LIMIT {
-        let limit = format!("it is longer than {FRAME_LIMIT} bytes");
+fn read_bytes(file: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MAX_TEXT as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_TEXT {
+        let limit = format!("it is longer than {MAX_TEXT} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, limit));
     }
-    Ok(text)
+    Ok(bytes)
+}
+
+fn source(path: Option<&str>) -> &str {
+    path.unwrap_or("standard input")
+}
+
+/// Styles are for the writer to strip where nobody sees them.
+fn wrong(problems: Diagnostics) -> Failure {
+    Failure::File { text: problems.render(true), json: problems.to_json() }
 }
 
 fn utf8(path: &Path) -> Result<String, Failure> {
@@ -71,12 +84,14 @@ pub(super) fn environment() -> BTreeMap<String, String> {
 
 /// Checks the file as the supervisor will, and gives the names of the apps in it that are meant.
 pub(super) fn check(file: &File) -> Result<Vec<String>, Failure> {
-    let source = file.path.as_deref().unwrap_or("standard input");
-    let table: toml::Table =
-        toml::from_str(&file.text).map_err(|error| Failure::usage(format_args!("{source}: {error}")))?;
-    let apps = table.get("apps").and_then(toml::Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let names = apps.iter().filter_map(|app| app.get("name")?.as_str()).map(str::to_owned);
-    Ok(names.filter(|name| file.only.is_empty() || file.only.contains(name)).collect())
+    let host = Host {
+        parallelism: cpus::available_parallelism(),
+        folder: PathBuf::from(&file.folder),
+        profile: file.profile.clone(),
+        only: file.only.clone(),
+    };
+    let config = config::load(&file.text, source(file.path.as_deref()), &host).map_err(wrong)?;
+    Ok(config.apps.into_iter().map(|app| app.name).collect())
 }
 
 #[cfg(test)]
@@ -95,8 +110,8 @@ mod tests {
 
     #[test]
     fn what_is_read_is_bounded() {
-        let long = "#".repeat(FRAME_LIMIT + 1);
-        assert!(read_text(long.as_bytes()).unwrap_err().to_string().contains("longer"));
-        assert_eq!(read_text(&long.as_bytes()[1..]).unwrap().len(), FRAME_LIMIT);
+        let long = "#".repeat(MAX_TEXT + 1);
+        assert!(read_bytes(long.as_bytes()).unwrap_err().to_string().contains("longer"));
+        assert_eq!(read_bytes(&long.as_bytes()[1..]).unwrap().len(), MAX_TEXT);
     }
 }

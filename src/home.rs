@@ -201,7 +201,7 @@ mod tests {
             home: home.map(Path::new),
             variable: &variable,
             uid,
-            cwd: Path::new("/work"),
+            cwd: Path::new("/here"),
             is_folder: &|path| path == Path::new("/run/user/1000"),
         })
     }
@@ -216,7 +216,7 @@ mod tests {
         let others = ("RUNTIME_DIRECTORY", "/run/x");
         assert_eq!(find(Some("/srv/c"), &[("CLUSTERD_HOME", "/other"), others], 0).unwrap(), wanted);
         assert_eq!(find(None, &[("CLUSTERD_HOME", "/srv/c"), others], 1000).unwrap(), wanted);
-        assert_eq!(find(Some("c"), &[], 1000).unwrap().runtime, Path::new("/work/c"));
+        assert_eq!(find(Some("c"), &[], 1000).unwrap().runtime, Path::new("/here/c"));
         assert_eq!(find(None, &[("CLUSTERD_HOME", "")], 0).unwrap().runtime, Path::new("/run/clusterd"));
     }
 

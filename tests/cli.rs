@@ -562,3 +562,62 @@ fn a_background_supervisor_that_cannot_run_says_why_at_once() {
     assert_code(&output, 1);
     assert!(err(&output).contains(&home.path().display().to_string()), "{}", err(&output));
 }
+
+/// Runs the command with a terminal of this width as standard output; what it drew.
+fn on_terminal(words: &[&str], columns: u16, replies: &[Reply], variables: &[(&str, &str)]) -> String {
+    let home = home();
+    let size = nix::pty::Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = nix::pty::openpty(Some(&size), None).unwrap();
+    let mut command = command(home.path(), words);
+    command.stdout(pty.slave).stderr(Stdio::piped()).env("TERM", "xterm").envs(variables.iter().copied());
+    let (_, output) = answered_by(home.path(), command, replies);
+    assert_eq!(err(&output), "");
+    // Everything was written; after the last writer the kernel ends a terminal with EIO.
+    let mut drawn = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut fs::File::from(pty.master), &mut drawn);
+    String::from_utf8(drawn).unwrap().replace("\r\n", "\n")
+}
+
+#[test]
+fn a_terminal_gets_a_table_of_its_width_and_colour_unless_told_not_to() {
+    let drawn = on_terminal(&["list"], 40, &[listing()], &[]);
+    assert!(drawn.contains("\x1b[32monline"), "{drawn:?}");
+    let plain = on_terminal(&["list"], 40, &[listing()], &[("NO_COLOR", "1")]);
+    assert!(!plain.contains('\x1b'), "{plain:?}");
+    assert!(plain.lines().all(|line| line.chars().count() <= 40), "{plain}");
+    assert!(plain.contains("status") && !plain.contains("mode"), "{plain}");
+}
+
+#[test]
+fn a_terminal_shows_a_reload_live_and_a_dumb_one_line_by_line() {
+    let step = |done, message: &str| {
+        Reply::Progress(Progress {
+            app: "api".into(),
+            event: "reload_progress".into(),
+            id: None,
+            instance: None,
+            pid: None,
+            generation: None,
+            done: Some(done),
+            total: Some(2),
+            message: message.into(),
+        })
+    };
+    let replies = [step(1, "first replaced"), step(2, "second replaced"), done()[0].clone()];
+    let drawn = on_terminal(&["reload", "api"], 60, &replies, &[("NO_COLOR", "1")]);
+    assert!(
+        drawn.contains("api  1/2 first replaced\n\x1b[1A\r\x1b[Japi  2/2 second replaced\n"),
+        "{drawn:?}"
+    );
+    assert!(drawn.ends_with("done\n"), "{drawn:?}");
+    let plain = on_terminal(&["reload", "api"], 60, &replies, &[("TERM", "dumb")]);
+    assert!(plain.starts_with("api: 1/2 first replaced\napi: 2/2 second replaced\n"), "{plain:?}");
+}
+
+#[test]
+fn what_a_worker_printed_is_spelt_out_on_a_terminal() {
+    let text = "\x1b[2Jgone";
+    let line = Reply::Line(Line { app: "api".into(), instance: 0, stream: Stream::Out, text: text.into() });
+    let drawn = on_terminal(&["logs", "--no-follow"], 80, &[line, done()[0].clone()], &[("NO_COLOR", "1")]);
+    assert!(drawn.contains("api-0 | \\x1b[2Jgone"), "{drawn:?}");
+}

@@ -412,9 +412,12 @@ impl Daemon {
         self.try_list().expect("a running supervisor lists its apps")
     }
 
-    /// One app of the list.
+    /// One app of the list, as soon as there is one.
     pub(crate) fn app(&self, name: &str) -> AppInfo {
-        self.try_app(name).expect("the app is known")
+        wait_until(BOOT, &format!("{name} in the list"), || {
+            self.expect_running();
+            self.try_app(name)
+        })
     }
 
     /// One app of the list, or what there is instead.

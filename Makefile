@@ -3,6 +3,7 @@
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
+BENCH_ARGS ?=
 
 # Where cargo puts things: it follows CARGO_TARGET_DIR and .cargo/config.toml, so it is asked.
 TARGET_DIR = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
@@ -22,7 +23,7 @@ build: ## Build the release binary
 	$(CARGO) build --release --locked --bin clusterd
 
 run: build ## Run the example: four workers on one port
-	$(BINARY) ecosystem.example.toml
+	PATH="$(dir $(BINARY)):$$PATH" $(BINARY) ecosystem.example.toml
 
 test: ## Run every test; says what was skipped for want of a runtime
 	@CARGO='$(CARGO)' ./tests/run.sh
@@ -51,7 +52,7 @@ static: build ## Prove that the binary is static and reaches no name service
 
 bench: build ## Measure against PM2, Node's cluster module and bare Node (needs node, npm, python3)
 	$(CARGO) build --release --locked --example load
-	python3 benches/bench.py --clusterd $(BINARY) --load $(TARGET_DIR)/$(TRIPLE)/release/examples/load
+	python3 benches/bench.py --clusterd $(BINARY) --load $(TARGET_DIR)/$(TRIPLE)/release/examples/load $(BENCH_ARGS)
 
 hammer: ## Reload under load, 20 reloads a case
 	CLUSTERD_HAMMER_RELOADS=20 $(CARGO) test --release --locked --test reload -- --nocapture

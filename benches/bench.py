@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import select
 import shutil
 import signal
 import socket
@@ -112,7 +113,7 @@ class Clusterd:
 
     def reload(self):
         subprocess.run([self.binary, "reload", "bench"], env=self.environment, check=True,
-                       stdout=subprocess.DEVNULL)
+                       stdout=subprocess.DEVNULL, timeout=120)
 
     def supervisor(self):
         return self.process.pid
@@ -137,7 +138,7 @@ class Pm2:
 
     def call(self, *args):
         subprocess.run([str(self.binary), *map(str, args)], env=self.environment, check=True,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120)
 
     def reload(self):
         self.call("reload", "bench")
@@ -162,7 +163,9 @@ class NodeCluster:
                              env=clean_environment(PORT=port, BENCH_WORKERS=workers, BENCH_LEAVE=self.leave))
         self.expect("ready")
 
-    def expect(self, word):
+    def expect(self, word, seconds=60):
+        if not select.select([self.process.stdout], [], [], seconds)[0]:
+            raise RuntimeError(f"cluster.js: no {word} within {seconds} s")
         if (line := self.process.stdout.readline().decode().strip()) != word:
             raise RuntimeError(f"cluster.js: expected {word}, got {line!r}")
 
@@ -207,7 +210,7 @@ class Bare:
         for process in self.processes:
             process.send_signal(signal.SIGINT)
         for process in self.processes:
-            process.wait()
+            process.wait(60)
         self.start()
 
     def close(self):

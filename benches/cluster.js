@@ -1,6 +1,6 @@
 // Node's cluster module as a supervisor: BENCH_WORKERS workers, and a rolling reload on SIGUSR2 that
 // prints `reloaded` when the old workers are gone. BENCH_LEAVE says how an old worker leaves: `signal`
-// (SIGINT, as PM2 does) or `disconnect` (worker.disconnect(), the module's own way).
+// (SIGINT, as PM2 does) or `disconnect` (worker.disconnect(), the module's own way), and SIGKILL after five seconds: a busy keep-alive client never lets go.
 const cluster = require('cluster');
 cluster.setupPrimary({ exec: require('path').join(__dirname, 'server.js') });
 
@@ -11,6 +11,7 @@ const start = () => new Promise((resolve) => {
 const leave = (worker) => new Promise((resolve) => {
   worker.once('exit', resolve);
   worker.leaving = true;
+  setTimeout(() => worker.process.kill('SIGKILL'), 5000).unref();
   if (process.env.BENCH_LEAVE === 'disconnect') worker.disconnect();
   else worker.process.kill('SIGINT');
 });

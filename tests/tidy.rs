@@ -52,6 +52,10 @@ const LAYERS: &[Layer] = &[
             "thiserror",
         ],
     },
+    Layer { of: "home.rs", modules: &[], crates: &["std", "libc", "nix", "thiserror"] },
+    Layer { of: "background.rs", modules: &["home", "sys"], crates: &["std", "libc", "nix", "thiserror"] },
+    // Looks programs up on the file system at each start; the rest of config opens nothing.
+    Layer { of: "config/launch.rs", modules: &["config"], crates: &["std", "libc", "thiserror"] },
     Layer {
         of: "config/",
         modules: &["config", "supervisor::policy"],
@@ -88,6 +92,16 @@ const LAYERS: &[Layer] = &[
     },
     Layer { of: "control/protocol.rs", modules: &[], crates: &["std::collections", "std::fmt", "serde"] },
     Layer {
+        of: "control/client.rs",
+        modules: &["control::protocol", "control::frame", "home", "sys::socket"],
+        crates: &["std", "libc", "memchr", "nix", "serde", "serde_json", "thiserror"],
+    },
+    Layer {
+        of: "control/target.rs",
+        modules: &["supervisor::event::AppId", "supervisor::event::Scope", "supervisor::event::SlotId"],
+        crates: &["std", "regex_lite", "strsim", "thiserror"],
+    },
+    Layer {
         of: "control/server.rs",
         modules: &["control::protocol", "control::frame", "supervisor::time", "sys::socket"],
         crates: &["std", "libc", "memchr", "mio", "serde", "serde_json", "thiserror"],
@@ -116,7 +130,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         of: "daemon/",
-        modules: &["daemon", "logs", "control", "config", "sys", "supervisor"],
+        modules: &["daemon", "logs", "control", "config", "sys", "supervisor", "home", "background"],
         crates: EVERY_CRATE,
     },
     Layer { of: "demo.rs", modules: &["sys"], crates: &["std", "libc"] },

@@ -113,7 +113,15 @@ pub fn line(line: &Line, escaped: bool) -> String {
 
 /// One step, as a line for files and pipes.
 pub fn progress(step: &Progress) -> String {
-    format!("{}: {}{}", escape(&step.app), share(step), escape(&step.message))
+    format!("{}: {}{}", about(step), share(step), escape(&step.message))
+}
+
+/// The app, and which of its workers.
+fn about(step: &Progress) -> String {
+    match step.instance {
+        Some(instance) => format!("{}/{instance}", escape(&step.app)),
+        None => escape(&step.app),
+    }
 }
 
 /// Why something failed, with each failed app's reason and its worker's last lines.

@@ -154,7 +154,8 @@ impl History {
         let asked = sample.bytes_received != self.received;
         let grown = sample.bytes_sent > self.sent;
         if asked {
-            self.cycles = self.cycles.saturating_add(u32::from(self.answered));
+            // Between two looks a quick server may have answered, and been asked again.
+            self.cycles = self.cycles.saturating_add(u32::from(self.answered || grown));
             (self.answered, self.grew, self.rested) = (false, None, false);
         }
         if grown {

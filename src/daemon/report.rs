@@ -6,6 +6,7 @@ use crate::control::protocol::Progress;
 use crate::supervisor::event::{
     Address, AppId, Cause, ExitStatus, Fact, Failure, OnReloadFailureTaken, Proof, SlotId, WorkerId,
 };
+use crate::supervisor::policy::Mode;
 use crate::supervisor::time::Time;
 use crate::sys::spawn::signal_name;
 
@@ -148,7 +149,11 @@ impl Daemon {
                 Told::about(Level::Error, *app, "errored", message).slot(*slot)
             }
             Fact::ReloadStarted { app, generation, total } => {
-                let message = format!("reload to generation {} begins: {total} workers", generation.0);
+                let mut message = format!("reload to generation {} begins: {total} workers", generation.0);
+                if self.catalog.app(*app).is_some_and(|record| record.recipe.policy.mode == Mode::Fork) {
+                    message += "; fork mode: each is stopped, then started, and nobody serves in between. For \
+                                a reload without a gap write exec_mode = \"cluster\"";
+                }
                 Told::about(Level::Info, *app, "reload_started", message).roll_out(0, *total)
             }
             Fact::ReloadProgress { app, done, total } => {

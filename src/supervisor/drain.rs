@@ -64,7 +64,6 @@ pub struct Look {
 /// What earlier looks showed of one connection.
 #[derive(Clone, Debug)]
 struct History {
-    first_seen: Time,
     received: u64,
     sent: u64,
     /// Something was sent after the last that was received.
@@ -114,7 +113,7 @@ impl DrainWatch {
     }
 
     fn judge(&mut self, sample: &Sample, now: Time) -> Verdict {
-        let mut fresh = History::new(sample, now);
+        let mut fresh = History::new(sample);
         let history = if self.histories.contains_key(&sample.id) || self.histories.len() < REMEMBERED {
             self.histories.entry(sample.id).or_insert(fresh)
         } else {
@@ -124,10 +123,8 @@ impl DrainWatch {
         let quiet = sample.last_received >= self.idle && sample.last_sent >= self.idle;
         let finished = if sample.unread > 0 || sample.unsent > 0 {
             false
-        } else if sample.bytes_received == 0 && sample.segments_out == 0 {
-            // It was opened ahead of its first request, which may be on its way.
-            sample.last_received >= self.idle && now - history.first_seen >= self.idle
         } else if sample.segments_out == 0 || !history.answered {
+            // Also who connected ahead of its first request: that may be on its way.
             false
         } else {
             quiet || (history.cycles >= CYCLES && !history.streaming)
@@ -137,9 +134,8 @@ impl DrainWatch {
 }
 
 impl History {
-    fn new(sample: &Sample, now: Time) -> History {
+    fn new(sample: &Sample) -> History {
         History {
-            first_seen: now,
             received: sample.bytes_received,
             sent: sample.bytes_sent,
             answered: false,
@@ -253,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn connect_then_wait_gets_its_time() {
+    fn who_connected_ahead_of_the_first_request_is_waited_for() {
         let mut watch = DrainWatch::new(IDLE);
         let fresh = |ago| Sample {
             bytes_received: 0,
@@ -263,9 +259,8 @@ mod tests {
             last_sent: ms(ago),
             ..answered(0, 0)
         };
-        assert!(!closes(&mut watch, fresh(5000), 0));
-        assert!(!closes(&mut watch, fresh(6999), 1999));
-        assert!(closes(&mut watch, fresh(7000), 2000));
+        assert!(!closes(&mut watch, fresh(0), 0));
+        assert!(!closes(&mut watch, fresh(60_000), 60_000));
     }
 
     #[test]

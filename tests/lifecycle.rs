@@ -43,10 +43,7 @@ fn fails_to_start(app: App, says: &[&str]) {
 /// Fault 1.
 #[test]
 fn a_missing_program_is_named_with_its_error() {
-    fails_to_start(
-        fork("broken", &Fixture::new(&["./no-such-program"])),
-        &["no-such-program", "No such file"],
-    );
+    fails_to_start(fork("broken", &Fixture::new(&["./no-such-program"])), &["no-such-program", "ENOENT"]);
 }
 
 /// Fault 1.
@@ -68,13 +65,7 @@ fn a_program_that_is_not_executable_is_named_with_its_error() {
     home.write(&file(&apps));
     let path = home.file().display().to_string();
     let output = home.run(&["start", &path]).expect_code(1);
-    output.expect_stderr(&[
-        "plain.txt",
-        "Permission denied",
-        "garbage",
-        "Exec format error",
-        "bad-interpreter",
-    ]);
+    output.expect_stderr(&["plain.txt", "EACCES", "garbage", "ENOEXEC", "/no/such/interpreter"]);
     home.run(&["kill"]).expect_code(0);
 }
 
@@ -84,7 +75,7 @@ fn a_program_that_cannot_be_run_is_not_tried_without_end() {
     let broken = fork("broken", &Fixture::new(&["./no-such-program"])).set("max_restarts", 0);
     let daemon = Daemon::foreground(file(&[broken, bystander()]));
     daemon.wait_online("bystander", 1);
-    wait_until(ms(10_000), "a few attempts", || daemon.app("broken").workers[0].restarts >= 2);
+    wait_until(ms(10_000), "a few attempts", || daemon.app("broken").workers[0].unstable_restarts >= 3);
     let before = cpu_ticks(daemon.pid).expect("it runs");
     holds_for(ms(1_000), "the supervisor's log stays short", || daemon.log().len() < 64 * 1024);
     let used = cpu_ticks(daemon.pid).expect("it runs") - before;
@@ -137,7 +128,8 @@ fn a_crashed_worker_is_replaced_in_its_slot() {
     let daemon = Daemon::foreground(app);
     let before = daemon.wait_online("api", 2);
     let old = daemon.online("api");
-    send(before[1], Signal::SIGSEGV);
+    // Not SIGSEGV: Rust programs survive one that no access caused.
+    send(before[1], Signal::SIGABRT);
     wait_until(ms(10_000), "a replacement", || daemon.pids("api").iter().any(|pid| !before.contains(pid)));
     let new = daemon.online("api");
     assert_eq!((old[1].id, old[1].instance), (new[1].id, new[1].instance));
@@ -145,7 +137,7 @@ fn a_crashed_worker_is_replaced_in_its_slot() {
     assert_eq!(new[0].pid, old[0].pid);
     let exit = new[1].last_exit.clone().expect("it ended");
     assert_eq!((exit.code, exit.reason.as_str()), (None, "crash"), "death by signal is never an exit code");
-    assert!(exit.signal.is_some_and(|signal| signal.contains("SEGV")));
+    assert!(exit.signal.is_some_and(|signal| signal.contains("ABRT")));
 }
 
 /// Fault 8, with an owner outside.
@@ -354,6 +346,24 @@ fn a_reused_process_id_is_never_signalled() {
     );
 }
 
+/// A process of another user that only counts.
+struct Sleeper(std::process::Child);
+
+impl Sleeper {
+    fn start(user: u32) -> Sleeper {
+        let mut command = std::process::Command::new("setpriv");
+        command.arg(format!("--reuid={user}")).arg(format!("--regid={user}")).arg("--clear-groups");
+        Sleeper(command.args(["sleep", "1000"]).spawn().expect("setpriv is part of util-linux"))
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Fault 27.
 #[test]
 fn a_host_without_processes_left_costs_no_worker_and_no_restart() {
@@ -362,19 +372,16 @@ fn a_host_without_processes_left_costs_no_worker_and_no_restart() {
     }
     // RLIMIT_NPROC counts all processes of a user, so this one must be nobody else's.
     let user = 61_000 + std::process::id() % 2_000;
+    let others: Vec<Sleeper> = (0..5).map(|_| Sleeper::start(user)).collect();
     let app = fork("api", &fixtures::worker(&["idle"])).instances(6).text("exec_mode", "fork");
-    let daemon = Builder::new(app).user(Some(user)).wrap(&["prlimit", "--nproc=4:4"]).start();
+    let daemon = Builder::new(app).user(Some(user)).wrap(&["prlimit", "--nproc=9:9"]).start();
     wait_until(ms(10_000), "the first workers", || daemon.workers().len() >= 2);
     let first = daemon.workers();
-    holds_for(ms(700), "the first workers stay", || {
+    holds_for(ms(700), "the first workers stay, and no room for all", || {
         let now = daemon.workers();
-        first.iter().all(|process| now.contains(process))
+        now.len() < 6 && first.iter().all(|process| now.contains(process))
     });
-    let status = std::process::Command::new("prlimit")
-        .args(["--nproc=500:500", "--pid", &daemon.pid.to_string()])
-        .status()
-        .expect("prlimit is part of util-linux");
-    assert!(status.success());
+    drop(others);
     daemon.wait_online("api", 6);
     let app = daemon.app("api");
     assert!(app.workers.iter().all(|worker| worker.unstable_restarts == 0), "charged to the app: {app:#?}");
@@ -451,19 +458,19 @@ fn a_worker_sees_its_own_descriptors_only() {
 
 #[test]
 fn a_worker_starts_with_a_clean_signal_state_in_a_session_of_its_own() {
-    let line = "grep -E '^(SigBlk|SigIgn)' /proc/$$/status; echo session $(cut -d\" \" -f6 /proc/$$/stat) of $$ end; exec sleep 1000";
-    let app = fork("api", &fixtures::shell(line));
+    let signals = ["/bin/grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"];
+    let apps =
+        [fork("signals", &Fixture::new(&signals)), fork("session", &fixtures::worker(&["environment"]))];
     // SIGINT and SIGPIPE are ignored when the supervisor is started from a careless script.
     let careless = ["sh", "-c", "trap '' INT PIPE; exec \"$@\"", "sh"];
-    let daemon = Builder::new(app).wrap(&careless).start();
-    daemon.wait_for_text(" end");
+    let daemon = Builder::new(file(&apps)).wrap(&careless).start();
+    daemon.wait_for_text("SigIgn:");
+    daemon.wait_for_text("end of environment");
     let output = daemon.output();
-    assert!(output.contains("SigBlk:\t0000000000000000"), "{output}");
-    assert!(output.contains("SigIgn:\t0000000000000000"), "{output}");
-    let words: Vec<&str> =
-        output.lines().find(|line| line.contains("session")).unwrap_or("").split(' ').collect();
-    let place = words.iter().position(|word| *word == "session").expect("it was printed");
-    assert_eq!(words[place + 1], words[place + 3], "{output}");
+    assert!(output.contains("signals-0 | SigBlk:\t0000000000000000"), "{output}");
+    assert!(output.contains("signals-0 | SigIgn:\t0000000000000000"), "{output}");
+    let after = |mark: &str| output.split(mark).nth(1).and_then(|rest| rest.split_whitespace().next());
+    assert_eq!(after("session-0 | session "), after("end of environment "), "{output}");
 }
 
 #[test]
@@ -554,13 +561,11 @@ fn absurd_values_start_nothing() {
             _ => app.set(key, value).to_string(),
         };
         home.write(&text);
-        let output = home.run(&["validate", &path]).expect_code(2);
-        assert!(
-            output.stderr.contains(key) && output.stderr.contains("ecosystem.toml"),
-            "{key} {value}: {output:?}"
-        );
-        let output = home.run(&["start", &path]).expect_code(2);
-        assert!(output.stderr.contains(key), "{key} {value}: {output:?}");
+        for verb in ["validate", "start"] {
+            let output = home.run(&[verb, &path]);
+            let told = output.stderr.contains(key) && output.stderr.contains("ecosystem.toml");
+            assert!(output.code == 2 && told, "{verb} with {key} = {value}: {output:?}");
+        }
     }
     home.write(&file(&[bystander(), bystander()]));
     home.run(&["validate", &path]).expect_code(2).expect_stderr(&["bystander"]);

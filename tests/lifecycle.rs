@@ -554,6 +554,7 @@ fn absurd_values_start_nothing() {
     ];
     let home = Home::new(None);
     let path = home.file().display().to_string();
+    let mut accepted = Vec::new();
     for (key, value) in absurd {
         let app = fork("api", &fixtures::worker(&["idle"]));
         let text = match key {
@@ -564,9 +565,12 @@ fn absurd_values_start_nothing() {
         for verb in ["validate", "start"] {
             let output = home.run(&[verb, &path]);
             let told = output.stderr.contains(key) && output.stderr.contains("ecosystem.toml");
-            assert!(output.code == 2 && told, "{verb} with {key} = {value}: {output:?}");
+            if output.code != 2 || !told {
+                accepted.push(format!("{verb} with {key} = {value}: {output:?}"));
+            }
         }
     }
+    assert!(accepted.is_empty(), "not rejected: {accepted:#?}");
     home.write(&file(&[bystander(), bystander()]));
     home.run(&["validate", &path]).expect_code(2).expect_stderr(&["bystander"]);
     assert_eq!(home.processes(), [], "something was started");

@@ -148,7 +148,13 @@ fn writing_resumes_when_the_disk_has_room_again() {
     std::fs::remove_file(&filler).expect("it is ours");
     daemon.home.put("go", "");
     let stored = || String::from_utf8_lossy(&read(&mount.0.join("out.log"))).into_owned();
-    wait_until(ms(20_000), "the line after the gap", || stored().contains("room again"));
+    wait_until(ms(20_000), "the line after the gap", || {
+        let text = stored();
+        if text.contains("room again") {
+            return Ok(());
+        }
+        Err(format!("{} lines, the last {:?}", text.lines().count(), text.lines().last()))
+    });
     let stored = stored();
     // What is there is whole lines in their order, and the gap says how many are not.
     let notice =

@@ -239,7 +239,8 @@ fn clients_that_connect_and_wait_are_served() {
 fn many_idle_keep_alive_connections_lose_nothing() {
     let Some(fixture) = fixtures::node("server.js") else { return };
     let port = free_port();
-    let daemon = Daemon::foreground(api(&fixture, port).text("drain_idle", "100ms"));
+    let daemon =
+        Daemon::foreground(api(&fixture, port).text("drain_idle", "100ms").text("drain_timeout", "5s"));
     let load = Load::on(port).clients(2).style(Style::Idle { connections: 100, every: ms(10) });
     let history = reload_under(&daemon, load);
     eprintln!("idle connections: {history:?}");

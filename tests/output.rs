@@ -136,13 +136,14 @@ fn writing_resumes_when_the_disk_has_room_again() {
         return skip("only root can mount a small file system");
     }
     let home = std::sync::Arc::new(support::Home::new(None));
+    // Dropped before the home, whose folder cannot be removed with something mounted in it.
     let mount = Mount::new(home.apps().join("small"));
     let filler = mount.0.join("filler");
     std::fs::write(&filler, vec![0; 200 * 1024]).expect("it fits");
     let line = "i=0; while [ $i -lt 4000 ]; do echo \"line $i of many that do not fit\"; i=$((i+1)); done; \
                 touch full; while [ ! -e go ]; do sleep 0.02; done; while :; do echo room again; sleep 0.1; done";
     let app = fork("api", &fixtures::shell(line)).text("out_file", "small/out.log");
-    let daemon = Builder::new(app).stdout(Stdio::null()).start_in(home);
+    let daemon = Builder::new(app).stdout(Stdio::null()).start_in(std::sync::Arc::clone(&home));
     wait_until(ms(60_000), "a worker that has printed it all", || daemon.home.apps().join("full").exists());
     is_well(&daemon);
     std::fs::remove_file(&filler).expect("it is ours");

@@ -35,6 +35,20 @@ pub(super) struct Socket {
     pub(super) shut: bool,
 }
 
+impl Socket {
+    /// The living worker that holds it.
+    pub(super) fn worker(&self) -> Option<WorkerId> {
+        match self.holder {
+            Holder::Worker(worker) => Some(worker),
+            Holder::Orphan | Holder::Relaying => None,
+        }
+    }
+
+    pub(super) fn is_relaying(&self) -> bool {
+        self.holder == Holder::Relaying
+    }
+}
+
 /// What a socket's holder is to new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -81,6 +95,11 @@ impl Sockets {
     /// The mirror of one group.
     pub(super) fn array(&self, address: Address) -> &[SocketId] {
         self.groups.get(&address).map_or(&[], |group| &group.array)
+    }
+
+    /// What was last ordered for each group.
+    pub(super) fn orders(&self) -> impl Iterator<Item = (Address, Vec<u32>)> {
+        self.groups.iter().map(|(address, group)| (*address, group.ordered.clone()))
     }
 
     /// A socket began to listen: last in its group.
@@ -150,6 +169,16 @@ impl Sockets {
                 socket.accepts = false;
             }
         }
+    }
+
+    /// Whether a later worker of the same slot left a socket on the same address.
+    pub(super) fn has_newer_orphan(&self, id: SocketId, socket: &Socket) -> bool {
+        self.iter().any(|(other, held)| {
+            other > id
+                && held.holder == Holder::Orphan
+                && held.slot == socket.slot
+                && held.address == socket.address
+        })
     }
 
     /// Gives a slot's spare sockets to its next worker.

@@ -39,6 +39,10 @@ use worker::earlier;
 /// uninterruptible sleep cannot be killed).
 const UNKILLABLE: Duration = Duration::from_secs(1);
 
+/// Where [`Supervisor::normalized`] puts the present.
+#[doc(hidden)]
+pub const NORMAL_NOW: Time = Time::from_start(Duration::from_secs(3600));
+
 /// All apps, and what is wanted of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Supervisor {
@@ -71,6 +75,46 @@ pub struct SlotRef {
     pub instance: u32,
     /// Its newest process, when there is one.
     pub worker: Option<WorkerId>,
+}
+
+/// One process, for checks.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Who.
+    pub worker: WorkerId,
+    /// Where.
+    pub slot: SlotId,
+    /// Of which generation.
+    pub generation: Generation,
+    /// How far its life came.
+    pub stage: Stage,
+    /// Ready for `min_healthy_time`.
+    pub settled: bool,
+}
+
+/// How far a process came in its life; never goes back.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Exec was not confirmed.
+    Ordered,
+    /// Not ready.
+    Running,
+    /// Ready.
+    Ready,
+    /// Leaves by itself.
+    Quitting,
+    /// Out of the accept path; a look at it is awaited, or not.
+    Draining,
+    /// Told to stop.
+    Stopping,
+    /// Killed.
+    Killed,
+    /// Its first process is gone, others are not.
+    Leftover,
+    /// As before, and killed.
+    Doomed,
 }
 
 /// Deliberate mistakes, by which the model check is checked: it must find each of them.
@@ -266,8 +310,38 @@ impl Supervisor {
         self.apps.iter().flat_map(groups).collect()
     }
 
+    /// All processes, for checks.
+    #[doc(hidden)]
+    pub fn probe(&self) -> Vec<Probe> {
+        let of_slot = |slot: &app::Slot| {
+            let probe = |worker: &worker::Worker| Probe {
+                worker: worker.id,
+                slot: slot.id,
+                generation: worker.generation,
+                stage: worker.stage(),
+                settled: worker.is_settled(),
+            };
+            slot.workers.iter().map(probe).collect::<Vec<_>>()
+        };
+        self.apps.iter().flat_map(|app| &app.slots).flat_map(of_slot).collect()
+    }
+
+    /// All held sockets, for checks: whose, and whether its queue is being handed on.
+    #[doc(hidden)]
+    pub fn held(&self) -> Vec<(SocketId, Option<WorkerId>, bool)> {
+        let sockets = self.apps.iter().flat_map(|app| app.sockets.iter());
+        sockets.map(|(id, socket)| (id, socket.worker(), socket.is_relaying())).collect()
+    }
+
+    /// What was last ordered for each group, for checks.
+    #[doc(hidden)]
+    pub fn steering(&self) -> Vec<(Address, Vec<u32>)> {
+        self.apps.iter().flat_map(|app| app.sockets.orders()).collect()
+    }
+
     /// The same state with the smallest names and times, and without what is only told and never
-    /// decided by. Two supervisors with equal results behave alike for ever.
+    /// decided by; `now` is at [`NORMAL_NOW`] in it. Two supervisors with equal results behave alike
+    /// for ever.
     #[doc(hidden)]
     pub fn normalized(&self, now: Time) -> Supervisor {
         normal::normalized(self, now)

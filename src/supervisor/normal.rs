@@ -11,7 +11,7 @@ use super::event::{Generation, RequestId, SlotId, WorkerId};
 use super::rollout::Rollout;
 use super::time::Time;
 use super::worker::{Look, Phase, Worker};
-use super::{Ids, Life, Supervisor};
+use super::{Ids, Life, NORMAL_NOW, Supervisor};
 
 /// The smallest names for everything that has one, and where time stands.
 struct Names {
@@ -19,24 +19,17 @@ struct Names {
     slots: BTreeMap<SlotId, SlotId>,
     requests: BTreeMap<RequestId, RequestId>,
     now: Time,
-    /// Where `now` is put: longer ago than this nothing differs.
-    base: Duration,
 }
 
 impl Names {
     fn of(supervisor: &Supervisor, now: Time) -> Names {
         let apps = || supervisor.apps.iter();
-        let policies = apps().flat_map(|app| &app.versions).map(|version| &version.policy);
-        let horizon = |policy: &super::policy::Policy| {
-            policy.min_uptime.max(policy.listen_timeout.saturating_mul(10)).max(Duration::from_secs(4))
-        };
         let slots = apps().flat_map(|app| &app.slots);
         Names {
             workers: apps().flat_map(App::workers).map(|worker| worker.id).zip((1..).map(WorkerId)).collect(),
             slots: slots.map(|slot| slot.id).zip((0..).map(SlotId)).collect(),
             requests: supervisor.pending().into_iter().zip((1..).map(RequestId)).collect(),
             now,
-            base: policies.map(horizon).max().unwrap_or_default(),
         }
     }
 
@@ -54,12 +47,13 @@ impl Names {
 
     /// A moment that lies ahead keeps its distance; one that has come is now.
     fn ahead(&self, at: Time) -> Time {
-        Time::from_start(self.base + (at - self.now))
+        NORMAL_NOW + (at - self.now)
     }
 
     /// A moment behind keeps its distance up to `limit`, beyond which nothing differs.
     fn behind(&self, at: Time, limit: Duration) -> Time {
-        Time::from_start(self.base - (self.now - at).min(limit).min(self.base))
+        let ago = (self.now - at).min(limit).min(NORMAL_NOW.since_start());
+        Time::from_start(NORMAL_NOW.since_start() - ago)
     }
 }
 
@@ -157,7 +151,8 @@ fn slot(app: &App, slot: &Slot, names: &Names, generation: &impl Fn(Generation) 
     for worker in &mut normal.workers {
         let policy = app.policy(worker.generation);
         let limit = match worker.phase {
-            Phase::Starting { .. } => {
+            Phase::Starting { ready_by: None, .. } => policy.min_uptime.max(Duration::from_secs(3)),
+            Phase::Starting { ready_by: Some(_), .. } => {
                 policy.min_uptime.max(policy.listen_timeout.saturating_mul(10)).max(Duration::from_secs(4))
             }
             Phase::Ready { look_at: Some(_), .. } => Duration::from_secs(30),

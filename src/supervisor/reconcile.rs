@@ -329,9 +329,11 @@ impl App {
             if socket.handed && !socket.shut && awaited {
                 continue;
             }
+            // One is enough to wait in: a worker that never serves must not leave one more at each crash.
+            let useless = socket.shut || self.sockets.has_newer_orphan(id, socket);
             if self.sockets.served(socket.address, standings) {
                 ends.push((id, OrphanEnd::Relay));
-            } else if !hope {
+            } else if !hope || useless {
                 ends.push((id, OrphanEnd::Close));
             }
         }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::Stage;
 use super::event::{Cause, Generation, Proof, Traffic, WorkerId};
 use super::time::Time;
 
@@ -88,6 +89,21 @@ impl Worker {
             | Phase::Killed { .. }
             | Phase::Leftover { .. }
             | Phase::Doomed => None,
+        }
+    }
+
+    /// How far its life came.
+    pub(super) fn stage(&self) -> Stage {
+        match self.phase {
+            Phase::Starting { boot: Boot::Ordered, .. } => Stage::Ordered,
+            Phase::Starting { boot: Boot::Running, .. } => Stage::Running,
+            Phase::Ready { .. } => Stage::Ready,
+            Phase::Quitting { .. } => Stage::Quitting,
+            Phase::Draining { .. } => Stage::Draining,
+            Phase::Stopping { .. } => Stage::Stopping,
+            Phase::Killed { .. } => Stage::Killed,
+            Phase::Leftover { .. } => Stage::Leftover,
+            Phase::Doomed => Stage::Doomed,
         }
     }
 

@@ -370,6 +370,7 @@ fn listing() -> Reply {
         pid: Some(4711),
         status: "online".into(),
         ready: true,
+        no_listener: false,
         generation: 1,
         uptime_ms: 61_000,
         restarts: 0,

@@ -324,6 +324,9 @@ pub struct WorkerInfo {
     pub status: String,
     /// Proven ready, and not leaving.
     pub ready: bool,
+    /// Ready without ever having listened: a queue consumer, or a server that nobody will reach.
+    #[serde(default)]
+    pub no_listener: bool,
     /// Which version it runs.
     pub generation: u32,
     /// Since its start.

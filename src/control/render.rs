@@ -245,7 +245,7 @@ const FIELDS: &[Field] = &[
         title: "status",
         right: false,
         weight: 255,
-        cell: |app, worker| status(worker.map_or(&app.status, |worker| &worker.status)),
+        cell: |app, worker| worker.map_or_else(|| status(&app.status), standing),
     },
     Field {
         title: "↺",
@@ -282,6 +282,14 @@ fn status(word: &str) -> Cell {
         _ => YELLOW,
     };
     Cell::new(word, style)
+}
+
+/// A worker's status, and that it serves nobody where it does not listen.
+fn standing(worker: &WorkerInfo) -> Cell {
+    if worker.no_listener && worker.status == "online" {
+        return Cell::new("online (no listener)", GREEN);
+    }
+    status(&worker.status)
 }
 
 fn worker_uptime(worker: Option<&WorkerInfo>) -> Cell {
@@ -392,7 +400,7 @@ fn workers(app: &AppInfo, width: Option<usize>) -> String {
             number(Some(worker.id)),
             number(Some(worker.instance)),
             number(worker.pid),
-            status(&worker.status),
+            standing(worker),
             Cell::plain(if worker.ready { "yes" } else { "no" }),
             number(Some(worker.generation)),
             number(Some(worker.restarts)),
@@ -542,6 +550,7 @@ mod tests {
             pid: Some(4000 + id as i32),
             status: status.into(),
             ready: status == "online",
+            no_listener: false,
             generation: 3,
             uptime_ms: 65_000,
             restarts: 2,

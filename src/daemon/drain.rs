@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use crate::supervisor::drain::{DrainWatch, Sample};
@@ -11,6 +11,7 @@ use crate::supervisor::event::{Event, Traffic, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::connections::{self, Connection, State};
 use crate::sys::process::OpenSocket;
+use crate::sys::steer::{self, Door};
 use crate::sys::{intercept, listen, process};
 
 use super::Daemon;
@@ -26,6 +27,8 @@ pub(super) struct Leaving {
     since: Time,
     /// Handshakes under way when it left the accept path, by cookie.
     handshakes: Option<HashSet<u64>>,
+    /// Connections that were given their hop limit back, by inode.
+    unlimited: HashSet<u64>,
 }
 
 impl Daemon {
@@ -63,6 +66,7 @@ impl Daemon {
                 Err(error) => return Err(error),
             }
         }
+        let limited = self.sockets.of(worker).any(|(_, held)| held.door == Some(Door::HopLimit));
         let drain_idle = process.recipe.spec.drain_idle;
         let diagnostics =
             self.diagnostics.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
@@ -74,6 +78,7 @@ impl Daemon {
             watch: DrainWatch::new(drain_idle),
             since: now,
             handshakes: None,
+            unlimited: HashSet::new(),
         });
         queued += leaving.handshakes_left(&all, now);
         let mine: Vec<&Connection> = all
@@ -81,6 +86,9 @@ impl Daemon {
             .filter(|c| c.inode != 0 && open.contains_key(&c.inode))
             .filter(|c| matches!(c.state, State::Established | State::CloseWait))
             .collect();
+        if limited {
+            leaving.unlimit(&mine, &open);
+        }
         let samples: Vec<Sample> = mine.iter().map(|c| sample(c)).collect();
         let look = leaving.watch.look(&samples, now);
         for cookie in &look.close {
@@ -129,6 +137,20 @@ impl Daemon {
 }
 
 impl Leaving {
+    /// Connections whose handshake ended behind the closed door have inherited its hop limit.
+    fn unlimit(&mut self, mine: &[&Connection], open: &HashMap<u64, OpenSocket>) {
+        for inode in mine.iter().map(|c| c.inode) {
+            let Some(socket) = open.get(&inode).filter(|_| self.unlimited.insert(inode)) else { continue };
+            let given_back = duplicate(socket).and_then(|connection| match connection {
+                Some(connection) => steer::unlimit(connection.as_fd()),
+                None => Ok(()),
+            });
+            if let Err(error) = given_back {
+                log::debug!("hop limit of a connection: {error}");
+            }
+        }
+    }
+
     /// Handshakes that were under way at the first look and still are.
     fn handshakes_left(&mut self, all: &[Connection], now: Time) -> u32 {
         let current: HashSet<u64> =
@@ -157,11 +179,13 @@ fn sample(connection: &Connection) -> Sample {
     }
 }
 
-/// Ends a connection through a duplicate, after making sure that the number still means it.
+/// Ends a connection.
 fn end(socket: &OpenSocket) -> io::Result<()> {
+    duplicate(socket)?.map_or(Ok(()), |connection| connections::end(&connection))
+}
+
+/// A duplicate, after making sure that the number still means this socket.
+fn duplicate(socket: &OpenSocket) -> io::Result<Option<OwnedFd>> {
     let duplicate = intercept::duplicate(process::open(socket.pid)?, socket.fd)?;
-    if listen::inode(duplicate.as_fd())? != socket.inode {
-        return Ok(());
-    }
-    connections::end(&duplicate)
+    Ok((listen::inode(duplicate.as_fd())? == socket.inode).then_some(duplicate))
 }

@@ -83,6 +83,7 @@ impl Daemon {
             pid,
             status: worker.status.as_str().to_owned(),
             ready: worker.ready,
+            no_listener: worker.no_listener,
             generation: worker.generation.0,
             uptime_ms: worker.uptime.as_millis() as u64,
             restarts: worker.restarts,
@@ -102,7 +103,7 @@ impl Daemon {
             return (None, None);
         }
         let ticks: u64 = stats.iter().map(|s| s.ticks).sum();
-        let memory = stats.iter().map(|s| s.resident_pages).sum::<u64>() * self.page_size;
+        let memory = stats.iter().map(|s| s.resident_pages).sum::<u64>() * self.surroundings.page_size;
         let now = self.clock.since_start();
         let Some(process) = self.processes.get_mut(worker) else { return (None, None) };
         let before = process.cpu.replace(CpuSample { at: now, ticks });
@@ -112,7 +113,7 @@ impl Daemon {
         };
         let seconds = over.as_secs_f64();
         let percent = if seconds > 0.0 {
-            (1000.0 * ticks as f64 / self.ticks_per_second as f64 / seconds).round() / 10.0
+            (1000.0 * ticks as f64 / self.surroundings.ticks_per_second as f64 / seconds).round() / 10.0
         } else {
             0.0
         };

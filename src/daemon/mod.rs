@@ -167,29 +167,56 @@ struct Daemon {
     notify: OwnedFd,
     notify_path: PathBuf,
     diagnostics: Option<Diagnostics>,
-    null: File,
     buffer: Vec<u8>,
     names: BTreeMap<WorkerId, String>,
     warned: HashSet<(&'static str, Option<AppId>)>,
     home: Home,
     /// Held as long as the supervisor lives: one per home.
     _lock: Flock<File>,
-    /// This program's own file, for the example's `clusterd demo`.
-    program: PathBuf,
+    surroundings: Surroundings,
     foreground: bool,
     log_files: Option<bool>,
     own_log: Option<Arc<Mutex<LogFile>>>,
-    nofile: (u64, u64),
-    page_size: u64,
-    ticks_per_second: u64,
     shutdown_timeout: Duration,
     shutting_down: bool,
-    started_on_terminal: bool,
     /// A slot gave up: maybe nothing can run any more.
     may_be_over: bool,
     /// Clients of `kill`, told when it is done.
     leaving_clients: Vec<ClientId>,
     exit: Option<i32>,
+}
+
+/// What the supervisor found when it was started, and made of it.
+struct Surroundings {
+    /// For standard input of workers.
+    null: File,
+    /// This program's own file, for the example's `clusterd demo`.
+    program: PathBuf,
+    /// RLIMIT_NOFILE as it was, soft and hard: workers get it back.
+    nofile: (u64, u64),
+    page_size: u64,
+    ticks_per_second: u64,
+    on_terminal: bool,
+}
+
+impl Surroundings {
+    /// Takes the process over: descriptors, limits, orphans and the working directory, which must stay
+    /// removable (releases are pruned while the supervisor runs).
+    fn take() -> Result<Surroundings, Error> {
+        spawn::close_inherited_on_exec().map_err(host("close inherited descriptors"))?;
+        let nofile = process::raise_descriptor_limit().map_err(host("raise RLIMIT_NOFILE"))?;
+        process::become_subreaper().map_err(host("become a subreaper"))?;
+        let program = std::env::current_exe().map_err(host("find our own program"))?;
+        std::env::set_current_dir("/").map_err(host("chdir /"))?;
+        Ok(Surroundings {
+            null: OpenOptions::new().read(true).open("/dev/null").map_err(host("open /dev/null"))?,
+            program,
+            nofile,
+            page_size: sysconf(nix::unistd::SysconfVar::PAGE_SIZE, 4096),
+            ticks_per_second: sysconf(nix::unistd::SysconfVar::CLK_TCK, 100),
+            on_terminal: io::IsTerminal::is_terminal(&io::stdin()),
+        })
+    }
 }
 
 impl Daemon {
@@ -198,10 +225,8 @@ impl Daemon {
         home.create()?;
         home.check(socket::own_uid())?;
         let lock = lock(&home)?;
-        spawn::close_inherited_on_exec().map_err(host("close inherited descriptors"))?;
-        let nofile = process::raise_descriptor_limit().map_err(host("raise RLIMIT_NOFILE"))?;
+        let surroundings = Surroundings::take()?;
         let (foreground, own_log) = install_log(options.foreground, &home)?;
-        process::become_subreaper().map_err(host("become a subreaper"))?;
         let poll = Poll::new().map_err(host("epoll"))?;
         let mut tokens = Tokens::new(CONTROL_TOKENS);
         let mut signals = Signals::new(signals::TAKEN).map_err(host("take signals"))?;
@@ -210,10 +235,6 @@ impl Daemon {
         let (notify, notify_path) = open_notify(&home, &poll, &mut tokens)?;
         let server = Server::bind(&home.socket(), poll.registry(), 0..CONTROL_TOKENS)
             .map_err(host("control socket"))?;
-        let started_on_terminal = io::IsTerminal::is_terminal(&io::stdin());
-        // Its folder must stay removable: releases are pruned while it runs.
-        let program = std::env::current_exe().map_err(host("find our own program"))?;
-        std::env::set_current_dir("/").map_err(host("chdir /"))?;
         let daemon = Daemon {
             clock: Clock::new(),
             now: Time::START,
@@ -234,22 +255,17 @@ impl Daemon {
             notify,
             notify_path,
             diagnostics: Diagnostics::open().ok(),
-            null: OpenOptions::new().read(true).open("/dev/null").map_err(host("open /dev/null"))?,
             buffer: vec![0; BUFFER],
             names: BTreeMap::new(),
             warned: HashSet::new(),
             home,
             _lock: lock,
-            program,
+            surroundings,
             foreground: options.foreground,
             log_files: options.log_files,
             own_log,
-            nofile,
-            page_size: sysconf(nix::unistd::SysconfVar::PAGE_SIZE, 4096),
-            ticks_per_second: sysconf(nix::unistd::SysconfVar::CLK_TCK, 100),
             shutdown_timeout: crate::config::DaemonConfig::default().shutdown_timeout,
             shutting_down: false,
-            started_on_terminal,
             may_be_over: false,
             leaving_clients: Vec::new(),
             exit: None,

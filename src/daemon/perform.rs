@@ -76,8 +76,9 @@ impl Daemon {
 
     fn shut(&mut self, socket: SocketId) {
         let Some(fd) = self.sockets.fd(socket) else { return };
-        if let Err(error) = steer::shut(fd) {
-            log::warn!("cannot keep new connections from a server that stops: {error}");
+        match steer::shut(fd) {
+            Ok(door) => self.sockets.set_door(socket, door),
+            Err(error) => log::warn!("cannot keep new connections from a server that stops: {error}"),
         }
     }
 

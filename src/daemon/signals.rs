@@ -49,7 +49,7 @@ impl Daemon {
 
     /// A terminal that went away means stop; else read the files again and reload.
     fn hang_up(&mut self) {
-        if self.started_on_terminal && OpenOptions::new().read(true).open("/dev/tty").is_err() {
+        if self.surroundings.on_terminal && OpenOptions::new().read(true).open("/dev/tty").is_err() {
             log::info!("the terminal is gone");
             self.shutdown(0);
         } else {
@@ -103,7 +103,8 @@ impl Daemon {
             return;
         }
         let view = self.supervisor.view(self.now);
-        if view.apps.is_empty() || view.apps.iter().any(|app| app.status != Status::Errored) {
+        let mut workers = view.apps.iter().flat_map(|app| &app.workers).peekable();
+        if workers.peek().is_none() || workers.any(|worker| worker.status != Status::Errored) {
             return;
         }
         let code = view

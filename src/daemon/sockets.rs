@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::supervisor::event::{Address, SocketId, WorkerId};
 use crate::sys;
+use crate::sys::steer::Door;
 
 /// One held duplicate.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(super) struct Held {
     pub(super) handed: bool,
     /// Whose it is, or was last.
     pub(super) owner: WorkerId,
+    /// How new handshakes are kept from it, if they are.
+    pub(super) door: Option<Door>,
 }
 
 /// All held duplicates.
@@ -40,7 +43,7 @@ impl Sockets {
         let inode = sys::listen::inode(fd.as_fd())?;
         self.next += 1;
         let id = SocketId(self.next);
-        self.held.insert(id, Held { fd, inode, address, handed, owner });
+        self.held.insert(id, Held { fd, inode, address, handed, owner, door: None });
         Ok(id)
     }
 
@@ -55,6 +58,12 @@ impl Sockets {
     pub(super) fn set_owner(&mut self, id: SocketId, owner: WorkerId) {
         if let Some(held) = self.held.get_mut(&id) {
             held.owner = owner;
+        }
+    }
+
+    pub(super) fn set_door(&mut self, id: SocketId, door: Door) {
+        if let Some(held) = self.held.get_mut(&id) {
+            held.door = Some(door);
         }
     }
 

@@ -67,11 +67,11 @@ impl Daemon {
             argv: command.argv.iter().map(|a| c_string(a)).collect::<Result<_, _>>()?,
             env,
             cwd: c_string(command.cwd.as_os_str())?,
-            standard: [self.null.as_fd(), out_write.as_fd(), err_write.as_fd()],
+            standard: [self.surroundings.null.as_fd(), out_write.as_fd(), err_write.as_fd()],
             handed: fds,
             listen_fds: handed.len(),
             intercept: recipe.spec.intercept,
-            nofile: self.nofile,
+            nofile: self.surroundings.nofile,
         };
         let spawned = spawn::spawn(&plan).map_err(|e| host_failure("clone", &e))?;
         let process = Process {
@@ -103,7 +103,8 @@ impl Daemon {
             .get("PATH")
             .map(OsString::from)
             .or_else(|| recipe.environment.get(OsStr::new("PATH")).cloned());
-        launch::resolve(&recipe.spec, path.as_deref(), Some(&self.program)).map_err(launch_failure)
+        launch::resolve(&recipe.spec, path.as_deref(), Some(&self.surroundings.program))
+            .map_err(launch_failure)
     }
 
     /// One socket per declared address: the slot's own that a dead worker left, else a new one.

@@ -46,14 +46,26 @@ pub fn steer(socket: BorrowedFd<'_>, active: &[u32]) -> io::Result<()> {
     attach(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program(active))
 }
 
+/// How a socket was shut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// By a socket filter, which later connections inherit and which means nothing for them.
+    Filter,
+    /// By a hop limit that no client meets. Later connections inherit it: each must be given its own
+    /// back by [`unlimit`], or it hears nothing of its client.
+    HopLimit,
+}
+
 /// New handshakes do not reach the socket any more; the ones under way, and its connections, do.
 ///
 /// The client goes on trying, and is refused once the socket is closed: better than being let in and
-/// thrown out. The filter is inherited by later connections, for which it means nothing.
+/// thrown out. Newer kernels let only the privileged filter TCP sockets; for others a minimum of 255
+/// for the hops that a packet has left does the same: packets begin with 64 or 128 (IP_MINTTL in ip(7);
+/// the kernel asks it of listening sockets and connections, not of handshakes under way).
 ///
 /// # Errors
-/// The errno of setsockopt(2): EPERM where the server has locked its own filter.
-pub fn shut(socket: BorrowedFd<'_>) -> io::Result<()> {
+/// The errno of setsockopt(2).
+pub fn shut(socket: BorrowedFd<'_>) -> io::Result<Door> {
     let program = [
         step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, TCP_FLAGS),
         step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, SYN | ACK),
@@ -61,7 +73,40 @@ pub fn shut(socket: BorrowedFd<'_>) -> io::Result<()> {
         step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
         step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
     ];
-    attach(socket, libc::SO_ATTACH_FILTER, &program)
+    match attach(socket, libc::SO_ATTACH_FILTER, &program) {
+        Ok(()) => Ok(Door::Filter),
+        Err(_) => limit_hops(socket, 255).map(|()| Door::HopLimit),
+    }
+}
+
+/// Gives a connection that came through a [`Door::HopLimit`] its own back. What it missed meanwhile the
+/// client sends again.
+///
+/// # Errors
+/// The errno of setsockopt(2).
+pub fn unlimit(connection: BorrowedFd<'_>) -> io::Result<()> {
+    limit_hops(connection, 0)
+}
+
+/// For both families: a socket of IPv6 serves IPv4 too unless it was told not to.
+fn limit_hops(socket: BorrowedFd<'_>, least: i32) -> io::Result<()> {
+    let v4 = set(socket, libc::IPPROTO_IP, libc::IP_MINTTL, least);
+    let v6 = set(socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, least);
+    v4.or(v6)
+}
+
+fn set(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
+    // SAFETY: the value belongs to this frame and has the length that is given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn attach(socket: BorrowedFd<'_>, option: i32, program: &[libc::sock_filter]) -> io::Result<()> {

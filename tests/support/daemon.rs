@@ -350,7 +350,9 @@ impl Builder {
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
         let pid = i32::try_from(child.id()).expect("process ids are positive");
         // setpriv and prlimit replace themselves by the program, so this is the supervisor's own id.
-        Daemon { pid, child: Some(child), stdout, stderr, home }
+        let mut daemon = Daemon { pid, child: Some(child), stdout, stderr, home };
+        daemon.wait_for_control();
+        daemon
     }
 }
 
@@ -386,6 +388,16 @@ impl Daemon {
             Daemon { pid: 0, child: None, stdout: anonymous_file(), stderr: anonymous_file(), home };
         daemon.pid = daemon.try_list().map_or(0, |list| list.daemon.pid);
         (daemon, output)
+    }
+
+    /// Until its control socket can be connected to, or it has ended.
+    fn wait_for_control(&mut self) {
+        let socket = self.home.socket();
+        let child = self.child.as_mut().expect("it was just started");
+        wait_until(BOOT, "a control socket, or the supervisor's end", || {
+            let ended = matches!(child.try_wait(), Ok(Some(_)));
+            ended || std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
     }
 
     /// Runs a verb to its end.

@@ -217,7 +217,7 @@ impl World {
 
     fn signal(&mut self, worker: WorkerId, signal: SignalKind) {
         assert!(self.alive.contains(&worker), "seed {}: signal to {worker:?}, which is gone", self.seed);
-        let ignores = signal == SignalKind::Stop && worker.0 % 5 == 0;
+        let ignores = signal == SignalKind::Stop && worker.0.is_multiple_of(5);
         if ignores {
             return;
         }

@@ -1,0 +1,647 @@
+//! Exhaustive check of the supervisor: every reachable state of one app with small constants, every
+//! fact and wish in each of them, and a list of planted bugs that the check must find.
+//!
+//! A tick is one second; states are compared with the smallest names and times, so that the search ends.
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // Figures for who runs it with --nocapture.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use clusterd::supervisor::event::*;
+use clusterd::supervisor::policy::{Mode, OnReloadFailure, Policy, SpecId};
+use clusterd::supervisor::time::Time;
+use clusterd::supervisor::view::Status;
+use clusterd::supervisor::{Bug, NORMAL_NOW, Probe, Stage, Supervisor};
+
+const APP: AppId = AppId(1);
+const TICK: Duration = Duration::from_secs(1);
+const NOBODY: WorkerId = WorkerId(u64::MAX);
+
+/// What is searched.
+#[derive(Clone, Copy)]
+struct World {
+    mode: Mode,
+    instances: u32,
+    /// Wishes that may wait for their answer at the same time.
+    wishes: usize,
+    /// Delete and shutdown are wished too.
+    ends: bool,
+    scales: bool,
+    declared: bool,
+    hold: bool,
+    /// Workers listen; without, READY=1 is all they say.
+    listens: bool,
+    /// Trees outlive their first process, and workers say that they stop.
+    odd: bool,
+}
+
+const ONE: World = World {
+    mode: Mode::Cluster,
+    instances: 1,
+    wishes: 1,
+    ends: false,
+    scales: false,
+    declared: false,
+    hold: false,
+    listens: false,
+    odd: false,
+};
+
+fn definition(world: World) -> Definition {
+    let policy = Policy {
+        instances: world.instances,
+        mode: world.mode,
+        declares_listen: world.declared,
+        wait_ready: false,
+        listen_timeout: TICK,
+        kill_timeout: TICK,
+        min_uptime: TICK,
+        max_restarts: 3,
+        restart_delay: Duration::ZERO,
+        exp_backoff_restart_delay: TICK,
+        max_surge: 1,
+        min_healthy_time: TICK,
+        on_reload_failure: if world.hold { OnReloadFailure::Hold } else { OnReloadFailure::Rollback },
+        drain_timeout: TICK,
+    };
+    Definition { name: "a".into(), namespace: "n".into(), policy, spec: SpecId(1) }
+}
+
+fn address() -> Address {
+    Address { ip: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 80, v6only: false }
+}
+
+/// One thing that may happen in a state.
+#[derive(Clone, Debug)]
+enum Step {
+    Tell(Box<Event>),
+    Pass,
+}
+
+fn tell(event: Event) -> Step {
+    Step::Tell(Box::new(event))
+}
+
+fn wish(supervisor: &Supervisor, command: Command) -> Step {
+    let used = supervisor.pending().into_iter().map(|request| request.0).max().unwrap_or(0);
+    tell(Event::Command { request: RequestId(used + 1), command })
+}
+
+fn fresh_socket(supervisor: &Supervisor) -> SocketId {
+    SocketId(supervisor.held().into_iter().map(|(id, ..)| id.0).max().unwrap_or(0) + 1)
+}
+
+fn exited(worker: WorkerId, left: bool) -> Event {
+    Event::Exited { worker, status: ExitStatus::Code(1), left }
+}
+
+fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event> {
+    let worker = probe.worker;
+    let own: Vec<SocketId> =
+        supervisor.held().into_iter().filter(|held| held.1 == Some(worker)).map(|held| held.0).collect();
+    let failure = SpawnFailure { step: String::new(), errno: 2, message: String::new(), transient: false };
+    let (socket, address) = (fresh_socket(supervisor), address());
+    let ready = Event::Said { worker, word: Word::Ready };
+    let look = |busy| Event::Observed { worker, traffic: Traffic { busy, ..Traffic::default() } };
+    let mut facts = vec![exited(worker, false)];
+    match probe.stage {
+        Stage::Ordered => facts.push(Event::Started { worker }),
+        Stage::Running if !world.listens && !world.declared => facts.push(ready.clone()),
+        Stage::Running | Stage::Ready | Stage::Quitting | Stage::Killed => {}
+        Stage::Stopping => facts.push(ready.clone()),
+        Stage::Draining => facts.extend([look(0), ready.clone()]),
+        Stage::Leftover | Stage::Doomed => return vec![Event::Gone { worker }],
+    }
+    if world.odd {
+        match probe.stage {
+            Stage::Ordered => facts.push(Event::SpawnFailed { worker, failure }),
+            Stage::Running => facts.extend([ready, exited(worker, true)]),
+            Stage::Ready => {
+                facts.extend([Event::Said { worker, word: Word::Stopping }, exited(worker, true)])
+            }
+            Stage::Draining => facts.extend([look(1), exited(worker, true)]),
+            Stage::Quitting | Stage::Stopping | Stage::Killed => facts.push(exited(worker, true)),
+            Stage::Leftover | Stage::Doomed => {}
+        }
+    }
+    let serving = matches!(probe.stage, Stage::Running | Stage::Ready);
+    if world.declared && probe.stage == Stage::Ordered && own.is_empty() {
+        facts.push(Event::Opened { worker, socket, address });
+    }
+    if world.declared && serving {
+        facts.extend(own.first().map(|socket| Event::Accepting { worker, socket: *socket }));
+    }
+    if world.listens && serving && own.is_empty() {
+        facts.push(Event::Listening { worker, socket, address });
+    }
+    facts
+}
+
+fn steps(supervisor: &Supervisor, world: World) -> Vec<Step> {
+    // The shell always answers an order to relay; how late is bounded, or sockets would pile up.
+    let relaying = supervisor.held().into_iter().filter(|held| held.2);
+    let relayed: Vec<Step> = relaying.map(|held| tell(Event::Relayed { socket: held.0 })).collect();
+    if !relayed.is_empty() {
+        return relayed;
+    }
+    let mut steps = vec![Step::Pass];
+    for probe in supervisor.probe() {
+        steps.extend(facts_about(supervisor, world, probe).into_iter().map(tell));
+    }
+    if supervisor.pending().len() < world.wishes {
+        let (app, scope, definition) = (APP, Scope::All, None);
+        let mut wishes = vec![
+            Command::Start { app, scope, definition: None },
+            Command::Reload { app, definition },
+            Command::Stop { app, scope },
+        ];
+        if !world.listens && !world.declared {
+            wishes.push(Command::Restart { app, scope, definition: None });
+        }
+        if world.scales {
+            wishes.extend([1, 2].map(|count| Command::Scale { app, scale: Scale::To(count) }));
+        }
+        if world.ends {
+            wishes.push(Command::Delete { app, scope });
+            wishes.push(Command::Shutdown { within: 2 * TICK, code: 0 });
+            wishes.push(Command::ShutdownNow { code: 0 });
+        }
+        steps.extend(wishes.into_iter().map(|command| wish(supervisor, command)));
+    }
+    steps
+}
+
+/// Takes one step; returns the state after it, when, and the orders.
+fn take(before: &Supervisor, step: &Step, now: Time) -> (Supervisor, Time, Vec<Action>) {
+    let (mut after, mut out) = (before.clone(), Vec::new());
+    let now = match step {
+        Step::Tell(event) => {
+            after.handle(event.as_ref().clone(), now, &mut out);
+            now
+        }
+        Step::Pass => {
+            let now = now + TICK;
+            if after.next_deadline().is_some_and(|at| at <= now) {
+                after.handle(Event::Deadline, now, &mut out);
+            }
+            now
+        }
+    };
+    (after, now, out)
+}
+
+type Verdict = Result<(), String>;
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+/// One step with all that can be seen of it, and what must hold.
+struct Turn<'a> {
+    world: World,
+    before: &'a Supervisor,
+    step: &'a Step,
+    now: Time,
+    after: &'a Supervisor,
+    out: &'a [Action],
+}
+
+impl Turn<'_> {
+    fn check(&self) -> Verdict {
+        self.deadlines_lie_ahead()?;
+        self.requests_are_answered_once()?;
+        self.lives_do_not_go_back()?;
+        self.live_processes_are_bounded()?;
+        self.signals_reach_only_the_right_ones()?;
+        self.stop_leaves_nothing_up()?;
+        self.crashes_back_off()?;
+        self.mirror_is_the_kernels_array()?;
+        self.steering_points_to_whoever_serves()?;
+        self.reload_keeps_serving()
+    }
+
+    fn event(&self) -> Option<&Event> {
+        if let Step::Tell(event) = self.step { Some(event) } else { None }
+    }
+
+    fn wish(&self) -> Option<(RequestId, &Command)> {
+        let Some(Event::Command { request, command }) = self.event() else { return None };
+        Some((*request, command))
+    }
+
+    fn stage(&self, worker: WorkerId) -> Option<Stage> {
+        self.before.probe().into_iter().find(|probe| probe.worker == worker).map(|probe| probe.stage)
+    }
+
+    fn spawned(&self) -> Vec<(SlotId, Generation)> {
+        let spawn = |action: &Action| {
+            let Action::Spawn { slot, generation, .. } = action else { return None };
+            Some((*slot, *generation))
+        };
+        self.out.iter().filter_map(spawn).collect()
+    }
+
+    fn deadlines_lie_ahead(&self) -> Verdict {
+        let next = self.after.next_deadline();
+        ensure(next.is_none_or(|at| at > self.now), || format!("deadline {next:?} at {}", self.now))?;
+        let bounded =
+            |stage| matches!(stage, Stage::Quitting | Stage::Draining | Stage::Stopping | Stage::Leftover);
+        let awaited = self.after.probe().iter().any(|probe| bounded(probe.stage));
+        ensure(!awaited || next.is_some(), || "a leaving worker has no deadline".into())?;
+        let view = self.after.view(self.now);
+        let mut rows = view.apps.iter().flat_map(|app| &app.workers);
+        let waits = rows.any(|row| row.status == Status::WaitingRestart);
+        ensure(!waits || next.is_some(), || "a slot waits for ever".into())
+    }
+
+    fn requests_are_answered_once(&self) -> Verdict {
+        let mut open: Vec<RequestId> = self.before.pending();
+        open.extend(self.wish().map(|(request, _)| request));
+        for action in self.out {
+            if let Action::Reply { request, .. } = action {
+                let place = open.iter().position(|other| other == request);
+                open.remove(place.ok_or_else(|| format!("{request:?} was answered without being open"))?);
+            }
+        }
+        let mut left = self.after.pending();
+        open.sort_unstable();
+        left.sort_unstable();
+        ensure(open == left, || format!("open {open:?}, but known {left:?}"))
+    }
+
+    fn lives_do_not_go_back(&self) -> Verdict {
+        let after = self.after.probe();
+        for probe in &after {
+            let before = self.stage(probe.worker);
+            ensure(before.is_none_or(|stage| stage <= probe.stage), || {
+                format!("{:?} went from {before:?} to {:?}", probe.worker, probe.stage)
+            })?;
+        }
+        let over = self.out.iter().any(|action| matches!(action, Action::Exit { .. }));
+        let alive = |worker: WorkerId| over || after.iter().any(|probe| probe.worker == worker);
+        if let Some(Event::Exited { worker, left, .. }) = self.event() {
+            ensure(over || alive(*worker) == *left, || format!("{worker:?} left: {left}"))?;
+        }
+        if let Some(Event::Gone { worker } | Event::SpawnFailed { worker, .. }) = self.event() {
+            ensure(over || !alive(*worker), || format!("{worker:?} is gone and known"))?;
+        }
+        Ok(())
+    }
+
+    fn live_processes_are_bounded(&self) -> Verdict {
+        let slots = self.before.slots(APP).count().max(self.after.slots(APP).count());
+        let live = self.after.probe().len();
+        ensure(self.spawned().is_empty() || live <= 2 * slots + 1, || format!("{live} live in {slots} slots"))
+    }
+
+    fn signals_reach_only_the_right_ones(&self) -> Verdict {
+        let dying = |stage| stage == Stage::Killed || stage == Stage::Doomed;
+        let after = self.after.probe();
+        for action in self.out {
+            let Action::Signal { worker, signal } = action else { continue };
+            let found = after.iter().find(|probe| probe.worker == *worker).map(|probe| probe.stage);
+            let Some(stage) = found else { return Err(format!("signal to {worker:?}, which is gone")) };
+            let right = match signal {
+                SignalKind::Stop => stage >= Stage::Stopping,
+                SignalKind::Kill => dying(stage),
+            };
+            ensure(right, || format!("{signal:?} to {worker:?} in {stage:?}"))?;
+            let again = self.stage(*worker).is_some_and(dying) && self.stage(*worker) == Some(stage);
+            ensure(!again, || format!("{worker:?} was killed already"))?;
+        }
+        Ok(())
+    }
+
+    fn stop_leaves_nothing_up(&self) -> Verdict {
+        let Some((_, Command::Stop { .. } | Command::Delete { .. } | Command::Shutdown { .. })) = self.wish()
+        else {
+            return Ok(());
+        };
+        let up = self.after.probe().iter().any(|probe| probe.stage <= Stage::Ready);
+        ensure(!up && self.spawned().is_empty(), || "something runs on after a stop".into())
+    }
+
+    fn crashes_back_off(&self) -> Verdict {
+        let Some(Event::Exited { worker, .. } | Event::SpawnFailed { worker, .. }) = self.event() else {
+            return Ok(());
+        };
+        let Some(place) = self.before.worker(*worker) else { return Ok(()) };
+        let unstable = |supervisor: &Supervisor| {
+            let view = supervisor.view(self.now);
+            let rows = view.apps.iter().flat_map(|app| &app.workers);
+            rows.filter(|row| row.slot == place.slot).map(|row| row.unstable_restarts).max().unwrap_or(0)
+        };
+        let again = unstable(self.after) > unstable(self.before) && unstable(self.after) >= 2;
+        // A reload is a command, and wins over the wait.
+        let same = self.spawned().contains(&(place.slot, place.generation));
+        ensure(!again || !same, || "started again without back-off".into())
+    }
+
+    /// A model of the kernel's array, written apart from the supervisor's.
+    fn mirror_is_the_kernels_array(&self) -> Verdict {
+        let before: BTreeMap<Address, Vec<SocketId>> = self.before.mirror().into_iter().collect();
+        let mut kernel = before.clone();
+        if let Some(Event::Opened { socket, address, .. } | Event::Listening { socket, address, .. }) =
+            self.event()
+        {
+            kernel.entry(*address).or_default().push(*socket);
+        }
+        let mut steered = Vec::new();
+        for action in self.out {
+            if let Action::Close { socket } = action {
+                let array = kernel.values_mut().find(|array| array.contains(socket));
+                let array = array.ok_or_else(|| format!("{socket:?} was closed twice"))?;
+                let hole = array.iter().position(|other| other == socket).unwrap();
+                let last = array.pop().unwrap();
+                if hole < array.len() {
+                    array[hole] = last;
+                }
+            }
+            if let Action::Steer { socket, active } = action {
+                let at = kernel.iter().find(|(_, array)| array.contains(socket));
+                let (at, array) = at.ok_or_else(|| format!("{socket:?} is not held"))?;
+                let inside = active.iter().all(|at| (*at as usize) < array.len());
+                let sound = !active.is_empty() && active.is_sorted() && inside;
+                ensure(sound, || format!("steered to {active:?} of {array:?}"))?;
+                steered.push(*at);
+            }
+            if let Action::Exit { .. } = action {
+                return Ok(());
+            }
+        }
+        kernel.retain(|_, array| !array.is_empty());
+        let mirror: BTreeMap<Address, Vec<SocketId>> = self.after.mirror().into_iter().collect();
+        ensure(kernel == mirror, || format!("mirror {mirror:?}, kernel {kernel:?}"))?;
+        for (address, array) in &kernel {
+            let same = before.get(address) == Some(array);
+            ensure(same || steered.contains(address), || format!("{address} changed and was not steered"))?;
+        }
+        Ok(())
+    }
+
+    fn steering_points_to_whoever_serves(&self) -> Verdict {
+        let probes = self.after.probe();
+        let ready = |worker: WorkerId| {
+            probes.iter().any(|probe| probe.worker == worker && probe.stage == Stage::Ready)
+        };
+        let held = self.after.held();
+        let served = |socket: &SocketId| held.iter().any(|(id, by, _)| id == socket && by.is_some_and(ready));
+        let orders: BTreeMap<Address, Vec<u32>> = self.after.steering().into_iter().collect();
+        for (address, array) in self.after.mirror() {
+            let places = orders[&address].iter();
+            let active: Vec<SocketId> = places.filter_map(|at| array.get(*at as usize)).copied().collect();
+            let any = array.iter().any(served);
+            let right = !active.is_empty() && (!any || active.iter().all(served));
+            ensure(right, || format!("steered to {active:?} of {array:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// A reload takes a serving worker away only where another serves in its place.
+    fn reload_keeps_serving(&self) -> Verdict {
+        if self.world.mode == Mode::Fork || self.wish().is_some() {
+            return Ok(());
+        }
+        let said = |worker| matches!(self.event(), Some(Event::Said { worker: who, .. }) if *who == worker);
+        let rows = self.after.probe();
+        for before in self.before.probe().into_iter().filter(|probe| probe.stage == Stage::Ready) {
+            let after = rows.iter().find(|probe| probe.worker == before.worker);
+            let told = after.is_some_and(|probe| matches!(probe.stage, Stage::Draining | Stage::Stopping));
+            let instead = rows.iter().any(|probe| {
+                let fit = probe.settled || !before.settled;
+                probe.slot == before.slot && probe.stage == Stage::Ready && fit
+            });
+            ensure(!told || instead || said(before.worker), || {
+                format!("{:?} was taken away, and nobody serves in its place", before.worker)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Facts about nobody change nothing.
+fn check_strangers(state: &Supervisor) -> Verdict {
+    let (worker, word) = (NOBODY, Word::Ready);
+    let strangers = [
+        Event::Started { worker },
+        Event::Said { worker, word },
+        exited(worker, true),
+        Event::Gone { worker },
+        Event::Observed { worker, traffic: Traffic::default() },
+        Event::Relayed { socket: SocketId(u64::MAX) },
+    ];
+    for event in strangers {
+        let (after, _, out) = take(state, &tell(event.clone()), NORMAL_NOW);
+        ensure(after == *state && out.is_empty(), || format!("{event:?} about nobody changed something"))?;
+    }
+    Ok(())
+}
+
+/// A world in which everything goes well settles, with every wish answered.
+fn check_cooperation(state: &Supervisor, world: World) -> Verdict {
+    let mut now = NORMAL_NOW;
+    let mut state = state.clone();
+    for _ in 0..400 {
+        let step = cooperative(&state, world);
+        let idle = matches!(step, Step::Pass);
+        if idle && state.pending().is_empty() && settled(&state, now) {
+            return Ok(());
+        }
+        (state, now, _) = take(&state, &step, now);
+    }
+    Err(format!("does not settle: pending {:?}, {:?}", state.pending(), state.probe()))
+}
+
+fn cooperative(state: &Supervisor, world: World) -> Step {
+    for probe in state.probe() {
+        let worker = probe.worker;
+        let held = state.held().into_iter().find(|held| held.1 == Some(worker));
+        let (socket, address) = (fresh_socket(state), address());
+        let event = match probe.stage {
+            Stage::Ordered if world.declared && held.is_none() => Event::Opened { worker, socket, address },
+            Stage::Ordered => Event::Started { worker },
+            Stage::Running => match held {
+                Some((socket, ..)) if world.declared => Event::Accepting { worker, socket },
+                None if !world.declared => Event::Listening { worker, socket, address },
+                Some(_) | None => Event::Said { worker, word: Word::Ready },
+            },
+            Stage::Ready => continue,
+            Stage::Draining | Stage::Quitting | Stage::Stopping | Stage::Killed => exited(worker, false),
+            Stage::Leftover | Stage::Doomed => Event::Gone { worker },
+        };
+        return tell(event);
+    }
+    let relaying = state.held().into_iter().find(|held| held.2);
+    relaying.map_or(Step::Pass, |held| tell(Event::Relayed { socket: held.0 }))
+}
+
+fn settled(state: &Supervisor, now: Time) -> bool {
+    let calm = |status| matches!(status, Status::Online | Status::Stopped | Status::Errored);
+    state.view(now).apps.iter().all(|app| {
+        let reloads = app.reload.as_ref().is_some_and(|reload| reload.state == "progressing");
+        // What a held reload left behind may stand beside its slot's other generation.
+        app.workers.iter().all(|row| calm(row.status)) && !reloads
+    })
+}
+
+/// Where nothing is ever ready and only SIGKILL helps, a stop still empties the app, and a reload ends.
+fn check_hostility(state: &Supervisor, stop: bool) -> Verdict {
+    let (mut state, mut now) = (state.clone(), NORMAL_NOW);
+    if stop {
+        let stop = wish(&state, Command::Stop { app: APP, scope: Scope::All });
+        (state, now, _) = take(&state, &stop, now);
+    }
+    for _ in 0..200 {
+        let reloads = state
+            .view(now)
+            .apps
+            .iter()
+            .any(|app| app.reload.as_ref().is_some_and(|reload| reload.state == "progressing"));
+        if stop && state.probe().is_empty() && state.pending().is_empty() || !stop && !reloads {
+            return Ok(());
+        }
+        let hostile = |probe: Probe| match probe.stage {
+            Stage::Ordered => Some(Event::Started { worker: probe.worker }),
+            Stage::Killed => Some(exited(probe.worker, false)),
+            Stage::Doomed => Some(Event::Gone { worker: probe.worker }),
+            Stage::Running
+            | Stage::Ready
+            | Stage::Quitting
+            | Stage::Draining
+            | Stage::Stopping
+            | Stage::Leftover => None,
+        };
+        let step = state.probe().into_iter().find_map(hostile).map_or(Step::Pass, tell);
+        (state, now, _) = take(&state, &step, now);
+    }
+    Err(format!("never ends (stop: {stop}): {:?}", state.probe()))
+}
+
+struct Found {
+    states: usize,
+    transitions: usize,
+    deepest: usize,
+}
+
+/// Breadth-first over all states; the first thing that is wrong, with the way there.
+fn search(world: World, bug: Option<Bug>, liveness_every: usize) -> Result<Found, String> {
+    const LIMIT: usize = 300_000;
+    let mut start = Supervisor::new(0);
+    if let Some(bug) = bug {
+        start.plant(bug);
+    }
+    let add = Command::Add { app: APP, definition: definition(world) };
+    let (start, now, _) = take(&start, &wish(&start, add), NORMAL_NOW);
+    let start = start.normalized(now);
+    let mut seen: HashSet<Supervisor> = HashSet::from([start.clone()]);
+    let mut trail: Vec<(usize, Step)> = vec![(0, Step::Pass)];
+    let mut queue = VecDeque::from([(start, 0, 0)]);
+    let mut found = Found { states: 0, transitions: 0, deepest: 0 };
+    while let Some((state, place, depth)) = queue.pop_front() {
+        found.deepest = depth;
+        found.states += 1;
+        check_state(&state, world, found.states.is_multiple_of(liveness_every))
+            .map_err(|why| format!("{why}\n{}", way(&trail, place, None)))?;
+        for step in steps(&state, world) {
+            let (after, now, out) = take(&state, &step, NORMAL_NOW);
+            found.transitions += 1;
+            let turn = Turn { world, before: &state, step: &step, now, after: &after, out: &out };
+            turn.check()
+                .map_err(|why| format!("{why}\n{}orders: {out:#?}", way(&trail, place, Some(&step))))?;
+            let after = after.normalized(now);
+            if seen.contains(&after) {
+                continue;
+            }
+            if seen.len() >= LIMIT {
+                return Err(format!(
+                    "more than {LIMIT} states\n{}{after:#?}",
+                    way(&trail, place, Some(&step))
+                ));
+            }
+            seen.insert(after.clone());
+            trail.push((place, step));
+            queue.push_back((after, trail.len() - 1, depth + 1));
+        }
+    }
+    Ok(found)
+}
+
+fn check_state(state: &Supervisor, world: World, liveness: bool) -> Verdict {
+    check_strangers(state)?;
+    if !liveness {
+        return Ok(());
+    }
+    check_cooperation(state, world)?;
+    if state.apps().next().is_some() {
+        check_hostility(state, true)?;
+        check_hostility(state, false)?;
+    }
+    Ok(())
+}
+
+fn way(trail: &[(usize, Step)], mut place: usize, last: Option<&Step>) -> String {
+    let mut steps: Vec<&Step> = last.into_iter().collect();
+    while place > 0 {
+        steps.push(&trail[place].1);
+        place = trail[place].0;
+    }
+    steps.reverse();
+    steps.iter().map(|step| format!("  {step:?}\n")).collect()
+}
+
+fn passes(name: &str, world: World, liveness_every: usize) {
+    match search(world, None, liveness_every) {
+        Ok(found) => {
+            let Found { states, transitions, deepest } = found;
+            println!("{name}: {states} states, {transitions} steps, depth {deepest}");
+        }
+        Err(why) => panic!("{name}: {why}"),
+    }
+}
+
+#[test]
+fn one_instance_holds_every_promise() {
+    passes("one instance", World { ends: true, ..ONE }, 5);
+}
+
+#[test]
+fn two_wishes_at_a_time_hold_every_promise() {
+    passes("two wishes", World { wishes: 2, ..ONE }, 20);
+}
+
+#[test]
+fn listening_workers_hold_every_promise() {
+    passes("listening", World { listens: true, ..ONE }, 20);
+}
+
+#[test]
+fn fork_mode_holds_every_promise() {
+    passes("fork", World { mode: Mode::Fork, ends: true, odd: true, wishes: 2, ..ONE }, 5);
+}
+
+/// A checker is only as good as the bugs it is known to find.
+#[test]
+fn every_planted_bug_is_found() {
+    let listens = World { listens: true, ..ONE };
+    let bugs = [
+        (Bug::RetiresBeforeHealthy, ONE),
+        (Bug::NeverKills, ONE),
+        (Bug::NoReadyDeadline, ONE),
+        (Bug::NoCap, ONE),
+        (Bug::BackoffSleepsForEver, ONE),
+        (Bug::StopSparesStarting, ONE),
+        (Bug::RespawnsWithoutBackoff, ONE),
+        (Bug::LateReadyRevives, ONE),
+        (Bug::RollbackStopsOld, ONE),
+        (Bug::LeftoverIsForgotten, World { odd: true, ..ONE }),
+        (Bug::CoalescedIsUnanswered, World { wishes: 3, ..ONE }),
+        (Bug::MirrorShifts, listens),
+        (Bug::ExitKeepsSteering, listens),
+    ];
+    for (bug, world) in bugs {
+        let found = search(world, Some(bug), usize::MAX);
+        let why = found.err().unwrap_or_else(|| panic!("{bug:?} was not found"));
+        assert!(!why.starts_with("more than"), "{bug:?} was not found: {why}");
+        println!("{bug:?}: {}", why.lines().next().unwrap_or_default());
+    }
+}

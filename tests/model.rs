@@ -29,6 +29,10 @@ struct World {
     scales: bool,
     declared: bool,
     hold: bool,
+    /// Of all wishes only reload and stop.
+    narrow: bool,
+    /// Workers end by themselves only while they start.
+    sturdy: bool,
     /// Workers listen; without, READY=1 is all they say.
     listens: bool,
     /// Trees outlive their first process, and workers say that they stop.
@@ -43,6 +47,8 @@ const ONE: World = World {
     scales: false,
     declared: false,
     hold: false,
+    narrow: false,
+    sturdy: false,
     listens: false,
     odd: false,
 };
@@ -103,7 +109,8 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
     let (socket, address) = (fresh_socket(supervisor), address());
     let ready = Event::Said { worker, word: Word::Ready };
     let look = |busy| Event::Observed { worker, traffic: Traffic { busy, ..Traffic::default() } };
-    let mut facts = vec![exited(worker, false)];
+    let ends = !world.sturdy || !matches!(probe.stage, Stage::Ordered | Stage::Ready);
+    let mut facts = if ends { vec![exited(worker, false)] } else { Vec::new() };
     match probe.stage {
         Stage::Ordered => facts.push(Event::Started { worker }),
         Stage::Running if !world.listens && !world.declared => facts.push(ready.clone()),
@@ -149,13 +156,12 @@ fn steps(supervisor: &Supervisor, world: World) -> Vec<Step> {
         steps.extend(facts_about(supervisor, world, probe).into_iter().map(tell));
     }
     if supervisor.pending().len() < world.wishes {
-        let (app, scope, definition) = (APP, Scope::All, None);
-        let mut wishes = vec![
-            Command::Start { app, scope, definition: None },
-            Command::Reload { app, definition },
-            Command::Stop { app, scope },
-        ];
-        if !world.listens && !world.declared {
+        let (app, scope) = (APP, Scope::All);
+        let mut wishes = vec![Command::Reload { app, definition: None }, Command::Stop { app, scope }];
+        if !world.narrow {
+            wishes.push(Command::Start { app, scope, definition: None });
+        }
+        if !world.narrow && !world.listens && !world.declared {
             wishes.push(Command::Restart { app, scope, definition: None });
         }
         if world.scales {
@@ -517,6 +523,15 @@ fn check_hostility(state: &Supervisor, stop: bool) -> Verdict {
     Err(format!("never ends (stop: {stop}): {:?}", state.probe()))
 }
 
+/// How much of a world is searched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Until there is nothing new.
+    All,
+    /// So many states.
+    Nearest(usize),
+}
+
 struct Found {
     states: usize,
     transitions: usize,
@@ -524,7 +539,7 @@ struct Found {
 }
 
 /// Breadth-first over all states; the first thing that is wrong, with the way there.
-fn search(world: World, bug: Option<Bug>, liveness_every: usize) -> Result<Found, String> {
+fn search(world: World, bug: Option<Bug>, liveness_every: usize, reach: Reach) -> Result<Found, String> {
     const LIMIT: usize = 300_000;
     let mut start = Supervisor::new(0);
     if let Some(bug) = bug {
@@ -538,6 +553,9 @@ fn search(world: World, bug: Option<Bug>, liveness_every: usize) -> Result<Found
     let mut queue = VecDeque::from([(start, 0, 0)]);
     let mut found = Found { states: 0, transitions: 0, deepest: 0 };
     while let Some((state, place, depth)) = queue.pop_front() {
+        if reach == Reach::Nearest(found.states) {
+            break;
+        }
         found.deepest = depth;
         found.states += 1;
         check_state(&state, world, found.states.is_multiple_of(liveness_every))
@@ -590,7 +608,7 @@ fn way(trail: &[(usize, Step)], mut place: usize, last: Option<&Step>) -> String
 }
 
 fn passes(name: &str, world: World, liveness_every: usize) {
-    match search(world, None, liveness_every) {
+    match search(world, None, liveness_every, Reach::All) {
         Ok(found) => {
             let Found { states, transitions, deepest } = found;
             println!("{name}: {states} states, {transitions} steps, depth {deepest}");
@@ -639,9 +657,40 @@ fn every_planted_bug_is_found() {
         (Bug::ExitKeepsSteering, listens),
     ];
     for (bug, world) in bugs {
-        let found = search(world, Some(bug), usize::MAX);
+        let found = search(world, Some(bug), usize::MAX, Reach::All);
         let why = found.err().unwrap_or_else(|| panic!("{bug:?} was not found"));
         assert!(!why.starts_with("more than"), "{bug:?} was not found: {why}");
         println!("{bug:?}: {}", why.lines().next().unwrap_or_default());
     }
+}
+
+/// These worlds are too large for every run: their nearest states are searched, all that a few facts
+/// and wishes lead to. `CLUSTERD_MODEL_STATES` widens that.
+fn passes_nearby(name: &str, world: World) {
+    let widened = std::env::var("CLUSTERD_MODEL_STATES").ok();
+    let states = widened.map_or(5000, |states| states.parse().unwrap());
+    match search(world, None, 50, Reach::Nearest(states)) {
+        Ok(found) => println!("{name}: nearest {} states, depth {}", found.states, found.deepest),
+        Err(why) => panic!("{name}: {why}"),
+    }
+}
+
+#[test]
+fn odd_workers_hold_every_promise_nearby() {
+    passes_nearby("odd", World { odd: true, listens: true, ..ONE });
+}
+
+#[test]
+fn two_instances_hold_every_promise_nearby() {
+    passes_nearby("two instances", World { instances: 2, scales: true, ..ONE });
+}
+
+#[test]
+fn held_reloads_hold_every_promise_nearby() {
+    passes_nearby("hold", World { instances: 2, narrow: true, sturdy: true, hold: true, ..ONE });
+}
+
+#[test]
+fn declared_sockets_hold_every_promise_nearby() {
+    passes_nearby("declared", World { declared: true, narrow: true, ..ONE });
 }

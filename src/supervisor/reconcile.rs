@@ -177,6 +177,7 @@ impl App {
         }
         let target = self.target();
         for slot in 0..self.slots.len() {
+            self.thin(slot, turn);
             let entry = &self.slots[slot];
             let hasty = turn.has(Bug::RetiresBeforeHealthy) && self.has_target_up(entry);
             if entry.is_wanted() && self.has_other_up(entry) && (self.has_target_settled(entry) || hasty) {
@@ -185,6 +186,26 @@ impl App {
                     worker.is_up() && worker.generation != target
                 });
             }
+        }
+    }
+
+    /// One predecessor per slot is enough. A reload that follows a failed one finds two generations in
+    /// a slot, and a third would not fit under the bound on live processes.
+    fn thin(&mut self, slot: usize, turn: &mut Turn<'_>) {
+        let (target, good) = (self.target(), self.good);
+        let entry = &self.slots[slot];
+        let others = || entry.up().filter(|worker| worker.generation != target);
+        let best = others()
+            .filter(|worker| worker.is_ready())
+            .max_by_key(|worker| (worker.is_settled(), worker.generation == good))
+            .map(|worker| worker.id);
+        if let Some(best) = best
+            && entry.is_wanted()
+            && others().count() > 1
+        {
+            self.leave_where(slot, Cause::Reload, turn, |worker| {
+                worker.is_up() && worker.generation != target && worker.id != best
+            });
         }
     }
 

@@ -261,6 +261,20 @@ fn roll_back_replaces_back_what_was_replaced() {
 }
 
 #[test]
+fn reload_during_a_roll_back_keeps_one_predecessor_per_slot() {
+    let mut bench = Bench::online(cluster(2));
+    bench.reload();
+    bench.boot(WorkerId(3));
+    bench.pass(ms(1000));
+    bench.drain(WorkerId(1));
+    bench.exit(WorkerId(4));
+    assert_eq!(bench.spawned().last(), Some(&WorkerId(5)), "the roll-back replaces the first slot back");
+    bench.reload();
+    assert!(bench.took(&Action::Signal { worker: WorkerId(5), signal: SignalKind::Stop }));
+    assert!(!bench.took(&Action::Observe { worker: WorkerId(3) }));
+}
+
+#[test]
 fn hold_leaves_the_mix() {
     let mut bench = Bench::online(Policy { on_reload_failure: OnReloadFailure::Hold, ..cluster(2) });
     bench.reload();

@@ -375,11 +375,11 @@ fn a_host_without_processes_left_costs_no_worker_and_no_restart() {
     let others: Vec<Sleeper> = (0..5).map(|_| Sleeper::start(user)).collect();
     let app = fork("api", &fixtures::worker(&["idle"])).instances(6).text("exec_mode", "fork");
     let daemon = Builder::new(app).user(Some(user)).wrap(&["prlimit", "--nproc=9:9"]).start();
-    wait_until(ms(10_000), "the first workers", || daemon.workers().len() >= 2);
-    let first = daemon.workers();
+    wait_until(ms(10_000), "the first workers", || daemon.pids("api").len() >= 2);
+    let first = daemon.pids("api");
     holds_for(ms(700), "the first workers stay, and no room for all", || {
-        let now = daemon.workers();
-        now.len() < 6 && first.iter().all(|process| now.contains(process))
+        let now = daemon.pids("api");
+        now.len() < 6 && first.iter().all(|pid| now.contains(pid))
     });
     drop(others);
     daemon.wait_online("api", 6);

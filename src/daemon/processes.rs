@@ -11,7 +11,7 @@ use mio::Token;
 use super::catalog::Recipe;
 use crate::config::launch::CommandLine;
 use crate::supervisor::event::{AppId, ExitStatus, SlotId, WorkerId};
-use crate::sys::process::{self, Ended};
+use crate::sys::process::{self, Ended, Started};
 
 /// The variable by which a process that left its session and lost its parent is still told apart.
 pub(super) const WORKER_VARIABLE: &str = "CLUSTERD_WORKER";
@@ -104,29 +104,39 @@ impl Processes {
         self.adopted.remove(&pid);
     }
 
-    /// Looks at the supervisor's own children for orphans, and notes whose they are.
-    pub(super) fn adopt(&mut self) {
+    /// Looks at the supervisor's own children for orphans, and notes whose they are. `ended` are the
+    /// workers whose first process has just gone.
+    pub(super) fn adopt(&mut self, ended: &[WorkerId]) {
         let ours = std::process::id() as i32;
-        for pid in process::children(ours) {
+        // A child that ends while the list is read can hide its neighbour (proc_pid_task(5)), hence twice.
+        let children = process::children(ours).into_iter().chain(process::children(ours));
+        for pid in children {
             if self.by_pid.contains_key(&pid) || self.adopted.contains_key(&pid) {
                 continue;
             }
-            if let Some(worker) = self.origin_of(pid) {
+            let origin = match process::started_with(pid, WORKER_VARIABLE) {
+                Started::With(value) => self.named(&value).or_else(|| self.by_session(pid)),
+                Started::Without => self.by_session(pid),
+                // In the middle of exec a process shows no environment: it can only be one that has
+                // just become ours, with the end of its parent.
+                Started::Unknown => self.by_session(pid).or_else(|| ended.first().copied()),
+                Started::Zombie => None,
+            };
+            if let Some(worker) = origin {
                 self.adopted.insert(pid, worker);
             }
         }
     }
 
-    /// By the variable it was started with, else by the session that its first process led.
-    fn origin_of(&self, pid: i32) -> Option<WorkerId> {
-        let named = process::started_with(pid, WORKER_VARIABLE)
-            .and_then(|value| value.to_str()?.parse().ok())
-            .map(WorkerId)
-            .filter(|worker| self.by_worker.contains_key(worker));
-        named.or_else(|| {
-            let session = process::stat(pid).ok()?.session;
-            self.by_worker.iter().find(|(_, p)| p.pid == session).map(|(worker, _)| *worker)
-        })
+    fn named(&self, value: &std::ffi::OsStr) -> Option<WorkerId> {
+        let worker = WorkerId(value.to_str()?.parse().ok()?);
+        self.by_worker.contains_key(&worker).then_some(worker)
+    }
+
+    /// By the session that a worker's first process led.
+    fn by_session(&self, pid: i32) -> Option<WorkerId> {
+        let session = process::stat(pid).ok()?.session;
+        self.by_worker.iter().find(|(_, p)| p.pid == session).map(|(worker, _)| *worker)
     }
 
     /// Whether anything of the worker's tree lives on without its first process.

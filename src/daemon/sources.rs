@@ -113,7 +113,8 @@ impl Daemon {
                 }
             }
         }
-        self.processes.adopt();
+        let workers: Vec<WorkerId> = ended.iter().map(|(worker, _)| *worker).collect();
+        self.processes.adopt(&workers);
         for (worker, status) in ended {
             self.leader_ended(worker, status);
         }

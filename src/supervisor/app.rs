@@ -395,8 +395,8 @@ impl App {
     pub(super) fn spawn_failed(&mut self, worker: WorkerId, failure: SpawnFailure, turn: &mut Turn<'_>) {
         let Some((index, place)) = self.find(worker) else { return };
         let candidate = self.is_candidate(&self.slots[index].workers[place]);
-        let gone = self.slots[index].workers.remove(place);
-        self.sockets.orphan(worker);
+        let gone = self.slots[index].workers[place].clone();
+        self.bury(index, place);
         self.slots[index].last_exit = Some(LastExit { status: None, cause: Cause::Spawn, at: turn.now });
         turn.report(Fact::SpawnFailed { app: self.id, worker, failure: failure.clone() });
         if !gone.is_up() {
@@ -514,7 +514,6 @@ impl App {
         let (up, ready, candidate) = (found.is_up(), found.is_ready(), self.is_candidate(found));
         let generation = found.generation;
         self.remember_served(index, place);
-        self.sockets.orphan(worker);
         self.slots[index].ran = true;
         self.slots[index].last_exit = Some(LastExit { status: Some(status), cause, at: turn.now });
         self.behead(index, place, left, turn);
@@ -536,7 +535,7 @@ impl App {
     fn behead(&mut self, index: usize, place: usize, left: bool, turn: &mut Turn<'_>) {
         let found = &self.slots[index].workers[place];
         if !left || turn.has(Bug::LeftoverIsForgotten) {
-            self.slots[index].workers.remove(place);
+            self.bury(index, place);
             return;
         }
         let told = matches!(found.phase, Phase::Killed { .. });
@@ -552,8 +551,15 @@ impl App {
     pub(super) fn gone(&mut self, worker: WorkerId) {
         let Some((slot, place)) = self.find(worker) else { return };
         if self.slots[slot].workers[place].is_headless() {
-            self.slots[slot].workers.remove(place);
+            self.bury(slot, place);
         }
+    }
+
+    /// Nothing of a worker is left. Only now do its sockets become free: as long as a process of its
+    /// tree has one open, closing our duplicate would not take it out of the kernel's array.
+    fn bury(&mut self, slot: usize, place: usize) {
+        let gone = self.slots[slot].workers.remove(place);
+        self.sockets.orphan(gone.id);
     }
 
     /// A look at a leaving worker's traffic.

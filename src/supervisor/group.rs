@@ -68,6 +68,23 @@ struct Group {
     moved: bool,
 }
 
+impl Group {
+    /// Before a socket leaves: the last one is going to move into its place, so for that moment new
+    /// connections go to others only. Where the last is the only one that serves, they stay.
+    fn make_room(&mut self, leaving: SocketId, out: &mut Vec<Action>) {
+        let Some((last, others)) = self.array.split_last() else { return };
+        let last_place = u32::try_from(others.len()).unwrap_or(u32::MAX);
+        if *last == leaving || !self.ordered.contains(&last_place) {
+            return;
+        }
+        let rest: Vec<u32> = self.ordered.iter().copied().filter(|place| *place != last_place).collect();
+        if !rest.is_empty() {
+            out.push(Action::Steer { socket: *last, active: rest.clone() });
+            self.ordered = rest;
+        }
+    }
+}
+
 /// All held sockets of one app.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Sockets {
@@ -113,6 +130,9 @@ impl Sockets {
     /// Closes the held duplicate of one socket.
     pub(super) fn close(&mut self, id: SocketId, bug: Option<Bug>, out: &mut Vec<Action>) {
         let Some(socket) = self.all.remove(&id) else { return };
+        if let Some(group) = self.groups.get_mut(&socket.address) {
+            group.make_room(id, out);
+        }
         out.push(Action::Close { socket: id });
         let Some(group) = self.groups.get_mut(&socket.address) else { return };
         if let Some(place) = group.array.iter().position(|member| *member == id) {

@@ -95,14 +95,36 @@ pub fn tree(pid: i32) -> Vec<i32> {
     members
 }
 
-/// The value of a variable in the environment that a process was started with.
-pub fn started_with(pid: i32, name: &str) -> Option<OsString> {
+/// What the environment that a process was started with says about one variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Started {
+    /// It has this value.
+    With(OsString),
+    /// There is an environment, and the variable is not in it.
+    Without,
+    /// Nothing can be read: it is in the middle of exec, was started with none, or is not ours to see.
+    Unknown,
+    /// It has ended and is to be reaped.
+    Zombie,
+}
+
+/// Looks a variable up in the environment that a process was started with.
+pub fn started_with(pid: i32, name: &str) -> Started {
     let mut bytes = Vec::new();
-    fs::File::open(format!("/proc/{pid}/environ")).ok()?.read_to_end(&mut bytes).ok()?;
-    bytes.split(|b| *b == 0).find_map(|entry| {
+    let read =
+        fs::File::open(format!("/proc/{pid}/environ")).and_then(|mut file| file.read_to_end(&mut bytes));
+    if read.is_err() || bytes.is_empty() {
+        return match stat(pid) {
+            Ok(stat) if stat.state == b'Z' || stat.state == b'X' => Started::Zombie,
+            Ok(_) => Started::Unknown,
+            Err(_) => Started::Zombie,
+        };
+    }
+    let value = bytes.split(|b| *b == 0).find_map(|entry| {
         let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
         Some(OsString::from_vec(value.to_vec()))
-    })
+    });
+    value.map_or(Started::Without, Started::With)
 }
 
 /// The thread group, so the process, that a thread belongs to.

@@ -59,7 +59,7 @@ use crate::supervisor::event::{Action, AppId, Event, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::clock::Clock;
 use crate::sys::connections::Diagnostics;
-use crate::sys::{notify, process, socket, spawn};
+use crate::sys::{self, notify, process, socket, spawn};
 
 use catalog::Catalog;
 use output::Output;
@@ -80,6 +80,9 @@ const DECISIONS_PER_TURN: usize = 4096;
 
 /// Names of workers that are remembered for sentences about those that are gone.
 const NAMES: usize = 4096;
+
+/// How long the end waits for the reader of our own output.
+const LAST_LINES_TIME: Duration = Duration::from_millis(500);
 
 /// Why a supervisor could not run, or go on.
 #[derive(Debug, Error)]
@@ -385,7 +388,10 @@ impl Daemon {
             self.may_be_over = false;
             self.end_if_nothing_runs();
         }
-        self.output.flush();
+        self.output.flush(self.now);
+        for (worker, stream) in self.output.released(self.now) {
+            self.again.push_back(Source::Output(worker, stream));
+        }
     }
 
     /// The last of a worker is gone: what the shell held for it goes, too.
@@ -461,7 +467,21 @@ impl Daemon {
         if let Err(error) = fs::remove_file(&self.notify_path) {
             log::debug!("notify socket: {error}");
         }
-        self.output.flush();
+        self.last_lines();
+    }
+
+    /// Gives the reader of our own output a moment to take what is left.
+    fn last_lines(&mut self) {
+        let end = self.read_clock() + LAST_LINES_TIME;
+        loop {
+            let now = self.read_clock();
+            self.output.flush(now);
+            let waiting = self.output.descriptors_with_backlog();
+            let left = end.since(now);
+            if waiting.is_empty() || left.is_zero() || sys::output::wait_for_room(&waiting, left).is_err() {
+                return;
+            }
+        }
     }
 }
 

@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 use std::mem;
+use std::os::fd::RawFd;
+use std::time::Duration;
 
 use mio::Token;
 use mio::unix::SourceFd;
 
 use crate::control::protocol::{self, Stream};
 use crate::control::server::ClientId;
+use crate::logs::console::QUEUE_LIMIT;
 use crate::logs::files::{FileId, LogFiles, Notice};
-use crate::logs::foreground::Foreground;
+use crate::logs::foreground::{self, Foreground, SharedConsole};
 use crate::logs::ring::{Kept, Rings};
 use crate::logs::worker::{Sinks, WorkerOutput};
 use crate::logs::{Line, file_path};
@@ -28,6 +31,16 @@ const BUDGET: usize = 256 * 1024;
 /// without privilege), and a grandchild that writes on must not hold the loop.
 const LAST_WORDS: usize = 1024 * 1024;
 
+/// A chunk that a worker printed must find room on the console even if each of its lines gets a prefix.
+const CHUNK: usize = 32 * 1024;
+
+/// Bytes that wait for the reader of our own output, from which on workers' outputs are left unread.
+const CONGESTED: usize = QUEUE_LIMIT / 4;
+
+/// How long the reader of our own output may take nothing until workers are read all the same and what
+/// it cannot take is dropped: a stalled terminal must not stop a worker.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Unread bytes of a following client from which on lines are dropped and counted for it.
 const FOLLOWER_LIMIT: usize = 256 * 1024;
 
@@ -39,6 +52,10 @@ pub(super) struct Output {
     rings: Rings,
     workers: HashMap<WorkerId, Entry>,
     followers: Vec<Follower>,
+    /// Outputs that are not read while the reader of our own is behind.
+    held_back: Vec<(WorkerId, Stream)>,
+    /// When that reader last took something, or had nothing to take.
+    moved: Time,
 }
 
 #[derive(Debug)]
@@ -72,17 +89,53 @@ impl Output {
             rings: Rings::default(),
             workers: HashMap::new(),
             followers: Vec::new(),
+            held_back: Vec::new(),
+            moved: Time::START,
         }
     }
 
-    pub(super) fn flush(&mut self) {
+    /// Writes what the reader of our own output takes.
+    pub(super) fn flush(&mut self, now: Time) {
+        let before = self.waiting();
         if let Some(foreground) = &self.foreground {
             foreground.flush();
         }
+        if before == 0 || self.waiting() < before {
+            self.moved = now;
+        }
+    }
+
+    /// Our own outputs whose readers are behind.
+    pub(super) fn descriptors_with_backlog(&self) -> Vec<RawFd> {
+        let consoles = self.foreground.iter().flat_map(Foreground::consoles);
+        let behind = |console: &SharedConsole| {
+            let console = foreground::lock(console);
+            console.wants_write().then(|| console.source()).flatten()
+        };
+        consoles.filter_map(behind).collect()
+    }
+
+    fn waiting(&self) -> usize {
+        let consoles = self.foreground.iter().flat_map(Foreground::consoles);
+        consoles.map(|console| foreground::lock(console).waiting()).sum()
+    }
+
+    /// The reader of our own output is behind, and still takes something now and then.
+    fn is_congested(&self, now: Time) -> bool {
+        self.waiting() > CONGESTED && now.since(self.moved) < PATIENCE
+    }
+
+    /// Outputs that can be read again.
+    pub(super) fn released(&mut self, now: Time) -> Vec<(WorkerId, Stream)> {
+        if self.held_back.is_empty() || self.is_congested(now) {
+            return Vec::new();
+        }
+        mem::take(&mut self.held_back)
     }
 
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        self.files.next_deadline()
+        let patience = (!self.held_back.is_empty()).then(|| self.moved + PATIENCE);
+        self.files.next_deadline().into_iter().chain(patience).min()
     }
 
     pub(super) fn retry(&mut self, now: Time) {
@@ -183,7 +236,18 @@ impl Daemon {
 
     /// Reads one output's share of a turn. True when there is more.
     pub(super) fn read_output(&mut self, worker: WorkerId, stream: Stream) -> bool {
-        self.pump(worker, stream, BUDGET)
+        let mut read = 0;
+        while read < BUDGET {
+            if self.output.is_congested(self.now) {
+                self.output.held_back.push((worker, stream));
+                return false;
+            }
+            if !self.pump(worker, stream, CHUNK) {
+                return false;
+            }
+            read += CHUNK;
+        }
+        true
     }
 
     /// What an ended worker still had in its pipes.

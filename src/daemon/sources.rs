@@ -90,7 +90,7 @@ impl Daemon {
                 false
             }
             Source::Console => {
-                self.output.flush();
+                self.output.flush(self.now);
                 false
             }
         }

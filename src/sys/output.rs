@@ -5,9 +5,10 @@
 
 use std::fs::DirBuilder;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open, openat};
@@ -59,6 +60,21 @@ impl OpenError {
             }
         }
     }
+}
+
+/// Waits until one of these descriptors has room, or `limit` is over. For the very end of a process:
+/// nothing in the loop may wait.
+///
+/// # Errors
+/// The errno of poll(2).
+pub fn wait_for_room(descriptors: &[RawFd], limit: Duration) -> io::Result<()> {
+    let watch = |fd: &RawFd| libc::pollfd { fd: *fd, events: libc::POLLOUT, revents: 0 };
+    let mut watched: Vec<libc::pollfd> = descriptors.iter().map(watch).collect();
+    let milliseconds = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the array and its length belong together; a number that is closed meanwhile is answered
+    // by POLLNVAL.
+    let result = unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, milliseconds) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Opens a file for appending, mode 0640, and makes its folders (0750) when they are missing.

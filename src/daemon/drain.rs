@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::supervisor::drain::{DrainWatch, Sample};
 use crate::supervisor::event::{Event, Traffic, WorkerId};
 use crate::supervisor::time::Time;
-use crate::sys::connections::{self, Connection, State};
+use crate::sys::clock::Clock;
+use crate::sys::connections::{self, Connection, Moved, State};
 use crate::sys::process::OpenSocket;
 use crate::sys::steer::{self, Door};
 use crate::sys::{intercept, listen, process};
@@ -19,6 +20,11 @@ use super::Daemon;
 /// How long a handshake that was begun before the worker left is waited for. Its last packet is one
 /// round trip away; what takes longer is a flood or a dead client.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a closer look lasts, and how many connections it can follow. The pause after a look is ten
+/// times what it cost, so a leaving worker costs a tenth of a CPU at most.
+const CLOSER_LOOK: Duration = Duration::from_micros(500);
+const CLOSER_LOOK_CONNECTIONS: usize = 64;
 
 /// What is remembered about a leaving worker from look to look.
 #[derive(Debug)]
@@ -68,6 +74,7 @@ impl Daemon {
         }
         let limited = self.sockets.of(worker).any(|(_, held)| held.door == Some(Door::HopLimit));
         let drain_idle = process.recipe.spec.drain_idle;
+        let drain_timeout = process.recipe.policy.drain_timeout;
         let diagnostics =
             self.diagnostics.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
         let mut all = Vec::new();
@@ -75,7 +82,7 @@ impl Daemon {
             all.extend(diagnostics.dump(port, connections::CONNECTIONS)?);
         }
         let leaving = self.leaving.entry(worker).or_insert_with(|| Leaving {
-            watch: DrainWatch::new(drain_idle),
+            watch: DrainWatch::new(drain_idle, drain_timeout / 2),
             since: now,
             handshakes: None,
             unlimited: HashSet::new(),
@@ -90,7 +97,7 @@ impl Daemon {
             leaving.unlimit(&mine, &open);
         }
         let samples: Vec<Sample> = mine.iter().map(|c| sample(c)).collect();
-        let look = leaving.watch.look(&samples, now);
+        let mut look = leaving.watch.look(&samples, now);
         for cookie in &look.close {
             let found = mine.iter().find(|c| c.cookie == *cookie).and_then(|c| open.get(&c.inode));
             if let Some(socket) = found
@@ -98,6 +105,9 @@ impl Daemon {
             {
                 log::debug!("worker {}: end of a connection: {error}", worker.0);
             }
+        }
+        if leaving.watch.wants_closer_look() && mine.len() <= CLOSER_LOOK_CONNECTIONS {
+            look.busy -= leaving.look_closer(&mine, &open, self.clock).min(look.busy);
         }
         Ok(Traffic { queued, busy: look.busy, cost: Duration::ZERO })
     }
@@ -137,6 +147,32 @@ impl Daemon {
 }
 
 impl Leaving {
+    /// Looks again and again for a moment, at a thousand times the pace: between an answer and the next
+    /// request of a client that asks at once lies a tenth of a millisecond. How many were ended.
+    fn look_closer(&mut self, mine: &[&Connection], open: &HashMap<u64, OpenSocket>, clock: Clock) -> u32 {
+        let mut held: Vec<(u64, OwnedFd)> =
+            mine.iter().filter_map(|c| Some((c.cookie, duplicate(open.get(&c.inode)?).ok()??))).collect();
+        let began = clock.since_start();
+        let mut ended = 0;
+        loop {
+            let now = clock.since_start();
+            if held.is_empty() || now.saturating_sub(began) > CLOSER_LOOK {
+                return ended;
+            }
+            held.retain(|(cookie, connection)| {
+                let Ok(moved) = Moved::of(connection) else { return false };
+                if !self.watch.glance(&sample_of(*cookie, &moved), Time::from_start(now)) {
+                    return true;
+                }
+                if let Err(error) = connections::end(connection) {
+                    log::debug!("end of a connection: {error}");
+                }
+                ended += 1;
+                false
+            });
+        }
+    }
+
     /// Connections whose handshake ended behind the closed door have inherited its hop limit.
     fn unlimit(&mut self, mine: &[&Connection], open: &HashMap<u64, OpenSocket>) {
         for inode in mine.iter().map(|c| c.inode) {
@@ -171,11 +207,27 @@ fn sample(connection: &Connection) -> Sample {
         established: true,
         unread: connection.unread,
         unsent: connection.unsent,
+        untransmitted: connection.untransmitted,
         bytes_received: connection.bytes_received,
         bytes_sent: connection.bytes_sent,
         segments_out: connection.segments_out,
         last_received: connection.last_received,
         last_sent: connection.last_sent,
+    }
+}
+
+fn sample_of(cookie: u64, moved: &Moved) -> Sample {
+    Sample {
+        id: cookie,
+        established: true,
+        unread: moved.unread,
+        unsent: moved.unacknowledged,
+        untransmitted: moved.untransmitted,
+        bytes_received: moved.bytes_received,
+        bytes_sent: moved.bytes_sent,
+        segments_out: moved.segments_out,
+        last_received: moved.last_received,
+        last_sent: moved.last_sent,
     }
 }
 

@@ -5,6 +5,16 @@
 //! right after each answer never are. It refuses to take a tie of the kernel's millisecond clocks for
 //! idleness: a request that came with the handshake ties for its whole life (measured: read as idle,
 //! 10 of 548 requests were lost).
+//!
+//! Three rules, each of which is enough:
+//!
+//! 1. *Quiet*: something was answered after the last that was received, and nothing has moved for
+//!    `drain_idle`.
+//! 2. *A whole answer*: the client asks and asks again, its answers have had one length so far, and
+//!    since its last request just that length was sent. This is the rule for clients that are never
+//!    quiet; a part of an answer (a head that is written before its body, a chunk) is not as long.
+//! 3. *Late in the drain*, when the alternative is to be cut in the middle: the client asks and asks
+//!    again, the last thing that moved was an answer, and no answer of it had a pause.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -31,6 +41,9 @@ pub struct Sample {
     pub unread: u32,
     /// Bytes that the client has not acknowledged.
     pub unsent: u32,
+    /// Of these, bytes that were not even sent (tcpi_notsent_bytes). The rest is the kernel's matter,
+    /// also when the worker is gone; clients like to acknowledge an answer with their next request.
+    pub untransmitted: u32,
     /// tcpi_bytes_received.
     pub bytes_received: u64,
     /// tcpi_bytes_sent.
@@ -74,20 +87,36 @@ struct History {
     /// A look since then showed no growth.
     rested: bool,
     streaming: bool,
+    /// The last look at which a request waited for its answer.
+    waited: Option<Bytes>,
+    /// What one request and its answer move.
+    cycle: Option<Bytes>,
+    /// How often just that was seen.
+    alike: u32,
+}
+
+/// How much has moved each way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bytes {
+    received: u64,
+    sent: u64,
 }
 
 /// Watches one leaving worker's connections from look to look.
 #[derive(Clone, Debug)]
 pub struct DrainWatch {
     idle: Duration,
+    late: Duration,
+    began: Option<Time>,
     histories: HashMap<u64, History>,
     closed: HashSet<u64>,
 }
 
 impl DrainWatch {
-    /// `drain_idle` is how long a connection must be quiet to count as done whatever it carries.
-    pub fn new(drain_idle: Duration) -> DrainWatch {
-        DrainWatch { idle: drain_idle, histories: HashMap::new(), closed: HashSet::new() }
+    /// `drain_idle` is how long a connection must be quiet to count as done whatever it carries; after
+    /// `late` the third rule holds.
+    pub fn new(drain_idle: Duration, late: Duration) -> DrainWatch {
+        DrainWatch { idle: drain_idle, late, began: None, histories: HashMap::new(), closed: HashSet::new() }
     }
 
     /// Judges all connections of the worker; those that are missing are forgotten.
@@ -95,13 +124,15 @@ impl DrainWatch {
         let present: HashSet<u64> = samples.iter().map(|sample| sample.id).collect();
         self.histories.retain(|id, _| present.contains(id));
         self.closed.retain(|id| present.contains(id));
+        let began = *self.began.get_or_insert(now);
+        let late = now.since(began) >= self.late;
         let mut look = Look::default();
         for sample in samples.iter().filter(|sample| sample.established) {
             if self.closed.contains(&sample.id) {
                 look.busy += u32::from(sample.unread > 0);
                 continue;
             }
-            match self.judge(sample, now) {
+            match self.judge(sample, late, now) {
                 Verdict::Busy => look.busy += 1,
                 Verdict::Finished => {
                     self.closed.insert(sample.id);
@@ -112,7 +143,22 @@ impl DrainWatch {
         look
     }
 
-    fn judge(&mut self, sample: &Sample, now: Time) -> Verdict {
+    /// Whether looking again and again for a moment may pay: somebody asks and asks again, and how long
+    /// an answer is has been seen.
+    pub fn wants_closer_look(&self) -> bool {
+        self.histories.iter().any(|(id, history)| history.alike >= 1 && !self.closed.contains(id))
+    }
+
+    /// Judges one connection between two looks; true when it is to be shut down now.
+    pub fn glance(&mut self, sample: &Sample, now: Time) -> bool {
+        if self.closed.contains(&sample.id) || self.judge(sample, false, now) == Verdict::Busy {
+            return false;
+        }
+        self.closed.insert(sample.id);
+        true
+    }
+
+    fn judge(&mut self, sample: &Sample, late: bool, now: Time) -> Verdict {
         let mut fresh = History::new(sample);
         let history = if self.histories.contains_key(&sample.id) || self.histories.len() < REMEMBERED {
             self.histories.entry(sample.id).or_insert(fresh)
@@ -121,13 +167,14 @@ impl DrainWatch {
         };
         history.add(sample, now);
         let quiet = sample.last_received >= self.idle && sample.last_sent >= self.idle;
-        let finished = if sample.unread > 0 || sample.unsent > 0 {
-            false
-        } else if sample.segments_out == 0 || !history.answered {
-            // Also who connected ahead of its first request: that may be on its way.
+        // Who connected ahead of its first request has been answered nothing: that may be on its way.
+        let answered = history.answered && sample.segments_out > 0;
+        let finished = if sample.unread > 0 || sample.untransmitted > 0 {
             false
         } else {
-            quiet || (history.cycles >= CYCLES && !history.streaming)
+            (answered && quiet && sample.unsent == 0)
+                || history.has_whole_answer()
+                || (late && answered && history.cycles >= CYCLES && !history.streaming)
         };
         if finished { Verdict::Finished } else { Verdict::Busy }
     }
@@ -143,6 +190,31 @@ impl History {
             grew: None,
             rested: false,
             streaming: false,
+            waited: None,
+            cycle: None,
+            alike: 0,
+        }
+    }
+
+    /// Just one answer's length was sent since its request was seen to wait.
+    fn has_whole_answer(&self) -> bool {
+        let (Some(waited), Some(cycle)) = (self.waited, self.cycle) else { return false };
+        self.alike >= CYCLES
+            && self.received == waited.received
+            && self.sent.checked_sub(waited.sent) == Some(cycle.sent)
+    }
+
+    /// A request waits for its answer: what has moved since the last one did is one turn, or several.
+    fn waits(&mut self, now: Bytes) {
+        let Some(before) = self.waited.replace(now) else { return };
+        let moved = Bytes {
+            received: now.received.saturating_sub(before.received),
+            sent: now.sent.saturating_sub(before.sent),
+        };
+        match self.cycle {
+            Some(cycle) if cycle.turns(moved) => self.alike = self.alike.saturating_add(1),
+            // Fewer bytes: what was taken for one turn were several. More: answers differ.
+            _ => (self.cycle, self.alike) = (Some(moved), 1),
         }
     }
 
@@ -168,6 +240,19 @@ impl History {
                 || (sample.last_sent == sample.last_received && grown && !asked));
         self.answered &= sample.last_sent <= sample.last_received;
         (self.received, self.sent) = (sample.bytes_received, sample.bytes_sent);
+        if asked && !self.answered {
+            self.waits(Bytes { received: self.received, sent: self.sent });
+        }
+    }
+}
+
+impl Bytes {
+    /// Whether `moved` is one turn like this, or several.
+    fn turns(self, moved: Bytes) -> bool {
+        if self.received == 0 || self.sent == 0 || !moved.received.is_multiple_of(self.received) {
+            return false;
+        }
+        moved.sent == self.sent.saturating_mul(moved.received / self.received)
     }
 }
 
@@ -177,6 +262,7 @@ mod tests {
     use proptest::prelude::*;
 
     const IDLE: Duration = Duration::from_secs(2);
+    const LATE: Duration = Duration::from_secs(15);
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -193,6 +279,7 @@ mod tests {
             established: true,
             unread: 0,
             unsent: 0,
+            untransmitted: 0,
             bytes_received: 100 * requests,
             bytes_sent: 1000 * requests,
             segments_out: 1,
@@ -207,7 +294,7 @@ mod tests {
 
     #[test]
     fn quiet_connection_is_finished_and_a_recently_used_one_is_not() {
-        let mut watch = DrainWatch::new(IDLE);
+        let mut watch = DrainWatch::new(IDLE, LATE);
         assert!(!closes(&mut watch, answered(1, 1999), 0));
         assert!(closes(&mut watch, answered(1, 2000), 1));
         assert_eq!(watch.look(&[answered(1, 2002)], at(2)), Look::default());
@@ -215,26 +302,54 @@ mod tests {
 
     #[test]
     fn request_that_came_with_the_handshake_is_busy() {
-        let mut watch = DrainWatch::new(IDLE);
+        let mut watch = DrainWatch::new(IDLE, LATE);
         let tie = Sample { last_sent: ms(9000), last_received: ms(9000), ..answered(1, 0) };
         assert!(!closes(&mut watch, Sample { segments_out: 0, bytes_sent: 0, ..tie.clone() }, 0));
-        assert!(!closes(&mut DrainWatch::new(IDLE), tie.clone(), 0));
-        assert!(!closes(&mut DrainWatch::new(IDLE), tie, 9000));
+        assert!(!closes(&mut DrainWatch::new(IDLE, LATE), tie.clone(), 0));
+        assert!(!closes(&mut DrainWatch::new(IDLE, LATE), tie, 9000));
+    }
+
+    /// A request of 100 bytes waits; `sent` bytes have gone out so far.
+    fn waiting(requests: u64, sent: u64) -> Sample {
+        Sample {
+            bytes_received: 100 * requests,
+            bytes_sent: sent,
+            last_sent: ms(1),
+            last_received: ms(1),
+            ..answered(1, 0)
+        }
     }
 
     #[test]
-    fn closed_loop_client_is_finished_between_its_requests() {
-        let mut watch = DrainWatch::new(IDLE);
-        assert!(!closes(&mut watch, answered(1, 0), 0));
-        assert!(!closes(&mut watch, answered(2, 0), 10));
-        let working = Sample { bytes_sent: 2000, last_sent: ms(9), last_received: ms(1), ..answered(3, 0) };
-        assert!(!closes(&mut watch, working, 18));
-        assert!(closes(&mut watch, answered(3, 0), 24));
+    fn closed_loop_client_is_finished_after_a_whole_answer() {
+        let mut watch = DrainWatch::new(IDLE, LATE);
+        for request in 1..5 {
+            assert!(!closes(&mut watch, waiting(request, 1000 * (request - 1)), request * 20));
+        }
+        assert!(
+            !closes(&mut watch, Sample { bytes_sent: 3200, ..answered(4, 0) }, 98),
+            "a head is no answer"
+        );
+        assert!(!closes(&mut watch, Sample { untransmitted: 9, ..answered(4, 0) }, 99));
+        assert!(closes(&mut watch, Sample { unsent: 1000, ..answered(4, 0) }, 100), "sent is done");
+    }
+
+    #[test]
+    fn answers_that_differ_are_left_alone_until_late() {
+        let mut watch = DrainWatch::new(IDLE, LATE);
+        let mut sent = 0;
+        for request in 1..9 {
+            assert!(!closes(&mut watch, waiting(request, sent), request * 20));
+            sent += 1000 + request;
+            let answered = Sample { bytes_sent: sent, ..answered(request, 0) };
+            assert!(!closes(&mut watch, answered, request * 20 + 10));
+        }
+        assert!(closes(&mut watch, Sample { bytes_sent: sent, ..answered(8, 0) }, 15_100));
     }
 
     #[test]
     fn stream_with_pauses_is_never_finished_between_its_chunks() {
-        let mut watch = DrainWatch::new(IDLE);
+        let mut watch = DrainWatch::new(IDLE, LATE);
         for look in 0..2000 {
             let chunk = look / 100;
             let sample = Sample {
@@ -250,7 +365,7 @@ mod tests {
 
     #[test]
     fn who_connected_ahead_of_the_first_request_is_waited_for() {
-        let mut watch = DrainWatch::new(IDLE);
+        let mut watch = DrainWatch::new(IDLE, LATE);
         let fresh = |ago| Sample {
             bytes_received: 0,
             bytes_sent: 0,
@@ -265,19 +380,19 @@ mod tests {
 
     #[test]
     fn request_that_crossed_the_close_makes_it_busy_again() {
-        let mut watch = DrainWatch::new(IDLE);
+        let mut watch = DrainWatch::new(IDLE, LATE);
         assert!(closes(&mut watch, answered(1, 3000), 0));
         assert_eq!(watch.look(&[Sample { unread: 7, ..answered(2, 0) }], at(2)).busy, 1);
         assert_eq!(watch.look(&[], at(4)), Look::default());
     }
 
     fn any_sample() -> impl Strategy<Value = Sample> {
-        let counts = (0..3u32, 0..3u32, 0..5u64, 0..5u64, 0..2u32);
+        let counts = ((0..3u32, 0..3u32), 0..3u32, 0..5u64, 0..5u64, 0..2u32);
         (0..3u64, any::<bool>(), counts, 0..4000u64, 0..4000u64).prop_map(
             |(
                 id,
                 established,
-                (unread, unsent, bytes_received, bytes_sent, segments_out),
+                ((unread, untransmitted), unsent, bytes_received, bytes_sent, segments_out),
                 received,
                 sent,
             )| {
@@ -287,6 +402,7 @@ mod tests {
                     established,
                     unread,
                     unsent,
+                    untransmitted,
                     bytes_received,
                     bytes_sent,
                     segments_out,
@@ -300,15 +416,14 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_unfinished_is_ever_closed(looks in prop::collection::vec(prop::collection::vec(any_sample(), 0..4), 0..20)) {
-            let mut watch = DrainWatch::new(IDLE);
+            let mut watch = DrainWatch::new(IDLE, LATE);
             for (time, mut samples) in looks.into_iter().enumerate() {
                 samples.sort_by_key(|sample| sample.id);
                 samples.dedup_by_key(|sample| sample.id);
                 let look = watch.look(&samples, at(time as u64 * 4));
                 for sample in samples.iter().filter(|sample| look.close.contains(&sample.id)) {
-                    prop_assert!(sample.established && sample.unread == 0 && sample.unsent == 0);
-                    prop_assert!(sample.segments_out > 0 || sample.bytes_received == 0);
-                    prop_assert!(sample.last_sent <= sample.last_received);
+                    prop_assert!(sample.established && sample.unread == 0 && sample.untransmitted == 0);
+                    prop_assert!(sample.segments_out > 0 || sample.bytes_sent > 0);
                 }
                 let open = samples.iter().filter(|sample| sample.established).count();
                 prop_assert!(look.busy as usize + look.close.len() <= open);
@@ -317,7 +432,7 @@ mod tests {
 
         #[test]
         fn a_server_that_is_slower_than_the_looks_is_never_cut(think in 1u64..200, step in 1u64..10) {
-            let mut watch = DrainWatch::new(IDLE);
+            let mut watch = DrainWatch::new(IDLE, LATE);
             let period = think + 3;
             for look in 0..500 {
                 let time = look * step;

@@ -72,6 +72,8 @@ pub struct Connection {
     pub unread: u32,
     /// Bytes that the other end has not acknowledged.
     pub unsent: u32,
+    /// Of these, bytes that were not sent yet.
+    pub untransmitted: u32,
     /// Bytes received so far.
     pub bytes_received: u64,
     /// Bytes sent so far, retransmissions included.
@@ -193,7 +195,7 @@ fn connection(body: &[u8]) -> Option<Connection> {
         Some(SocketAddr::new(ip, u16::from_be_bytes([body[port], body[port + 1]])))
     };
     let info = attribute(&body[MESSAGE..], INET_DIAG_INFO).unwrap_or(&[]);
-    let milliseconds = |at| Duration::from_millis(u64::from(u32_or_zero(info, at)));
+    let moved = Moved::read(info);
     Some(Connection {
         cookie: u64::from(u32_at(body, 44)) | (u64::from(u32_at(body, 48)) << 32),
         inode: u64::from(u32_at(body, 68)),
@@ -203,14 +205,84 @@ fn connection(body: &[u8]) -> Option<Connection> {
         remote: address(24, 6)?,
         unread: u32_at(body, 56),
         unsent: u32_at(body, 60),
-        // Offsets in `struct tcp_info`, which only ever grows at its end.
-        last_sent: milliseconds(44),
-        last_received: milliseconds(52),
-        bytes_received: u64_or_zero(info, 128),
-        segments_out: u32_or_zero(info, 156),
-        // tcpi_bytes_sent is there since Linux 4.19; acknowledged bytes since 4.1.
-        bytes_sent: if info.len() >= 208 { u64_or_zero(info, 200) } else { u64_or_zero(info, 120) },
+        untransmitted: moved.untransmitted,
+        last_sent: moved.last_sent,
+        last_received: moved.last_received,
+        bytes_received: moved.bytes_received,
+        segments_out: moved.segments_out,
+        bytes_sent: moved.bytes_sent,
     })
+}
+
+/// What `struct tcp_info` says has moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// As in [`Connection`].
+    pub unread: u32,
+    /// Segments that the other end has not acknowledged.
+    pub unacknowledged: u32,
+    /// As in [`Connection`].
+    pub untransmitted: u32,
+    /// As in [`Connection`].
+    pub bytes_received: u64,
+    /// As in [`Connection`].
+    pub bytes_sent: u64,
+    /// As in [`Connection`].
+    pub segments_out: u32,
+    /// As in [`Connection`].
+    pub last_received: Duration,
+    /// As in [`Connection`].
+    pub last_sent: Duration,
+}
+
+/// sizeof(struct tcp_info) up to and including tcpi_bytes_sent.
+const TCP_INFO: usize = 208;
+
+impl Moved {
+    /// Offsets in `struct tcp_info`, which only ever grows at its end.
+    fn read(info: &[u8]) -> Moved {
+        let milliseconds = |at| Duration::from_millis(u64::from(u32_or_zero(info, at)));
+        Moved {
+            unread: 0,
+            unacknowledged: u32_or_zero(info, 24),
+            last_sent: milliseconds(44),
+            last_received: milliseconds(52),
+            bytes_received: u64_or_zero(info, 128),
+            untransmitted: u32_or_zero(info, 144),
+            segments_out: u32_or_zero(info, 156),
+            // tcpi_bytes_sent is there since Linux 4.19; acknowledged bytes since 4.1.
+            bytes_sent: u64_or_zero(info, if info.len() >= TCP_INFO { 200 } else { 120 }),
+        }
+    }
+
+    /// Asks a connection itself, through a duplicate.
+    ///
+    /// # Errors
+    /// The errno of getsockopt(2) or ioctl(2).
+    pub fn of(connection: &OwnedFd) -> io::Result<Moved> {
+        let mut info = [0_u8; TCP_INFO];
+        let mut length = info.len() as libc::socklen_t;
+        // SAFETY: the buffer and its length belong to this frame and fit each other.
+        let result = unsafe {
+            libc::getsockopt(
+                connection.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                info.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut unread = 0_i32;
+        // SAFETY: FIONREAD takes a pointer to an int.
+        if unsafe { libc::ioctl(connection.as_raw_fd(), libc::FIONREAD, &raw mut unread) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let moved = Moved::read(info.get(..length as usize).unwrap_or(&info));
+        Ok(Moved { unread: unread.max(0) as u32, ..moved })
+    }
 }
 
 /// The payload of a route attribute (`struct rtattr`).

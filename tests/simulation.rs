@@ -244,6 +244,7 @@ impl World {
             | Event::Said { .. }
             | Event::Observed { .. }
             | Event::Relayed { .. }
+            | Event::Abandoned { .. }
             | Event::Command { .. }
             | Event::Deadline => true,
         }

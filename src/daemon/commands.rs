@@ -3,11 +3,13 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::config::{self, Config, Host};
+use crate::config::{self, AppConfig, Config, Host};
 use crate::control::protocol::{self, Done, Error, Reply, Request};
 use crate::control::server::ClientId;
 use crate::control::target::{self, Candidate};
@@ -43,6 +45,9 @@ impl Verb {
 }
 
 type Whom = Vec<(AppId, Scope)>;
+
+/// What a file means depends on these: path, profile, `--only`.
+type Reading = (PathBuf, Option<String>, Vec<String>);
 
 impl Daemon {
     /// Answers a request, or begins what it wishes.
@@ -89,8 +94,11 @@ impl Daemon {
             Request::Scale { target, count, no_wait } => self.scale(client, &target, &count, no_wait)?,
             Request::Signal { signal, targets } => self.send_signal(client, &signal, &targets)?,
             Request::Kill {} => {
+                // A second one waits with the first; only a second signal ends at once.
                 self.leaving_clients.push(client);
-                self.shutdown(0);
+                if !self.shutting_down {
+                    self.shutdown(0);
+                }
             }
             Request::Logs { targets, lines, follow, stream } => {
                 self.logs(client, &targets, lines, follow, stream)?;
@@ -166,7 +174,8 @@ impl Daemon {
         self.shutdown_timeout = config.daemon.shutdown_timeout;
         let mut commands = Vec::new();
         for app in config.apps {
-            let (id, new, definition) = self.catalog.take(app, source, logs.clone());
+            let source = self.with_known_environment(&app, source);
+            let (id, new, definition) = self.catalog.take(app, &source, logs.clone());
             let command = if new {
                 Command::Add { app: id, definition }
             } else {
@@ -175,6 +184,18 @@ impl Daemon {
             commands.push((id, command));
         }
         commands
+    }
+
+    /// The environment that an app was first started with stays until `--update-env`.
+    fn with_known_environment(&self, app: &AppConfig, source: &Rc<Source>) -> Rc<Source> {
+        let known = self.catalog.find(&app.namespace, &app.name).and_then(|id| self.catalog.app(id));
+        known.map_or_else(
+            || Rc::clone(source),
+            |record| {
+                let environment = Rc::clone(&record.source.environment);
+                Rc::new(Source { environment, ..source.as_ref().clone() })
+            },
+        )
     }
 
     fn command_for(&self, verb: Verb, app: AppId, scope: Scope, definition: Option<Definition>) -> Command {
@@ -197,7 +218,8 @@ impl Daemon {
             let all = env.into_iter().map(|(n, v)| (OsString::from(n), OsString::from(v)));
             Rc::new(catalog::base_environment(all))
         });
-        let mut read: HashMap<PathBuf, Config> = HashMap::new();
+        let whom = if verb == Verb::Reload { whole_apps(whom) } else { whom };
+        let mut read: HashMap<Reading, Config> = HashMap::new();
         let mut found = Vec::new();
         for (app, scope) in whom {
             let Some(record) = self.catalog.app(app) else { continue };
@@ -212,10 +234,11 @@ impl Daemon {
                 found.push((app, scope, None));
                 continue;
             };
-            if !read.contains_key(&path) {
-                read.insert(path.clone(), self.read_again(&path, &source)?);
+            let reading = (path.clone(), source.profile.clone(), source.only.clone());
+            if !read.contains_key(&reading) {
+                read.insert(reading.clone(), self.read_again(&path, &source)?);
             }
-            let config = &read[&path];
+            let config = &read[&reading];
             let now = config.apps.iter().find(|a| a.name == name && a.namespace == namespace);
             let now = now.cloned().ok_or_else(|| no_longer_there(&name, &path))?;
             found.push((app, scope, Some((now, source, self.log_settings(config)))));
@@ -230,13 +253,7 @@ impl Daemon {
 
     /// Reads an app's file again.
     fn read_again(&self, path: &Path, source: &Source) -> Result<Config, Error> {
-        let too_long = fs::metadata(path).is_ok_and(|m| m.len() > FILE_LIMIT);
-        let text = if too_long {
-            Err(std::io::Error::other("it is longer than 1 MiB"))
-        } else {
-            fs::read_to_string(path)
-        };
-        let text = text.map_err(|error| {
+        let text = read_file(path).map_err(|error| {
             usage(format!("cannot read {}: {error}; nothing was changed", path.display()))
         })?;
         config::load(&text, &path.display().to_string(), &host(source)).map_err(|e| broken(&e))
@@ -397,6 +414,33 @@ impl Daemon {
         }
         Ok(whom)
     }
+}
+
+/// A reload is about an app as a whole, whichever of its workers were named.
+fn whole_apps(whom: Whom) -> Whom {
+    let mut apps: Whom = Vec::new();
+    for (app, _) in whom {
+        if !apps.contains(&(app, Scope::All)) {
+            apps.push((app, Scope::All));
+        }
+    }
+    apps
+}
+
+/// Reads a regular file of bounded length. Anything else could hold the loop: a named pipe until somebody
+/// writes, a device for ever.
+fn read_file(path: &Path) -> std::io::Result<String> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    if about.len() > FILE_LIMIT {
+        return Err(std::io::Error::other("it is longer than 1 MiB"));
+    }
+    let mut text = String::new();
+    file.take(FILE_LIMIT).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn own_pid() -> i32 {

@@ -40,6 +40,8 @@ pub(super) struct Leaving {
 impl Daemon {
     /// One look: answered by `Observed`.
     pub(super) fn observe(&mut self, worker: WorkerId, now: Time) {
+        // Also what left its parent while that lived: nothing else tells that it is ours now.
+        self.processes.adopt(&[]);
         let began = self.clock.since_start();
         let traffic = match self.look(worker, now) {
             Ok(traffic) => traffic,

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use crate::supervisor::event::{Address, Event, WorkerId};
+use crate::supervisor::event::{Address, Event, SocketId, WorkerId};
 use crate::sys::intercept::{self, Call, Notice, Verdict};
 use crate::sys::{connections, listen, process};
 
@@ -40,7 +40,13 @@ impl Daemon {
             };
             let verdict = self.judge(worker, &notice).unwrap_or_else(|error| {
                 self.interception_refused(worker, &error);
-                Verdict::Continue
+                match notice.call {
+                    // A socket that already shares its address must not listen without our knowing.
+                    Call::Listen { .. } if is_short_of_something(&error) => {
+                        Verdict::Refuse(error.raw_os_error().unwrap_or(libc::ENOBUFS))
+                    }
+                    Call::Listen { .. } | Call::Bind { .. } => Verdict::Continue,
+                }
             });
             let Some(notify) = self.processes.get(worker).and_then(|p| p.notify.as_ref()) else {
                 return false;
@@ -68,7 +74,7 @@ impl Daemon {
                     None => Ok(Verdict::Continue),
                 }
             }
-            Call::Listen { backlog } => self.judge_listen(worker, &socket, backlog),
+            Call::Listen { backlog } => self.judge_listen(worker, notice, socket, backlog),
         }
     }
 
@@ -100,15 +106,21 @@ impl Daemon {
             log::error!("{}: {address} is in use by {owner}", self.label(worker));
             return Ok(Verdict::Continue);
         }
-        listen::share_address(socket.as_fd())?;
         let inode = listen::inode(socket.as_fd())?;
-        if let Some(process) = self.processes.get_mut(worker) {
-            let waits = process.notify.as_ref().is_some_and(|n| intercept::still_waits(n.as_fd(), notice.id));
-            if waits {
+        // Only now is it sure that the thread was not gone, and its number somebody else's, when its
+        // socket was duplicated.
+        if self.still_waits(worker, notice) {
+            listen::share_address(socket.as_fd())?;
+            if let Some(process) = self.processes.get_mut(worker) {
                 process.bound.insert(inode);
             }
         }
         Ok(Verdict::Continue)
+    }
+
+    fn still_waits(&self, worker: WorkerId, notice: &Notice) -> bool {
+        let notify = self.processes.get(worker).and_then(|p| p.notify.as_ref());
+        notify.is_some_and(|notify| intercept::still_waits(notify.as_fd(), notice.id))
     }
 
     /// Whether a socket bound here is one of those that the instances share.
@@ -121,7 +133,13 @@ impl Daemon {
         declared.is_empty() || declared.iter().any(|l| l.port == address.port())
     }
 
-    fn judge_listen(&mut self, worker: WorkerId, socket: &OwnedFd, backlog: i32) -> io::Result<Verdict> {
+    fn judge_listen(
+        &mut self,
+        worker: WorkerId,
+        notice: &Notice,
+        socket: OwnedFd,
+        backlog: i32,
+    ) -> io::Result<Verdict> {
         let inode = listen::inode(socket.as_fd())?;
         if let Some((id, held)) = self.sockets.by_inode(inode) {
             if held.handed {
@@ -130,18 +148,49 @@ impl Daemon {
             return Ok(Verdict::Continue);
         }
         let bound = self.processes.get(worker).is_some_and(|p| p.bound.contains(&inode));
-        if !bound {
+        if !bound || !self.still_waits(worker, notice) {
             return Ok(Verdict::Continue);
+        }
+        let (local, v6only) = listen::local_address(socket.as_fd())?;
+        let address = Address { ip: local.ip(), port: local.port(), v6only };
+        // Two apps can both have bound before either of them listened.
+        if self.sockets.is_another_apps(address, self.processes.get(worker).map(|p| p.app)) {
+            log::error!("{}: listen on {address} refused: another app serves it", self.label(worker));
+            return Ok(Verdict::Refuse(libc::EADDRINUSE));
         }
         if let Err(error) = listen::listen(socket.as_fd(), backlog) {
             return Ok(Verdict::Refuse(error.raw_os_error().unwrap_or(libc::EINVAL)));
         }
-        let (local, v6only) = listen::local_address(socket.as_fd())?;
-        let address = Address { ip: local.ip(), port: local.port(), v6only };
-        let held = socket.try_clone()?;
-        let id = self.sockets.hold(held, address, false, worker)?;
-        self.inbox.push_back(Event::Listening { worker, socket: id, address });
+        self.find_abandoned(worker, address);
+        let app = self.processes.get(worker).map(|p| p.app);
+        let id = self.sockets.hold(socket, address, false, worker, app)?;
+        self.arrays.push_back(Event::Listening { worker, socket: id, address });
         Ok(Verdict::Done)
+    }
+
+    /// A worker that listens anew may have closed what it listened on before; our duplicate alone would
+    /// go on taking connections that nobody accepts.
+    fn find_abandoned(&mut self, worker: WorkerId, address: Address) {
+        let own: Vec<(SocketId, u64)> = self
+            .sockets
+            .of(worker)
+            .filter(|(_, held)| !held.handed && held.address == address)
+            .map(|(id, held)| (id, held.inode))
+            .collect();
+        if own.is_empty() {
+            return;
+        }
+        let mut open = std::collections::HashSet::new();
+        for pid in self.processes.tree_of(worker) {
+            // What cannot be looked at counts as open: steering to it is what happened so far.
+            let Ok(sockets) = process::sockets(pid) else { return };
+            open.extend(sockets.into_iter().map(|socket| socket.inode));
+        }
+        for (socket, inode) in own {
+            if !open.contains(&inode) {
+                self.arrays.push_back(Event::Abandoned { socket });
+            }
+        }
     }
 
     /// Who outside this supervisor listens where this address would: `pid 812 (nginx)`.
@@ -166,6 +215,10 @@ impl Daemon {
             log::debug!("{}: notification passed on: {error}", self.label(worker));
         }
     }
+}
+
+fn is_short_of_something(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }
 
 fn overlaps(address: Address, other: SocketAddr) -> bool {

@@ -158,6 +158,9 @@ struct Daemon {
     tokens: Tokens,
     supervisor: Supervisor,
     inbox: VecDeque<Event>,
+    /// Sockets that entered or left the kernel's arrays: the core hears of them before anything else, so
+    /// that its mirror is right whenever it decides.
+    arrays: VecDeque<Event>,
     /// Sources that had more than one turn's share.
     again: VecDeque<Source>,
     catalog: Catalog,
@@ -247,6 +250,7 @@ impl Daemon {
             tokens,
             supervisor: Supervisor::new(fastrand::u64(1..)),
             inbox: VecDeque::new(),
+            arrays: VecDeque::new(),
             again: VecDeque::new(),
             catalog: Catalog::default(),
             processes: Processes::default(),
@@ -313,7 +317,11 @@ impl Daemon {
     }
 
     fn time_to_wait(&self) -> Option<Duration> {
-        if !self.inbox.is_empty() || !self.again.is_empty() || self.server.wants_turn() {
+        if !self.inbox.is_empty()
+            || !self.arrays.is_empty()
+            || !self.again.is_empty()
+            || self.server.wants_turn()
+        {
             return Some(Duration::ZERO);
         }
         let deadlines = [
@@ -368,10 +376,13 @@ impl Daemon {
         self.look_at_queues(self.now);
         let mut actions: Vec<Action> = Vec::new();
         for _ in 0..DECISIONS_PER_TURN {
-            let Some(event) = self.inbox.pop_front() else { break };
+            let Some(event) = self.arrays.pop_front().or_else(|| self.inbox.pop_front()) else { break };
             let over = ended_by(&event);
             self.supervisor.handle(event, self.now, &mut actions);
-            for action in actions.drain(..) {
+            // Starting a worker can append to an array, so what closes and steers goes first.
+            let (starts, others): (Vec<Action>, Vec<Action>) =
+                actions.drain(..).partition(|action| matches!(action, Action::Spawn { .. }));
+            for action in others.into_iter().chain(starts) {
                 self.perform(action, self.now);
             }
             if let Some(worker) = over {
@@ -402,6 +413,12 @@ impl Daemon {
         if self.processes.get(worker).is_some_and(|p| p.failed) {
             return;
         }
+        self.may_be_over = true;
+        self.forget_process(worker);
+    }
+
+    /// Deregisters what was watched before its descriptors are closed.
+    fn forget_process(&mut self, worker: WorkerId) {
         if let Some(process) = self.processes.remove(worker) {
             self.unwatch(&process.tokens);
         }
@@ -499,6 +516,7 @@ fn ended_by(event: &Event) -> Option<WorkerId> {
         | Event::Said { .. }
         | Event::Observed { .. }
         | Event::Relayed { .. }
+        | Event::Abandoned { .. }
         | Event::Command { .. }
         | Event::Deadline => None,
     }

@@ -23,11 +23,17 @@ const LIMIT: usize = 1024;
 /// Bytes kept per direction.
 const BUFFER: usize = 16 * 1024;
 
+/// Reads from one side in one turn of the loop.
+const READS_PER_TURN: usize = 16;
+
 /// How often a queue is looked at again while handshakes towards it are under way.
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// How long such handshakes are waited for.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a queue that cannot be emptied (no descriptor, too many at once) is tried.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Everything that is being relayed.
 #[derive(Debug, Default)]
@@ -56,6 +62,8 @@ pub(super) enum End {
 struct Pair {
     client: Side,
     worker: Side,
+    /// The way to the worker is open.
+    connected: bool,
 }
 
 #[derive(Debug)]
@@ -85,6 +93,11 @@ impl Daemon {
     pub(super) fn relay(&mut self, socket: SocketId, now: Time) {
         let entry = Emptying { since: now, look_at: now, handshakes: None };
         self.relays.emptying.insert(socket, entry);
+        if let Some(fd) = self.sockets.fd(socket)
+            && let Err(error) = listen::never_wait(fd)
+        {
+            log::debug!("relay: {error}");
+        }
         self.empty_queue(socket, now);
     }
 
@@ -107,21 +120,29 @@ impl Daemon {
     }
 
     fn empty_queue(&mut self, socket: SocketId, now: Time) {
-        if let Err(error) = self.carry_all(socket) {
-            log::warn!("connections of a worker that died could not be carried over: {error}");
-        }
-        let full = self.relays.count() >= LIMIT;
-        let under_way = full || self.handshakes_towards(socket, now) > 0;
+        // The handshakes first: one that ends meanwhile is in the queue when that is emptied.
+        let handshakes = self.handshakes_towards(socket);
+        let left = match self.carry_all(socket) {
+            Ok(left) => left,
+            Err(error) => {
+                log::debug!("relay: {error}; looked at again");
+                true
+            }
+        };
         let Some(emptying) = self.relays.emptying.get_mut(&socket) else { return };
-        if under_way && now.since(emptying.since) < HANDSHAKE_PATIENCE {
+        let waited = now.since(emptying.since);
+        if (left && waited < QUEUE_PATIENCE) || (handshakes > 0 && waited < HANDSHAKE_PATIENCE) {
             emptying.look_at = now + AGAIN;
-        } else {
-            self.relays.emptying.remove(&socket);
-            self.inbox.push_back(Event::Relayed { socket });
+            return;
         }
+        if left {
+            log::warn!("clients in a dead worker's queue could not be handed on in {QUEUE_PATIENCE:?}");
+        }
+        self.relays.emptying.remove(&socket);
+        self.inbox.push_back(Event::Relayed { socket });
     }
 
-    fn handshakes_towards(&mut self, socket: SocketId, _now: Time) -> usize {
+    fn handshakes_towards(&mut self, socket: SocketId) -> usize {
         let Some(port) = self.sockets.get(socket).map(|held| held.address.port) else { return 0 };
         let Some(diagnostics) = self.diagnostics.as_mut() else { return 0 };
         let Ok(all) = diagnostics.dump(port, connections::CONNECTIONS) else { return 0 };
@@ -137,24 +158,30 @@ impl Daemon {
         count
     }
 
-    fn carry_all(&mut self, socket: SocketId) -> io::Result<()> {
-        while self.relays.count() < LIMIT {
-            let Some(held) = self.sockets.get(socket) else { return Ok(()) };
-            let target = reachable(held.address);
-            let Some(client) = listen::accept(held.fd.as_fd())? else { return Ok(()) };
-            self.carry(client, target)?;
+    /// Accepts and carries all that wait; true when some had to be left waiting. On an error nobody was
+    /// accepted who is not carried.
+    fn carry_all(&mut self, socket: SocketId) -> io::Result<bool> {
+        loop {
+            let Some(held) = self.sockets.get(socket) else { return Ok(false) };
+            if listen::queue_length(held.fd.as_fd())? == 0 {
+                return Ok(false);
+            }
+            if self.relays.count() >= LIMIT {
+                return Ok(true);
+            }
+            let worker = TcpStream::connect(reachable(held.address))?;
+            let Some(client) = listen::accept(held.fd.as_fd())? else { return Ok(false) };
+            self.carry(client, worker)?;
         }
-        Ok(())
     }
 
-    fn carry(&mut self, client: OwnedFd, target: SocketAddr) -> io::Result<()> {
+    fn carry(&mut self, client: OwnedFd, worker: TcpStream) -> io::Result<()> {
         let client = TcpStream::from_std(std::net::TcpStream::from(client));
-        let worker = TcpStream::connect(target)?;
         self.relays.next += 1;
         let id = self.relays.next;
         let client = self.side(client, Source::Relay(id, End::Client))?;
         let worker = self.side(worker, Source::Relay(id, End::Worker))?;
-        self.relays.pairs.insert(id, Pair { client, worker });
+        self.relays.pairs.insert(id, Pair { client, worker, connected: false });
         Ok(())
     }
 
@@ -164,17 +191,17 @@ impl Daemon {
         Ok(Side { stream, token, pending: Vec::new(), ended: false, told: false })
     }
 
-    /// Moves what can be moved between the two ends of a pair.
-    pub(super) fn pump_relay(&mut self, id: u64) {
-        let Some(pair) = self.relays.pairs.get_mut(&id) else { return };
-        let forth = transfer(&mut pair.client, &mut pair.worker);
-        let back = transfer(&mut pair.worker, &mut pair.client);
-        let finished = pair.client.told && pair.worker.told;
-        if (forth.is_err() || back.is_err() || finished)
+    /// Moves what can be moved between the two ends of a pair; true when there is more than one turn's
+    /// share.
+    pub(super) fn pump_relay(&mut self, id: u64) -> bool {
+        let Some(pair) = self.relays.pairs.get_mut(&id) else { return false };
+        let state = pair.pump();
+        if matches!(state, Ok(Progress::Finished) | Err(_))
             && let Some(pair) = self.relays.pairs.remove(&id)
         {
             self.drop_pair(pair);
         }
+        matches!(state, Ok(Progress::More))
     }
 
     fn drop_pair(&mut self, mut pair: Pair) {
@@ -191,14 +218,50 @@ fn deregister(registry: &Registry, stream: &mut TcpStream) {
     }
 }
 
-/// Reads from one side as far as the other takes it; passes the end of file on.
-fn transfer(from: &mut Side, to: &mut Side) -> io::Result<()> {
-    loop {
+/// How far a pair came in one turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// Both ends have ended, and were told so.
+    Finished,
+    /// It waits for one of its ends.
+    Waiting,
+    /// There is more.
+    More,
+}
+
+impl Pair {
+    fn pump(&mut self) -> io::Result<Progress> {
+        if !self.connected {
+            if let Some(error) = self.worker.stream.take_error()? {
+                return Err(error);
+            }
+            match self.worker.stream.peer_addr() {
+                Ok(_) => self.connected = true,
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(Progress::Waiting),
+                Err(error) => return Err(error),
+            }
+        }
+        let forth = transfer(&mut self.client, &mut self.worker)?;
+        let back = transfer(&mut self.worker, &mut self.client)?;
+        Ok(if self.client.told && self.worker.told {
+            Progress::Finished
+        } else if forth || back {
+            Progress::More
+        } else {
+            Progress::Waiting
+        })
+    }
+}
+
+/// Reads from one side as far as the other takes it, within a turn's share; passes the end of file on.
+/// True when the share was used up.
+fn transfer(from: &mut Side, to: &mut Side) -> io::Result<bool> {
+    for _ in 0..READS_PER_TURN {
         while !from.pending.is_empty() {
             match to.stream.write(&from.pending) {
                 Ok(written) => drop(from.pending.drain(..written)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if not_yet(&error) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
@@ -207,22 +270,18 @@ fn transfer(from: &mut Side, to: &mut Side) -> io::Result<()> {
                 to.stream.shutdown(Shutdown::Write)?;
                 to.told = true;
             }
-            return Ok(());
+            return Ok(false);
         }
         let mut buffer = [0; BUFFER];
         match from.stream.read(&mut buffer) {
             Ok(0) => from.ended = true,
             Ok(length) => from.pending.extend_from_slice(&buffer[..length]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if not_yet(&error) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error),
         }
     }
-}
-
-/// The connection to the worker may still be under way.
-fn not_yet(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
+    Ok(true)
 }
 
 /// Where a socket that listens at this address can be reached from its own host. A dual-stack wildcard

@@ -85,10 +85,7 @@ impl Daemon {
             Source::Notices(worker) => self.answer_notices(worker),
             Source::Output(worker, stream) => self.read_output(worker, stream),
             Source::Channel(worker) => self.hear_channel(worker),
-            Source::Relay(id, _) => {
-                self.pump_relay(id);
-                false
-            }
+            Source::Relay(id, _) => self.pump_relay(id),
             Source::Console => {
                 self.output.flush(self.now);
                 false
@@ -132,7 +129,7 @@ impl Daemon {
         self.hear_channel(worker);
         self.drain_output(worker);
         if self.processes.get(worker).is_some_and(|p| p.failed) {
-            self.processes.remove(worker);
+            self.forget_process(worker);
             return;
         }
         let left = self.processes.has_leftovers(worker);
@@ -144,10 +141,8 @@ impl Daemon {
             match notify::receive(self.notify.as_fd()) {
                 Ok(Some(datagram)) => self.take_notification(&datagram),
                 Ok(None) => return false,
-                Err(error) => {
-                    log::warn!("notify socket: {error}");
-                    return false;
-                }
+                // The message is gone, and the next ones are still there: nothing will say so again.
+                Err(error) => log::warn!("notify socket: {error}"),
             }
         }
         true

@@ -16,7 +16,7 @@ use crate::logs::worker::WorkerOutput;
 use crate::supervisor::event::{Address, AppId, Event, Generation, SlotId, SocketId, SpawnFailure, WorkerId};
 use crate::supervisor::policy::SpecId;
 use crate::sys::spawn::{self, Plan, Step, errno_text};
-use crate::sys::{listen, output};
+use crate::sys::{listen, output, process};
 
 use super::catalog::{Environment, Recipe};
 use super::node::Channel;
@@ -55,25 +55,35 @@ impl Daemon {
             None
         };
         let env = self.environment(order, &recipe, &command, handed.len(), channel.is_some());
-        let files = self.open_files(order, &recipe)?;
         let (out_read, out_write) = output::worker_pipe().map_err(|e| host_failure("pipe", &e))?;
         let (err_read, err_write) = output::worker_pipe().map_err(|e| host_failure("pipe", &e))?;
+        let program = c_string(command.program.as_os_str())?;
+        let argv = command.argv.iter().map(|a| c_string(a)).collect::<Result<_, _>>()?;
+        let cwd = c_string(command.cwd.as_os_str())?;
+        let files = self.open_files(order, &recipe)?;
         let mut fds: Vec<_> = handed.iter().filter_map(|id| self.sockets.fd(*id)).collect();
         if let Some((_, theirs)) = &channel {
             fds.push(theirs.as_fd());
         }
         let plan = Plan {
-            program: c_string(command.program.as_os_str())?,
-            argv: command.argv.iter().map(|a| c_string(a)).collect::<Result<_, _>>()?,
+            program,
+            argv,
             env,
-            cwd: c_string(command.cwd.as_os_str())?,
+            cwd,
             standard: [self.surroundings.null.as_fd(), out_write.as_fd(), err_write.as_fd()],
             handed: fds,
             listen_fds: handed.len(),
             intercept: recipe.spec.intercept,
             nofile: self.surroundings.nofile,
         };
-        let spawned = spawn::spawn(&plan).map_err(|e| host_failure("clone", &e))?;
+        let spawned = spawn::spawn(&plan).map_err(|e| host_failure("clone", &e));
+        let spawned = match spawned {
+            Ok(spawned) => spawned,
+            Err(failure) => {
+                self.output.release(files);
+                return Err(failure);
+            }
+        };
         let process = Process {
             app: order.app,
             slot: order.slot,
@@ -154,9 +164,9 @@ impl Daemon {
             return Err(permanent(format!("listen on {address}"), libc::EADDRINUSE, message));
         }
         let socket = listen::open(listen.ip, listen.port, listen.v6only, listen.backlog)
-            .and_then(|fd| self.sockets.hold(fd, address, true, order.worker))
+            .and_then(|fd| self.sockets.hold(fd, address, true, order.worker, Some(order.app)))
             .map_err(|error| listen_failure(address, &error))?;
-        self.inbox.push_back(Event::Opened { worker: order.worker, socket, address });
+        self.arrays.push_back(Event::Opened { worker: order.worker, socket, address });
         Ok(socket)
     }
 
@@ -254,6 +264,7 @@ impl Daemon {
                     process.notify = Some(fd);
                 }
                 self.watch(worker, number, Source::Notices(worker));
+                self.tell_level(worker);
                 false
             }
             spawn::Report::NotIntercepted(errno) => {
@@ -274,6 +285,22 @@ impl Daemon {
                 true
             }
         }
+    }
+
+    /// Once: how ports are shared on this host (the level that holds).
+    fn tell_level(&mut self, worker: WorkerId) {
+        if !self.warned.insert(("level", None)) {
+            return;
+        }
+        let restricted = self.processes.get(worker).is_some_and(|p| process::has_no_new_privileges(p.pid));
+        let privileges = if restricted {
+            "; without CAP_SYS_ADMIN workers run with no_new_privs, so setuid programs have no effect in them"
+        } else {
+            ""
+        };
+        log::info!(
+            "ports: bind and listen of workers are intercepted, their sockets duplicated and steered{privileges}"
+        );
     }
 
     fn not_intercepted(&mut self, worker: WorkerId, errno: i32) {

@@ -432,7 +432,15 @@ impl App {
         self.sockets.append(socket, Socket { address, slot, holder, handed, accepts, shut: false });
         if !handed {
             self.heard = Heard::Listening;
+            for spare in self.sockets.handed_for(worker, address) {
+                self.sockets.abandon(spare);
+            }
         }
+    }
+
+    /// A worker closed a socket of its own and lives on.
+    pub(super) fn abandoned(&mut self, socket: SocketId) {
+        self.sockets.abandon(socket);
     }
 
     /// It waits for connections on a socket that it was handed.

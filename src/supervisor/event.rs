@@ -232,6 +232,11 @@ pub enum Event {
         /// Its group.
         address: Address,
     },
+    /// A worker that lives has closed this socket of its own; only our duplicate keeps it.
+    Abandoned {
+        /// Which.
+        socket: SocketId,
+    },
     /// The worker itself waits for connections on a socket that it was handed.
     Accepting {
         /// Who.

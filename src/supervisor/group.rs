@@ -191,26 +191,48 @@ impl Sockets {
         }
     }
 
-    /// Whether a later worker of the same slot left a socket on the same address.
+    /// Whether a later worker of the same slot left a socket of the same kind on the same address.
     pub(super) fn has_newer_orphan(&self, id: SocketId, socket: &Socket) -> bool {
         self.iter().any(|(other, held)| {
             other > id
                 && held.holder == Holder::Orphan
+                && !held.shut
+                && held.handed == socket.handed
                 && held.slot == socket.slot
                 && held.address == socket.address
         })
     }
 
-    /// Gives a slot's spare sockets to its next worker.
+    /// Gives a slot's spare sockets to its next worker: one for each address, the newest.
     pub(super) fn inherit(&mut self, slot: SlotId, worker: WorkerId) -> Vec<SocketId> {
-        let mut given = Vec::new();
-        for (id, socket) in &mut self.all {
-            if socket.slot == slot && socket.handed && !socket.shut && socket.holder == Holder::Orphan {
+        let spare = |(id, socket): (SocketId, &Socket)| {
+            let fits =
+                socket.slot == slot && socket.handed && !socket.shut && socket.holder == Holder::Orphan;
+            (fits && !self.has_newer_orphan(id, socket)).then_some(id)
+        };
+        let given: Vec<SocketId> = self.iter().filter_map(spare).collect();
+        for id in &given {
+            if let Some(socket) = self.all.get_mut(id) {
                 socket.holder = Holder::Worker(worker);
-                given.push(*id);
             }
         }
         given
+    }
+
+    /// A worker that lives has no use for this socket any more.
+    pub(super) fn abandon(&mut self, id: SocketId) {
+        if let Some(socket) = self.all.get_mut(&id)
+            && matches!(socket.holder, Holder::Worker(_))
+        {
+            socket.holder = Holder::Orphan;
+            socket.accepts = false;
+        }
+    }
+
+    /// What a worker was handed for an address, which is of no use once it listens there by itself.
+    pub(super) fn handed_for(&self, worker: WorkerId, address: Address) -> Vec<SocketId> {
+        let handed = self.of(worker).filter(|(_, socket)| socket.handed && socket.address == address);
+        handed.map(|(id, _)| id).collect()
     }
 
     /// Whether a serving worker takes connections on this address.
@@ -264,6 +286,7 @@ impl Sockets {
                 (false, true) if serving(socket) => Rank::Serves,
                 (false, _) if serving(socket) => Rank::MayServe,
                 (false, true) if alive(socket) => Rank::StillServes,
+                (false, _) if socket.holder == Holder::Relaying => Rank::HandedOn,
                 (false, _) => Rank::Queues,
             };
             if rank > best.0 {
@@ -314,6 +337,8 @@ impl Sockets {
 enum Rank {
     /// Nothing reaches it.
     Shut,
+    /// Whoever waits in it is being handed on to the others.
+    HandedOn,
     /// Connections wait in it.
     Queues,
     /// Its worker is not ready yet, or leaves, but takes connections.

@@ -215,6 +215,7 @@ impl Supervisor {
             | Event::Exited { .. }
             | Event::Gone { .. }
             | Event::Observed { .. }
+            | Event::Abandoned { .. }
             | Event::Relayed { .. } => self.fact(event, now, out),
         }
         for index in 0..self.apps.len() {
@@ -364,7 +365,9 @@ impl Supervisor {
             | Event::Exited { worker, .. }
             | Event::Gone { worker }
             | Event::Observed { worker, .. } => self.index_of(*worker),
-            Event::Relayed { socket } => self.apps.iter().position(|app| app.sockets.get(*socket).is_some()),
+            Event::Relayed { socket } | Event::Abandoned { socket } => {
+                self.apps.iter().position(|app| app.sockets.get(*socket).is_some())
+            }
             Event::Command { .. } | Event::Deadline => None,
         };
         let Some(index) = index else {
@@ -388,6 +391,7 @@ impl Supervisor {
                 Event::Gone { worker } => app.gone(worker),
                 Event::Observed { worker, traffic } => app.observed(worker, traffic, turn),
                 Event::Relayed { socket } => app.relayed(socket, turn),
+                Event::Abandoned { socket } => app.abandoned(socket),
                 Event::Command { .. } | Event::Deadline => {}
             }
         });

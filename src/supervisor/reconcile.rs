@@ -347,14 +347,14 @@ impl App {
         for (id, socket) in self.sockets.iter().filter(|(_, socket)| socket.holder == Holder::Orphan) {
             let slot = self.slots.iter().find(|slot| slot.id == socket.slot);
             let awaited = slot.is_some_and(|slot| pending(slot) && slot.up().next().is_none());
-            if socket.handed && !socket.shut && awaited {
+            // One is enough to wait in: a worker that never serves must not leave one more at each crash.
+            let spare = self.sockets.has_newer_orphan(id, socket);
+            if socket.handed && !socket.shut && awaited && !spare {
                 continue;
             }
-            // One is enough to wait in: a worker that never serves must not leave one more at each crash.
-            let useless = socket.shut || self.sockets.has_newer_orphan(id, socket);
-            if self.sockets.served(socket.address, standings) {
+            if spare || self.sockets.served(socket.address, standings) {
                 ends.push((id, OrphanEnd::Relay));
-            } else if !hope || useless {
+            } else if !hope || socket.shut {
                 ends.push((id, OrphanEnd::Close));
             }
         }

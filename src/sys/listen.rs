@@ -180,6 +180,16 @@ pub fn accept(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
+/// accept(2) on this socket gives up after a millisecond (SO_RCVTIMEO), for whoever has it open: a queue
+/// that was looked at may be empty when it is accepted from. To be used once its own worker is gone.
+///
+/// # Errors
+/// The errno of setsockopt(2).
+pub fn never_wait(socket: BorrowedFd<'_>) -> io::Result<()> {
+    use nix::sys::time::{TimeVal, TimeValLike};
+    Ok(setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(1))?)
+}
+
 /// The inode of a socket, as /proc/PID/fd and sock_diag name it.
 ///
 /// # Errors

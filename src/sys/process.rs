@@ -330,11 +330,10 @@ pub fn raise_descriptor_limit() -> io::Result<(u64, u64)> {
     Ok((soft, hard))
 }
 
-/// The signals that a process handles itself (`SigCgt` of /proc/PID/status): bit n-1 for signal n.
-pub fn caught_signals(pid: i32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
-    u64::from_str_radix(mask.trim(), 16).ok()
+/// Whether a process runs with no_new_privs (prctl(2)).
+pub fn has_no_new_privileges(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("NoNewPrivs:").is_some_and(|value| value.trim() == "1"))
 }
 
 #[cfg(test)]

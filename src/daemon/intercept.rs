@@ -161,23 +161,23 @@ impl Daemon {
         if let Err(error) = listen::listen(socket.as_fd(), backlog) {
             return Ok(Verdict::Refuse(error.raw_os_error().unwrap_or(libc::EINVAL)));
         }
-        self.find_abandoned(worker, address);
-        let app = self.processes.get(worker).map(|p| p.app);
-        let id = self.sockets.hold(socket, address, false, worker, app)?;
-        self.arrays.push_back(Event::Listening { worker, socket: id, address });
-        Ok(Verdict::Done)
-    }
-
-    /// A worker that listens anew may have closed what it listened on before; our duplicate alone would
-    /// go on taking connections that nobody accepts.
-    fn find_abandoned(&mut self, worker: WorkerId, address: Address) {
-        let own: Vec<(SocketId, u64)> = self
+        let before: Vec<(SocketId, u64)> = self
             .sockets
             .of(worker)
             .filter(|(_, held)| !held.handed && held.address == address)
             .map(|(id, held)| (id, held.inode))
             .collect();
-        if own.is_empty() {
+        let app = self.processes.get(worker).map(|p| p.app);
+        let id = self.sockets.hold(socket, address, false, worker, app)?;
+        self.arrays.push_back(Event::Listening { worker, socket: id, address });
+        self.find_abandoned(worker, before);
+        Ok(Verdict::Done)
+    }
+
+    /// A worker that listens anew may have closed what it listened on before; our duplicate alone would
+    /// go on taking connections that nobody accepts.
+    fn find_abandoned(&mut self, worker: WorkerId, before: Vec<(SocketId, u64)>) {
+        if before.is_empty() {
             return;
         }
         let mut open = std::collections::HashSet::new();
@@ -186,7 +186,7 @@ impl Daemon {
             let Ok(sockets) = process::sockets(pid) else { return };
             open.extend(sockets.into_iter().map(|socket| socket.inode));
         }
-        for (socket, inode) in own {
+        for (socket, inode) in before {
             if !open.contains(&inode) {
                 self.arrays.push_back(Event::Abandoned { socket });
             }

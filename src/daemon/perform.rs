@@ -69,6 +69,7 @@ impl Daemon {
     }
 
     fn steer(&mut self, socket: SocketId, active: &[u32]) {
+        log::debug!("steer by socket {} to {active:?}", socket.0);
         let Some(fd) = self.sockets.fd(socket) else { return };
         if let Err(error) = steer::steer(fd, active) {
             log::error!("cannot steer new connections to positions {active:?}: {error}");
@@ -84,6 +85,7 @@ impl Daemon {
     }
 
     fn close(&mut self, socket: SocketId) {
+        log::debug!("close socket {}", socket.0);
         self.forget_queue(socket);
         self.sockets.close(socket);
     }

@@ -70,9 +70,13 @@ impl Sockets {
         }
     }
 
-    /// Drops the duplicate: unless a worker still has it, the socket leaves its group.
+    /// Ends the socket for everybody and drops the duplicate: it leaves its group now, whoever still has
+    /// it open, so that the mirror of the group stays right.
     pub(super) fn close(&mut self, id: SocketId) {
-        self.held.remove(&id);
+        let Some(held) = self.held.remove(&id) else { return };
+        if let Err(error) = sys::listen::end(held.fd.as_fd()) {
+            log::debug!("close socket {}: {error}", id.0);
+        }
     }
 
     pub(super) fn by_inode(&self, inode: u64) -> Option<(SocketId, &Held)> {

@@ -398,6 +398,77 @@ fn leftover_tree_is_told_to_stop_and_then_killed() {
 }
 
 #[test]
+fn sockets_stay_held_until_the_last_process_of_the_tree_is_gone() {
+    let mut bench = Bench::online(cluster(2));
+    let (worker, socket) = (WorkerId(1), SocketId(1));
+    bench.tell(Event::Exited { worker, status: ExitStatus::Code(0), left: true });
+    assert_eq!(bench.steered(), [[1]], "nothing new reaches the leftover");
+    assert!(!bench.took(&Action::Relay { socket }) && !bench.took(&Action::Close { socket }));
+    bench.tell(Event::Gone { worker });
+    assert!(bench.took(&Action::Relay { socket }));
+    bench.tell(Event::Relayed { socket });
+    assert!(bench.took(&Action::Close { socket }));
+}
+
+#[test]
+fn a_socket_that_its_worker_closed_is_steered_around_and_handed_on() {
+    let mut bench = Bench::online(cluster(1));
+    let (worker, old) = (WorkerId(1), SocketId(1));
+    let new = bench.listen(worker, PORT);
+    bench.tell(Event::Abandoned { socket: old });
+    assert_eq!(bench.steered().last(), Some(&vec![1]), "{:?}", bench.out);
+    let relay = bench.out.iter().position(|action| *action == Action::Relay { socket: old });
+    let steer = bench.out.iter().rposition(|action| matches!(action, Action::Steer { .. }));
+    assert!(relay > steer, "a relay before the steering would come back: {:?}", bench.out);
+    bench.tell(Event::Relayed { socket: old });
+    assert!(bench.took(&Action::Close { socket: old }) && !bench.took(&Action::Close { socket: new }));
+}
+
+#[test]
+fn a_server_that_binds_what_it_was_handed_leaves_nobody_in_the_handed_queue() {
+    let mut bench = Bench::with(Policy { declares_listen: true, ..cluster(1) });
+    let (worker, handed) = (WorkerId(1), SocketId(100));
+    bench.tell(Event::Opened { worker, socket: handed, address: address(PORT) });
+    bench.tell(Event::Started { worker });
+    bench.listen(worker, PORT);
+    assert_eq!(bench.steered().last(), Some(&vec![1]));
+    assert!(bench.took(&Action::Relay { socket: handed }));
+}
+
+#[test]
+fn of_two_sockets_that_a_slot_left_only_one_is_inherited() {
+    let mut bench = Bench::online(Policy { declares_listen: true, ..cluster(1) });
+    let (first, second) = (SocketId(100), SocketId(101));
+    let handed = |worker, socket| Event::Opened { worker, socket, address: address(PORT) };
+    bench.reload();
+    let next = bench.spawned()[0];
+    bench.tell(handed(WorkerId(1), first));
+    bench.tell(handed(next, second));
+    bench.exit(next);
+    bench.exit(WorkerId(1));
+    bench.pass(ms(60_000));
+    let inherited = bench.out.iter().filter_map(|action| {
+        if let Action::Spawn { inherit, .. } = action { Some(inherit.len()) } else { None }
+    });
+    assert!(inherited.max() <= Some(1), "{:?}", bench.out);
+}
+
+#[test]
+fn before_a_place_is_left_nobody_is_steered_to_the_one_that_will_fill_it() {
+    let mut bench = Bench::online(cluster(3));
+    bench.exit(WorkerId(1));
+    bench.out.clear();
+    bench.tell(Event::Relayed { socket: SocketId(1) });
+    let close = bench.out.iter().position(|action| *action == Action::Close { socket: SocketId(1) });
+    let orders: Vec<_> = bench.out[..close.expect("closed")].iter().collect();
+    assert!(
+        orders.iter().any(|action| matches!(action, Action::Steer { active, .. } if *active == [1])),
+        "the third place moves to the first: {:?}",
+        bench.out
+    );
+}
+
+#[test]
 fn fork_reload_stops_then_starts_and_rolls_back() {
     let mut bench = Bench::online(Policy { instances: 2, ..Policy::default() });
     let request = bench.reload();

@@ -190,6 +190,17 @@ pub fn never_wait(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(1))?)
 }
 
+/// Ends listening at once, whoever else has the socket open: a process of ours between clone and exec
+/// does, for a moment. It leaves the kernel's array now, and whoever waited in its queue is reset
+/// (`inet_shutdown` in Linux disconnects a listening socket).
+///
+/// # Errors
+/// ENOTCONN when it does not listen any more.
+pub fn end(socket: BorrowedFd<'_>) -> io::Result<()> {
+    use nix::sys::socket::{Shutdown, shutdown};
+    Ok(shutdown(socket.as_raw_fd(), Shutdown::Both)?)
+}
+
 /// The inode of a socket, as /proc/PID/fd and sock_diag name it.
 ///
 /// # Errors
@@ -213,6 +224,21 @@ mod tests {
         assert_eq!(queue_length(second.as_fd()).expect("tcp"), 1);
         assert!(accept(second.as_fd()).expect("one waits").is_some());
         assert!(accept(second.as_fd()).expect("none waits").is_none());
+    }
+
+    #[test]
+    fn an_ended_socket_leaves_its_group_although_it_is_open_elsewhere() {
+        let first = open("127.0.0.1".parse().expect("an address"), 0, false, 8).expect("a free port");
+        let (address, _) = local_address(first.as_fd()).expect("bound");
+        let others: Vec<OwnedFd> =
+            (0..2).map(|_| open(address.ip(), address.port(), false, 8).expect("shared")).collect();
+        let _still_open = first.try_clone().expect("a duplicate");
+        end(first.as_fd()).expect("it listened");
+        drop(first);
+        // The last one has moved into the first place.
+        super::super::steer::steer(others[0].as_fd(), &[0]).expect("a group");
+        let _client = std::net::TcpStream::connect(address).expect("queued");
+        assert_eq!(queue_length(others[1].as_fd()).expect("tcp"), 1);
     }
 
     #[test]

@@ -223,3 +223,59 @@ fn the_inspectors_port_does_not_pass_for_the_server() {
     daemon.run(&["reload", "api"]).expect_code(1);
     assert_eq!(daemon.wait_online("api", 2), before);
 }
+
+/// A fixture whose command goes on with this word.
+fn with_word(fixture: &Fixture, word: &str) -> Fixture {
+    let mut command = fixture.command.clone();
+    command.push(word.to_owned());
+    Fixture { command }
+}
+
+#[test]
+fn a_server_that_closes_its_port_and_opens_it_again_goes_on_being_served() {
+    let Some(python) = fixtures::python("steps.py") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&with_word(&python, "reopen"), port));
+    daemon.wait_online("api", 2);
+    let hammer = Hammer::start(port);
+    daemon.home.put("go", "");
+    wait_until(ms(10_000), "both have opened anew", || daemon.output().matches("reopened").count() == 2);
+    hammer.wait_answers(40);
+    let history = hammer.stop();
+    history.expect_none_lost();
+    assert_eq!(history.by_pid().len(), 2, "one of them gets nothing any more: {history:?}");
+}
+
+#[test]
+fn of_two_apps_that_bind_one_port_before_either_listens_the_second_is_refused() {
+    let Some(python) = fixtures::python("steps.py") else { return };
+    let port = free_port();
+    let late = with_word(&python, "late");
+    let app = |name: &str| App::new(name, &late).instances(1).port(port).set("max_restarts", 1);
+    let daemon = Daemon::foreground(support::file(&[app("first"), app("second")]));
+    wait_until(ms(10_000), "both have bound", || daemon.output().matches("bound").count() == 2);
+    daemon.home.put("go", "");
+    daemon.wait_for_text("another app serves it");
+    let hammer = Hammer::start(port);
+    hammer.wait_answers(20);
+    let history = hammer.stop();
+    history.expect_none_lost();
+    assert_eq!(history.by_pid().len(), 1, "two apps answer on one port: {history:?}");
+}
+
+/// What is left of a worker's tree still has its socket open, and must not upset who gets connections.
+#[test]
+fn a_launcher_that_dies_before_its_server_costs_no_request() {
+    let Some(python) = fixtures::python("http_server.py") else { return };
+    let port = free_port();
+    let line = format!("trap '' INT; {:?} http_server.py; exit 0", python.command[0]);
+    let app = api(&fixtures::shell(&line), port).text("kill_signal", "SIGTERM").text("kill_timeout", "500ms");
+    let daemon = Daemon::foreground(app.delay(10));
+    daemon.wait_online("api", 2);
+    let hammer = Hammer::start(port);
+    for _ in 0..2 {
+        daemon.run(&["reload", "api"]).expect_code(0);
+        hammer.wait_answers(10);
+    }
+    hammer.stop().expect_none_lost();
+}

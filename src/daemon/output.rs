@@ -22,7 +22,6 @@ use crate::sys::output::OpenError;
 
 use super::Daemon;
 use super::catalog::Recipe;
-use super::start::Order;
 
 /// Bytes read from one output in one turn of the loop: a flood costs the others no more than that.
 const BUDGET: usize = 256 * 1024;
@@ -198,11 +197,16 @@ impl Output {
 impl Daemon {
     /// Opens the log files of a worker. One that was named and cannot be opened fails the start; a
     /// default one costs a warning.
-    pub(super) fn open_files(&mut self, order: &Order, recipe: &Recipe) -> Result<Files, SpawnFailure> {
+    pub(super) fn open_files(
+        &mut self,
+        app: AppId,
+        instance: u32,
+        recipe: &Recipe,
+    ) -> Result<Files, SpawnFailure> {
         use crate::config::LogTarget;
-        let name = self.app_name(order.app);
-        let several = recipe.policy.instances > 1 || order.instance > 0;
-        let suffix = several.then_some(order.instance);
+        let name = self.app_name(app);
+        let several = recipe.policy.instances > 1 || instance > 0;
+        let suffix = several.then_some(instance);
         let folder = recipe.log_dir.clone().unwrap_or_else(|| self.home.logs.clone());
         let mut files = Files::default();
         for (target, stream) in [(&recipe.spec.out_file, Stream::Out), (&recipe.spec.error_file, Stream::Err)]

@@ -1,5 +1,7 @@
 //! Facts, rendered: a line in the supervisor's log, and a step for every client that waits for the app.
 
+use std::time::Duration;
+
 use log::Level;
 
 use crate::control::protocol::Progress;
@@ -77,117 +79,91 @@ impl Daemon {
         self.output.forget_app(app);
     }
 
+    /// A flat table: one arm for each fact.
     fn render(&self, fact: &Fact) -> Told {
+        use Level::{Error, Info, Warn};
         match fact {
             Fact::Starting { app, worker } => {
-                Told::about(Level::Info, *app, "starting", "starting".to_owned()).worker(*worker)
+                Told::about(Info, *app, "starting", "starting".to_owned()).worker(*worker)
             }
             Fact::Ready { app, worker, proof, after } => {
-                let after = humantime::format_duration(round(*after));
-                let how = match proof {
-                    Proof::Said => " (it said so)",
-                    Proof::Listens => "",
-                    Proof::Alive => " (alive)",
-                    Proof::NoListener => " (no listener)",
-                };
-                Told::about(Level::Info, *app, "ready", format!("ready after {after}{how}")).worker(*worker)
+                let message = format!("ready after {}{}", shown(*after), how(*proof));
+                Told::about(Info, *app, "ready", message).worker(*worker)
             }
             Fact::Late { app, worker } => {
                 let message = "not ready in listen_timeout; it stays launching".to_owned();
-                Told::about(Level::Warn, *app, "late", message).worker(*worker)
+                Told::about(Warn, *app, "late", message).worker(*worker)
             }
             Fact::Draining { app, worker, cause } => {
                 let message = format!("leaving ({}): finishing its requests", cause.as_str());
-                Told::about(Level::Info, *app, "draining", message).worker(*worker)
+                Told::about(Info, *app, "draining", message).worker(*worker)
             }
             Fact::DrainTimedOut { app, worker, traffic } => {
+                let (busy, queued) = (traffic.busy, traffic.queued);
                 let message = format!(
-                    "drain_timeout is over with {} connections busy and {} waiting; they are ended",
-                    traffic.busy, traffic.queued
+                    "drain_timeout is over with {busy} connections busy and {queued} waiting; they are ended"
                 );
-                Told::about(Level::Warn, *app, "drain_timed_out", message).worker(*worker)
+                Told::about(Warn, *app, "drain_timed_out", message).worker(*worker)
             }
             Fact::KillTimedOut { app, worker } => {
                 let message = "did not end in kill_timeout: killed".to_owned();
-                Told::about(Level::Warn, *app, "kill_timed_out", message).worker(*worker)
+                Told::about(Warn, *app, "kill_timed_out", message).worker(*worker)
             }
             Fact::Exited { app, worker, status, cause, lived } => {
-                let level =
-                    if matches!(cause, Cause::Crash | Cause::Exit) { Level::Warn } else { Level::Info };
-                let lived = humantime::format_duration(round(*lived));
-                let message = format!("{} after {lived} ({})", exit_text(*status), cause.as_str());
+                let level = if matches!(cause, Cause::Crash | Cause::Exit) { Warn } else { Info };
+                let message = format!("{} after {} ({})", exit_text(*status), shown(*lived), cause.as_str());
                 Told::about(level, *app, "exited", message).worker(*worker)
             }
             Fact::SpawnFailed { app, worker, failure } => {
                 let message = format!("could not be started: {}", failure.message);
-                Told::about(Level::Error, *app, "spawn_failed", message).worker(*worker)
+                Told::about(Error, *app, "spawn_failed", message).worker(*worker)
             }
-            Fact::BackingOff { .. }
-            | Fact::Errored { .. }
-            | Fact::ReloadStarted { .. }
-            | Fact::ReloadProgress { .. }
-            | Fact::ReloadDone { .. }
-            | Fact::ReloadFailed { .. }
-            | Fact::Stopped { .. }
-            | Fact::Deleted { .. } => self.render_app(fact),
-        }
-    }
-
-    fn render_app(&self, fact: &Fact) -> Told {
-        match fact {
             Fact::BackingOff { app, slot, delay, unstable } => {
-                let delay = humantime::format_duration(round(*delay));
+                let delay = shown(*delay);
                 let message = format!("{unstable} unstable exits in a row; next start in {delay}");
-                Told::about(Level::Warn, *app, "backing_off", message).slot(*slot)
+                Told::about(Warn, *app, "backing_off", message).slot(*slot)
             }
             Fact::Errored { app, slot, unstable } => {
-                let message = format!(
-                    "given up after {unstable} unstable exits in a row (max_restarts); start it again with \
-                     `clusterd start {}`",
-                    self.app_name(*app)
-                );
-                Told::about(Level::Error, *app, "errored", message).slot(*slot)
+                Told::about(Error, *app, "errored", self.given_up(*app, *unstable)).slot(*slot)
             }
             Fact::ReloadStarted { app, generation, total } => {
-                let mut message = format!("reload to generation {} begins: {total} workers", generation.0);
-                if self.catalog.app(*app).is_some_and(|record| record.recipe.policy.mode == Mode::Fork) {
-                    message += "; fork mode: each is stopped, then started, and nobody serves in between. For \
-                                a reload without a gap write exec_mode = \"cluster\"";
-                }
-                Told::about(Level::Info, *app, "reload_started", message).roll_out(0, *total)
+                let message = self.reload_begins(*app, generation.0, *total);
+                Told::about(Info, *app, "reload_started", message).roll_out(0, *total)
             }
             Fact::ReloadProgress { app, done, total } => {
                 let message = format!("{done} of {total} workers replaced");
-                Told::about(Level::Info, *app, "reload_progress", message).roll_out(*done, *total)
+                Told::about(Info, *app, "reload_progress", message).roll_out(*done, *total)
             }
             Fact::ReloadDone { app, generation, took } => {
-                let took = humantime::format_duration(round(*took));
-                let message = format!("reloaded to generation {} in {took}", generation.0);
-                Told::about(Level::Info, *app, "reload_done", message)
+                let message = format!("reloaded to generation {} in {}", generation.0, shown(*took));
+                Told::about(Info, *app, "reload_done", message)
             }
             Fact::ReloadFailed { app, generation, failure, left } => {
-                let left = match left {
-                    OnReloadFailureTaken::Untouched => "the old generation serves on, untouched".to_owned(),
-                    OnReloadFailureTaken::RolledBack(count) => {
-                        format!("rolling back {count} workers to the old generation")
-                    }
-                    OnReloadFailureTaken::Held => "held: the mix of generations stays".to_owned(),
-                };
                 let reason = self.failure_text(failure);
-                let message = format!("reload to generation {} failed: {reason}; {left}", generation.0);
-                Told::about(Level::Error, *app, "reload_failed", message)
+                let number = generation.0;
+                let message = format!("reload to generation {number} failed: {reason}; {}", remains(*left));
+                Told::about(Error, *app, "reload_failed", message)
             }
-            Fact::Stopped { app } => Told::about(Level::Info, *app, "stopped", "stopped".to_owned()),
-            Fact::Deleted { app } => Told::about(Level::Info, *app, "deleted", "deleted".to_owned()),
-            Fact::Starting { .. }
-            | Fact::Ready { .. }
-            | Fact::Late { .. }
-            | Fact::Draining { .. }
-            | Fact::DrainTimedOut { .. }
-            | Fact::KillTimedOut { .. }
-            | Fact::Exited { .. }
-            | Fact::SpawnFailed { .. } => self.render(fact),
+            Fact::Stopped { app } => Told::about(Info, *app, "stopped", "stopped".to_owned()),
+            Fact::Deleted { app } => Told::about(Info, *app, "deleted", "deleted".to_owned()),
         }
+    }
+
+    fn given_up(&self, app: AppId, unstable: u32) -> String {
+        format!(
+            "given up after {unstable} unstable exits in a row (max_restarts); start it again with `clusterd \
+             start {}`",
+            self.app_name(app)
+        )
+    }
+
+    fn reload_begins(&self, app: AppId, generation: u32, total: u32) -> String {
+        let mut message = format!("reload to generation {generation} begins: {total} workers");
+        if self.catalog.app(app).is_some_and(|record| record.recipe.policy.mode == Mode::Fork) {
+            message += "; fork mode: each is stopped, then started, and nobody serves in between. For a reload \
+                        without a gap write exec_mode = \"cluster\"";
+        }
+        message
     }
 
     /// Why a wish failed, as a sentence without its subject.
@@ -197,13 +173,13 @@ impl Daemon {
             Failure::Superseded => "a later stop, delete or shutdown took its place".to_owned(),
             Failure::Spawn { failure, .. } => failure.message.clone(),
             Failure::Died { worker, status, lived, ready } => {
-                let lived = humantime::format_duration(round(*lived));
+                let lived = shown(*lived);
                 let when =
                     if *ready { "after it was ready (min_healthy_time)" } else { "before it was ready" };
                 format!("{} {} {lived} after its start, {when}", self.label(*worker), exit_text(*status))
             }
             Failure::NotReady { worker, limit, missing, found } => {
-                let limit = humantime::format_duration(round(*limit));
+                let limit = shown(*limit);
                 let label = self.label(*worker);
                 let mut text = format!("{label} was not ready within listen_timeout ({limit})");
                 match (missing.is_empty(), found.is_empty()) {
@@ -223,6 +199,26 @@ impl Daemon {
     }
 }
 
+fn how(proof: Proof) -> &'static str {
+    match proof {
+        Proof::Said => " (it said so)",
+        Proof::Listens => "",
+        Proof::Alive => " (alive)",
+        Proof::NoListener => " (no listener)",
+    }
+}
+
+/// What a failed reload leaves behind.
+fn remains(left: OnReloadFailureTaken) -> String {
+    match left {
+        OnReloadFailureTaken::Untouched => "the old generation serves on, untouched".to_owned(),
+        OnReloadFailureTaken::RolledBack(count) => {
+            format!("rolling back {count} workers to the old generation")
+        }
+        OnReloadFailureTaken::Held => "held: the mix of generations stays".to_owned(),
+    }
+}
+
 fn join(addresses: &[Address]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -236,6 +232,6 @@ pub(super) fn exit_text(status: ExitStatus) -> String {
 }
 
 /// To milliseconds: nobody reads microseconds in a log.
-fn round(duration: std::time::Duration) -> std::time::Duration {
-    std::time::Duration::from_millis(duration.as_millis() as u64)
+fn shown(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_millis(duration.as_millis() as u64))
 }

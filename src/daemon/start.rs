@@ -60,7 +60,7 @@ impl Daemon {
         let program = c_string(command.program.as_os_str())?;
         let argv = command.argv.iter().map(|a| c_string(a)).collect::<Result<_, _>>()?;
         let cwd = c_string(command.cwd.as_os_str())?;
-        let files = self.open_files(order, &recipe)?;
+        let files = self.open_files(order.app, order.instance, &recipe)?;
         let mut fds: Vec<_> = handed.iter().filter_map(|id| self.sockets.fd(*id)).collect();
         if let Some((_, theirs)) = &channel {
             fds.push(theirs.as_fd());

@@ -138,7 +138,9 @@ impl Daemon {
 
     fn detail(&self, app: &AppView) -> Option<AppDetail> {
         let record = self.catalog.app(app.app)?;
-        let recipe = &record.recipe;
+        // What is wanted to run: after a failed reload that is not what the file says now.
+        let wanted = self.supervisor.spec(app.app, app.generation);
+        let recipe = wanted.and_then(|spec| self.catalog.recipe(spec)).unwrap_or(&record.recipe);
         let folder = recipe.log_dir.clone().unwrap_or_else(|| self.home.logs.clone());
         let several = (recipe.policy.instances > 1).then_some(0);
         let file = |target: &config::LogTarget, stream| {

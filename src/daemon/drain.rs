@@ -26,6 +26,9 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(3);
 const CLOSER_LOOK: Duration = Duration::from_micros(500);
 const CLOSER_LOOK_CONNECTIONS: usize = 64;
 
+/// Between two closer looks, of whichever workers.
+const CLOSER_LOOK_PAUSE: Duration = Duration::from_millis(1);
+
 /// What is remembered about a leaving worker from look to look.
 #[derive(Debug)]
 pub(super) struct Leaving {
@@ -53,7 +56,7 @@ impl Daemon {
                          when their accept queue is empty and drain_timeout is over"
                     )
                 });
-                Traffic { queued: 0, busy: 1, cost: Duration::ZERO }
+                Traffic { busy: 1, ..Traffic::default() }
             }
         };
         let cost = self.clock.since_start().saturating_sub(began);
@@ -108,10 +111,15 @@ impl Daemon {
                 log::debug!("worker {}: end of a connection: {error}", worker.0);
             }
         }
-        if leaving.watch.wants_closer_look() && mine.len() <= CLOSER_LOOK_CONNECTIONS {
+        let promising = leaving.watch.wants_closer_look() && mine.len() <= CLOSER_LOOK_CONNECTIONS;
+        // However many workers leave at once, the loop is there for the others most of the time.
+        if promising
+            && Time::from_start(self.clock.since_start()).since(self.looked_closer) >= CLOSER_LOOK_PAUSE
+        {
             look.busy -= leaving.look_closer(&mine, &open, self.clock).min(look.busy);
+            self.looked_closer = Time::from_start(self.clock.since_start());
         }
-        Ok(Traffic { queued, busy: look.busy, cost: Duration::ZERO })
+        Ok(Traffic { queued, busy: look.busy, promising, ..Traffic::default() })
     }
 
     /// How many wait in the worker's accept queues, and the ports they are on.

@@ -168,6 +168,8 @@ struct Daemon {
     sockets: Sockets,
     relays: Relays,
     leaving: HashMap<WorkerId, drain::Leaving>,
+    /// When the last closer look at connections ended.
+    looked_closer: Time,
     output: Output,
     requests: Requests,
     notify: OwnedFd,
@@ -257,6 +259,7 @@ impl Daemon {
             sockets: Sockets::default(),
             relays: Relays::default(),
             leaving: HashMap::new(),
+            looked_closer: Time::START,
             output: Output::new(foreground),
             requests: Requests::default(),
             notify,

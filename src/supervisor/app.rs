@@ -584,7 +584,7 @@ impl App {
         let quiet = traffic.queued == 0 && traffic.busy == 0;
         *seen = traffic;
         *calm = if quiet { *calm + 1 } else { 0 };
-        *look = Look::At(turn.now + until_next_look(turn.now - *since, traffic.cost));
+        *look = Look::At(turn.now + until_next_look(turn.now - *since, traffic));
         let (cause, done) = (*cause, *calm >= 2);
         if done {
             self.stop(slot, place, cause, turn);

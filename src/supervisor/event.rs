@@ -92,6 +92,8 @@ pub struct Traffic {
     pub queued: u32,
     /// Accepted connections that are not finished.
     pub busy: u32,
+    /// A connection among them may be ended between two requests, if its moment is met.
+    pub promising: bool,
     /// What the look cost; the next one keeps a multiple of it away.
     pub cost: Duration,
 }

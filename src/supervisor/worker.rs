@@ -164,14 +164,16 @@ pub(super) fn earlier(one: Option<Time>, other: Option<Time>) -> Option<Time> {
 
 /// How long after a look at a draining worker the next one comes: fast at first, because most
 /// connections are done within milliseconds, and never so fast that looking is what the supervisor
-/// does (`cost` is what the last one took).
-pub(super) fn until_next_look(drained_for: Duration, cost: Duration) -> Duration {
+/// does.
+pub(super) fn until_next_look(drained_for: Duration, traffic: Traffic) -> Duration {
     let step = match drained_for.as_millis() {
         0..100 => 2,
         100..1000 => 5,
+        // Somebody's next quiet moment is to be met, however long it takes.
+        _ if traffic.promising => 5,
         _ => 20,
     };
-    Duration::from_millis(step).max(cost.saturating_mul(10))
+    Duration::from_millis(step).max(traffic.cost.saturating_mul(10))
 }
 
 /// How long after an inspection of a starting worker the next one comes.
@@ -186,11 +188,12 @@ mod tests {
     #[test]
     fn looks_slow_down_and_respect_their_cost() {
         let ms = Duration::from_millis;
-        let none = Duration::ZERO;
+        let none = Traffic::default();
         assert_eq!(until_next_look(ms(99), none), ms(2));
         assert_eq!(until_next_look(ms(100), none), ms(5));
         assert_eq!(until_next_look(ms(1000), none), ms(20));
-        assert_eq!(until_next_look(ms(0), ms(1)), ms(10));
+        assert_eq!(until_next_look(ms(1000), Traffic { promising: true, ..none }), ms(5));
+        assert_eq!(until_next_look(ms(0), Traffic { cost: ms(1), ..none }), ms(10));
     }
 
     #[test]

@@ -625,3 +625,25 @@ fn workers_killed_again_and_again_always_come_back() {
     daemon.wait_online("api", 3);
     assert!(daemon.zombies().is_empty());
 }
+
+#[test]
+fn the_environment_stays_until_it_is_asked_to_be_replaced() {
+    let line = "echo \"value [$CD_TEST]\"; exec sleep 1000";
+    let daemon = Daemon::foreground(fork("api", &fixtures::shell(line)));
+    daemon.wait_for_text("value []");
+    let path = daemon.home.file().display().to_string();
+    let restart = |words: &[&str], value: &str| {
+        let running = daemon.home.spawn_with(words, |command| {
+            command.env("CD_TEST", value);
+        });
+        daemon.home.finish(running).expect_code(0);
+    };
+    restart(&["restart", &path], "kept out");
+    restart(&["restart", "api"], "kept out");
+    wait_until(ms(10_000), "three starts", || daemon.output().matches("value [").count() == 3);
+    assert!(!daemon.output().contains("kept out"));
+    restart(&["restart", "api", "--update-env"], "by name");
+    daemon.wait_for_text("value [by name]");
+    restart(&["reload", &path, "--update-env"], "by file");
+    daemon.wait_for_text("value [by file]");
+}

@@ -84,7 +84,7 @@ fn plus_and_minus_count_from_what_is_wanted() {
     daemon.run(&["scale", "api", "3"]).expect_code(0);
     daemon.run(&["scale", "api", "-99"]).expect_code(0);
     daemon.wait_online("api", 1);
-    for nonsense in ["x", "1.5", "+", "", "99999999999"] {
+    for nonsense in ["x", "1.5", "+", "", "99999999999", "+1000"] {
         let output = daemon.run(&["scale", "api", "--", nonsense]);
         assert_ne!(output.code, 0, "{nonsense:?}: {output:?}");
     }

@@ -1,7 +1,7 @@
 //! What a client wishes, turned into what the core is asked: targets resolved, files read and checked
 //! as a whole before anything is touched.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -131,11 +131,11 @@ impl Daemon {
         verb: Verb,
         targets: Vec<String>,
         file: Option<protocol::File>,
-        update_env: Option<std::collections::BTreeMap<String, String>>,
+        update_env: Option<BTreeMap<String, String>>,
         no_wait: bool,
     ) -> Result<(), Error> {
         let commands = match file {
-            Some(file) => self.commands_of_file(verb, &file)?,
+            Some(file) => self.commands_of_file(verb, &file, update_env)?,
             None if verb == Verb::Start => {
                 let whom = self.whom(&targets)?;
                 let start = |(app, scope)| (app, Command::Start { app, scope, definition: None });
@@ -155,9 +155,12 @@ impl Daemon {
         &mut self,
         verb: Verb,
         file: &protocol::File,
+        update_env: Option<BTreeMap<String, String>>,
     ) -> Result<Vec<(AppId, Command)>, Error> {
         let config = self.load(file)?;
-        let environment = file.environment.iter().map(|(n, v)| (OsString::from(n), OsString::from(v)));
+        let replaces = update_env.is_some();
+        let environment = update_env.unwrap_or_else(|| file.environment.clone());
+        let environment = environment.into_iter().map(|(n, v)| (OsString::from(n), OsString::from(v)));
         let source = Rc::new(Source {
             path: file.path.as_ref().map(PathBuf::from),
             folder: PathBuf::from(&file.folder),
@@ -165,16 +168,23 @@ impl Daemon {
             only: file.only.clone(),
             environment: Rc::new(catalog::base_environment(environment)),
         });
-        Ok(self.take_apps(verb, config, &source))
+        Ok(self.take_apps(verb, config, &source, replaces))
     }
 
-    /// Takes the apps of a configuration in.
-    fn take_apps(&mut self, verb: Verb, config: Config, source: &Rc<Source>) -> Vec<(AppId, Command)> {
+    /// Takes the apps of a configuration in. Those that are known keep their environment, unless it is
+    /// to be replaced.
+    fn take_apps(
+        &mut self,
+        verb: Verb,
+        config: Config,
+        source: &Rc<Source>,
+        replaces: bool,
+    ) -> Vec<(AppId, Command)> {
         let logs = self.log_settings(&config);
         self.shutdown_timeout = config.daemon.shutdown_timeout;
         let mut commands = Vec::new();
         for app in config.apps {
-            let source = self.with_known_environment(&app, source);
+            let source = if replaces { Rc::clone(source) } else { self.with_known_environment(&app, source) };
             let (id, new, definition) = self.catalog.take(app, &source, logs.clone());
             let command = if new {
                 Command::Add { app: id, definition }
@@ -212,7 +222,7 @@ impl Daemon {
         &mut self,
         verb: Verb,
         whom: Whom,
-        update_env: Option<std::collections::BTreeMap<String, String>>,
+        update_env: Option<BTreeMap<String, String>>,
     ) -> Result<Vec<(AppId, Command)>, Error> {
         let environment = update_env.map(|env| {
             let all = env.into_iter().map(|(n, v)| (OsString::from(n), OsString::from(v)));
@@ -239,6 +249,7 @@ impl Daemon {
                 read.insert(reading.clone(), self.read_again(&path, &source)?);
             }
             let config = &read[&reading];
+            self.shutdown_timeout = config.daemon.shutdown_timeout;
             let now = config.apps.iter().find(|a| a.name == name && a.namespace == namespace);
             let now = now.cloned().ok_or_else(|| no_longer_there(&name, &path))?;
             found.push((app, scope, Some((now, source, self.log_settings(config)))));
@@ -253,10 +264,12 @@ impl Daemon {
 
     /// Reads an app's file again.
     fn read_again(&self, path: &Path, source: &Source) -> Result<Config, Error> {
-        let text = read_file(path).map_err(|error| {
+        let bytes = read_file(path).map_err(|error| {
             usage(format!("cannot read {}: {error}; nothing was changed", path.display()))
         })?;
-        config::load(&text, &path.display().to_string(), &host(source)).map_err(|e| broken(&e))
+        let name = path.display().to_string();
+        let text = config::decode(&bytes, &name).map_err(|e| broken(&e))?;
+        config::load(text, &name, &host(source)).map_err(|e| broken(&e))
     }
 
     /// Reads a file that a client has sent: the snapshot that is applied.
@@ -286,7 +299,7 @@ impl Daemon {
             only: file.only.clone(),
             environment: Rc::new(catalog::base_environment(std::env::vars_os())),
         });
-        let commands = self.take_apps(Verb::Start, config, &source);
+        let commands = self.take_apps(Verb::Start, config, &source, false);
         self.begin(None, Verb::Start.words(), commands);
         Ok(())
     }
@@ -294,9 +307,16 @@ impl Daemon {
     /// SIGHUP: every app that came from a file, from its file as it is now.
     pub(super) fn reload_all(&mut self) {
         let whom: Whom = self.catalog.apps().map(|(app, _)| (app, Scope::All)).collect();
-        match self.commands_of_known(Verb::Reload, whom, None) {
-            Ok(commands) => self.begin(None, Verb::Reload.words(), commands),
-            Err(error) => log::error!("reload on SIGHUP: {}", error.message),
+        let mut all = Vec::new();
+        // Each for itself: nobody is there to mend one app's file for the others' sake.
+        for (app, scope) in whom {
+            match self.commands_of_known(Verb::Reload, vec![(app, scope)], None) {
+                Ok(commands) => all.extend(commands),
+                Err(error) => log::error!("{}: reload on SIGHUP: {}", self.app_name(app), error.message),
+            }
+        }
+        if !all.is_empty() {
+            self.begin(None, Verb::Reload.words(), all);
         }
     }
 
@@ -308,10 +328,25 @@ impl Daemon {
             if scope != Scope::All {
                 return Err(usage(format!("scale takes an app, and {target} is one of its workers")));
             }
+            self.check_scale(app, scale)?;
             commands.push((app, Command::Scale { app, scale }));
         }
         self.begin_for(client, no_wait, ("scale", "scaled"), commands);
         Ok(())
+    }
+
+    /// The file's own limit holds for steps, too.
+    fn check_scale(&self, app: AppId, scale: Scale) -> Result<(), Error> {
+        let Scale::Up(more) = scale else { return Ok(()) };
+        let view = self.supervisor.view(self.now);
+        let now = view.apps.iter().find(|a| a.app == app).map_or(0, |a| a.instances);
+        if now.saturating_add(more) <= MOST_INSTANCES {
+            return Ok(());
+        }
+        let name = self.app_name(app);
+        Err(usage(format!(
+            "scale: {name} has {now} instances, and {MOST_INSTANCES} are the most it can have"
+        )))
     }
 
     fn send_signal(&mut self, client: ClientId, name: &str, targets: &[String]) -> Result<(), Error> {
@@ -429,7 +464,7 @@ fn whole_apps(whom: Whom) -> Whom {
 
 /// Reads a regular file of bounded length. Anything else could hold the loop: a named pipe until somebody
 /// writes, a device for ever.
-fn read_file(path: &Path) -> std::io::Result<String> {
+fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     let about = file.metadata()?;
     if !about.is_file() {
@@ -438,9 +473,9 @@ fn read_file(path: &Path) -> std::io::Result<String> {
     if about.len() > FILE_LIMIT {
         return Err(std::io::Error::other("it is longer than 1 MiB"));
     }
-    let mut text = String::new();
-    file.take(FILE_LIMIT).read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    file.take(FILE_LIMIT).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn own_pid() -> i32 {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::supervisor::drain::{DrainWatch, Sample};
 use crate::supervisor::event::{Event, Traffic, WorkerId};
 use crate::supervisor::time::Time;
-use crate::sys::clock::Clock;
+use crate::sys::clock::{Clock, own_cpu_time};
 use crate::sys::connections::{self, Connection, Moved, State};
 use crate::sys::process::OpenSocket;
 use crate::sys::steer::{self, Door};
@@ -45,7 +45,7 @@ impl Daemon {
     pub(super) fn observe(&mut self, worker: WorkerId, now: Time) {
         // Also what left its parent while that lived: nothing else tells that it is ours now.
         self.processes.adopt(&[]);
-        let began = self.clock.since_start();
+        let began = own_cpu_time();
         let traffic = match self.look(worker, now) {
             Ok(traffic) => traffic,
             Err(error) => {
@@ -59,7 +59,7 @@ impl Daemon {
                 Traffic { busy: 1, ..Traffic::default() }
             }
         };
-        let cost = self.clock.since_start().saturating_sub(began);
+        let cost = own_cpu_time().saturating_sub(began);
         self.inbox.push_back(Event::Observed { worker, traffic: Traffic { cost, ..traffic } });
     }
 

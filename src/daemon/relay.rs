@@ -94,7 +94,7 @@ impl Daemon {
         let entry = Emptying { since: now, look_at: now, handshakes: None };
         self.relays.emptying.insert(socket, entry);
         if let Some(fd) = self.sockets.fd(socket)
-            && let Err(error) = listen::never_wait(fd)
+            && let Err(error) = listen::never_wait(fd).and_then(|()| listen::hide(fd))
         {
             log::debug!("relay: {error}");
         }

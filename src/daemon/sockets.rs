@@ -74,7 +74,8 @@ impl Sockets {
     /// it open, so that the mirror of the group stays right.
     pub(super) fn close(&mut self, id: SocketId) {
         let Some(held) = self.held.remove(&id) else { return };
-        if let Err(error) = sys::listen::end(held.fd.as_fd()) {
+        let hidden = sys::listen::hide(held.fd.as_fd());
+        if let Err(error) = sys::listen::end(held.fd.as_fd()).and(hidden) {
             log::debug!("close socket {}: {error}", id.0);
         }
     }

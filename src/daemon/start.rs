@@ -404,7 +404,7 @@ fn step_failure(process: &Process, step: Step, errno: i32) -> SpawnFailure {
     let (step, message) = match step {
         Step::Exec => {
             let failure = launch_failure(launch::exec_failure(&process.command, errno));
-            return SpawnFailure { transient: is_transient(errno), ..failure };
+            return SpawnFailure { transient: failure.transient || is_transient(errno), ..failure };
         }
         Step::Directory => {
             let cwd = process.command.cwd.display();

@@ -190,6 +190,35 @@ pub fn never_wait(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(1))?)
 }
 
+/// An interface that does not exist, and never will.
+const NOWHERE: i32 = i32::MAX;
+
+/// No packet finds the socket any more: it is bound to an interface that does not exist. Handshakes that
+/// were begun towards it end as they would have, its queue stays, and so does its place in the kernel's
+/// array.
+///
+/// To be done a moment before [`end`]: while the kernel takes a socket out of its group, a lookup on
+/// another CPU that comes across it finds no group, and gives it the connection that is then reset
+/// (`inet_lhash2_lookup` and `reuseport_detach_sock` in Linux). Needs no privilege since Linux 5.7.
+///
+/// # Errors
+/// The errno of setsockopt(2): ENOPROTOOPT before Linux 5.1; EPERM where the server bound it to an
+/// interface.
+pub fn hide(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let nowhere = NOWHERE;
+    // SAFETY: the value belongs to this frame and has the length that is given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTOIFINDEX,
+            (&raw const nowhere).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Ends listening at once, whoever else has the socket open: a process of ours between clone and exec
 /// does, for a moment. It leaves the kernel's array now, and whoever waited in its queue is reset
 /// (`inet_shutdown` in Linux disconnects a listening socket).
@@ -239,6 +268,17 @@ mod tests {
         super::super::steer::steer(others[0].as_fd(), &[0]).expect("a group");
         let _client = std::net::TcpStream::connect(address).expect("queued");
         assert_eq!(queue_length(others[1].as_fd()).expect("tcp"), 1);
+    }
+
+    #[test]
+    fn a_hidden_socket_keeps_its_queue_and_gets_nothing_new() {
+        let socket = open("127.0.0.1".parse().expect("an address"), 0, false, 8).expect("a free port");
+        let (address, _) = local_address(socket.as_fd()).expect("bound");
+        let _before = std::net::TcpStream::connect(address).expect("queued");
+        hide(socket.as_fd()).expect("no privilege is needed");
+        let after = std::net::TcpStream::connect(address).expect_err("refused");
+        assert_eq!(after.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(accept(socket.as_fd()).expect("one waits").is_some());
     }
 
     #[test]

@@ -21,10 +21,10 @@ use super::catalog::{self, Source};
 use super::output::Follower;
 
 /// The bound on an ecosystem file that is read again.
-const FILE_LIMIT: u64 = 1024 * 1024;
+const FILE_LIMIT: u64 = config::MAX_TEXT as u64;
 
 /// Instances that one app can be scaled to; the file's own limit.
-const MOST_INSTANCES: u32 = 1000;
+const MOST_INSTANCES: u32 = config::keys::MAX_INSTANCES;
 
 /// Which of the three commands that take a file it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,13 +161,7 @@ impl Daemon {
         let replaces = update_env.is_some();
         let environment = update_env.unwrap_or_else(|| file.environment.clone());
         let environment = environment.into_iter().map(|(n, v)| (OsString::from(n), OsString::from(v)));
-        let source = Rc::new(Source {
-            path: file.path.as_ref().map(PathBuf::from),
-            folder: PathBuf::from(&file.folder),
-            profile: file.profile.clone(),
-            only: file.only.clone(),
-            environment: Rc::new(catalog::base_environment(environment)),
-        });
+        let source = source_of(file, catalog::base_environment(environment));
         Ok(self.take_apps(verb, config, &source, replaces))
     }
 
@@ -292,13 +286,7 @@ impl Daemon {
     /// The apps of the file that the foreground was started with.
     pub(super) fn start_file(&mut self, file: &protocol::File) -> Result<(), Error> {
         let config = self.load(file)?;
-        let source = Rc::new(Source {
-            path: file.path.as_ref().map(PathBuf::from),
-            folder: PathBuf::from(&file.folder),
-            profile: file.profile.clone(),
-            only: file.only.clone(),
-            environment: Rc::new(catalog::base_environment(std::env::vars_os())),
-        });
+        let source = source_of(file, catalog::base_environment(std::env::vars_os()));
         let commands = self.take_apps(Verb::Start, config, &source, false);
         self.begin(None, Verb::Start.words(), commands);
         Ok(())
@@ -480,6 +468,17 @@ fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
 
 fn own_pid() -> i32 {
     std::process::id() as i32
+}
+
+/// Where the apps of this file come from.
+fn source_of(file: &protocol::File, environment: catalog::Environment) -> Rc<Source> {
+    Rc::new(Source {
+        path: file.path.as_ref().map(PathBuf::from),
+        folder: PathBuf::from(&file.folder),
+        profile: file.profile.clone(),
+        only: file.only.clone(),
+        environment: Rc::new(environment),
+    })
 }
 
 fn host(source: &Source) -> Host {

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
@@ -261,26 +261,13 @@ impl Moved {
     /// The errno of getsockopt(2) or ioctl(2).
     pub fn of(connection: &OwnedFd) -> io::Result<Moved> {
         let mut info = [0_u8; TCP_INFO];
-        let mut length = info.len() as libc::socklen_t;
-        // SAFETY: the buffer and its length belong to this frame and fit each other.
-        let result = unsafe {
-            libc::getsockopt(
-                connection.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_INFO,
-                info.as_mut_ptr().cast(),
-                &raw mut length,
-            )
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let length = super::listen::tcp_info(connection.as_fd(), &mut info)?;
         let mut unread = 0_i32;
         // SAFETY: FIONREAD takes a pointer to an int.
         if unsafe { libc::ioctl(connection.as_raw_fd(), libc::FIONREAD, &raw mut unread) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        let moved = Moved::read(info.get(..length as usize).unwrap_or(&info));
+        let moved = Moved::read(info.get(..length).unwrap_or(&info));
         Ok(Moved { unread: unread.max(0) as u32, ..moved })
     }
 }
@@ -331,7 +318,6 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsFd;
 
     #[test]
     fn a_dump_shows_what_waits_and_what_was_accepted() {

@@ -138,8 +138,15 @@ const TCPI_UNACKED: usize = 24;
 /// The errno of getsockopt(2).
 pub fn queue_length(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut info = [0_u8; 104];
+    tcp_info(socket, &mut info)?;
+    let field = info[TCPI_UNACKED..TCPI_UNACKED + 4].try_into();
+    Ok(field.map(u32::from_ne_bytes).unwrap_or(0))
+}
+
+/// Fills in as much of `struct tcp_info` as there is room for, and as this kernel knows; how much that is.
+pub(super) fn tcp_info(socket: BorrowedFd<'_>, info: &mut [u8]) -> io::Result<usize> {
     let mut length = info.len() as libc::socklen_t;
-    // SAFETY: the buffer and its length belong to this frame and fit each other.
+    // SAFETY: the buffer and its length fit each other and outlive the call.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -149,11 +156,22 @@ pub fn queue_length(socket: BorrowedFd<'_>) -> io::Result<u32> {
             &raw mut length,
         )
     };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let field = info[TCPI_UNACKED..TCPI_UNACKED + 4].try_into();
-    Ok(field.map(u32::from_ne_bytes).unwrap_or(0))
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(length as usize) }
+}
+
+/// Sets an option whose value is an int.
+pub(super) fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
+    // SAFETY: the value belongs to this frame and has the length that is given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Takes the next connection from the queue without waiting, whatever O_NONBLOCK says: the flag is
@@ -205,18 +223,7 @@ const NOWHERE: i32 = i32::MAX;
 /// The errno of setsockopt(2): ENOPROTOOPT before Linux 5.1; EPERM where the server bound it to an
 /// interface.
 pub fn hide(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let nowhere = NOWHERE;
-    // SAFETY: the value belongs to this frame and has the length that is given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_BINDTOIFINDEX,
-            (&raw const nowhere).cast(),
-            size_of::<i32>() as libc::socklen_t,
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    set_option(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, NOWHERE)
 }
 
 /// Ends listening at once, whoever else has the socket open: a process of ours between clone and exec

@@ -4,6 +4,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use super::listen::set_option;
+
 /// SKF_AD_OFF + SKF_AD_RANDOM: a random number for this packet (Linux 3.14).
 const RANDOM: u32 = 0xffff_f000 + 56;
 
@@ -90,23 +92,9 @@ pub fn unlimit(connection: BorrowedFd<'_>) -> io::Result<()> {
 
 /// For both families: a socket of IPv6 serves IPv4 too unless it was told not to.
 fn limit_hops(socket: BorrowedFd<'_>, least: i32) -> io::Result<()> {
-    let v4 = set(socket, libc::IPPROTO_IP, libc::IP_MINTTL, least);
-    let v6 = set(socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, least);
+    let v4 = set_option(socket, libc::IPPROTO_IP, libc::IP_MINTTL, least);
+    let v6 = set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, least);
     v4.or(v6)
-}
-
-fn set(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
-    // SAFETY: the value belongs to this frame and has the length that is given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            size_of::<i32>() as libc::socklen_t,
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn attach(socket: BorrowedFd<'_>, option: i32, program: &[libc::sock_filter]) -> io::Result<()> {

@@ -37,6 +37,8 @@ struct World {
     listens: bool,
     /// Trees outlive their first process, and workers say that they stop.
     odd: bool,
+    /// Clients ask again and again on one connection, and servers may finish what they have upon a signal.
+    lasting: bool,
 }
 
 const ONE: World = World {
@@ -51,6 +53,7 @@ const ONE: World = World {
     sturdy: false,
     listens: false,
     odd: false,
+    lasting: false,
 };
 
 fn definition(world: World) -> Definition {
@@ -60,7 +63,8 @@ fn definition(world: World) -> Definition {
         declares_listen: world.declared,
         wait_ready: false,
         listen_timeout: TICK,
-        kill_timeout: TICK,
+        // An exam takes half of it.
+        kill_timeout: if world.lasting { 2 * TICK } else { TICK },
         min_uptime: TICK,
         max_restarts: 3,
         restart_delay: Duration::ZERO,
@@ -81,8 +85,14 @@ fn address() -> Address {
 #[derive(Clone, Debug)]
 enum Step {
     Tell(Box<Event>),
+    /// A tick.
     Pass,
+    /// As long as the first looks at a leaving worker are apart, and a few times at most.
+    Blink,
 }
+
+/// Longer than the pause between the first looks at a leaving worker, and much less than a tick.
+const BLINK: Duration = Duration::from_millis(20);
 
 fn tell(event: Event) -> Step {
     Step::Tell(Box::new(event))
@@ -116,8 +126,18 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
         Stage::Running if !world.listens && !world.declared => facts.push(ready.clone()),
         Stage::Running | Stage::Ready | Stage::Quitting | Stage::Killed => {}
         Stage::Stopping => facts.push(ready.clone()),
+        Stage::Draining if world.lasting => {
+            let traffic = Traffic { ended: 1, ..Traffic::default() };
+            let asked = [true, false].map(|holds| Event::Examining { worker, holds });
+            facts.extend([look(1), Event::Observed { worker, traffic }]);
+            facts.extend(asked);
+        }
         Stage::Draining => facts.extend([look(0), ready.clone()]),
+        Stage::Finishing => facts.extend([look(0), look(1)]),
         Stage::Leftover | Stage::Doomed => return vec![Event::Gone { worker }],
+    }
+    if world.lasting && probe.examined {
+        facts.push(Event::Examining { worker, holds: false });
     }
     if world.odd {
         match probe.stage {
@@ -127,7 +147,9 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
                 facts.extend([Event::Said { worker, word: Word::Stopping }, exited(worker, true)])
             }
             Stage::Draining => facts.extend([look(1), exited(worker, true)]),
-            Stage::Quitting | Stage::Stopping | Stage::Killed => facts.push(exited(worker, true)),
+            Stage::Quitting | Stage::Finishing | Stage::Stopping | Stage::Killed => {
+                facts.push(exited(worker, true));
+            }
             Stage::Leftover | Stage::Doomed => {}
         }
     }
@@ -152,6 +174,10 @@ fn steps(supervisor: &Supervisor, world: World) -> Vec<Step> {
         return relayed;
     }
     let mut steps = vec![Step::Pass];
+    let looks_soon = |at: Time| at <= NORMAL_NOW + Duration::from_millis(2);
+    if world.lasting && supervisor.next_deadline().is_some_and(looks_soon) {
+        steps.push(Step::Blink);
+    }
     for probe in supervisor.probe() {
         steps.extend(facts_about(supervisor, world, probe).into_iter().map(tell));
     }
@@ -185,8 +211,8 @@ fn take(before: &Supervisor, step: &Step, now: Time) -> (Supervisor, Time, Vec<A
             after.handle(event.as_ref().clone(), now, &mut out);
             now
         }
-        Step::Pass => {
-            let now = now + TICK;
+        Step::Pass | Step::Blink => {
+            let now = now + if matches!(step, Step::Pass) { TICK } else { BLINK };
             if after.next_deadline().is_some_and(|at| at <= now) {
                 after.handle(Event::Deadline, now, &mut out);
             }
@@ -223,6 +249,7 @@ impl Turn<'_> {
         self.crashes_back_off()?;
         self.mirror_is_the_kernels_array()?;
         self.steering_points_to_whoever_serves()?;
+        self.only_who_waited_for_its_request_finishes()?;
         self.reload_keeps_serving()
     }
 
@@ -250,8 +277,7 @@ impl Turn<'_> {
     fn deadlines_lie_ahead(&self) -> Verdict {
         let next = self.after.next_deadline();
         ensure(next.is_none_or(|at| at > self.now), || format!("deadline {next:?} at {}", self.now))?;
-        let bounded =
-            |stage| matches!(stage, Stage::Quitting | Stage::Draining | Stage::Stopping | Stage::Leftover);
+        let bounded = |stage| (Stage::Quitting..=Stage::Leftover).contains(&stage) && stage != Stage::Killed;
         let awaited = self.after.probe().iter().any(|probe| bounded(probe.stage));
         ensure(!awaited || next.is_some(), || "a leaving worker has no deadline".into())?;
         let view = self.after.view(self.now);
@@ -308,7 +334,7 @@ impl Turn<'_> {
             let found = after.iter().find(|probe| probe.worker == *worker).map(|probe| probe.stage);
             let Some(stage) = found else { return Err(format!("signal to {worker:?}, which is gone")) };
             let right = match signal {
-                SignalKind::Stop => stage >= Stage::Stopping,
+                SignalKind::Stop => stage >= Stage::Finishing,
                 SignalKind::Kill => dying(stage),
             };
             ensure(right, || format!("{signal:?} to {worker:?} in {stage:?}"))?;
@@ -403,6 +429,22 @@ impl Turn<'_> {
         Ok(())
     }
 
+    /// Who ends while its request is held does not finish what it has; and nobody is told early who is
+    /// not known to.
+    fn only_who_waited_for_its_request_finishes(&self) -> Verdict {
+        let passed = |action: &Action| {
+            matches!(action, Action::Report { fact: Fact::Examined { finishes: true, .. } })
+        };
+        if !self.out.iter().any(passed) {
+            return Ok(());
+        }
+        let Some(Event::Exited { worker, .. }) = self.event() else {
+            return Err("an exam was passed without an end".into());
+        };
+        let held = self.before.probe().iter().any(|probe| probe.worker == *worker && probe.examined);
+        ensure(!held, || format!("{worker:?} passed with its request under way"))
+    }
+
     /// A reload takes a serving worker away only where another serves in its place.
     fn reload_keeps_serving(&self) -> Verdict {
         if self.world.mode == Mode::Fork || self.wish().is_some() {
@@ -412,7 +454,7 @@ impl Turn<'_> {
         let rows = self.after.probe();
         for before in self.before.probe().into_iter().filter(|probe| probe.stage == Stage::Ready) {
             let after = rows.iter().find(|probe| probe.worker == before.worker);
-            let told = after.is_some_and(|probe| matches!(probe.stage, Stage::Draining | Stage::Stopping));
+            let told = after.is_some_and(|probe| (Stage::Draining..=Stage::Stopping).contains(&probe.stage));
             let instead = rows.iter().any(|probe| {
                 let fit = probe.settled || !before.settled;
                 probe.slot == before.slot && probe.stage == Stage::Ready && fit
@@ -472,7 +514,9 @@ fn cooperative(state: &Supervisor, world: World) -> Step {
                 Some(_) | None => Event::Said { worker, word: Word::Ready },
             },
             Stage::Ready => continue,
-            Stage::Draining | Stage::Quitting | Stage::Stopping | Stage::Killed => exited(worker, false),
+            Stage::Draining | Stage::Finishing | Stage::Quitting | Stage::Stopping | Stage::Killed => {
+                exited(worker, false)
+            }
             Stage::Leftover | Stage::Doomed => Event::Gone { worker },
         };
         return tell(event);
@@ -514,6 +558,7 @@ fn check_hostility(state: &Supervisor, stop: bool) -> Verdict {
             | Stage::Ready
             | Stage::Quitting
             | Stage::Draining
+            | Stage::Finishing
             | Stage::Stopping
             | Stage::Leftover => None,
         };
@@ -633,6 +678,11 @@ fn listening_workers_hold_every_promise() {
 }
 
 #[test]
+fn lasting_connections_hold_every_promise() {
+    passes("lasting", World { listens: true, lasting: true, narrow: true, sturdy: true, ..ONE }, 20);
+}
+
+#[test]
 fn fork_mode_holds_every_promise() {
     passes("fork", World { mode: Mode::Fork, ends: true, odd: true, wishes: 2, ..ONE }, 5);
 }
@@ -655,6 +705,7 @@ fn every_planted_bug_is_found() {
         (Bug::CoalescedIsUnanswered, World { wishes: 3, ..ONE }),
         (Bug::MirrorShifts, listens),
         (Bug::ExitKeepsSteering, listens),
+        (Bug::AnyExitFinishes, World { lasting: true, ..listens }),
     ];
     for (bug, world) in bugs {
         let found = search(world, Some(bug), usize::MAX, Reach::All);

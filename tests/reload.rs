@@ -195,19 +195,37 @@ fn keep_alive_without_a_quiet_moment_loses_nothing() {
     history.expect_none_lost();
 }
 
+/// One that finishes its requests by itself gets its signal early, once it was seen to do so: nobody's
+/// connection is closed but by the server.
 #[test]
 fn a_server_that_handles_the_signal_loses_nothing() {
     let Some(fixture) = fixtures::node("graceful.js") else { return };
-    for style in [Style::KeepAlive { think: Duration::ZERO }, Style::KeepAlive { think: ms(20) }] {
+    let think = [Duration::ZERO, ms(20)].map(|think| Style::KeepAlive { think });
+    for style in think.into_iter().chain([Style::OneShot]) {
         let port = free_port();
         let daemon = Daemon::foreground(api(&fixture, port).delay(20).text("kill_timeout", "8s"));
+        daemon.wait_online("api", 2);
+        let hammer = Load::on(port).keep_alive(Duration::ZERO).start();
+        reload(&daemon);
+        hammer.stop().expect_none_lost();
+        daemon.wait_for_text("finishes its requests by itself");
         let history = reload_under(&daemon, Load::on(port).style(style));
         eprintln!("handles the signal: {history:?}");
-        history.expect_none_lost();
+        history.expect_none_lost_or_retriable();
     }
+}
+
+/// A handler that ends at once cuts requests, although it catches the signal and exits with 0: it never
+/// gets the signal before its connections are done.
+#[test]
+fn a_server_that_only_catches_the_signal_does_not_get_it_early() {
+    let Some(fixture) = fixtures::node("graceful.js") else { return };
     let port = free_port();
-    let daemon = Daemon::foreground(api(&fixture, port).delay(20).text("kill_timeout", "8s"));
-    reload_under(&daemon, Load::on(port).style(Style::OneShot)).expect_none_lost_or_retriable();
+    let daemon = Daemon::foreground(api(&fixture, port).delay(20).env("ABRUPT", "1"));
+    let history = reload_under(&daemon, Load::on(port).keep_alive(Duration::ZERO));
+    history.expect_none_lost();
+    let told = daemon.log().contains("finishes its requests by itself");
+    assert!(!told, "a server that ends at once passed for one that finishes its requests");
 }
 
 #[test]

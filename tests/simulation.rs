@@ -10,7 +10,7 @@ use std::time::Duration;
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::policy::{Mode, OnReloadFailure, Policy, SpecId};
 use clusterd::supervisor::time::Time;
-use clusterd::supervisor::{Stage, Supervisor};
+use clusterd::supervisor::{Probe, Stage, Supervisor};
 
 const APPS: u32 = 3;
 
@@ -44,6 +44,9 @@ struct World {
     kernel: BTreeMap<Address, Vec<SocketId>>,
     sockets: u64,
     requests: u64,
+    /// Workers that finish what they have before they end, and those that do so now.
+    graceful: BTreeSet<WorkerId>,
+    waiting: BTreeSet<WorkerId>,
     open: BTreeSet<RequestId>,
     trace: Vec<Action>,
     over: bool,
@@ -63,6 +66,8 @@ impl World {
             kernel: BTreeMap::new(),
             sockets: 0,
             requests: 0,
+            graceful: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             open: BTreeSet::new(),
             trace: Vec::new(),
             over: false,
@@ -161,11 +166,32 @@ impl World {
         match action {
             Action::Spawn { worker, app, .. } => self.spawn(*worker, *app),
             Action::Signal { worker, signal } => self.signal(*worker, *signal),
-            Action::Observe { worker } => {
+            Action::Observe { worker, .. } => {
                 let busy = u32::from(self.dice.one_in(3));
-                let traffic = Traffic { busy, ..Traffic::default() };
+                let ended = u32::from(self.dice.one_in(2));
+                let traffic = Traffic { busy, ended, ..Traffic::default() };
                 if !self.dice.one_in(20) {
                     self.soon(3, Event::Observed { worker: *worker, traffic });
+                }
+            }
+            Action::Examine { worker, socket, position, active } => {
+                let array = self.kernel.values().find(|array| array.contains(socket)).unwrap();
+                assert_eq!(
+                    array[*position as usize], *socket,
+                    "seed {}: examined through another",
+                    self.seed
+                );
+                assert!(!active.contains(position), "seed {}: it was not steered away", self.seed);
+                let holds = !self.dice.one_in(5);
+                self.soon(30, Event::Examining { worker: *worker, holds });
+                if self.dice.one_in(6) {
+                    self.soon(500, Event::Examining { worker: *worker, holds: false });
+                }
+            }
+            Action::LetGo { worker } => {
+                if self.waiting.remove(worker) {
+                    let status = ExitStatus::Code(0);
+                    self.soon(200, Event::Exited { worker: *worker, status, left: false });
                 }
             }
             Action::Relay { socket } => self.soon(10, Event::Relayed { socket: *socket }),
@@ -190,6 +216,9 @@ impl World {
     /// A program of one of several characters.
     fn spawn(&mut self, worker: WorkerId, app: AppId) {
         self.alive.insert(worker);
+        if app.0 == 2 && !worker.0.is_multiple_of(7) {
+            self.graceful.insert(worker);
+        }
         if self.dice.one_in(15) {
             let transient = self.dice.one_in(2);
             let failure = SpawnFailure { step: "exec".into(), errno: 11, message: "no".into(), transient };
@@ -221,6 +250,11 @@ impl World {
         if ignores {
             return;
         }
+        let examined = |probe: &Probe| probe.worker == worker && probe.examined;
+        if self.graceful.contains(&worker) && self.supervisor.probe().iter().any(examined) {
+            self.waiting.insert(worker);
+            return;
+        }
         let left = signal == SignalKind::Stop && self.dice.one_in(6);
         let event = if self.ended.contains(&worker) {
             Event::Gone { worker }
@@ -243,6 +277,7 @@ impl World {
             | Event::Accepting { .. }
             | Event::Said { .. }
             | Event::Observed { .. }
+            | Event::Examining { .. }
             | Event::Relayed { .. }
             | Event::Abandoned { .. }
             | Event::Command { .. }
@@ -305,7 +340,7 @@ fn run(seed: u64, steps: u64) -> Vec<Action> {
     for _ in 0..steps {
         world.step();
     }
-    let leaving = |stage| matches!(stage, Stage::Draining | Stage::Stopping);
+    let leaving = |stage| matches!(stage, Stage::Draining | Stage::Finishing | Stage::Stopping);
     let crowd = world.supervisor.probe().into_iter().filter(|probe| leaving(probe.stage)).count();
     assert!(crowd < 64, "seed {seed}: {crowd} leaving workers pile up");
     world.shut_down();

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use crate::supervisor::drain::{DrainWatch, Sample};
-use crate::supervisor::event::{Event, Traffic, WorkerId};
+use crate::supervisor::event::{Closing, Event, Traffic, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::clock::{Clock, own_cpu_time};
 use crate::sys::connections::{self, Connection, Moved, State};
@@ -42,11 +42,11 @@ pub(super) struct Leaving {
 
 impl Daemon {
     /// One look: answered by `Observed`.
-    pub(super) fn observe(&mut self, worker: WorkerId, now: Time) {
+    pub(super) fn observe(&mut self, worker: WorkerId, closing: Closing, now: Time) {
         // Also what left its parent while that lived: nothing else tells that it is ours now.
         self.processes.adopt(&[]);
         let began = own_cpu_time();
-        let traffic = match self.look(worker, now) {
+        let traffic = match self.look(worker, closing, now) {
             Ok(traffic) => traffic,
             Err(error) => {
                 let label = self.label(worker);
@@ -63,7 +63,7 @@ impl Daemon {
         self.inbox.push_back(Event::Observed { worker, traffic: Traffic { cost, ..traffic } });
     }
 
-    fn look(&mut self, worker: WorkerId, now: Time) -> io::Result<Traffic> {
+    fn look(&mut self, worker: WorkerId, closing: Closing, now: Time) -> io::Result<Traffic> {
         // First the queues, then the descriptors, then the connections: one that is accepted meanwhile
         // is seen later in that order, never missed.
         let (mut queued, ports) = self.queues_of(worker)?;
@@ -102,16 +102,11 @@ impl Daemon {
             leaving.unlimit(&mine, &open);
         }
         let samples: Vec<Sample> = mine.iter().map(|c| sample(c)).collect();
-        let mut look = leaving.watch.look(&samples, now);
-        for cookie in &look.close {
-            let found = mine.iter().find(|c| c.cookie == *cookie).and_then(|c| open.get(&c.inode));
-            if let Some(socket) = found
-                && let Err(error) = end(socket)
-            {
-                log::debug!("worker {}: end of a connection: {error}", worker.0);
-            }
-        }
-        let promising = leaving.watch.wants_closer_look() && mine.len() <= CLOSER_LOOK_CONNECTIONS;
+        let mut look = leaving.watch.look(&samples, closing, now);
+        end_all(&look.close, &mine, &open);
+        let promising = closing == Closing::AtQuietMoments
+            && leaving.watch.wants_closer_look()
+            && mine.len() <= CLOSER_LOOK_CONNECTIONS;
         // However many workers leave at once, the loop is there for the others most of the time.
         if promising
             && Time::from_start(self.clock.since_start()).since(self.looked_closer) >= CLOSER_LOOK_PAUSE
@@ -119,7 +114,8 @@ impl Daemon {
             look.busy -= leaving.look_closer(&mine, &open, self.clock).min(look.busy);
             self.looked_closer = Time::from_start(self.clock.since_start());
         }
-        Ok(Traffic { queued, busy: look.busy, promising, ..Traffic::default() })
+        let ended = leaving.watch.ended();
+        Ok(Traffic { queued, busy: look.busy, promising, ended, ..Traffic::default() })
     }
 
     /// How many wait in the worker's accept queues, and the ports they are on.
@@ -238,6 +234,18 @@ fn sample_of(cookie: u64, moved: &Moved) -> Sample {
         segments_out: moved.segments_out,
         last_received: moved.last_received,
         last_sent: moved.last_sent,
+    }
+}
+
+/// Ends the connections that were judged to be done.
+fn end_all(cookies: &[u64], mine: &[&Connection], open: &HashMap<u64, OpenSocket>) {
+    for cookie in cookies {
+        let found = mine.iter().find(|c| c.cookie == *cookie).and_then(|c| open.get(&c.inode));
+        if let Some(socket) = found
+            && let Err(error) = end(socket)
+        {
+            log::debug!("end of a connection: {error}");
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 mod catalog;
 mod commands;
 mod drain;
+mod exam;
 mod intercept;
 mod list;
 mod node;
@@ -168,6 +169,7 @@ struct Daemon {
     sockets: Sockets,
     relays: Relays,
     leaving: HashMap<WorkerId, drain::Leaving>,
+    exams: exam::Exams,
     /// When the last closer look at connections ended.
     looked_closer: Time,
     output: Output,
@@ -259,6 +261,7 @@ impl Daemon {
             sockets: Sockets::default(),
             relays: Relays::default(),
             leaving: HashMap::new(),
+            exams: exam::Exams::default(),
             looked_closer: Time::START,
             output: Output::new(foreground),
             requests: Requests::default(),
@@ -332,6 +335,7 @@ impl Daemon {
             self.server.next_deadline(),
             self.output.next_deadline(),
             self.relays.next_deadline(),
+            self.exams.next_deadline(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.since(self.read_clock()))
@@ -377,6 +381,7 @@ impl Daemon {
         }
         self.output.retry(self.now);
         self.look_at_queues(self.now);
+        self.look_at_exams(self.now);
         let mut actions: Vec<Action> = Vec::new();
         for _ in 0..DECISIONS_PER_TURN {
             let Some(event) = self.arrays.pop_front().or_else(|| self.inbox.pop_front()) else { break };
@@ -412,6 +417,7 @@ impl Daemon {
     fn bury(&mut self, worker: WorkerId) {
         self.end_output(worker);
         self.leaving.remove(&worker);
+        self.let_go(worker);
         // A process whose exec failed is still to be reaped.
         if self.processes.get(worker).is_some_and(|p| p.failed) {
             return;
@@ -518,6 +524,7 @@ fn ended_by(event: &Event) -> Option<WorkerId> {
         | Event::Accepting { .. }
         | Event::Said { .. }
         | Event::Observed { .. }
+        | Event::Examining { .. }
         | Event::Relayed { .. }
         | Event::Abandoned { .. }
         | Event::Command { .. }

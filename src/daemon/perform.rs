@@ -17,7 +17,11 @@ impl Daemon {
                 self.start_worker(&Order { worker, app, slot, instance, generation, spec, inherit });
             }
             Action::Signal { worker, signal } => self.signal(worker, signal),
-            Action::Observe { worker } => self.observe(worker, now),
+            Action::Observe { worker, closing } => self.observe(worker, closing, now),
+            Action::Examine { worker, socket, position, active } => {
+                self.examine(worker, socket, position, active, now);
+            }
+            Action::LetGo { worker } => self.let_go(worker),
             Action::Inspect { worker } => self.inspect(worker),
             Action::Steer { socket, active } => self.steer(socket, &active),
             Action::Shut { socket } => self.shut(socket),
@@ -71,6 +75,7 @@ impl Daemon {
     fn steer(&mut self, socket: SocketId, active: &[u32]) {
         log::debug!("steer by socket {} to {active:?}", socket.0);
         let Some(fd) = self.sockets.fd(socket) else { return };
+        self.exams.steered(self.sockets.get(socket).map(|held| held.address));
         if let Err(error) = steer::steer(fd, active) {
             log::error!("cannot steer new connections to positions {active:?}: {error}");
         }

@@ -286,7 +286,7 @@ fn transfer(from: &mut Side, to: &mut Side) -> io::Result<bool> {
 
 /// Where a socket that listens at this address can be reached from its own host. A dual-stack wildcard
 /// is reached by IPv4, which works where the loopback device has no IPv6 address too.
-fn reachable(address: Address) -> SocketAddr {
+pub(super) fn reachable(address: Address) -> SocketAddr {
     let ip = match address.ip {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V6(_) if address.v6only => IpAddr::V6(Ipv6Addr::LOCALHOST),

@@ -98,6 +98,16 @@ impl Daemon {
                 let message = format!("leaving ({}): finishing its requests", cause.as_str());
                 Told::about(Info, *app, "draining", message).worker(*worker)
             }
+            Fact::Examined { app, finishes: true } => {
+                let message = "its server finishes its requests by itself upon kill_signal: workers that \
+                               leave get it at once";
+                Told::about(Info, *app, "examined", message.to_owned())
+            }
+            Fact::Examined { app, finishes: false } => {
+                let message = "its server does not finish its requests upon kill_signal any more: workers \
+                               that leave get it when they are done";
+                Told::about(Warn, *app, "examined", message.to_owned())
+            }
             Fact::DrainTimedOut { app, worker, traffic } => {
                 let (busy, queued) = (traffic.busy, traffic.queued);
                 let message = format!(

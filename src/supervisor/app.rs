@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use super::backoff::{Backoff, Jitter, Next};
 use super::event::{
-    Action, Address, AppId, Cause, Definition, ExitStatus, Fact, Failure, Generation, OnReloadFailureTaken,
-    Outcome, Proof, RequestId, SignalKind, SlotId, SocketId, SpawnFailure, Traffic, Word, WorkerId,
+    Action, Address, AppId, Cause, Closing, Definition, ExitStatus, Fact, Failure, Generation,
+    OnReloadFailureTaken, Outcome, Proof, RequestId, SignalKind, SlotId, SocketId, SpawnFailure, Traffic,
+    Word, WorkerId,
 };
+use super::exam::Handling;
 use super::group::{Holder, Socket, Sockets, Standing, Standings};
 use super::policy::{Mode, OnReloadFailure, Policy, SpecId};
 use super::rollout::{FailedReload, Queued, Rollout, Trial};
 use super::time::Time;
 use super::view::LastExit;
-use super::worker::{Boot, Look, Phase, Worker, earlier, until_next_inspection, until_next_look};
+use super::worker::{Boot, Leaving, Look, Phase, Worker, earlier, until_next_inspection};
 use super::{Bug, Ids};
 
 /// How long a worker of an app that may have no listener must live to count as ready.
@@ -211,6 +213,9 @@ pub(super) struct App {
     pub(super) slots: Vec<Slot>,
     pub(super) sockets: Sockets,
     pub(super) heard: Heard,
+    pub(super) handling: Handling,
+    /// The last generation of which a worker was examined.
+    pub(super) examined: Generation,
     pub(super) requests: Vec<Request>,
     /// Delete was wished.
     pub(super) doomed: bool,
@@ -237,6 +242,8 @@ impl App {
             slots: Vec::new(),
             sockets: Sockets::default(),
             heard: Heard::Nothing,
+            handling: Handling::Unproven,
+            examined: Generation::default(),
             requests: Vec::new(),
             doomed: false,
             resting: false,
@@ -277,7 +284,8 @@ impl App {
         let untested = match worker.phase {
             Phase::Starting { .. } | Phase::Ready { .. } => !worker.is_settled(),
             Phase::Quitting { early, .. } => early,
-            Phase::Draining { .. }
+            Phase::Draining(_)
+            | Phase::Finishing(_)
             | Phase::Stopping { .. }
             | Phase::Killed { .. }
             | Phase::Leftover { .. }
@@ -522,6 +530,7 @@ impl App {
         let (up, ready, candidate) = (found.is_up(), found.is_ready(), self.is_candidate(found));
         let generation = found.generation;
         self.remember_served(index, place);
+        self.conclude_exam(index, place, turn);
         self.slots[index].ran = true;
         self.slots[index].last_exit = Some(LastExit { status: Some(status), cause, at: turn.now });
         self.behead(index, place, left, turn);
@@ -573,21 +582,15 @@ impl App {
     /// A look at a leaving worker's traffic.
     pub(super) fn observed(&mut self, worker: WorkerId, traffic: Traffic, turn: &mut Turn<'_>) {
         let Some((slot, place)) = self.find(worker) else { return };
-        let Phase::Draining { cause, since, look, calm, seen, .. } =
-            &mut self.slots[slot].workers[place].phase
-        else {
-            return;
-        };
-        if *look != Look::Awaited {
-            return;
-        }
-        let quiet = traffic.queued == 0 && traffic.busy == 0;
-        *seen = traffic;
-        *calm = if quiet { *calm + 1 } else { 0 };
-        *look = Look::At(turn.now + until_next_look(turn.now - *since, traffic));
-        let (cause, done) = (*cause, *calm >= 2);
-        if done {
-            self.stop(slot, place, cause, turn);
+        let found = &mut self.slots[slot].workers[place];
+        let told = found.closing() == Some(Closing::WhenIdle);
+        let (Phase::Draining(leaving) | Phase::Finishing(leaving)) = &mut found.phase else { return };
+        let Some(done) = leaving.saw(traffic, turn.now) else { return };
+        let cause = leaving.cause;
+        if !told {
+            self.go_on(slot, place, done, turn);
+        } else if done {
+            self.await_end(slot, place, cause, turn);
         }
     }
 
@@ -630,7 +633,8 @@ impl App {
         match found.phase {
             Phase::Starting { .. } | Phase::Ready { .. } => {}
             Phase::Quitting { .. } => return self.stop(slot, place, cause, turn),
-            Phase::Draining { .. }
+            Phase::Draining(_)
+            | Phase::Finishing(_)
             | Phase::Stopping { .. }
             | Phase::Killed { .. }
             | Phase::Leftover { .. }
@@ -646,16 +650,22 @@ impl App {
         let until = turn.now + policy.drain_timeout;
         let until = turn.end.map_or(until, |end| end.drained_by(policy).min(until));
         let (app, worker, since) = (self.id, found.id, turn.now);
-        let (look, seen) = (Look::At(since), Traffic::default());
-        self.slots[slot].workers[place].phase = Phase::Draining { cause, since, until, look, calm: 0, seen };
+        self.slots[slot].workers[place].phase = Phase::Draining(Leaving::new(cause, since, until));
         turn.report(Fact::Draining { app, worker, cause });
         turn.changed = true;
     }
 
-    fn stop(&mut self, slot: usize, place: usize, cause: Cause, turn: &mut Turn<'_>) {
-        let found = &self.slots[slot].workers[place];
-        let kill_at = turn.killed_by(turn.now + self.policy(found.generation).kill_timeout);
-        turn.out.push(Action::Signal { worker: found.id, signal: SignalKind::Stop });
+    pub(super) fn stop(&mut self, slot: usize, place: usize, cause: Cause, turn: &mut Turn<'_>) {
+        let worker = self.slots[slot].workers[place].id;
+        turn.out.push(Action::Signal { worker, signal: SignalKind::Stop });
+        self.await_end(slot, place, cause, turn);
+    }
+
+    /// A worker that was told to stop has `kill_timeout` from now.
+    fn await_end(&mut self, slot: usize, place: usize, cause: Cause, turn: &mut Turn<'_>) {
+        let found = &mut self.slots[slot].workers[place];
+        let generation = found.generation;
+        let kill_at = turn.killed_by(turn.now + self.policy(generation).kill_timeout);
         self.slots[slot].workers[place].phase = Phase::Stopping { cause, kill_at };
         turn.changed = true;
     }
@@ -808,6 +818,7 @@ impl App {
     }
 
     fn tick_worker(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
+        self.tick_exam(slot, place, turn);
         let now = turn.now;
         let due = |at: Time| now >= at;
         match &mut self.slots[slot].workers[place].phase {
@@ -822,9 +833,9 @@ impl App {
                     self.settled(slot, place, turn);
                 }
             }
-            Phase::Draining { cause, until, seen, .. } => {
-                if due(*until) {
-                    let (cause, traffic) = (*cause, *seen);
+            Phase::Draining(leaving) | Phase::Finishing(leaving) => {
+                if due(leaving.until) {
+                    let (cause, traffic) = (leaving.cause, leaving.seen);
                     let worker = self.slots[slot].workers[place].id;
                     turn.report(Fact::DrainTimedOut { app: self.id, worker, traffic });
                     self.stop(slot, place, cause, turn);
@@ -884,7 +895,7 @@ impl App {
     pub(super) fn look(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now;
         for worker in self.slots.iter_mut().flat_map(|slot| &mut slot.workers) {
-            let id = worker.id;
+            let (id, closing) = (worker.id, worker.closing());
             let next = now + until_next_inspection(now - worker.spawned);
             match &mut worker.phase {
                 Phase::Starting { look_at, .. } => {
@@ -899,12 +910,12 @@ impl App {
                         turn.out.push(Action::Inspect { worker: id });
                     }
                 }
-                Phase::Draining { look, .. } => {
-                    if let Look::At(at) = *look
+                Phase::Draining(leaving) | Phase::Finishing(leaving) => {
+                    if let (Look::At(at), Some(closing)) = (leaving.look, closing)
                         && now >= at
                     {
-                        *look = Look::Awaited;
-                        turn.out.push(Action::Observe { worker: id });
+                        leaving.look = Look::Awaited;
+                        turn.out.push(Action::Observe { worker: id, closing });
                     }
                 }
                 Phase::Quitting { .. }

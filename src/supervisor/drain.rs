@@ -19,6 +19,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use super::event::Closing;
 use super::time::Time;
 
 /// Connections whose past is remembered; those beyond are judged by what one look shows.
@@ -110,17 +111,25 @@ pub struct DrainWatch {
     began: Option<Time>,
     histories: HashMap<u64, History>,
     closed: HashSet<u64>,
+    ended: u32,
 }
 
 impl DrainWatch {
     /// `drain_idle` is how long a connection must be quiet to count as done whatever it carries; after
     /// `late` the third rule holds.
     pub fn new(drain_idle: Duration, late: Duration) -> DrainWatch {
-        DrainWatch { idle: drain_idle, late, began: None, histories: HashMap::new(), closed: HashSet::new() }
+        DrainWatch {
+            idle: drain_idle,
+            late,
+            began: None,
+            histories: HashMap::new(),
+            closed: HashSet::new(),
+            ended: 0,
+        }
     }
 
     /// Judges all connections of the worker; those that are missing are forgotten.
-    pub fn look(&mut self, samples: &[Sample], now: Time) -> Look {
+    pub fn look(&mut self, samples: &[Sample], closing: Closing, now: Time) -> Look {
         let present: HashSet<u64> = samples.iter().map(|sample| sample.id).collect();
         self.histories.retain(|id, _| present.contains(id));
         self.closed.retain(|id| present.contains(id));
@@ -132,10 +141,10 @@ impl DrainWatch {
                 look.busy += u32::from(sample.unread > 0);
                 continue;
             }
-            match self.judge(sample, late, now) {
+            match self.judge(sample, closing, late, now) {
                 Verdict::Busy => look.busy += 1,
                 Verdict::Finished => {
-                    self.closed.insert(sample.id);
+                    self.close(sample.id);
                     look.close.push(sample.id);
                 }
             }
@@ -151,14 +160,26 @@ impl DrainWatch {
 
     /// Judges one connection between two looks; true when it is to be shut down now.
     pub fn glance(&mut self, sample: &Sample, now: Time) -> bool {
-        if self.closed.contains(&sample.id) || self.judge(sample, false, now) == Verdict::Busy {
+        if self.closed.contains(&sample.id)
+            || self.judge(sample, Closing::AtQuietMoments, false, now) == Verdict::Busy
+        {
             return false;
         }
-        self.closed.insert(sample.id);
+        self.close(sample.id);
         true
     }
 
-    fn judge(&mut self, sample: &Sample, late: bool, now: Time) -> Verdict {
+    /// How many were finished so far.
+    pub fn ended(&self) -> u32 {
+        self.ended
+    }
+
+    fn close(&mut self, id: u64) {
+        self.closed.insert(id);
+        self.ended = self.ended.saturating_add(1);
+    }
+
+    fn judge(&mut self, sample: &Sample, closing: Closing, late: bool, now: Time) -> Verdict {
         let mut fresh = History::new(sample);
         let history = if self.histories.contains_key(&sample.id) || self.histories.len() < REMEMBERED {
             self.histories.entry(sample.id).or_insert(fresh)
@@ -172,9 +193,14 @@ impl DrainWatch {
         let finished = if sample.unread > 0 || sample.untransmitted > 0 {
             false
         } else {
-            (answered && quiet && sample.unsent == 0)
-                || history.has_whole_answer()
-                || (late && answered && history.cycles >= CYCLES && !history.streaming)
+            let idle = answered && quiet && sample.unsent == 0;
+            match closing {
+                Closing::WhenIdle => idle,
+                Closing::AtQuietMoments => {
+                    idle || history.has_whole_answer()
+                        || (late && answered && history.cycles >= CYCLES && !history.streaming)
+                }
+            }
         };
         if finished { Verdict::Finished } else { Verdict::Busy }
     }
@@ -289,7 +315,7 @@ mod tests {
     }
 
     fn closes(watch: &mut DrainWatch, sample: Sample, time: u64) -> bool {
-        !watch.look(&[sample], at(time)).close.is_empty()
+        !watch.look(&[sample], Closing::AtQuietMoments, at(time)).close.is_empty()
     }
 
     #[test]
@@ -297,7 +323,7 @@ mod tests {
         let mut watch = DrainWatch::new(IDLE, LATE);
         assert!(!closes(&mut watch, answered(1, 1999), 0));
         assert!(closes(&mut watch, answered(1, 2000), 1));
-        assert_eq!(watch.look(&[answered(1, 2002)], at(2)), Look::default());
+        assert_eq!(watch.look(&[answered(1, 2002)], Closing::AtQuietMoments, at(2)), Look::default());
     }
 
     #[test]
@@ -382,8 +408,11 @@ mod tests {
     fn request_that_crossed_the_close_makes_it_busy_again() {
         let mut watch = DrainWatch::new(IDLE, LATE);
         assert!(closes(&mut watch, answered(1, 3000), 0));
-        assert_eq!(watch.look(&[Sample { unread: 7, ..answered(2, 0) }], at(2)).busy, 1);
-        assert_eq!(watch.look(&[], at(4)), Look::default());
+        assert_eq!(
+            watch.look(&[Sample { unread: 7, ..answered(2, 0) }], Closing::AtQuietMoments, at(2)).busy,
+            1
+        );
+        assert_eq!(watch.look(&[], Closing::AtQuietMoments, at(4)), Look::default());
     }
 
     fn any_sample() -> impl Strategy<Value = Sample> {
@@ -420,7 +449,7 @@ mod tests {
             for (time, mut samples) in looks.into_iter().enumerate() {
                 samples.sort_by_key(|sample| sample.id);
                 samples.dedup_by_key(|sample| sample.id);
-                let look = watch.look(&samples, at(time as u64 * 4));
+                let look = watch.look(&samples, Closing::AtQuietMoments, at(time as u64 * 4));
                 for sample in samples.iter().filter(|sample| look.close.contains(&sample.id)) {
                     prop_assert!(sample.established && sample.unread == 0 && sample.untransmitted == 0);
                     prop_assert!(sample.segments_out > 0 || sample.bytes_sent > 0);
@@ -447,7 +476,7 @@ mod tests {
                     last_sent: ms(if working { phase + 3 } else { phase - think }),
                     ..answered(1, 0)
                 };
-                if !watch.look(&[sample], at(time)).close.is_empty() {
+                if !watch.look(&[sample], Closing::AtQuietMoments, at(time)).close.is_empty() {
                     prop_assert!(!working, "cut at {time} ms while working");
                     break;
                 }

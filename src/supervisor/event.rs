@@ -94,8 +94,19 @@ pub struct Traffic {
     pub busy: u32,
     /// A connection among them may be ended between two requests, if its moment is met.
     pub promising: bool,
+    /// Connections that were ended between two requests so far.
+    pub ended: u32,
     /// What the look cost; the next one keeps a multiple of it away.
     pub cost: Duration,
+}
+
+/// Which connections of a leaving worker a look may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Closing {
+    /// Each at its own quiet moment.
+    AtQuietMoments,
+    /// Who was idle for `drain_idle`: the server was told to stop, and ends the others itself.
+    WhenIdle,
 }
 
 /// Which workers of an app a wish is about.
@@ -274,6 +285,14 @@ pub enum Event {
         /// What was seen.
         traffic: Traffic,
     },
+    /// The answer to `Action::Examine`: whether the worker has the unfinished request. Later once more,
+    /// when it has ended that by itself.
+    Examining {
+        /// Who.
+        worker: WorkerId,
+        /// It has.
+        holds: bool,
+    },
     /// The answer to `Action::Relay`: nobody waits in this socket's queue any more.
     Relayed {
         /// Which.
@@ -331,6 +350,25 @@ pub enum Action {
     /// Look at a leaving worker's traffic, and close each connection at its own quiet moment. Answered
     /// by `Observed`.
     Observe {
+        /// Whose.
+        worker: WorkerId,
+        /// Which may be ended.
+        closing: Closing,
+    },
+    /// Make a connection to this worker, and to no other, with a request on it that is never finished.
+    /// Answered by `Examining`.
+    Examine {
+        /// Who.
+        worker: WorkerId,
+        /// A socket from which it takes connections.
+        socket: SocketId,
+        /// Its position in the kernel's array.
+        position: u32,
+        /// Where all other new connections go on going.
+        active: Vec<u32>,
+    },
+    /// End that connection.
+    LetGo {
         /// Whose.
         worker: WorkerId,
     },
@@ -519,6 +557,13 @@ pub enum Fact {
         worker: WorkerId,
         /// Why.
         cause: Cause,
+    },
+    /// It turned out whether the app's server finishes its requests by itself upon `kill_signal`.
+    Examined {
+        /// Of which app.
+        app: AppId,
+        /// It does.
+        finishes: bool,
     },
     /// Its connections did not finish in `drain_timeout`.
     DrainTimedOut {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::Bug;
 use super::event::{Action, Address, SlotId, SocketId, WorkerId};
+use super::exam::Place;
 
 /// Whose a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -157,6 +158,14 @@ impl Sockets {
     /// The sockets of one worker.
     pub(super) fn of(&self, worker: WorkerId) -> impl Iterator<Item = (SocketId, &Socket)> {
         self.iter().filter(move |(_, socket)| socket.holder == Holder::Worker(worker))
+    }
+
+    /// A socket from which a worker takes connections, and its place among the others of its group.
+    pub(super) fn place_of(&self, worker: WorkerId) -> Option<Place> {
+        let (id, socket) = self.of(worker).find(|(_, socket)| socket.accepts && !socket.shut)?;
+        let group = self.groups.get(&socket.address)?;
+        let position = group.array.iter().position(|member| *member == id)?;
+        Some((id, u32::try_from(position).ok()?, group.ordered.clone()))
     }
 
     /// The addresses that a worker takes connections on, and whether by a socket it was handed.

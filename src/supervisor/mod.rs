@@ -11,6 +11,7 @@ pub mod backoff;
 pub mod drain;
 
 pub mod event;
+mod exam;
 mod group;
 mod normal;
 pub mod policy;
@@ -91,6 +92,8 @@ pub struct Probe {
     pub stage: Stage,
     /// Ready for `min_healthy_time`.
     pub settled: bool,
+    /// It was told to stop while it has an unfinished request of the supervisor's own.
+    pub examined: bool,
 }
 
 /// How far a process came in its life; never goes back.
@@ -107,6 +110,8 @@ pub enum Stage {
     Quitting,
     /// Out of the accept path; a look at it is awaited, or not.
     Draining,
+    /// As before, and told to stop.
+    Finishing,
     /// Told to stop.
     Stopping,
     /// Killed.
@@ -147,6 +152,8 @@ pub enum Bug {
     RollbackStopsOld,
     /// A worker whose tree is not empty counts as gone.
     LeftoverIsForgotten,
+    /// A server that ends with a request under way counts as one that finishes what it has.
+    AnyExitFinishes,
 }
 
 /// The numbers that are given out, each once.
@@ -215,6 +222,7 @@ impl Supervisor {
             | Event::Exited { .. }
             | Event::Gone { .. }
             | Event::Observed { .. }
+            | Event::Examining { .. }
             | Event::Abandoned { .. }
             | Event::Relayed { .. } => self.fact(event, now, out),
         }
@@ -321,6 +329,7 @@ impl Supervisor {
                 generation: worker.generation,
                 stage: worker.stage(),
                 settled: worker.is_settled(),
+                examined: worker.exam.deadline().is_some(),
             };
             slot.workers.iter().map(probe).collect::<Vec<_>>()
         };
@@ -364,7 +373,8 @@ impl Supervisor {
             | Event::Said { worker, .. }
             | Event::Exited { worker, .. }
             | Event::Gone { worker }
-            | Event::Observed { worker, .. } => self.index_of(*worker),
+            | Event::Observed { worker, .. }
+            | Event::Examining { worker, .. } => self.index_of(*worker),
             Event::Relayed { socket } | Event::Abandoned { socket } => {
                 self.apps.iter().position(|app| app.sockets.get(*socket).is_some())
             }
@@ -390,6 +400,7 @@ impl Supervisor {
                 Event::Exited { worker, status, left } => app.exited(worker, status, left, turn),
                 Event::Gone { worker } => app.gone(worker),
                 Event::Observed { worker, traffic } => app.observed(worker, traffic, turn),
+                Event::Examining { worker, holds } => app.examining(worker, holds, turn),
                 Event::Relayed { socket } => app.relayed(socket, turn),
                 Event::Abandoned { socket } => app.abandoned(socket),
                 Event::Command { .. } | Event::Deadline => {}

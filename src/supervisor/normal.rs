@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::app::{App, End, Idle, Request, Slot, Until};
 use super::event::{Generation, RequestId, SlotId, WorkerId};
+use super::exam::Exam;
 use super::rollout::Rollout;
 use super::time::Time;
 use super::worker::{Look, Phase, Worker};
@@ -98,6 +99,7 @@ fn app(app: &App, names: &Names) -> App {
     normal.failed = None;
     normal.newest = generations.values().max().copied().unwrap_or_default();
     normal.good = generation(app.good);
+    normal.examined = generation(app.examined);
     for version in &mut normal.versions {
         version.generation = generation(version.generation);
     }
@@ -158,7 +160,8 @@ fn slot(app: &App, slot: &Slot, names: &Names, generation: &impl Fn(Generation) 
             Phase::Ready { look_at: Some(_), .. } => Duration::from_secs(30),
             Phase::Ready { .. } => policy.min_uptime,
             Phase::Quitting { .. }
-            | Phase::Draining { .. }
+            | Phase::Draining(_)
+            | Phase::Finishing(_)
             | Phase::Stopping { .. }
             | Phase::Killed { .. }
             | Phase::Leftover { .. }
@@ -173,6 +176,12 @@ fn slot(app: &App, slot: &Slot, names: &Names, generation: &impl Fn(Generation) 
 }
 
 fn phase(worker: &mut Worker, names: &Names) {
+    worker.exam = match worker.exam {
+        Exam::None => Exam::None,
+        Exam::Asked => Exam::Asked,
+        Exam::Holding { until } => Exam::Holding { until: names.ahead(until) },
+        Exam::Free { since } => Exam::Free { since: names.behind(since, Duration::from_secs(1)) },
+    };
     let ahead = |at: &mut Option<Time>| *at = at.map(|at| names.ahead(at));
     match &mut worker.phase {
         Phase::Starting { ready_by, look_at, .. } => {
@@ -183,10 +192,10 @@ fn phase(worker: &mut Worker, names: &Names) {
             ahead(look_at);
             ahead(soak_until);
         }
-        Phase::Draining { since, until, look, .. } => {
-            *since = names.behind(*since, Duration::from_secs(1));
-            *until = names.ahead(*until);
-            if let Look::At(at) = look {
+        Phase::Draining(leaving) | Phase::Finishing(leaving) => {
+            leaving.since = names.behind(leaving.since, Duration::from_secs(1));
+            leaving.until = names.ahead(leaving.until);
+            if let Look::At(at) = &mut leaving.look {
                 *at = names.ahead(*at);
             }
         }

@@ -6,6 +6,7 @@
 use super::Bug;
 use super::app::{App, Gate, Idle, Mix, Slot, Turn, Until, Wanted};
 use super::event::{Action, Cause, Fact, Generation, Outcome, SlotId, SocketId, WorkerId};
+use super::exam::Exam;
 use super::group::Holder;
 use super::policy::Mode;
 use super::rollout::{Pace, Trial};
@@ -55,7 +56,8 @@ impl App {
                 }
                 Phase::Ready { soak_until: None, .. }
                 | Phase::Quitting { early: false, .. }
-                | Phase::Draining { .. }
+                | Phase::Draining(_)
+                | Phase::Finishing(_)
                 | Phase::Stopping { .. }
                 | Phase::Killed { .. }
                 | Phase::Leftover { .. }
@@ -298,7 +300,7 @@ impl App {
             entry.ran = false;
         }
         let phase = Phase::Starting { boot: Boot::Ordered, ready_by, look_at: None };
-        entry.workers.push(Worker { id: worker, generation, spawned: turn.now, phase });
+        entry.workers.push(Worker { id: worker, generation, spawned: turn.now, phase, exam: Exam::None });
         let (slot, instance) = (entry.id, entry.instance);
         let inherit = self.sockets.inherit(slot, worker);
         turn.report(Fact::Starting { app: self.id, worker });

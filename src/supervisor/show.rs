@@ -92,7 +92,8 @@ fn worker_status(worker: &Worker) -> Status {
         Phase::Starting { .. } => Status::Launching,
         Phase::Ready { .. } => Status::Online,
         Phase::Quitting { .. }
-        | Phase::Draining { .. }
+        | Phase::Draining(_)
+        | Phase::Finishing(_)
         | Phase::Stopping { .. }
         | Phase::Killed { .. }
         | Phase::Leftover { .. }

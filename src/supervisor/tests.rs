@@ -203,9 +203,9 @@ fn reload_replaces_one_worker_after_the_other_without_a_gap() {
     assert_eq!(bench.spawned(), [WorkerId(3)]);
     bench.boot(WorkerId(3));
     assert_eq!(bench.spawned(), [WorkerId(3), WorkerId(4)], "the healthy time overlaps the next boot");
-    assert!(!bench.took(&Action::Observe { worker: WorkerId(1) }));
+    assert!(!bench.took(&Action::Observe { worker: WorkerId(1), closing: Closing::AtQuietMoments }));
     bench.pass(ms(1000));
-    assert!(bench.took(&Action::Observe { worker: WorkerId(1) }));
+    assert!(bench.took(&Action::Observe { worker: WorkerId(1), closing: Closing::AtQuietMoments }));
     assert_eq!(bench.steered().last(), Some(&vec![1, 2]));
     bench.boot(WorkerId(4));
     bench.drain(WorkerId(1));
@@ -241,7 +241,7 @@ fn new_worker_that_listens_elsewhere_fails_the_reload_by_name() {
         panic!("{:?}", bench.out);
     };
     assert_eq!((missing, found), (vec![address(PORT)], vec![address(4000)]));
-    assert!(!bench.took(&Action::Observe { worker: WorkerId(1) }));
+    assert!(!bench.took(&Action::Observe { worker: WorkerId(1), closing: Closing::AtQuietMoments }));
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn reload_during_a_roll_back_keeps_one_predecessor_per_slot() {
     assert_eq!(bench.spawned().last(), Some(&WorkerId(5)), "the roll-back replaces the first slot back");
     bench.reload();
     assert!(bench.took(&Action::Signal { worker: WorkerId(5), signal: SignalKind::Stop }));
-    assert!(!bench.took(&Action::Observe { worker: WorkerId(3) }));
+    assert!(!bench.took(&Action::Observe { worker: WorkerId(3), closing: Closing::AtQuietMoments }));
 }
 
 #[test]
@@ -573,4 +573,106 @@ fn another_apps_address_is_known() {
     assert_eq!(bench.supervisor.serves_elsewhere(WorkerId(2), address(PORT)), Some(APP));
     assert_eq!(bench.supervisor.serves_elsewhere(WorkerId(1), address(PORT)), None);
     assert_eq!(bench.supervisor.serves_elsewhere(WorkerId(2), address(PORT + 1)), None);
+}
+
+/// A reload whose two old workers (1 and 2) had to be taken off connections that lasted.
+fn lasting() -> Bench {
+    let mut bench = Bench::online(cluster(2));
+    bench.reload();
+    bench.boot(WorkerId(3));
+    bench.pass(ms(1000));
+    bench
+}
+
+/// Two quiet looks, after connections were ended between two requests.
+fn ended(bench: &mut Bench, worker: WorkerId) {
+    let traffic = Traffic { ended: 3, ..Traffic::default() };
+    bench.tell(Event::Observed { worker, traffic });
+    bench.pass(ms(2));
+    bench.tell(Event::Observed { worker, traffic });
+}
+
+fn stop_signal(worker: WorkerId) -> Action {
+    Action::Signal { worker, signal: SignalKind::Stop }
+}
+
+fn examined(bench: &Bench) -> Option<bool> {
+    let finishes = |action: &Action| {
+        let Action::Report { fact: Fact::Examined { finishes, .. } } = action else { return None };
+        Some(*finishes)
+    };
+    bench.out.iter().find_map(finishes)
+}
+
+#[test]
+fn server_that_waits_for_its_request_gets_the_signal_early_from_then_on() {
+    let mut bench = lasting();
+    let first = WorkerId(1);
+    ended(&mut bench, first);
+    let examine = Action::Examine { worker: first, socket: SocketId(1), position: 0, active: vec![1, 2] };
+    assert!(bench.took(&examine), "{:?}", bench.out);
+    assert!(!bench.took(&stop_signal(first)));
+    bench.tell(Event::Examining { worker: first, holds: true });
+    assert!(bench.took(&stop_signal(first)));
+    bench.pass(ms(799));
+    assert!(!bench.took(&Action::LetGo { worker: first }));
+    bench.pass(ms(1));
+    assert!(bench.took(&Action::LetGo { worker: first }));
+    bench.pass(ms(50));
+    bench.tell(Event::Exited { worker: first, status: ExitStatus::Code(0), left: false });
+    assert_eq!(examined(&bench), Some(true));
+    bench.boot(WorkerId(4));
+    bench.pass(ms(1000));
+    bench.out.clear();
+    let second = WorkerId(2);
+    bench.tell(Event::Observed {
+        worker: second,
+        traffic: Traffic { queued: 1, busy: 4, ..Traffic::default() },
+    });
+    assert!(!bench.took(&stop_signal(second)), "somebody waits to be accepted");
+    bench.pass(ms(2));
+    bench.tell(Event::Observed { worker: second, traffic: Traffic { busy: 4, ..Traffic::default() } });
+    assert!(bench.took(&stop_signal(second)));
+    bench.out.clear();
+    bench.pass(ms(29_000));
+    assert!(bench.took(&Action::Observe { worker: second, closing: Closing::WhenIdle }));
+    assert!(!bench.took(&stop_signal(second)), "told once");
+    bench.tell(Event::Exited { worker: second, status: ExitStatus::Code(0), left: false });
+    assert_eq!(bench.status(), Status::Online);
+}
+
+#[test]
+fn server_that_ends_with_a_request_under_way_never_gets_the_signal_early() {
+    for late in [false, true] {
+        let mut bench = lasting();
+        ended(&mut bench, WorkerId(1));
+        bench.tell(Event::Examining { worker: WorkerId(1), holds: true });
+        // At once, or after a delay that has nothing to do with the request.
+        bench.pass(if late { ms(1300) } else { ms(3) });
+        bench.tell(Event::Exited { worker: WorkerId(1), status: ExitStatus::Code(0), left: false });
+        assert_eq!(examined(&bench), None);
+        bench.boot(WorkerId(4));
+        bench.pass(ms(1000));
+        bench.tell(Event::Observed {
+            worker: WorkerId(2),
+            traffic: Traffic { busy: 4, ..Traffic::default() },
+        });
+        assert!(!bench.took(&stop_signal(WorkerId(2))));
+        bench.pass(ms(2));
+        ended(&mut bench, WorkerId(2));
+        assert!(bench.took(&stop_signal(WorkerId(2))), "one exam a generation is enough");
+    }
+}
+
+#[test]
+fn exam_that_cannot_be_made_holds_nobody_up() {
+    let mut bench = lasting();
+    ended(&mut bench, WorkerId(1));
+    bench.pass(ms(10));
+    ended(&mut bench, WorkerId(1));
+    assert!(!bench.took(&stop_signal(WorkerId(1))), "the answer decides");
+    bench.tell(Event::Examining { worker: WorkerId(1), holds: false });
+    bench.pass(ms(10));
+    ended(&mut bench, WorkerId(1));
+    assert!(bench.took(&stop_signal(WorkerId(1))));
 }

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use super::Stage;
-use super::event::{Cause, Generation, Proof, Traffic, WorkerId};
+use super::event::{Cause, Closing, Generation, Proof, Traffic, WorkerId};
+use super::exam::Exam;
 use super::time::Time;
 
 /// How far the start of a program came.
@@ -26,6 +27,43 @@ pub(super) enum Look {
     Awaited,
 }
 
+/// How far a worker's connections are on their way to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Leaving {
+    pub(super) cause: Cause,
+    pub(super) since: Time,
+    pub(super) until: Time,
+    pub(super) look: Look,
+    /// Quiet looks in a row.
+    pub(super) calm: u8,
+    pub(super) seen: Traffic,
+}
+
+impl Leaving {
+    pub(super) fn new(cause: Cause, since: Time, until: Time) -> Leaving {
+        Leaving { cause, since, until, look: Look::At(since), calm: 0, seen: Traffic::default() }
+    }
+
+    fn deadline(&self) -> Time {
+        match self.look {
+            Look::At(at) => self.until.min(at),
+            Look::Awaited => self.until,
+        }
+    }
+
+    /// Takes the answer to a look; whether all is done, or `None` when none was awaited.
+    pub(super) fn saw(&mut self, traffic: Traffic, now: Time) -> Option<bool> {
+        if self.look != Look::Awaited {
+            return None;
+        }
+        let quiet = traffic.queued == 0 && traffic.busy == 0;
+        self.seen = traffic;
+        self.calm = if quiet { self.calm.saturating_add(1) } else { 0 };
+        self.look = Look::At(now + until_next_look(now - self.since, traffic));
+        Some(self.calm >= 2)
+    }
+}
+
 /// What a worker is doing. Rising order, but for `Quitting`: nothing leads back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Phase {
@@ -36,8 +74,10 @@ pub(super) enum Phase {
     Ready { proof: Proof, look_at: Option<Time>, soak_until: Option<Time> },
     /// It said that it leaves by itself. `early`: before it had been ready for `min_healthy_time`.
     Quitting { early: bool, kill_at: Time },
-    /// Out of the accept path, finishing what it has. `calm` counts quiet looks in a row.
-    Draining { cause: Cause, since: Time, until: Time, look: Look, calm: u8, seen: Traffic },
+    /// Out of the accept path, finishing what it has.
+    Draining(Leaving),
+    /// The same, and told to stop: it is known to finish what it has by itself.
+    Finishing(Leaving),
     /// Told to stop.
     Stopping { cause: Cause, kill_at: Time },
     /// SIGKILL was sent to its tree.
@@ -55,6 +95,8 @@ pub(super) struct Worker {
     pub(super) generation: Generation,
     pub(super) spawned: Time,
     pub(super) phase: Phase,
+    /// Whether it finishes its requests upon its signal is being tried.
+    pub(super) exam: Exam,
 }
 
 impl Worker {
@@ -63,7 +105,8 @@ impl Worker {
         match self.phase {
             Phase::Starting { .. } | Phase::Ready { .. } => true,
             Phase::Quitting { .. }
-            | Phase::Draining { .. }
+            | Phase::Draining(_)
+            | Phase::Finishing(_)
             | Phase::Stopping { .. }
             | Phase::Killed { .. }
             | Phase::Leftover { .. }
@@ -84,7 +127,8 @@ impl Worker {
         match self.phase {
             Phase::Starting { look_at, .. } | Phase::Ready { look_at, .. } => look_at,
             Phase::Quitting { .. }
-            | Phase::Draining { .. }
+            | Phase::Draining(_)
+            | Phase::Finishing(_)
             | Phase::Stopping { .. }
             | Phase::Killed { .. }
             | Phase::Leftover { .. }
@@ -99,7 +143,8 @@ impl Worker {
             Phase::Starting { boot: Boot::Running, .. } => Stage::Running,
             Phase::Ready { .. } => Stage::Ready,
             Phase::Quitting { .. } => Stage::Quitting,
-            Phase::Draining { .. } => Stage::Draining,
+            Phase::Draining(_) => Stage::Draining,
+            Phase::Finishing(_) => Stage::Finishing,
             Phase::Stopping { .. } => Stage::Stopping,
             Phase::Killed { .. } => Stage::Killed,
             Phase::Leftover { .. } => Stage::Leftover,
@@ -120,9 +165,10 @@ impl Worker {
     /// Why it leaves, once it was told to.
     pub(super) fn leaving(&self) -> Option<Cause> {
         match self.phase {
-            Phase::Draining { cause, .. } | Phase::Stopping { cause, .. } | Phase::Killed { cause } => {
-                Some(cause)
-            }
+            Phase::Draining(Leaving { cause, .. })
+            | Phase::Finishing(Leaving { cause, .. })
+            | Phase::Stopping { cause, .. }
+            | Phase::Killed { cause } => Some(cause),
             Phase::Starting { .. }
             | Phase::Ready { .. }
             | Phase::Quitting { .. }
@@ -133,22 +179,39 @@ impl Worker {
 
     /// The next moment at which this worker by itself needs attention.
     pub(super) fn deadline(&self) -> Option<Time> {
-        match &self.phase {
+        let own = match &self.phase {
             Phase::Starting { ready_by, look_at, .. } => earlier(*ready_by, *look_at),
             Phase::Ready { look_at, soak_until, .. } => earlier(*look_at, *soak_until),
-            Phase::Draining { until, look: Look::At(at), .. } => Some(*until.min(at)),
-            Phase::Draining { until, look: Look::Awaited, .. } => Some(*until),
+            Phase::Draining(leaving) | Phase::Finishing(leaving) => Some(leaving.deadline()),
             Phase::Quitting { kill_at, .. }
             | Phase::Stopping { kill_at, .. }
             | Phase::Leftover { kill_at } => Some(*kill_at),
             Phase::Killed { .. } | Phase::Doomed => None,
+        };
+        earlier(own, self.exam.deadline())
+    }
+
+    /// Which connections a look may end; `None` when there is nothing to look at.
+    pub(super) fn closing(&self) -> Option<Closing> {
+        match self.phase {
+            Phase::Draining(_) => Some(Closing::AtQuietMoments),
+            Phase::Finishing(_) => Some(Closing::WhenIdle),
+            Phase::Starting { .. }
+            | Phase::Ready { .. }
+            | Phase::Quitting { .. }
+            | Phase::Stopping { .. }
+            | Phase::Killed { .. }
+            | Phase::Leftover { .. }
+            | Phase::Doomed => None,
         }
     }
 
     /// No deadline of its way out lies beyond these.
     pub(super) fn hurry(&mut self, drained_by: Time, killed_by: Time) {
         match &mut self.phase {
-            Phase::Draining { until, .. } => *until = drained_by.min(*until),
+            Phase::Draining(leaving) | Phase::Finishing(leaving) => {
+                leaving.until = drained_by.min(leaving.until);
+            }
             Phase::Quitting { kill_at, .. }
             | Phase::Stopping { kill_at, .. }
             | Phase::Leftover { kill_at } => *kill_at = killed_by.min(*kill_at),

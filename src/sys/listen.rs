@@ -198,6 +198,30 @@ pub fn accept(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
+/// Makes a non-blocking TCP client's socket, bound to a port of the kernel's choice: which one.
+///
+/// # Errors
+/// EADDRNOTAVAIL when no port is left, EMFILE.
+pub fn client(local: SocketAddr) -> io::Result<(OwnedFd, u16)> {
+    let family = if local.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(family, SockType::Stream, flags, SockProtocol::Tcp)?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(local))?;
+    let (bound, _) = local_address(fd.as_fd())?;
+    Ok((fd, bound.port()))
+}
+
+/// Begins the connection of such a socket. Its end is told by SO_ERROR.
+///
+/// # Errors
+/// The errno of connect(2), but for EINPROGRESS.
+pub fn begin(client: BorrowedFd<'_>, to: SocketAddr) -> io::Result<()> {
+    match nix::sys::socket::connect(client.as_raw_fd(), &SockaddrStorage::from(to)) {
+        Ok(()) | Err(nix::Error::EINPROGRESS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// accept(2) on this socket gives up after a millisecond (SO_RCVTIMEO), for whoever has it open: a queue
 /// that was looked at may be empty when it is accepted from. To be used once its own worker is gone.
 ///

@@ -336,6 +336,14 @@ pub fn has_no_new_privileges(pid: i32) -> bool {
     status.lines().any(|line| line.strip_prefix("NoNewPrivs:").is_some_and(|value| value.trim() == "1"))
 }
 
+/// Whether a process catches this signal (`SigCgt` in proc_pid_status(5)), rather than leave it to the kernel.
+pub fn catches(pid: i32, signal: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    (1..=64).contains(&signal) && mask & (1 << (signal - 1)) != 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

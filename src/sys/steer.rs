@@ -48,6 +48,35 @@ pub fn steer(socket: BorrowedFd<'_>, active: &[u32]) -> io::Result<()> {
     attach(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program(active))
 }
 
+/// As [`steer`], but connections from this port of a client go to this position: for the supervisor's own.
+///
+/// # Errors
+/// As [`steer`].
+pub fn steer_but(socket: BorrowedFd<'_>, active: &[u32], port: u16, position: u32) -> io::Result<()> {
+    let mut exception = exception(port, position);
+    exception.extend(program(active));
+    attach(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &exception)
+}
+
+/// SKF_NET_OFF: from here on the packet is read from its IP header on.
+const IP_HEADER: u32 = 0xfff0_0000;
+
+/// Leads connections from one port to one position, and falls through for all others. The IP header has
+/// no options in what the host sends to itself, so the port stands behind 20 or 40 bytes of it.
+fn exception(port: u16, position: u32) -> Vec<libc::sock_filter> {
+    let load = |width, at| step(libc::BPF_LD | width | libc::BPF_ABS, 0, 0, IP_HEADER + at);
+    vec![
+        load(libc::BPF_B, 0),
+        step(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 0, 0, 4),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 2, 0, 6),
+        load(libc::BPF_H, 20),
+        step(libc::BPF_JMP | libc::BPF_JA, 0, 0, 1),
+        load(libc::BPF_H, 40),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, u32::from(port)),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, position),
+    ]
+}
+
 /// How a socket was shut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
@@ -120,6 +149,27 @@ mod tests {
     fn a_run_of_positions_needs_no_table() {
         assert_eq!(program(&[2, 3, 4]).len(), 4);
         assert_eq!(program(&[2, 3, 4])[2].k, 2);
+    }
+
+    #[test]
+    fn one_client_is_led_to_a_position_of_its_own_in_both_families() {
+        use super::super::listen;
+        use std::os::fd::AsFd;
+        for ip in ["127.0.0.1", "::1"] {
+            let ip: std::net::IpAddr = ip.parse().expect("an address");
+            let Ok(first) = listen::open(ip, 0, false, 8) else { continue };
+            let (address, _) = listen::local_address(first.as_fd()).expect("bound");
+            let second = listen::open(ip, address.port(), false, 8).expect("shared");
+            let (client, port) = listen::client(std::net::SocketAddr::new(ip, 0)).expect("a port");
+            steer_but(first.as_fd(), &[0], port, 1).expect("a group");
+            let _others: Vec<_> =
+                (0..4).map(|_| std::net::TcpStream::connect(address).expect("queued")).collect();
+            listen::begin(client.as_fd(), address).expect("begun");
+            let limit = std::time::Duration::from_secs(5);
+            super::super::output::wait_for_room(&[client.as_raw_fd()], limit).expect("poll");
+            let queued = |socket: &std::os::fd::OwnedFd| listen::queue_length(socket.as_fd()).expect("tcp");
+            assert_eq!((queued(&first), queued(&second)), (4, 1), "{ip}");
+        }
     }
 
     #[test]

@@ -1,0 +1,219 @@
+//! An unfinished request of the supervisor's own, made to one chosen worker: what that proves about a
+//! server is decided in the core. A single byte is sent, which no protocol takes for a request.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+
+use crate::supervisor::event::{Address, Event, SocketId, WorkerId};
+use crate::supervisor::time::Time;
+use crate::sys::connections::{self, State};
+use crate::sys::{listen, process, steer};
+
+use super::Daemon;
+use super::relay::reachable;
+
+/// The beginning of every HTTP request there is, near enough.
+const BEGINNING: &[u8] = b"G";
+
+/// How long the worker may take to accept the connection and to read from it.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Between two looks while it is awaited, and while it is held.
+const SOON: Duration = Duration::from_millis(2);
+const LATER: Duration = Duration::from_millis(20);
+
+/// All that are under way; at most one a generation of each app.
+#[derive(Debug, Default)]
+pub(super) struct Exams {
+    by_worker: BTreeMap<WorkerId, Exam>,
+}
+
+#[derive(Debug)]
+struct Exam {
+    stream: TcpStream,
+    socket: SocketId,
+    address: Address,
+    /// Where new connections of the group go but for this one; gone once that is so for all again.
+    active: Option<Vec<u32>>,
+    stage: Stage,
+    look_at: Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The handshake is under way.
+    Connecting { until: Time },
+    /// The byte was sent; the worker has not read it.
+    Sent { until: Time },
+    /// The worker has it.
+    Held,
+}
+
+impl Exams {
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.by_worker.values().map(|exam| exam.look_at).min()
+    }
+
+    /// A group was steered anew: the exception is gone from its program.
+    pub(super) fn steered(&mut self, address: Option<Address>) {
+        for exam in self.by_worker.values_mut().filter(|exam| Some(exam.address) == address) {
+            exam.active = None;
+        }
+    }
+}
+
+impl Daemon {
+    /// Begins an exam. Answered by `Examining`.
+    pub(super) fn examine(
+        &mut self,
+        worker: WorkerId,
+        socket: SocketId,
+        position: u32,
+        active: Vec<u32>,
+        now: Time,
+    ) {
+        match self.knock(worker, socket, position, active, now) {
+            Ok(Some(exam)) => drop(self.exams.by_worker.insert(worker, exam)),
+            Ok(None) => self.inbox.push_back(Event::Examining { worker, holds: false }),
+            Err(error) => {
+                log::debug!("worker {}: no connection of our own: {error}", worker.0);
+                self.inbox.push_back(Event::Examining { worker, holds: false });
+            }
+        }
+    }
+
+    /// Begins the connection; `None` where the worker lets the signal take its course.
+    fn knock(
+        &mut self,
+        worker: WorkerId,
+        socket: SocketId,
+        position: u32,
+        active: Vec<u32>,
+        now: Time,
+    ) -> io::Result<Option<Exam>> {
+        let (Some(process), Some(held)) = (self.processes.get(worker), self.sockets.get(socket)) else {
+            return Ok(None);
+        };
+        if process.leader_gone || !process::catches(process.pid, process.recipe.spec.kill_signal) {
+            return Ok(None);
+        }
+        let address = held.address;
+        let to = reachable(address);
+        let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        // Bound first: the program must know the connection before its first packet is sent.
+        let (stream, port) = listen::client(SocketAddr::new(any, 0))?;
+        steer::steer_but(held.fd.as_fd(), &active, port, position)?;
+        let began = listen::begin(stream.as_fd(), to);
+        if let Err(error) = began {
+            steer::steer(held.fd.as_fd(), &active)?;
+            return Err(error);
+        }
+        let stage = Stage::Connecting { until: now + PATIENCE };
+        let stream = TcpStream::from_std(stream.into());
+        Ok(Some(Exam { stream, socket, address, active: Some(active), stage, look_at: now }))
+    }
+
+    /// Ends the connection of a worker's exam, if there is one.
+    pub(super) fn let_go(&mut self, worker: WorkerId) {
+        if let Some(mut exam) = self.exams.by_worker.remove(&worker) {
+            self.end_exception(&mut exam);
+        }
+    }
+
+    /// Looks at the exams whose time has come.
+    pub(super) fn look_at_exams(&mut self, now: Time) {
+        let due: Vec<WorkerId> = self
+            .exams
+            .by_worker
+            .iter()
+            .filter(|(_, e)| e.look_at <= now)
+            .map(|(worker, _)| *worker)
+            .collect();
+        for worker in due {
+            let Some(mut exam) = self.exams.by_worker.remove(&worker) else { continue };
+            match self.follow(worker, &mut exam, now) {
+                Ok(true) => drop(self.exams.by_worker.insert(worker, exam)),
+                Ok(false) => {
+                    self.end_exception(&mut exam);
+                    self.inbox.push_back(Event::Examining { worker, holds: false });
+                }
+                Err(error) => {
+                    log::debug!("worker {}: our own connection: {error}", worker.0);
+                    self.end_exception(&mut exam);
+                    self.inbox.push_back(Event::Examining { worker, holds: false });
+                }
+            }
+        }
+    }
+
+    /// One step on; false when it leads nowhere.
+    fn follow(&mut self, worker: WorkerId, exam: &mut Exam, now: Time) -> io::Result<bool> {
+        exam.look_at = now + SOON;
+        match exam.stage {
+            Stage::Connecting { until } => {
+                if let Some(error) = exam.stream.take_error()? {
+                    return Err(error);
+                }
+                match exam.stream.peer_addr() {
+                    Ok(_) => {
+                        self.end_exception(exam);
+                        exam.stream.write_all(BEGINNING)?;
+                        exam.stage = Stage::Sent { until };
+                        Ok(true)
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(now < until),
+                    Err(error) => Err(error),
+                }
+            }
+            Stage::Sent { until } => {
+                if self.has_read(worker, exam)? {
+                    exam.stage = Stage::Held;
+                    self.inbox.push_back(Event::Examining { worker, holds: true });
+                    return Ok(true);
+                }
+                Ok(now < until)
+            }
+            Stage::Held => {
+                exam.look_at = now + LATER;
+                let mut answer = [0; 1];
+                match exam.stream.read(&mut answer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+                    // An answer, or the end: whatever it means, the request is not held any more.
+                    Ok(_) => Ok(false),
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
+
+    /// Whether a process of this very worker has accepted the connection and read what was sent.
+    fn has_read(&mut self, worker: WorkerId, exam: &Exam) -> io::Result<bool> {
+        let port = exam.stream.local_addr()?.port();
+        let Some(diagnostics) = self.diagnostics.as_mut() else { return Ok(false) };
+        let all = diagnostics.dump(exam.address.port, connections::CONNECTIONS)?;
+        let other_end = all.iter().find(|c| c.remote.port() == port && c.state == State::Established);
+        let Some(accepted) = other_end.filter(|c| c.inode != 0) else { return Ok(false) };
+        let read = accepted.bytes_received >= BEGINNING.len() as u64 && accepted.unread == 0;
+        let of_worker = |pid| process::sockets(pid).map(|all| all.iter().any(|s| s.inode == accepted.inode));
+        for pid in self.processes.tree_of(worker) {
+            if read && of_worker(pid)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// New connections go where they would without the exam.
+    fn end_exception(&mut self, exam: &mut Exam) {
+        let Some(active) = exam.active.take() else { return };
+        let Some(fd) = self.sockets.fd(exam.socket) else { return };
+        if let Err(error) = steer::steer(fd, &active) {
+            log::error!("cannot steer new connections to positions {active:?}: {error}");
+        }
+    }
+}

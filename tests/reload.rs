@@ -195,6 +195,35 @@ fn keep_alive_without_a_quiet_moment_loses_nothing() {
     history.expect_none_lost();
 }
 
+/// Clients that ask again the moment they were answered, of a server that takes its time: between two
+/// requests lies a ten-thousandth of the time, which must be met before `drain_timeout` cuts a request.
+#[test]
+fn keep_alive_with_slow_handlers_is_met_between_two_requests() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&fixture, port).delay(200));
+    let history = reload_under(&daemon, Load::on(port).keep_alive(Duration::ZERO));
+    eprintln!("keep-alive, slow handlers: {history:?}");
+    history.expect_none_lost();
+    assert!(!daemon.log().contains("drain_timeout is over"), "a drain was cut off");
+}
+
+/// Nobody can tell when such a client is between two requests, and `drain_timeout` is short: it is kept from
+/// asking again until its answer was sent.
+#[test]
+fn keep_alive_whose_moments_cannot_be_met_is_not_cut_by_drain_timeout() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    for user in users() {
+        let port = free_port();
+        let daemon = Daemon::foreground_as(user, api(&fixture, port).text("drain_timeout", "4s"));
+        let load = Load::on(port).path("/?delay=500&jitter=500").keep_alive(Duration::ZERO);
+        let history = reload_under(&daemon, load);
+        eprintln!("keep-alive, moments unknown: {history:?}");
+        history.expect_none_lost();
+        assert!(!daemon.log().contains("drain_timeout is over"), "a drain was cut off");
+    }
+}
+
 /// One that finishes its requests by itself gets its signal early, once it was seen to do so: nobody's
 /// connection is closed but by the server.
 #[test]

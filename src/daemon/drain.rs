@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use crate::supervisor::drain::{DrainWatch, Sample};
+use crate::supervisor::drain::{DrainWatch, Look, Sample};
 use crate::supervisor::event::{Closing, Event, Traffic, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::clock::{Clock, own_cpu_time};
@@ -29,6 +29,9 @@ const CLOSER_LOOK_CONNECTIONS: usize = 64;
 /// Between two closer looks, of whichever workers.
 const CLOSER_LOOK_PAUSE: Duration = Duration::from_millis(1);
 
+/// After a stretch of close looks comes a rest of so many times its length.
+const REST: u32 = 4;
+
 /// What is remembered about a leaving worker from look to look.
 #[derive(Debug)]
 pub(super) struct Leaving {
@@ -38,6 +41,20 @@ pub(super) struct Leaving {
     handshakes: Option<HashSet<u64>>,
     /// Connections that were given their hop limit back, by inode.
     unlimited: HashSet<u64>,
+    /// Its connections at the last look, as far as they may be ended between two requests.
+    open: Vec<(u64, OpenSocket)>,
+    /// Those that hear nothing of their clients.
+    deaf: HashSet<u64>,
+    vigil: Vigil,
+}
+
+/// Close looks at a leaving worker's connections while one of them is expected between two requests.
+#[derive(Debug)]
+enum Vigil {
+    /// Not before this.
+    Resting { until: Time },
+    /// Slice by slice, so that the loop is there for all others meanwhile.
+    Watching { began: Time, until: Time, held: Vec<(u64, OwnedFd)> },
 }
 
 impl Daemon {
@@ -79,7 +96,6 @@ impl Daemon {
         }
         let limited = self.sockets.of(worker).any(|(_, held)| held.door == Some(Door::HopLimit));
         let drain_idle = process.recipe.spec.drain_idle;
-        let drain_timeout = process.recipe.policy.drain_timeout;
         let diagnostics =
             self.diagnostics.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
         let mut all = Vec::new();
@@ -87,10 +103,13 @@ impl Daemon {
             all.extend(diagnostics.dump(port, connections::CONNECTIONS)?);
         }
         let leaving = self.leaving.entry(worker).or_insert_with(|| Leaving {
-            watch: DrainWatch::new(drain_idle, drain_timeout / 2),
+            watch: DrainWatch::new(drain_idle),
             since: now,
             handshakes: None,
             unlimited: HashSet::new(),
+            open: Vec::new(),
+            deaf: HashSet::new(),
+            vigil: Vigil::Resting { until: now },
         });
         queued += leaving.handshakes_left(&all, now);
         let mine: Vec<&Connection> = all
@@ -103,8 +122,8 @@ impl Daemon {
         }
         let samples: Vec<Sample> = mine.iter().map(|c| sample(c)).collect();
         let mut look = leaving.watch.look(&samples, closing, now);
-        end_all(&look.close, &mine, &open);
-        let promising = closing == Closing::AtQuietMoments
+        leaving.carry_out(&look, &mine, &open);
+        let promising = closing != Closing::WhenIdle
             && leaving.watch.wants_closer_look()
             && mine.len() <= CLOSER_LOOK_CONNECTIONS;
         // However many workers leave at once, the loop is there for the others most of the time.
@@ -114,8 +133,33 @@ impl Daemon {
             look.busy -= leaving.look_closer(&mine, &open, self.clock).min(look.busy);
             self.looked_closer = Time::from_start(self.clock.since_start());
         }
+        leaving.open.clear();
+        if closing != Closing::WhenIdle && mine.len() <= CLOSER_LOOK_CONNECTIONS {
+            leaving.open.extend(mine.iter().filter_map(|c| Some((c.cookie, *open.get(&c.inode)?))));
+        }
         let ended = leaving.watch.ended();
         Ok(Traffic { queued, busy: look.busy, promising, ended, ..Traffic::default() })
+    }
+
+    /// When close looks are due next.
+    pub(super) fn next_vigil(&self) -> Option<Time> {
+        let now = Time::from_start(self.clock.since_start());
+        self.leaving.values().filter_map(|leaving| leaving.next_vigil(now)).min()
+    }
+
+    /// A slice of close looks at each worker that they are due at.
+    pub(super) fn keep_vigils(&mut self) {
+        for leaving in self.leaving.values_mut() {
+            leaving.keep_vigil(self.clock);
+        }
+    }
+
+    /// The worker got its signal: what becomes of its connections is its own matter.
+    pub(super) fn end_vigil(&mut self, worker: WorkerId) {
+        if let Some(leaving) = self.leaving.get_mut(&worker) {
+            leaving.open.clear();
+            leaving.vigil = Vigil::Resting { until: leaving.since };
+        }
     }
 
     /// How many wait in the worker's accept queues, and the ports they are on.
@@ -153,30 +197,66 @@ impl Daemon {
 }
 
 impl Leaving {
+    fn next_vigil(&self, now: Time) -> Option<Time> {
+        match &self.vigil {
+            Vigil::Watching { .. } => Some(now),
+            Vigil::Resting { .. } if self.open.is_empty() => None,
+            Vigil::Resting { until } => self.watch.next_window(now.max(*until)).map(|window| window.from),
+        }
+    }
+
+    fn keep_vigil(&mut self, clock: Clock) {
+        let now = Time::from_start(clock.since_start());
+        if let Vigil::Resting { until } = self.vigil
+            && !self.open.is_empty()
+            && let Some(window) = self.watch.next_window(until.max(now))
+            && window.from <= now
+        {
+            let held = self.open.iter().filter_map(|(id, socket)| Some((*id, duplicate(socket).ok()??)));
+            self.vigil = Vigil::Watching { began: now, until: window.until, held: held.collect() };
+        }
+        let Vigil::Watching { began, until, held } = &mut self.vigil else { return };
+        glance_at_all(&mut self.watch, &mut self.deaf, held, clock);
+        let now = Time::from_start(clock.since_start());
+        if now >= *until || held.is_empty() {
+            self.vigil = Vigil::Resting { until: now + (now - *began).saturating_mul(REST) };
+        }
+    }
+
+    /// Does to each connection what the look led to.
+    fn carry_out(&mut self, look: &Look, mine: &[&Connection], open: &HashMap<u64, OpenSocket>) {
+        let socket = |cookie: u64| {
+            mine.iter().find(|c| c.cookie == cookie).and_then(|c| open.get(&c.inode)).map(duplicate)
+        };
+        let each = |cookies: &[u64], act: &mut dyn FnMut(u64, &OwnedFd) -> io::Result<()>| {
+            for cookie in cookies {
+                let done = match socket(*cookie) {
+                    Some(Ok(Some(connection))) => act(*cookie, &connection),
+                    Some(Ok(None)) | None => Ok(()),
+                    Some(Err(error)) => Err(error),
+                };
+                if let Err(error) = done {
+                    log::debug!("a connection that is to end: {error}");
+                }
+            }
+        };
+        each(&look.hear, &mut |cookie, connection| {
+            self.deaf.remove(&cookie);
+            connections::deafen(connection, false)
+        });
+        each(&look.deafen, &mut |cookie, connection| {
+            self.deaf.insert(cookie);
+            connections::deafen(connection, true)
+        });
+        each(&look.close, &mut |cookie, connection| end(&mut self.deaf, cookie, connection));
+    }
+
     /// Looks again and again for a moment, at a thousand times the pace: between an answer and the next
     /// request of a client that asks at once lies a tenth of a millisecond. How many were ended.
     fn look_closer(&mut self, mine: &[&Connection], open: &HashMap<u64, OpenSocket>, clock: Clock) -> u32 {
         let mut held: Vec<(u64, OwnedFd)> =
             mine.iter().filter_map(|c| Some((c.cookie, duplicate(open.get(&c.inode)?).ok()??))).collect();
-        let began = clock.since_start();
-        let mut ended = 0;
-        loop {
-            let now = clock.since_start();
-            if held.is_empty() || now.saturating_sub(began) > CLOSER_LOOK {
-                return ended;
-            }
-            held.retain(|(cookie, connection)| {
-                let Ok(moved) = Moved::of(connection) else { return false };
-                if !self.watch.glance(&sample_of(*cookie, &moved), Time::from_start(now)) {
-                    return true;
-                }
-                if let Err(error) = connections::end(connection) {
-                    log::debug!("end of a connection: {error}");
-                }
-                ended += 1;
-                false
-            });
-        }
+        glance_at_all(&mut self.watch, &mut self.deaf, &mut held, clock)
     }
 
     /// Connections whose handshake ended behind the closed door have inherited its hop limit.
@@ -204,6 +284,35 @@ impl Leaving {
         let count = if now.since(self.since) > HANDSHAKE_PATIENCE { 0 } else { left.len() as u32 };
         self.handshakes = Some(left);
         count
+    }
+}
+
+/// Looks at each connection again and again for half a millisecond, and ends each at its moment. How many
+/// were ended.
+fn glance_at_all(
+    watch: &mut DrainWatch,
+    deaf: &mut HashSet<u64>,
+    held: &mut Vec<(u64, OwnedFd)>,
+    clock: Clock,
+) -> u32 {
+    let began = clock.since_start();
+    let mut ended = 0;
+    loop {
+        let now = clock.since_start();
+        if held.is_empty() || now.saturating_sub(began) > CLOSER_LOOK {
+            return ended;
+        }
+        held.retain(|(cookie, connection)| {
+            let Ok(moved) = Moved::of(connection) else { return false };
+            if !watch.glance(&sample_of(*cookie, &moved), Time::from_start(now)) {
+                return true;
+            }
+            if let Err(error) = end(deaf, *cookie, connection) {
+                log::debug!("end of a connection: {error}");
+            }
+            ended += 1;
+            false
+        });
     }
 }
 
@@ -237,21 +346,12 @@ fn sample_of(cookie: u64, moved: &Moved) -> Sample {
     }
 }
 
-/// Ends the connections that were judged to be done.
-fn end_all(cookies: &[u64], mine: &[&Connection], open: &HashMap<u64, OpenSocket>) {
-    for cookie in cookies {
-        let found = mine.iter().find(|c| c.cookie == *cookie).and_then(|c| open.get(&c.inode));
-        if let Some(socket) = found
-            && let Err(error) = end(socket)
-        {
-            log::debug!("end of a connection: {error}");
-        }
+/// Ends a connection. One that was deaf must hear its client acknowledge the end.
+fn end(deaf: &mut HashSet<u64>, cookie: u64, connection: &OwnedFd) -> io::Result<()> {
+    if deaf.remove(&cookie) {
+        connections::deafen(connection, false)?;
     }
-}
-
-/// Ends a connection.
-fn end(socket: &OpenSocket) -> io::Result<()> {
-    duplicate(socket)?.map_or(Ok(()), |connection| connections::end(&connection))
+    connections::end(connection)
 }
 
 /// A duplicate, after making sure that the number still means this socket.

@@ -336,6 +336,7 @@ impl Daemon {
             self.output.next_deadline(),
             self.relays.next_deadline(),
             self.exams.next_deadline(),
+            self.next_vigil(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.since(self.read_clock()))
@@ -382,6 +383,7 @@ impl Daemon {
         self.output.retry(self.now);
         self.look_at_queues(self.now);
         self.look_at_exams(self.now);
+        self.keep_vigils();
         let mut actions: Vec<Action> = Vec::new();
         for _ in 0..DECISIONS_PER_TURN {
             let Some(event) = self.arrays.pop_front().or_else(|| self.inbox.pop_front()) else { break };

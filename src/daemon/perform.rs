@@ -36,6 +36,7 @@ impl Daemon {
 
     fn signal(&mut self, worker: WorkerId, signal: SignalKind) {
         self.processes.adopt(&[]);
+        self.end_vigil(worker);
         let sent = match signal {
             SignalKind::Stop => self.processes.stop(worker),
             SignalKind::Kill => self.processes.kill(worker),

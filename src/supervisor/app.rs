@@ -583,7 +583,7 @@ impl App {
     pub(super) fn observed(&mut self, worker: WorkerId, traffic: Traffic, turn: &mut Turn<'_>) {
         let Some((slot, place)) = self.find(worker) else { return };
         let found = &mut self.slots[slot].workers[place];
-        let told = found.closing() == Some(Closing::WhenIdle);
+        let told = found.closing(turn.now) == Some(Closing::WhenIdle);
         let (Phase::Draining(leaving) | Phase::Finishing(leaving)) = &mut found.phase else { return };
         let Some(done) = leaving.saw(traffic, turn.now) else { return };
         let cause = leaving.cause;
@@ -895,7 +895,7 @@ impl App {
     pub(super) fn look(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now;
         for worker in self.slots.iter_mut().flat_map(|slot| &mut slot.workers) {
-            let (id, closing) = (worker.id, worker.closing());
+            let (id, closing) = (worker.id, worker.closing(now));
             let next = now + until_next_inspection(now - worker.spawned);
             match &mut worker.phase {
                 Phase::Starting { look_at, .. } => {

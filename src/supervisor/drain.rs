@@ -11,10 +11,12 @@
 //! 1. *Quiet*: something was answered after the last that was received, and nothing has moved for
 //!    `drain_idle`.
 //! 2. *A whole answer*: the client asks and asks again, its answers have had one length so far, and
-//!    since its last request just that length was sent. This is the rule for clients that are never
+//!    since its last request just that length was sent, or as many answers as there were requests. This is the rule for clients that are never
 //!    quiet; a part of an answer (a head that is written before its body, a chunk) is not as long.
 //! 3. *Late in the drain*, when the alternative is to be cut in the middle: the client asks and asks
-//!    again, the last thing that moved was an answer, and no answer of it had a pause.
+//!    again, the last thing that moved was an answer, and no answer of it had a pause. A client whose
+//!    answers are short and alike is kept from asking again until its answer was sent: it repeats that
+//!    request elsewhere, by rule, where it would have lost one that was under way.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -27,6 +29,10 @@ const REMEMBERED: usize = 65_536;
 
 /// Answered requests after which a connection is known to be keep-alive and nothing else.
 const CYCLES: u32 = 2;
+
+/// As much as is sent before the first word of the client is needed: less than the first window of ten
+/// segments (RFC 6928).
+const SHORT_ANSWER: u64 = 8 * 1024;
 
 /// An answer that grows again after so long a pause is a stream.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -73,7 +79,44 @@ pub struct Look {
     pub busy: u32,
     /// Ids of those to shut down now.
     pub close: Vec<u64>,
+    /// Ids of those that are to hear nothing more of their clients: their answer is on its way, and the
+    /// next request must not come before it was sent.
+    pub deafen: Vec<u64>,
+    /// Ids of those that are to hear again.
+    pub hear: Vec<u64>,
 }
+
+/// A stretch of time in which a client is expected between two requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Its begin.
+    pub from: Time,
+    /// Its end.
+    pub until: Time,
+}
+
+impl Window {
+    fn around(moment: Time) -> Window {
+        Window { from: moment - EARLY, until: moment + LATE }
+    }
+
+    /// Both in one, where they meet.
+    fn joined(self, other: Window) -> Option<Window> {
+        let meet = other.from <= self.until && self.from <= other.until;
+        meet.then(|| Window { from: self.from.min(other.from), until: self.until.max(other.until) })
+    }
+}
+
+/// How far from the expected moment one is looked for. The kernel tells when a request came with the grain
+/// of its timer, which is 4 ms at most on servers (CONFIG_HZ=250), and always too late.
+const EARLY: Duration = Duration::from_millis(6);
+const LATE: Duration = Duration::from_millis(3);
+
+/// The longest window.
+const LONGEST_WINDOW: Duration = Duration::from_millis(20);
+
+/// Clients that are quicker are met by looking at any time.
+const SLOW: Duration = Duration::from_millis(20);
 
 /// What earlier looks showed of one connection.
 #[derive(Clone, Debug)]
@@ -90,10 +133,16 @@ struct History {
     streaming: bool,
     /// The last look at which a request waited for its answer.
     waited: Option<Bytes>,
+    /// When that request came, when the first of its kind did, and how many turns lie between the two.
+    came: Time,
+    first: Time,
+    turns: u32,
     /// What one request and its answer move.
     cycle: Option<Bytes>,
     /// How often just that was seen.
     alike: u32,
+    /// It hears nothing of its client.
+    deaf: bool,
 }
 
 /// How much has moved each way.
@@ -107,25 +156,15 @@ struct Bytes {
 #[derive(Clone, Debug)]
 pub struct DrainWatch {
     idle: Duration,
-    late: Duration,
-    began: Option<Time>,
     histories: HashMap<u64, History>,
     closed: HashSet<u64>,
     ended: u32,
 }
 
 impl DrainWatch {
-    /// `drain_idle` is how long a connection must be quiet to count as done whatever it carries; after
-    /// `late` the third rule holds.
-    pub fn new(drain_idle: Duration, late: Duration) -> DrainWatch {
-        DrainWatch {
-            idle: drain_idle,
-            late,
-            began: None,
-            histories: HashMap::new(),
-            closed: HashSet::new(),
-            ended: 0,
-        }
+    /// `drain_idle` is how long a connection must be quiet to count as done whatever it carries.
+    pub fn new(drain_idle: Duration) -> DrainWatch {
+        DrainWatch { idle: drain_idle, histories: HashMap::new(), closed: HashSet::new(), ended: 0 }
     }
 
     /// Judges all connections of the worker; those that are missing are forgotten.
@@ -133,16 +172,17 @@ impl DrainWatch {
         let present: HashSet<u64> = samples.iter().map(|sample| sample.id).collect();
         self.histories.retain(|id, _| present.contains(id));
         self.closed.retain(|id| present.contains(id));
-        let began = *self.began.get_or_insert(now);
-        let late = now.since(began) >= self.late;
         let mut look = Look::default();
         for sample in samples.iter().filter(|sample| sample.established) {
             if self.closed.contains(&sample.id) {
                 look.busy += u32::from(sample.unread > 0);
                 continue;
             }
-            match self.judge(sample, closing, late, now) {
-                Verdict::Busy => look.busy += 1,
+            match self.judge(sample, closing, now) {
+                Verdict::Busy => {
+                    look.busy += 1;
+                    self.help(sample.id, closing, &mut look);
+                }
                 Verdict::Finished => {
                     self.close(sample.id);
                     look.close.push(sample.id);
@@ -158,10 +198,21 @@ impl DrainWatch {
         self.histories.iter().any(|(id, history)| history.alike >= 1 && !self.closed.contains(id))
     }
 
+    /// When a client that asks and asks again, of a server that takes its time, is to be looked at closely
+    /// next: not before `after`.
+    pub fn next_window(&self, after: Time) -> Option<Window> {
+        let open = self.histories.iter().filter(|(id, _)| !self.closed.contains(id));
+        let mut windows: Vec<Window> = open.filter_map(|(_, history)| history.window(after)).collect();
+        windows.sort_unstable_by_key(|window| window.from);
+        let first = windows.first().copied()?;
+        let all = windows.into_iter().fold(first, |all, next| all.joined(next).unwrap_or(all));
+        Some(Window { until: all.until.min(all.from + LONGEST_WINDOW), ..all })
+    }
+
     /// Judges one connection between two looks; true when it is to be shut down now.
     pub fn glance(&mut self, sample: &Sample, now: Time) -> bool {
         if self.closed.contains(&sample.id)
-            || self.judge(sample, Closing::AtQuietMoments, false, now) == Verdict::Busy
+            || self.judge(sample, Closing::AtQuietMoments, now) == Verdict::Busy
         {
             return false;
         }
@@ -179,7 +230,19 @@ impl DrainWatch {
         self.ended = self.ended.saturating_add(1);
     }
 
-    fn judge(&mut self, sample: &Sample, closing: Closing, late: bool, now: Time) -> Verdict {
+    /// Late in the drain, a client that asks again at once is kept from it until its answer was sent.
+    fn help(&mut self, id: u64, closing: Closing, look: &mut Look) {
+        let Some(history) = self.histories.get_mut(&id) else { return };
+        if history.deaf && history.answered_otherwise() {
+            (history.deaf, history.alike) = (false, 0);
+            look.hear.push(id);
+        } else if !history.deaf && closing == Closing::Late && history.waits_as_ever() {
+            history.deaf = true;
+            look.deafen.push(id);
+        }
+    }
+
+    fn judge(&mut self, sample: &Sample, closing: Closing, now: Time) -> Verdict {
         let mut fresh = History::new(sample);
         let history = if self.histories.contains_key(&sample.id) || self.histories.len() < REMEMBERED {
             self.histories.entry(sample.id).or_insert(fresh)
@@ -196,9 +259,10 @@ impl DrainWatch {
             let idle = answered && quiet && sample.unsent == 0;
             match closing {
                 Closing::WhenIdle => idle,
-                Closing::AtQuietMoments => {
-                    idle || history.has_whole_answer()
-                        || (late && answered && history.cycles >= CYCLES && !history.streaming)
+                Closing::AtQuietMoments => idle || history.has_whole_answer(),
+                Closing::Late => {
+                    let between = answered && history.cycles >= CYCLES && !history.streaming;
+                    idle || history.has_whole_answer() || (between && !history.deaf)
                 }
             }
         };
@@ -217,30 +281,81 @@ impl History {
             rested: false,
             streaming: false,
             waited: None,
+            came: Time::START,
+            first: Time::START,
+            turns: 0,
             cycle: None,
             alike: 0,
+            deaf: false,
         }
     }
 
-    /// Just one answer's length was sent since its request was seen to wait.
+    /// Requests that were not answered yet, where all have been alike since the connection began.
+    fn unanswered(&self) -> Option<u64> {
+        let cycle = self.cycle.filter(|_| self.alike >= CYCLES)?;
+        cycle.unanswered(Bytes { received: self.received, sent: self.sent })
+    }
+
+    /// Just one answer's length was sent since its request was seen to wait, or as many were as there were
+    /// requests: a quick server's is not seen to wait.
     fn has_whole_answer(&self) -> bool {
+        if self.unanswered() == Some(0) {
+            return true;
+        }
         let (Some(waited), Some(cycle)) = (self.waited, self.cycle) else { return false };
         self.alike >= CYCLES
             && self.received == waited.received
             && self.sent.checked_sub(waited.sent) == Some(cycle.sent)
     }
 
-    /// A request waits for its answer: what has moved since the last one did is one turn, or several.
-    fn waits(&mut self, now: Bytes) {
+    /// A request like those before has come whole, and waits for an answer that needs no word of the
+    /// client to be sent.
+    fn waits_as_ever(&self) -> bool {
+        let short = self.cycle.is_some_and(|cycle| cycle.sent <= SHORT_ANSWER);
+        short && self.unanswered() == Some(1)
+    }
+
+    /// The request was answered, but not as ever.
+    fn answered_otherwise(&self) -> bool {
+        self.answered && self.rested && !self.has_whole_answer()
+    }
+
+    /// The next time that its client is expected between two requests.
+    fn window(&self, after: Time) -> Option<Window> {
+        let period = (self.came - self.first).checked_div(self.turns)?;
+        if self.alike < CYCLES || period < SLOW {
+            return None;
+        }
+        let passed = after.since(self.came + LATE).as_nanos() / period.as_nanos();
+        let turns = u32::try_from(passed).ok()?.checked_add(1)?;
+        let window = Window::around(self.came + period.saturating_mul(turns));
+        Some(Window { from: window.from.max(after), ..window })
+    }
+
+    /// A request waits for its answer, and `came` then: what has moved since the last one did is one turn,
+    /// or several.
+    fn waits(&mut self, now: Bytes, came: Time) {
+        let before_that = std::mem::replace(&mut self.came, came);
         let Some(before) = self.waited.replace(now) else { return };
         let moved = Bytes {
             received: now.received.saturating_sub(before.received),
             sent: now.sent.saturating_sub(before.sent),
         };
-        match self.cycle {
-            Some(cycle) if cycle.turns(moved) => self.alike = self.alike.saturating_add(1),
+        // By what has moved since the request before, or, where one look found a request waiting and the
+        // next one did not, by all that has moved.
+        let turns = self.cycle.and_then(|cycle| {
+            cycle.turns(moved).or_else(|| cycle.unanswered(now).and_then(|_| cycle.requests(moved)))
+        });
+        match turns {
+            Some(turns) => {
+                self.alike = self.alike.saturating_add(1);
+                self.turns = self.turns.saturating_add(turns);
+            }
             // Fewer bytes: what was taken for one turn were several. More: answers differ.
-            _ => (self.cycle, self.alike) = (Some(moved), 1),
+            None => {
+                (self.cycle, self.alike) = (Some(moved), 1);
+                (self.first, self.turns) = (before_that, 1);
+            }
         }
     }
 
@@ -267,18 +382,35 @@ impl History {
         self.answered &= sample.last_sent <= sample.last_received;
         (self.received, self.sent) = (sample.bytes_received, sample.bytes_sent);
         if asked && !self.answered {
-            self.waits(Bytes { received: self.received, sent: self.sent });
+            self.waits(Bytes { received: self.received, sent: self.sent }, now - sample.last_received);
         }
     }
 }
 
 impl Bytes {
-    /// Whether `moved` is one turn like this, or several.
-    fn turns(self, moved: Bytes) -> bool {
-        if self.received == 0 || self.sent == 0 || !moved.received.is_multiple_of(self.received) {
-            return false;
+    /// How many requests like this one `moved` is, if it is whole ones.
+    fn requests(self, moved: Bytes) -> Option<u32> {
+        let whole = self.received > 0 && moved.received.is_multiple_of(self.received);
+        if whole { u32::try_from(moved.received / self.received).ok() } else { None }
+    }
+
+    /// How many requests wait when `all` has moved in turns like this.
+    fn unanswered(self, all: Bytes) -> Option<u64> {
+        if self.received == 0 || self.sent == 0 {
+            return None;
         }
-        moved.sent == self.sent.saturating_mul(moved.received / self.received)
+        let whole = all.received.is_multiple_of(self.received) && all.sent.is_multiple_of(self.sent);
+        if whole { (all.received / self.received).checked_sub(all.sent / self.sent) } else { None }
+    }
+
+    /// How many turns like this `moved` is, if it is whole ones.
+    fn turns(self, moved: Bytes) -> Option<u32> {
+        if self.received == 0 || self.sent == 0 || !moved.received.is_multiple_of(self.received) {
+            return None;
+        }
+        let turns = moved.received / self.received;
+        let whole = turns > 0 && moved.sent == self.sent.saturating_mul(turns);
+        if whole { u32::try_from(turns).ok() } else { None }
     }
 }
 
@@ -288,7 +420,6 @@ mod tests {
     use proptest::prelude::*;
 
     const IDLE: Duration = Duration::from_secs(2);
-    const LATE: Duration = Duration::from_secs(15);
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -320,7 +451,7 @@ mod tests {
 
     #[test]
     fn quiet_connection_is_finished_and_a_recently_used_one_is_not() {
-        let mut watch = DrainWatch::new(IDLE, LATE);
+        let mut watch = DrainWatch::new(IDLE);
         assert!(!closes(&mut watch, answered(1, 1999), 0));
         assert!(closes(&mut watch, answered(1, 2000), 1));
         assert_eq!(watch.look(&[answered(1, 2002)], Closing::AtQuietMoments, at(2)), Look::default());
@@ -328,11 +459,11 @@ mod tests {
 
     #[test]
     fn request_that_came_with_the_handshake_is_busy() {
-        let mut watch = DrainWatch::new(IDLE, LATE);
+        let mut watch = DrainWatch::new(IDLE);
         let tie = Sample { last_sent: ms(9000), last_received: ms(9000), ..answered(1, 0) };
         assert!(!closes(&mut watch, Sample { segments_out: 0, bytes_sent: 0, ..tie.clone() }, 0));
-        assert!(!closes(&mut DrainWatch::new(IDLE, LATE), tie.clone(), 0));
-        assert!(!closes(&mut DrainWatch::new(IDLE, LATE), tie, 9000));
+        assert!(!closes(&mut DrainWatch::new(IDLE), tie.clone(), 0));
+        assert!(!closes(&mut DrainWatch::new(IDLE), tie, 9000));
     }
 
     /// A request of 100 bytes waits; `sent` bytes have gone out so far.
@@ -348,7 +479,7 @@ mod tests {
 
     #[test]
     fn closed_loop_client_is_finished_after_a_whole_answer() {
-        let mut watch = DrainWatch::new(IDLE, LATE);
+        let mut watch = DrainWatch::new(IDLE);
         for request in 1..5 {
             assert!(!closes(&mut watch, waiting(request, 1000 * (request - 1)), request * 20));
         }
@@ -360,9 +491,28 @@ mod tests {
         assert!(closes(&mut watch, Sample { unsent: 1000, ..answered(4, 0) }, 100), "sent is done");
     }
 
+    /// Each request is answered between two looks, and the kernel's clocks tie.
+    #[test]
+    fn quick_servers_client_is_finished_when_it_was_answered_as_often_as_it_asked() {
+        let mut watch = DrainWatch::new(IDLE);
+        let tie = |requests, answers| Sample {
+            bytes_received: 100 * requests,
+            bytes_sent: 1000 * answers,
+            last_received: ms(1),
+            last_sent: ms(1),
+            ..answered(1, 0)
+        };
+        for request in 1..4 {
+            assert!(!closes(&mut watch, tie(request, request), request * 30));
+        }
+        assert!(!closes(&mut watch, tie(5, 4), 130), "one waits");
+        assert!(!closes(&mut watch, Sample { bytes_sent: 4200, ..tie(5, 4) }, 131), "a head is no answer");
+        assert!(closes(&mut watch, tie(5, 5), 132));
+    }
+
     #[test]
     fn answers_that_differ_are_left_alone_until_late() {
-        let mut watch = DrainWatch::new(IDLE, LATE);
+        let mut watch = DrainWatch::new(IDLE);
         let mut sent = 0;
         for request in 1..9 {
             assert!(!closes(&mut watch, waiting(request, sent), request * 20));
@@ -370,12 +520,41 @@ mod tests {
             let answered = Sample { bytes_sent: sent, ..answered(request, 0) };
             assert!(!closes(&mut watch, answered, request * 20 + 10));
         }
-        assert!(closes(&mut watch, Sample { bytes_sent: sent, ..answered(8, 0) }, 15_100));
+        let last = Sample { bytes_sent: sent, ..answered(8, 0) };
+        assert_eq!(watch.look(&[last], Closing::Late, at(170)).close, [1]);
+    }
+
+    #[test]
+    fn late_client_is_kept_from_asking_again_until_its_answer_was_sent() {
+        let mut watch = DrainWatch::new(IDLE);
+        let mut look = |sample: Sample, time| watch.look(&[sample], Closing::Late, at(time));
+        for request in 1..4 {
+            let seen = look(waiting(request, 1000 * (request - 1)), request * 500);
+            assert_eq!(seen, Look { busy: 1, ..Look::default() });
+        }
+        assert_eq!(look(waiting(4, 3000), 2000).deafen, [1], "two turns were alike");
+        assert_eq!(look(waiting(4, 3000), 2005), Look { busy: 1, ..Look::default() }, "once");
+        let sent = Sample { bytes_sent: 4000, unsent: 1000, ..answered(4, 0) };
+        assert_eq!(look(sent, 2200).close, [1], "what was not acknowledged was not heard");
+    }
+
+    #[test]
+    fn deaf_client_whose_answer_differs_hears_again() {
+        let mut watch = DrainWatch::new(IDLE);
+        let mut look = |sample: Sample, time| watch.look(&[sample], Closing::Late, at(time));
+        for request in 1..5 {
+            look(waiting(request, 1000 * (request - 1)), request * 500);
+        }
+        let longer = Sample { bytes_sent: 4500, ..answered(4, 0) };
+        assert_eq!(look(longer.clone(), 2200).hear, Vec::<u64>::new(), "more may come");
+        let seen = look(Sample { last_sent: ms(5), last_received: ms(10), ..longer }, 2205);
+        assert_eq!((seen.hear, seen.close), (vec![1], Vec::new()));
+        assert_eq!(look(waiting(5, 4500), 2400).deafen, Vec::<u64>::new(), "as any other now");
     }
 
     #[test]
     fn stream_with_pauses_is_never_finished_between_its_chunks() {
-        let mut watch = DrainWatch::new(IDLE, LATE);
+        let mut watch = DrainWatch::new(IDLE);
         for look in 0..2000 {
             let chunk = look / 100;
             let sample = Sample {
@@ -391,7 +570,7 @@ mod tests {
 
     #[test]
     fn who_connected_ahead_of_the_first_request_is_waited_for() {
-        let mut watch = DrainWatch::new(IDLE, LATE);
+        let mut watch = DrainWatch::new(IDLE);
         let fresh = |ago| Sample {
             bytes_received: 0,
             bytes_sent: 0,
@@ -406,7 +585,7 @@ mod tests {
 
     #[test]
     fn request_that_crossed_the_close_makes_it_busy_again() {
-        let mut watch = DrainWatch::new(IDLE, LATE);
+        let mut watch = DrainWatch::new(IDLE);
         assert!(closes(&mut watch, answered(1, 3000), 0));
         assert_eq!(
             watch.look(&[Sample { unread: 7, ..answered(2, 0) }], Closing::AtQuietMoments, at(2)).busy,
@@ -445,7 +624,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_unfinished_is_ever_closed(looks in prop::collection::vec(prop::collection::vec(any_sample(), 0..4), 0..20)) {
-            let mut watch = DrainWatch::new(IDLE, LATE);
+            let mut watch = DrainWatch::new(IDLE);
             for (time, mut samples) in looks.into_iter().enumerate() {
                 samples.sort_by_key(|sample| sample.id);
                 samples.dedup_by_key(|sample| sample.id);
@@ -459,9 +638,36 @@ mod tests {
             }
         }
 
+        /// Looks every 5 ms, and a kernel that counts in steps of 4 ms.
+        #[test]
+        fn a_slow_servers_client_is_expected_when_it_asks_again(period in 20u64..500, phase in 0u64..500) {
+            let mut watch = DrainWatch::new(IDLE);
+            let asked = |time: u64| (time + phase) / period;
+            let looks = (0..2000).map(|look| look * 5).take_while(|time| asked(*time) < asked(0) + 5);
+            let mut last = 0;
+            for time in looks {
+                let (round, ago) = (asked(time), (time + phase) % period);
+                let grain = |ago: u64| ms(ago.next_multiple_of(4) - 4 * u64::from(!ago.is_multiple_of(4)));
+                let sample = Sample {
+                    bytes_received: 100 * (round + 1),
+                    bytes_sent: 1000 * round,
+                    segments_out: 1,
+                    last_received: grain(ago),
+                    last_sent: grain(ago),
+                    ..answered(1, 0)
+                };
+                prop_assert!(!closes(&mut watch, sample, time));
+                last = time;
+            }
+            let window = watch.next_window(at(last)).expect("four turns were alike");
+            let next = (asked(last) + 1) * period - phase;
+            prop_assert!(window.from >= at(last) && window.until - window.from <= LONGEST_WINDOW);
+            prop_assert!(window.from <= at(next) && at(next) <= window.until, "{window:?} for {next}");
+        }
+
         #[test]
         fn a_server_that_is_slower_than_the_looks_is_never_cut(think in 1u64..200, step in 1u64..10) {
-            let mut watch = DrainWatch::new(IDLE, LATE);
+            let mut watch = DrainWatch::new(IDLE);
             let period = think + 3;
             for look in 0..500 {
                 let time = look * step;

@@ -105,6 +105,8 @@ pub struct Traffic {
 pub enum Closing {
     /// Each at its own quiet moment.
     AtQuietMoments,
+    /// The same when half of the time is over, and who is never quiet is helped to be.
+    Late,
     /// Who was idle for `drain_idle`: the server was told to stop, and ends the others itself.
     WhenIdle,
 }

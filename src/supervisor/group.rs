@@ -160,12 +160,14 @@ impl Sockets {
         self.iter().filter(move |(_, socket)| socket.holder == Holder::Worker(worker))
     }
 
-    /// A socket from which a worker takes connections, and its place among the others of its group.
+    /// A socket from which a worker takes what has reached it, and its place among the others of its group.
+    /// None where new connections go to it for want of another.
     pub(super) fn place_of(&self, worker: WorkerId) -> Option<Place> {
         let (id, socket) = self.of(worker).find(|(_, socket)| socket.accepts && !socket.shut)?;
         let group = self.groups.get(&socket.address)?;
         let position = group.array.iter().position(|member| *member == id)?;
-        Some((id, u32::try_from(position).ok()?, group.ordered.clone()))
+        let position = u32::try_from(position).ok()?;
+        (!group.ordered.contains(&position)).then(|| (id, position, group.ordered.clone()))
     }
 
     /// The addresses that a worker takes connections on, and whether by a socket it was handed.

@@ -48,6 +48,15 @@ impl Sub<Time> for Time {
     }
 }
 
+impl Sub<Duration> for Time {
+    type Output = Time;
+
+    /// Never before the supervisor began.
+    fn sub(self, span: Duration) -> Time {
+        Time(self.0.saturating_sub(span))
+    }
+}
+
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "+{:.3}s", self.0.as_secs_f64())

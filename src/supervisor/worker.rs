@@ -44,6 +44,11 @@ impl Leaving {
         Leaving { cause, since, until, look: Look::At(since), calm: 0, seen: Traffic::default() }
     }
 
+    /// More than half of its time is over.
+    fn is_late(&self, now: Time) -> bool {
+        now - self.since >= (self.until - self.since) / 2
+    }
+
     fn deadline(&self) -> Time {
         match self.look {
             Look::At(at) => self.until.min(at),
@@ -192,8 +197,9 @@ impl Worker {
     }
 
     /// Which connections a look may end; `None` when there is nothing to look at.
-    pub(super) fn closing(&self) -> Option<Closing> {
-        match self.phase {
+    pub(super) fn closing(&self, now: Time) -> Option<Closing> {
+        match &self.phase {
+            Phase::Draining(leaving) if leaving.is_late(now) => Some(Closing::Late),
             Phase::Draining(_) => Some(Closing::AtQuietMoments),
             Phase::Finishing(_) => Some(Closing::WhenIdle),
             Phase::Starting { .. }

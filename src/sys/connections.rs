@@ -313,6 +313,22 @@ pub fn end(connection: &OwnedFd) -> io::Result<()> {
     Ok(nix::sys::socket::shutdown(connection.as_raw_fd(), nix::sys::socket::Shutdown::Both)?)
 }
 
+/// The socket hears nothing of its peer any more, or hears it again; what it sends still goes out. The
+/// peer repeats what was not heard.
+///
+/// By a least number of hops that a packet must have left: they begin with 64 or 128, seldom with 255
+/// (IP_MINTTL in ip(7), IPV6_MINHOPCOUNT). Needs no privilege.
+///
+/// # Errors
+/// The errno of setsockopt(2).
+pub fn deafen(connection: &OwnedFd, deaf: bool) -> io::Result<()> {
+    let least = if deaf { 255 } else { 0 };
+    let v4 = super::listen::set_option(connection.as_fd(), libc::IPPROTO_IP, libc::IP_MINTTL, least);
+    let v6 = super::listen::set_option(connection.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, least);
+    // A socket of IPv6 serves IPv4 too, unless it was told not to.
+    v4.or(v6)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,6 +352,25 @@ mod tests {
         assert_eq!((accepted[0].bytes_received, accepted[0].segments_out), (5, 0));
         let listening = diagnostics.dump(address.port(), LISTENERS).expect("a dump");
         assert_eq!(listening.len(), 1);
+    }
+
+    #[test]
+    fn a_deaf_connection_sends_and_does_not_hear() {
+        use std::io::Read;
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("queued");
+        let (server, _) = listener.accept().expect("one waits");
+        let mut writer = server.try_clone().expect("a duplicate");
+        let server = OwnedFd::from(server);
+        deafen(&server, true).expect("no privilege is needed");
+        writer.write_all(b"answer").expect("buffered");
+        let mut answer = [0; 6];
+        client.read_exact(&mut answer).expect("it was sent");
+        client.write_all(b"again").expect("buffered");
+        assert_eq!(Moved::of(&server).expect("tcp").bytes_received, 0);
+        deafen(&server, false).expect("as before");
+        let mut again = [0; 5];
+        writer.read_exact(&mut again).expect("the client repeats it");
     }
 
     #[test]

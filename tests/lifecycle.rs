@@ -594,6 +594,33 @@ fn stop_loses_nothing_that_was_accepted() {
 }
 
 #[test]
+fn a_stop_refuses_new_clients_at_once_and_finishes_what_was_accepted() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    for user in support::users() {
+        let port = free_port();
+        let daemon = Daemon::foreground_as(user, App::new("api", &node).instances(2).port(port).delay(3_000));
+        daemon.wait_online("api", 2);
+        let asked = std::thread::spawn(move || get(port, "/"));
+        wait_until(ms(5_000), "the request is with a worker", || {
+            let list = daemon.run(&["list", "--json", "--connections"]).stdout;
+            list.contains("\"connections\":1")
+        });
+        daemon.run(&["stop", "api", "--no-wait"]).expect_code(0);
+        let refused = || {
+            let client = std::net::TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), ms(500));
+            client.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+        };
+        wait_until(ms(1_000), "new clients are refused", refused);
+        assert!(!asked.is_finished() && !daemon.workers().is_empty(), "{user:?}: nothing was left to finish");
+        // Who comes back in the meantime is not in the way of the old, nor they in his.
+        daemon.run(&["start", "api"]).expect_code(0);
+        assert!(!refused(), "{user:?}: started, and nobody serves");
+        asked.join().expect("no panic").expect("it was accepted");
+        daemon.run(&["kill"]).expect_code(0);
+    }
+}
+
+#[test]
 fn start_after_stop_serves_again_and_restart_takes_new_processes() {
     let Some(node) = fixtures::node("server.js") else { return };
     let port = free_port();

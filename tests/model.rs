@@ -4,7 +4,7 @@
 //! A tick is one second; states are compared with the smallest names and times, so that the search ends.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // Figures for who runs it with --nocapture.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use clusterd::supervisor::event::*;
@@ -373,20 +373,32 @@ impl Turn<'_> {
     fn mirror_is_the_kernels_array(&self) -> Verdict {
         let before: BTreeMap<Address, Vec<SocketId>> = self.before.mirror().into_iter().collect();
         let mut kernel = before.clone();
+        let mut hidden: BTreeSet<SocketId> = self.before.hidden().into_iter().collect();
         if let Some(Event::Opened { socket, address, .. } | Event::Listening { socket, address, .. }) =
             self.event()
         {
-            kernel.entry(*address).or_default().push(*socket);
+            let array = kernel.entry(*address).or_default();
+            // One that is bound elsewhere takes nobody in.
+            if array.iter().all(|other| hidden.contains(other)) {
+                array.clear();
+            }
+            array.push(*socket);
         }
         let mut steered = Vec::new();
         for action in self.out {
+            if let Action::Shut { socket } | Action::Relay { socket } = action {
+                hidden.insert(*socket);
+            }
             if let Action::Close { socket } = action {
-                let array = kernel.values_mut().find(|array| array.contains(socket));
-                let array = array.ok_or_else(|| format!("{socket:?} was closed twice"))?;
-                let hole = array.iter().position(|other| other == socket).unwrap();
-                let last = array.pop().unwrap();
-                if hole < array.len() {
-                    array[hole] = last;
+                let was_hidden = hidden.remove(socket);
+                if let Some(array) = kernel.values_mut().find(|array| array.contains(socket)) {
+                    let hole = array.iter().position(|other| other == socket).unwrap();
+                    let last = array.pop().unwrap();
+                    if hole < array.len() {
+                        array[hole] = last;
+                    }
+                } else {
+                    ensure(was_hidden, || format!("{socket:?} was closed twice"))?;
                 }
             }
             if let Action::Steer { socket, active } = action {
@@ -404,6 +416,7 @@ impl Turn<'_> {
         kernel.retain(|_, array| !array.is_empty());
         let mirror: BTreeMap<Address, Vec<SocketId>> = self.after.mirror().into_iter().collect();
         ensure(kernel == mirror, || format!("mirror {mirror:?}, kernel {kernel:?}"))?;
+        ensure(self.after.hidden().into_iter().eq(hidden), || "hidden without an order".into())?;
         for (address, array) in &kernel {
             let same = before.get(address) == Some(array);
             ensure(same || steered.contains(address), || format!("{address} changed and was not steered"))?;

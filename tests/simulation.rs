@@ -42,6 +42,7 @@ struct World {
     alive: BTreeSet<WorkerId>,
     ended: BTreeSet<WorkerId>,
     kernel: BTreeMap<Address, Vec<SocketId>>,
+    hidden: BTreeSet<SocketId>,
     sockets: u64,
     requests: u64,
     /// Workers that finish what they have before they end, and those that do so now.
@@ -64,6 +65,7 @@ impl World {
             alive: BTreeSet::new(),
             ended: BTreeSet::new(),
             kernel: BTreeMap::new(),
+            hidden: BTreeSet::new(),
             sockets: 0,
             requests: 0,
             graceful: BTreeSet::new(),
@@ -135,7 +137,12 @@ impl World {
             self.alive.remove(worker);
         }
         if let Event::Listening { socket, address, .. } | Event::Opened { socket, address, .. } = &event {
-            self.kernel.entry(*address).or_default().push(*socket);
+            let array = self.kernel.entry(*address).or_default();
+            // One that is bound elsewhere takes nobody in.
+            if array.iter().all(|other| self.hidden.contains(other)) {
+                array.clear();
+            }
+            array.push(*socket);
         }
         let mut out = Vec::new();
         self.supervisor.handle(event, self.now, &mut out);
@@ -155,8 +162,13 @@ impl World {
         if self.over {
             return;
         }
-        let mirror: BTreeMap<Address, Vec<SocketId>> = self.supervisor.mirror().into_iter().collect();
-        assert_eq!(mirror, self.kernel, "seed {seed}: the mirror is not the kernel's array");
+        // Nothing can come to an array of which everybody is hidden, whatever is in it.
+        let live = |array: &[SocketId]| array.iter().any(|socket| !self.hidden.contains(socket));
+        let mirror: BTreeMap<Address, Vec<SocketId>> =
+            self.supervisor.mirror().into_iter().filter(|(_, array)| live(array)).collect();
+        let kernel: BTreeMap<Address, Vec<SocketId>> =
+            self.kernel.clone().into_iter().filter(|(_, array)| live(array)).collect();
+        assert_eq!(mirror, kernel, "seed {seed}: the mirror is not the kernel's array");
         let known: BTreeSet<WorkerId> =
             self.supervisor.probe().into_iter().map(|probe| probe.worker).collect();
         assert_eq!(known, self.alive, "seed {seed}: live workers");
@@ -194,22 +206,38 @@ impl World {
                     self.soon(200, Event::Exited { worker: *worker, status, left: false });
                 }
             }
-            Action::Relay { socket } => self.soon(10, Event::Relayed { socket: *socket }),
+            Action::Shut { socket } => {
+                self.hidden.insert(*socket);
+            }
+            Action::Relay { socket } => {
+                self.hidden.insert(*socket);
+                self.soon(10, Event::Relayed { socket: *socket });
+            }
             Action::Close { socket } => {
-                let array = self.kernel.values_mut().find(|array| array.contains(socket)).unwrap();
-                let hole = array.iter().position(|other| other == socket).unwrap();
-                array.swap_remove(hole);
+                let hidden = self.hidden.remove(socket);
+                if let Some(array) = self.kernel.values_mut().find(|array| array.contains(socket)) {
+                    let hole = array.iter().position(|other| other == socket).unwrap();
+                    array.swap_remove(hole);
+                } else {
+                    assert!(hidden, "seed {}: {socket:?} was closed twice", self.seed);
+                }
                 self.kernel.retain(|_, array| !array.is_empty());
             }
             Action::Steer { socket, active } => {
-                let array = self.kernel.values().find(|array| array.contains(socket)).unwrap();
+                let Some(array) = self.kernel.values().find(|array| array.contains(socket)) else {
+                    return assert!(
+                        self.hidden.contains(socket),
+                        "seed {}: {socket:?} is not held",
+                        self.seed
+                    );
+                };
                 assert!(!active.is_empty() && active.iter().all(|at| (*at as usize) < array.len()));
             }
             Action::Reply { request, .. } => {
                 assert!(self.open.remove(request), "seed {}: {request:?} answered twice", self.seed);
             }
             Action::Exit { .. } => self.over = true,
-            Action::Inspect { .. } | Action::Shut { .. } | Action::Forget { .. } | Action::Report { .. } => {}
+            Action::Inspect { .. } | Action::Forget { .. } | Action::Report { .. } => {}
         }
     }
 

@@ -12,7 +12,6 @@ use crate::supervisor::time::Time;
 use crate::sys::clock::{Clock, own_cpu_time};
 use crate::sys::connections::{self, Connection, Moved, State};
 use crate::sys::process::OpenSocket;
-use crate::sys::steer::{self, Door};
 use crate::sys::{intercept, listen, process};
 
 use super::Daemon;
@@ -39,8 +38,6 @@ pub(super) struct Leaving {
     since: Time,
     /// Handshakes under way when it left the accept path, by cookie.
     handshakes: Option<HashSet<u64>>,
-    /// Connections that were given their hop limit back, by inode.
-    unlimited: HashSet<u64>,
     /// Its connections at the last look, as far as they may be ended between two requests.
     open: Vec<(u64, OpenSocket)>,
     /// Those that hear nothing of their clients.
@@ -94,7 +91,6 @@ impl Daemon {
                 Err(error) => return Err(error),
             }
         }
-        let limited = self.sockets.of(worker).any(|(_, held)| held.door == Some(Door::HopLimit));
         let drain_idle = process.recipe.spec.drain_idle;
         let diagnostics =
             self.diagnostics.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
@@ -106,7 +102,6 @@ impl Daemon {
             watch: DrainWatch::new(drain_idle),
             since: now,
             handshakes: None,
-            unlimited: HashSet::new(),
             open: Vec::new(),
             deaf: HashSet::new(),
             vigil: Vigil::Resting { until: now },
@@ -117,9 +112,6 @@ impl Daemon {
             .filter(|c| c.inode != 0 && open.contains_key(&c.inode))
             .filter(|c| matches!(c.state, State::Established | State::CloseWait))
             .collect();
-        if limited {
-            leaving.unlimit(&mine, &open);
-        }
         let samples: Vec<Sample> = mine.iter().map(|c| sample(c)).collect();
         let mut look = leaving.watch.look(&samples, closing, now);
         leaving.carry_out(&look, &mine, &open);
@@ -257,20 +249,6 @@ impl Leaving {
         let mut held: Vec<(u64, OwnedFd)> =
             mine.iter().filter_map(|c| Some((c.cookie, duplicate(open.get(&c.inode)?).ok()??))).collect();
         glance_at_all(&mut self.watch, &mut self.deaf, &mut held, clock)
-    }
-
-    /// Connections whose handshake ended behind the closed door have inherited its hop limit.
-    fn unlimit(&mut self, mine: &[&Connection], open: &HashMap<u64, OpenSocket>) {
-        for inode in mine.iter().map(|c| c.inode) {
-            let Some(socket) = open.get(&inode).filter(|_| self.unlimited.insert(inode)) else { continue };
-            let given_back = duplicate(socket).and_then(|connection| match connection {
-                Some(connection) => steer::unlimit(connection.as_fd()),
-                None => Ok(()),
-            });
-            if let Err(error) = given_back {
-                log::debug!("hop limit of a connection: {error}");
-            }
-        }
     }
 
     /// Handshakes that were under way at the first look and still are.

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::supervisor::event::{Action, SignalKind, SocketId, WorkerId};
 use crate::supervisor::time::Time;
-use crate::sys::{process, steer};
+use crate::sys::{listen, process, steer};
 
 use super::Daemon;
 use super::start::Order;
@@ -84,9 +84,8 @@ impl Daemon {
 
     fn shut(&mut self, socket: SocketId) {
         let Some(fd) = self.sockets.fd(socket) else { return };
-        match steer::shut(fd) {
-            Ok(door) => self.sockets.set_door(socket, door),
-            Err(error) => log::warn!("cannot keep new connections from a server that stops: {error}"),
+        if let Err(error) = listen::hide(fd) {
+            log::warn!("cannot keep new connections from a server that stops: {error}");
         }
     }
 

@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::supervisor::event::{Address, AppId, SocketId, WorkerId};
 use crate::sys;
-use crate::sys::steer::Door;
 
 /// One held duplicate.
 #[derive(Debug)]
@@ -23,8 +22,6 @@ pub(super) struct Held {
     pub(super) owner: WorkerId,
     /// The app that it belongs to.
     pub(super) app: Option<AppId>,
-    /// How new handshakes are kept from it, if they are.
-    pub(super) door: Option<Door>,
 }
 
 /// All held duplicates.
@@ -46,7 +43,7 @@ impl Sockets {
         let inode = sys::listen::inode(fd.as_fd())?;
         self.next += 1;
         let id = SocketId(self.next);
-        self.held.insert(id, Held { fd, inode, address, handed, owner, app, door: None });
+        self.held.insert(id, Held { fd, inode, address, handed, owner, app });
         Ok(id)
     }
 
@@ -61,12 +58,6 @@ impl Sockets {
     pub(super) fn set_owner(&mut self, id: SocketId, owner: WorkerId) {
         if let Some(held) = self.held.get_mut(&id) {
             held.owner = owner;
-        }
-    }
-
-    pub(super) fn set_door(&mut self, id: SocketId, door: Door) {
-        if let Some(held) = self.held.get_mut(&id) {
-            held.door = Some(door);
         }
     }
 

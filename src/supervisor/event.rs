@@ -387,7 +387,8 @@ pub enum Action {
         /// Positions, in rising order, never empty.
         active: Vec<u32>,
     },
-    /// Let no new handshake reach this socket: nobody is left to steer to.
+    /// Let no new handshake reach this socket: nobody is left to steer to, and clients are to be refused
+    /// rather than let in and thrown out. Its queue and handshakes under way stay.
     Shut {
         /// Which.
         socket: SocketId,

@@ -4,6 +4,10 @@
 //! The mirror follows `reuseport_add_sock` and `reuseport_detach_sock` of Linux: a socket is appended
 //! when it begins to listen, and the last one moves into the hole of one that is closed. That is all
 //! that changes the array, because the supervisor holds a duplicate of each socket.
+//!
+//! A hidden socket (shut, or relayed) stays where it is, and takes nobody else in: where all are hidden,
+//! the next socket begins an array of its own (`inet_reuseport_add_sock`), and theirs is of no interest
+//! any more.
 
 use std::collections::BTreeMap;
 
@@ -47,6 +51,11 @@ impl Socket {
 
     pub(super) fn is_relaying(&self) -> bool {
         self.holder == Holder::Relaying
+    }
+
+    /// No packet finds it: the shell hides what is shut and what is relayed.
+    pub(super) fn is_hidden(&self) -> bool {
+        self.shut || self.is_relaying()
     }
 }
 
@@ -120,9 +129,12 @@ impl Sockets {
         self.groups.iter().map(|(address, group)| (*address, group.ordered.clone()))
     }
 
-    /// A socket began to listen: last in its group.
+    /// A socket began to listen: last in its group, or the first of a new one.
     pub(super) fn append(&mut self, id: SocketId, socket: Socket) {
         let group = self.groups.entry(socket.address).or_default();
+        if group.array.iter().all(|member| self.all.get(member).is_some_and(Socket::is_hidden)) {
+            group.array.clear();
+        }
         group.array.push(id);
         group.moved = true;
         self.all.insert(id, socket);
@@ -131,17 +143,16 @@ impl Sockets {
     /// Closes the held duplicate of one socket.
     pub(super) fn close(&mut self, id: SocketId, bug: Option<Bug>, out: &mut Vec<Action>) {
         let Some(socket) = self.all.remove(&id) else { return };
-        if let Some(group) = self.groups.get_mut(&socket.address) {
-            group.make_room(id, out);
-        }
+        let place = self.array(socket.address).iter().position(|member| *member == id);
+        let (Some(place), Some(group)) = (place, self.groups.get_mut(&socket.address)) else {
+            return out.push(Action::Close { socket: id });
+        };
+        group.make_room(id, out);
         out.push(Action::Close { socket: id });
-        let Some(group) = self.groups.get_mut(&socket.address) else { return };
-        if let Some(place) = group.array.iter().position(|member| *member == id) {
-            if bug == Some(Bug::MirrorShifts) {
-                group.array.remove(place);
-            } else {
-                group.array.swap_remove(place);
-            }
+        if bug == Some(Bug::MirrorShifts) {
+            group.array.remove(place);
+        } else {
+            group.array.swap_remove(place);
         }
         group.moved = true;
         if group.array.is_empty() {
@@ -322,8 +333,10 @@ impl Sockets {
         worker: &dyn Fn(WorkerId) -> WorkerId,
         slot: &dyn Fn(SlotId) -> SlotId,
     ) -> Sockets {
-        let order: Vec<SocketId> = self.groups.values().flat_map(|group| group.array.clone()).collect();
-        let names: BTreeMap<SocketId, SocketId> = order.iter().copied().zip((1..).map(SocketId)).collect();
+        let placed: Vec<SocketId> = self.groups.values().flat_map(|group| group.array.clone()).collect();
+        let former = self.all.keys().filter(|id| !placed.contains(id));
+        let order = placed.iter().chain(former).copied();
+        let names: BTreeMap<SocketId, SocketId> = order.zip((1..).map(SocketId)).collect();
         let socket = |(id, socket): (&SocketId, &Socket)| {
             let holder = match socket.holder {
                 Holder::Worker(id) => Holder::Worker(worker(id)),

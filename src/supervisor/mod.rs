@@ -343,6 +343,13 @@ impl Supervisor {
         sockets.map(|(id, socket)| (id, socket.worker(), socket.is_relaying())).collect()
     }
 
+    /// The sockets that no packet finds, for checks.
+    #[doc(hidden)]
+    pub fn hidden(&self) -> Vec<SocketId> {
+        let sockets = self.apps.iter().flat_map(|app| app.sockets.iter());
+        sockets.filter(|(_, socket)| socket.is_hidden()).map(|(id, _)| id).collect()
+    }
+
     /// What was last ordered for each group, for checks.
     #[doc(hidden)]
     pub fn steering(&self) -> Vec<(Address, Vec<u32>)> {

@@ -237,9 +237,12 @@ const NOWHERE: i32 = i32::MAX;
 
 /// No packet finds the socket any more: it is bound to an interface that does not exist. Handshakes that
 /// were begun towards it end as they would have, its queue stays, and so does its place in the kernel's
-/// array.
+/// array. Whoever begins a handshake is refused, as if nobody listened.
 ///
-/// To be done a moment before [`end`]: while the kernel takes a socket out of its group, a lookup on
+/// A socket that begins to listen on the same address does not join the group of a hidden one, which is
+/// bound elsewhere (`inet_reuseport_add_sock`): with nobody else in it the new one begins a group.
+///
+/// To be done a moment before [`end`], too: while the kernel takes a socket out of its group, a lookup on
 /// another CPU that comes across it finds no group, and gives it the connection that is then reset
 /// (`inet_lhash2_lookup` and `reuseport_detach_sock` in Linux). Needs no privilege since Linux 5.7.
 ///
@@ -310,6 +313,19 @@ mod tests {
         let after = std::net::TcpStream::connect(address).expect_err("refused");
         assert_eq!(after.kind(), io::ErrorKind::ConnectionRefused);
         assert!(accept(socket.as_fd()).expect("one waits").is_some());
+    }
+
+    #[test]
+    fn a_hidden_socket_takes_nobody_into_its_group() {
+        let socket = |port| open("127.0.0.1".parse().expect("an address"), port, false, 8).expect("shared");
+        let hidden = socket(0);
+        let (address, _) = local_address(hidden.as_fd()).expect("bound");
+        hide(hidden.as_fd()).expect("no privilege is needed");
+        // The second joins nobody, the third joins the second: they are the places 0 and 1.
+        let (second, third) = (socket(address.port()), socket(address.port()));
+        super::super::steer::steer(second.as_fd(), &[1]).expect("a group");
+        let _clients = [(); 4].map(|()| std::net::TcpStream::connect(address).expect("queued"));
+        assert_eq!(queue_length(third.as_fd()).expect("tcp"), 4);
     }
 
     #[test]

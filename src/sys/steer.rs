@@ -1,18 +1,11 @@
-//! The classic BPF programs of a listening socket: which socket of a SO_REUSEPORT group gets a new
-//! connection, and whether handshakes get in at all. No privilege is needed (socket(7)).
+//! The classic BPF program of a SO_REUSEPORT group: which of its listening sockets gets a new connection.
+//! No privilege is needed (socket(7)).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::listen::set_option;
-
 /// SKF_AD_OFF + SKF_AD_RANDOM: a random number for this packet (Linux 3.14).
 const RANDOM: u32 = 0xffff_f000 + 56;
-
-/// Where the flags stand in a TCP header, and two of them.
-const TCP_FLAGS: u32 = 13;
-const SYN: u32 = 0x02;
-const ACK: u32 = 0x10;
 
 fn step(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
@@ -45,7 +38,7 @@ fn program(active: &[u32]) -> Vec<libc::sock_filter> {
 /// # Errors
 /// The errno of setsockopt(2): EINVAL when the socket is in no group, ENOMEM.
 pub fn steer(socket: BorrowedFd<'_>, active: &[u32]) -> io::Result<()> {
-    attach(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program(active))
+    attach(socket, &program(active))
 }
 
 /// As [`steer`], but connections from this port of a client go to this position: for the supervisor's own.
@@ -55,7 +48,7 @@ pub fn steer(socket: BorrowedFd<'_>, active: &[u32]) -> io::Result<()> {
 pub fn steer_but(socket: BorrowedFd<'_>, active: &[u32], port: u16, position: u32) -> io::Result<()> {
     let mut exception = exception(port, position);
     exception.extend(program(active));
-    attach(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &exception)
+    attach(socket, &exception)
 }
 
 /// SKF_NET_OFF: from here on the packet is read from its IP header on.
@@ -77,55 +70,6 @@ fn exception(port: u16, position: u32) -> Vec<libc::sock_filter> {
     ]
 }
 
-/// How a socket was shut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
-    /// By a socket filter, which later connections inherit and which means nothing for them.
-    Filter,
-    /// By a hop limit that no client meets. Later connections inherit it: each must be given its own
-    /// back by [`unlimit`], or it hears nothing of its client.
-    HopLimit,
-}
-
-/// New handshakes do not reach the socket any more; the ones under way, and its connections, do.
-///
-/// The client goes on trying, and is refused once the socket is closed: better than being let in and
-/// thrown out. Newer kernels let only the privileged filter TCP sockets; for others a minimum of 255
-/// for the hops that a packet has left does the same: packets begin with 64 or 128 (IP_MINTTL in ip(7);
-/// the kernel asks it of listening sockets and connections, not of handshakes under way).
-///
-/// # Errors
-/// The errno of setsockopt(2).
-pub fn shut(socket: BorrowedFd<'_>) -> io::Result<Door> {
-    let program = [
-        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, TCP_FLAGS),
-        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, SYN | ACK),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, SYN),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
-    ];
-    match attach(socket, libc::SO_ATTACH_FILTER, &program) {
-        Ok(()) => Ok(Door::Filter),
-        Err(_) => limit_hops(socket, 255).map(|()| Door::HopLimit),
-    }
-}
-
-/// Gives a connection that came through a [`Door::HopLimit`] its own back. What it missed meanwhile the
-/// client sends again.
-///
-/// # Errors
-/// The errno of setsockopt(2).
-pub fn unlimit(connection: BorrowedFd<'_>) -> io::Result<()> {
-    limit_hops(connection, 0)
-}
-
-/// For both families: a socket of IPv6 serves IPv4 too unless it was told not to.
-fn limit_hops(socket: BorrowedFd<'_>, least: i32) -> io::Result<()> {
-    let v4 = set_option(socket, libc::IPPROTO_IP, libc::IP_MINTTL, least);
-    let v6 = set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, least);
-    v4.or(v6)
-}
-
 fn attach(socket: BorrowedFd<'_>, option: i32, program: &[libc::sock_filter]) -> io::Result<()> {
     let header = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
     // SAFETY: the header and the program outlive the call; the kernel copies and checks both.
@@ -133,7 +77,7 @@ fn attach(socket: BorrowedFd<'_>, option: i32, program: &[libc::sock_filter]) ->
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            option,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
             (&raw const header).cast(),
             size_of::<libc::sock_fprog>() as libc::socklen_t,
         )

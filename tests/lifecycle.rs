@@ -153,6 +153,21 @@ fn a_port_that_somebody_else_has_fails_that_app_only_and_names_the_owner() {
     daemon.wait_online("bystander", 1);
 }
 
+#[test]
+fn a_stranger_on_ipv6_alone_does_not_have_the_port_of_ipv4() {
+    let port = free_port();
+    let Ok(_foreign) = clusterd::sys::listen::open("::".parse().expect("an address"), port, true, 8) else {
+        return skip("the host has no IPv6");
+    };
+    let handed = App::new("api", &fixtures::worker(&["serve", "fds"])).listen(port);
+    let daemon = Daemon::foreground(handed);
+    daemon.wait_online("api", 1);
+    drop(daemon);
+    let daemon = Daemon::foreground(App::new("api", &fixtures::worker(&["serve"])).instances(2).port(port));
+    daemon.wait_online("api", 2);
+    assert!(!daemon.log().contains("in use"), "{}", daemon.log());
+}
+
 /// Fault 8, with an owner inside.
 #[test]
 fn a_port_that_another_app_serves_is_refused_to_the_second() {

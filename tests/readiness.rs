@@ -249,18 +249,23 @@ fn a_server_that_closes_its_port_and_opens_it_again_goes_on_being_served() {
 #[test]
 fn of_two_apps_that_bind_one_port_before_either_listens_the_second_is_refused() {
     let Some(python) = fixtures::python("steps.py") else { return };
-    let port = free_port();
     let late = with_word(&python, "late");
-    let app = |name: &str| App::new(name, &late).instances(1).port(port).set("max_restarts", 1);
-    let daemon = Daemon::foreground(support::file(&[app("first"), app("second")]));
-    wait_until(ms(10_000), "both have bound", || daemon.output().matches("bound").count() == 2);
-    daemon.home.put("go", "");
-    daemon.wait_for_text("another app serves it");
-    let hammer = Hammer::start(port);
-    hammer.wait_answers(20);
-    let history = hammer.stop();
-    history.expect_none_lost();
-    assert_eq!(history.by_pid().len(), 1, "two apps answer on one port: {history:?}");
+    // To the kernel the two of a dual-stack wildcard and one of IPv4 are strangers, to clients they are not.
+    for hosts in [["127.0.0.1", "127.0.0.1"], ["::", "0.0.0.0"], ["0.0.0.0", "::"]] {
+        let port = free_port();
+        let app = |name: &str, host: &str| {
+            App::new(name, &late).instances(1).port(port).env("HOST", host).set("max_restarts", 1)
+        };
+        let daemon = Daemon::foreground(support::file(&[app("first", hosts[0]), app("second", hosts[1])]));
+        wait_until(ms(10_000), "both have bound", || daemon.output().matches("bound").count() == 2);
+        daemon.home.put("go", "");
+        daemon.wait_for_text("listen refused: ");
+        let hammer = Hammer::start(port);
+        hammer.wait_answers(20);
+        let history = hammer.stop();
+        history.expect_none_lost();
+        assert_eq!(history.by_pid().len(), 1, "{hosts:?}: two apps answer on one port: {history:?}");
+    }
 }
 
 /// What is left of a worker's tree still has its socket open, and must not upset who gets connections.

@@ -58,7 +58,7 @@ const LAYERS: &[Layer] = &[
     Layer { of: "config/launch.rs", modules: &["config"], crates: &["std", "libc", "thiserror"] },
     Layer {
         of: "config/",
-        modules: &["config", "supervisor::policy"],
+        modules: &["config", "supervisor::address", "supervisor::policy"],
         crates: &[
             "std::borrow",
             "std::cmp",

@@ -66,8 +66,9 @@ fn check_addresses(drafts: &[Draft], collector: &mut Collector<'_>) {
         return;
     }
     for (later, (at, socket, span)) in all.iter().enumerate() {
-        let other =
-            all[..later].iter().find(|(other, known, _)| other != at && listen::overlaps(known, socket));
+        let other = all[..later]
+            .iter()
+            .find(|(other, known, _)| other != at && known.address().overlaps(&socket.address()));
         if let Some((other, known, known_span)) = other {
             let message = format!(
                 "{} overlaps with {} of app \"{}\" (line {})",

@@ -193,14 +193,6 @@ pub(super) fn is_duplicate(a: &Listen, b: &Listen) -> bool {
     (a.ip == b.ip && a.port == b.port) || covers(a, b) || covers(b, a)
 }
 
-/// Whether a client could reach both through one address: then two apps cannot have them.
-pub(super) fn overlaps(a: &Listen, b: &Listen) -> bool {
-    let covers = |wide: &Listen, other: &Listen| {
-        is_dual_stack(wide) || (wide.ip.is_unspecified() && wide.ip.is_ipv4() == other.ip.is_ipv4())
-    };
-    a.port == b.port && (a.ip == b.ip || covers(a, b) || covers(b, a))
-}
-
 fn is_dual_stack(listen: &Listen) -> bool {
     listen.ip.is_ipv6() && listen.ip.is_unspecified() && !listen.v6only
 }
@@ -237,19 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn overlap_is_what_a_client_could_confuse() {
-        for (a, b, expected) in [
-            (":80", "127.0.0.1:80", true),
-            (":80", "[::1]:80", true),
-            ("0.0.0.0:80", "127.0.0.1:80", true),
-            ("0.0.0.0:80", "[::]:80", false),
-            ("[::]:80", "[::1]:80", true),
-            ("127.0.0.1:80", "127.0.0.2:80", false),
-            (":80", ":81", false),
-        ] {
-            assert_eq!(overlaps(&listen(a), &listen(b)), expected, "{a} {b}");
-            assert_eq!(overlaps(&listen(b), &listen(a)), expected, "{b} {a}");
-        }
+    fn one_app_has_no_socket_twice() {
         assert!(is_duplicate(&listen(":80"), &listen("[::]:80")));
         assert!(is_duplicate(&listen(":80"), &listen("0.0.0.0:80")));
         assert!(!is_duplicate(&listen("0.0.0.0:80"), &listen("[::]:80")));

@@ -28,6 +28,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::supervisor::address::Address;
 use crate::supervisor::policy::Policy;
 
 /// What the file means on this host.
@@ -153,6 +154,13 @@ pub struct Listen {
     pub v6only: bool,
     /// The backlog for listen(2).
     pub backlog: i32,
+}
+
+impl Listen {
+    /// Where, for the core.
+    pub fn address(&self) -> Address {
+        Address { ip: self.ip, port: self.port, v6only: self.v6only }
+    }
 }
 
 /// Where a worker's output goes.

@@ -8,11 +8,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use crate::supervisor::event::{Address, Event, SocketId, WorkerId};
+use crate::supervisor::address::{Address, Claim};
+use crate::supervisor::event::{AppId, Event, SocketId, WorkerId};
 use crate::sys::intercept::{self, Call, Notice, Verdict};
-use crate::sys::{connections, listen, process};
+use crate::sys::{listen, process};
 
 use super::Daemon;
+use super::owner::Taken;
 
 /// Node's inspector, and the range it takes when several run: never the service itself.
 const INSPECTOR_PORTS: std::ops::RangeInclusive<u16> = 9229..=9238;
@@ -85,26 +87,20 @@ impl Daemon {
         socket: OwnedFd,
         wanted: SocketAddr,
     ) -> io::Result<Verdict> {
-        if !self.joins(worker, wanted) {
-            return Ok(Verdict::Continue);
-        }
+        let Some(app) = self.joins(worker, wanted) else { return Ok(Verdict::Continue) };
         let v6only = wanted.is_ipv6() && listen::is_v6only(socket.as_fd());
         let address = Address { ip: wanted.ip(), port: wanted.port(), v6only };
-        if let Some(other) = self.supervisor.serves_elsewhere(worker, address) {
-            let other = self.app_name(other);
-            log::error!(
-                "{}: bind to {address} refused: app \"{other}\" of this supervisor serves it; give one \
-                 of them another port",
-                self.label(worker)
-            );
-            return Ok(Verdict::Refuse(libc::EADDRINUSE));
-        }
-        if !self.sockets.serves(address)
-            && let Some(owner) = self.foreign_owner(address)
-        {
-            // The kernel decides; without SO_REUSEPORT it refuses, and we know why.
-            log::error!("{}: {address} is in use by {owner}", self.label(worker));
-            return Ok(Verdict::Continue);
+        match self.taken(app, address) {
+            Some(taken @ Taken::By(_)) => {
+                log::error!("{}: bind refused: {}", self.label(worker), self.taken_text(address, &taken));
+                return Ok(Verdict::Refuse(libc::EADDRINUSE));
+            }
+            Some(taken @ Taken::Outside(_)) => {
+                // The kernel decides; without SO_REUSEPORT it refuses, and we know why.
+                log::error!("{}: {}", self.label(worker), self.taken_text(address, &taken));
+                return Ok(Verdict::Continue);
+            }
+            None => {}
         }
         let inode = listen::inode(socket.as_fd())?;
         // Only now is it sure that the thread was not gone, and its number somebody else's, when its
@@ -123,14 +119,15 @@ impl Daemon {
         notify.is_some_and(|notify| intercept::still_waits(notify.as_fd(), notice.id))
     }
 
-    /// Whether a socket bound here is one of those that the instances share.
-    fn joins(&self, worker: WorkerId, address: SocketAddr) -> bool {
+    /// The worker's app, if a socket bound here is one of those that its instances share.
+    fn joins(&self, worker: WorkerId, address: SocketAddr) -> Option<AppId> {
         if address.port() == 0 || (address.ip().is_loopback() && INSPECTOR_PORTS.contains(&address.port())) {
-            return false;
+            return None;
         }
-        let Some(process) = self.processes.get(worker) else { return false };
+        let process = self.processes.get(worker)?;
         let declared = &process.recipe.spec.listen;
-        declared.is_empty() || declared.iter().any(|l| l.port == address.port())
+        let shared = declared.is_empty() || declared.iter().any(|l| l.port == address.port());
+        shared.then_some(process.app)
     }
 
     fn judge_listen(
@@ -147,15 +144,16 @@ impl Daemon {
             }
             return Ok(Verdict::Continue);
         }
-        let bound = self.processes.get(worker).is_some_and(|p| p.bound.contains(&inode));
-        if !bound || !self.still_waits(worker, notice) {
+        let app = self.processes.get(worker).filter(|p| p.bound.contains(&inode)).map(|p| p.app);
+        let Some(app) = app.filter(|_| self.still_waits(worker, notice)) else {
             return Ok(Verdict::Continue);
-        }
+        };
         let (local, v6only) = listen::local_address(socket.as_fd())?;
         let address = Address { ip: local.ip(), port: local.port(), v6only };
         // Two apps can both have bound before either of them listened.
-        if self.sockets.is_another_apps(address, self.processes.get(worker).map(|p| p.app)) {
-            log::error!("{}: listen on {address} refused: another app serves it", self.label(worker));
+        if let Claim::Other(other) = self.claim(app, address) {
+            let taken = self.taken_text(address, &Taken::By(other));
+            log::error!("{}: listen refused: {taken}", self.label(worker));
             return Ok(Verdict::Refuse(libc::EADDRINUSE));
         }
         if let Err(error) = listen::listen(socket.as_fd(), backlog) {
@@ -167,8 +165,7 @@ impl Daemon {
             .filter(|(_, held)| !held.handed && held.address == address)
             .map(|(id, held)| (id, held.inode))
             .collect();
-        let app = self.processes.get(worker).map(|p| p.app);
-        let id = self.sockets.hold(socket, address, false, worker, app)?;
+        let id = self.sockets.hold(socket, address, false, worker)?;
         self.arrays.push_back(Event::Listening { worker, socket: id, address });
         self.find_abandoned(worker, before);
         Ok(Verdict::Done)
@@ -193,15 +190,6 @@ impl Daemon {
         }
     }
 
-    /// Who outside this supervisor listens where this address would: `pid 812 (nginx)`.
-    pub(super) fn foreign_owner(&mut self, address: Address) -> Option<String> {
-        let listeners = self.diagnostics.as_mut()?.dump(address.port, connections::LISTENERS).ok()?;
-        let foreign = listeners
-            .into_iter()
-            .find(|l| overlaps(address, l.local) && self.sockets.by_inode(l.inode).is_none())?;
-        Some(owner_of(foreign.inode))
-    }
-
     fn interception_refused(&mut self, worker: WorkerId, error: &io::Error) {
         if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES)) {
             let label = self.label(worker);
@@ -219,49 +207,4 @@ impl Daemon {
 
 fn is_short_of_something(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
-}
-
-fn overlaps(address: Address, other: SocketAddr) -> bool {
-    if address.port != other.port() {
-        return false;
-    }
-    let same_family = address.ip.is_ipv4() == other.is_ipv4();
-    if !same_family {
-        // A dual-stack wildcard holds the IPv4 port too.
-        let v6 = if address.ip.is_ipv6() { address.ip } else { other.ip() };
-        return v6.is_unspecified() && !address.v6only;
-    }
-    address.ip == other.ip() || address.ip.is_unspecified() || other.ip().is_unspecified()
-}
-
-/// Looks through the processes of the host for the one that has this socket open.
-fn owner_of(inode: u64) -> String {
-    for pid in process::all() {
-        let has = process::sockets(pid).is_ok_and(|sockets| sockets.iter().any(|s| s.inode == inode));
-        if has {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            return format!("pid {pid} ({})", name.trim_end());
-        }
-    }
-    "another process (not visible to this user)".to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn address(text: &str, v6only: bool) -> Address {
-        let socket: SocketAddr = text.parse().expect("an address");
-        Address { ip: socket.ip(), port: socket.port(), v6only }
-    }
-
-    #[test]
-    fn wildcards_overlap_their_family_and_dual_stack_both() {
-        let other = "127.0.0.1:3000".parse().expect("an address");
-        assert!(overlaps(address("0.0.0.0:3000", false), other));
-        assert!(overlaps(address("[::]:3000", false), other));
-        assert!(!overlaps(address("[::]:3000", true), other));
-        assert!(!overlaps(address("127.0.0.2:3000", false), other));
-        assert!(!overlaps(address("127.0.0.1:3001", false), other));
-    }
 }

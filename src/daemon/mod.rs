@@ -19,6 +19,7 @@ mod list;
 mod node;
 mod options;
 mod output;
+mod owner;
 mod perform;
 mod processes;
 mod relay;

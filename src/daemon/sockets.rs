@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::supervisor::event::{Address, AppId, SocketId, WorkerId};
+use crate::supervisor::event::{Address, SocketId, WorkerId};
 use crate::sys;
 
 /// One held duplicate.
@@ -20,8 +20,6 @@ pub(super) struct Held {
     pub(super) handed: bool,
     /// Whose it is, or was last.
     pub(super) owner: WorkerId,
-    /// The app that it belongs to.
-    pub(super) app: Option<AppId>,
 }
 
 /// All held duplicates.
@@ -38,12 +36,11 @@ impl Sockets {
         address: Address,
         handed: bool,
         owner: WorkerId,
-        app: Option<AppId>,
     ) -> io::Result<SocketId> {
         let inode = sys::listen::inode(fd.as_fd())?;
         self.next += 1;
         let id = SocketId(self.next);
-        self.held.insert(id, Held { fd, inode, address, handed, owner, app });
+        self.held.insert(id, Held { fd, inode, address, handed, owner });
         Ok(id)
     }
 
@@ -77,14 +74,5 @@ impl Sockets {
 
     pub(super) fn of(&self, worker: WorkerId) -> impl Iterator<Item = (SocketId, &Held)> {
         self.held.iter().filter(move |(_, held)| held.owner == worker).map(|(id, held)| (*id, held))
-    }
-
-    /// Whether an app other than this one has a socket at just this address.
-    pub(super) fn is_another_apps(&self, address: Address, app: Option<AppId>) -> bool {
-        self.held.values().any(|held| held.address == address && held.app != app)
-    }
-
-    pub(super) fn serves(&self, address: Address) -> bool {
-        self.held.values().any(|held| held.address == address)
     }
 }

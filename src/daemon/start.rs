@@ -125,7 +125,7 @@ impl Daemon {
     ) -> Result<Vec<SocketId>, SpawnFailure> {
         let mut handed = Vec::new();
         for listen in declared {
-            let address = Address { ip: listen.ip, port: listen.port, v6only: listen.v6only };
+            let address = listen.address();
             let left = order
                 .inherit
                 .iter()
@@ -149,22 +149,13 @@ impl Daemon {
         listen: &Listen,
         address: Address,
     ) -> Result<SocketId, SpawnFailure> {
-        if let Some(other) = self.supervisor.serves_elsewhere(order.worker, address) {
-            let message = format!(
-                "{address} is served by app \"{}\" of this supervisor; give one of them another port",
-                self.app_name(other)
-            );
-            return Err(permanent(format!("listen on {address}"), libc::EADDRINUSE, message));
-        }
         // With SO_REUSEPORT a stranger of the same user would let us in and take half the connections.
-        if !self.sockets.serves(address)
-            && let Some(owner) = self.foreign_owner(address)
-        {
-            let message = format!("{address} is in use by {owner}; stop it, or choose another port");
+        if let Some(taken) = self.taken(order.app, address) {
+            let message = self.taken_text(address, &taken);
             return Err(permanent(format!("listen on {address}"), libc::EADDRINUSE, message));
         }
         let socket = listen::open(listen.ip, listen.port, listen.v6only, listen.backlog)
-            .and_then(|fd| self.sockets.hold(fd, address, true, order.worker, Some(order.app)))
+            .and_then(|fd| self.sockets.hold(fd, address, true, order.worker))
             .map_err(|error| listen_failure(address, &error))?;
         self.arrays.push_back(Event::Opened { worker: order.worker, socket, address });
         Ok(socket)

@@ -1,9 +1,9 @@
 //! The whole contract between the supervisor and the world: [`Event`]s (facts and wishes) go in,
 //! [`Action`]s (orders) come out. Both are plain data; no process id ever reaches the core.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
+pub use super::address::Address;
 use super::policy::{Policy, SpecId};
 
 /// One process that a slot's worker began as. Never reused, and never a process id: a late fact about
@@ -31,24 +31,6 @@ pub struct SocketId(pub u64);
 /// One wish of a client, which gets exactly one [`Action::Reply`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
-
-/// What identifies a SO_REUSEPORT group to the kernel: exact address, port and, for IPv6, whether
-/// IPv4 is left out (`inet_reuseport_add_sock` in Linux compares just these, within one user).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address {
-    /// The local address, unspecified for "all".
-    pub ip: IpAddr,
-    /// The local port, never 0.
-    pub port: u16,
-    /// IPV6_V6ONLY; false for IPv4.
-    pub v6only: bool,
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::net::SocketAddr::new(self.ip, self.port).fmt(f)
-    }
-}
 
 /// How a process ended (wait(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,6 +6,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod address;
 mod app;
 pub mod backoff;
 pub mod drain;
@@ -25,6 +26,7 @@ mod worker;
 
 use std::time::Duration;
 
+use address::Claim;
 use app::{App, End, Turn};
 use backoff::Jitter;
 use event::{
@@ -250,12 +252,21 @@ impl Supervisor {
         View { apps: self.apps.iter().map(|app| app.view(now)).collect() }
     }
 
-    /// Which app other than this worker's holds a socket that a bind to this address would meet: on
-    /// the same port, and one of the two is unspecified or both are the same.
-    pub fn serves_elsewhere(&self, worker: WorkerId, address: Address) -> Option<AppId> {
-        let own = self.index_of(worker).map(|index| self.apps[index].id);
-        let meets = |app: &&App| app.sockets.addresses().any(|held| overlaps(held, address));
-        self.apps.iter().filter(|app| Some(app.id) != own).find(meets).map(|app| app.id)
+    /// Whether an app may have an address, as far as this supervisor's own apps go. `unheard` are sockets
+    /// that the shell holds already and that no event has told of yet.
+    pub fn claim(&self, app: AppId, address: Address, unheard: &[(AppId, Address)]) -> Claim {
+        let told =
+            self.apps.iter().flat_map(|app| app.sockets.iter().map(|(_, held)| (app.id, held.address)));
+        let mut claim = Claim::Free;
+        for (holder, held) in told.chain(unheard.iter().copied()) {
+            if holder != app && held.overlaps(&address) {
+                return Claim::Other(holder);
+            }
+            if holder == app && held == address {
+                claim = Claim::Own;
+            }
+        }
+        claim
     }
 
     /// Where a worker belongs.
@@ -610,16 +621,6 @@ fn target(command: &Command) -> Option<AppId> {
         | Command::Scale { app, .. } => Some(*app),
         Command::Shutdown { .. } | Command::ShutdownNow { .. } => None,
     }
-}
-
-/// Whether two addresses cannot belong to different apps. An unspecified IPv6 address that is not
-/// v6only covers IPv4 too.
-fn overlaps(one: Address, other: Address) -> bool {
-    let covers = |wide: Address, narrow: Address| {
-        let family = wide.ip.is_ipv4() == narrow.ip.is_ipv4() || (wide.ip.is_ipv6() && !wide.v6only);
-        wide.ip.is_unspecified() && family
-    };
-    one.port == other.port && (one.ip == other.ip || covers(one, other) || covers(other, one))
 }
 
 #[cfg(test)]

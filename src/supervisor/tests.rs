@@ -570,9 +570,18 @@ fn transient_spawn_failures_are_not_charged_to_the_app() {
 fn another_apps_address_is_known() {
     let mut bench = Bench::online(cluster(1));
     bench.wish(Command::Add { app: AppId(2), definition: definition(cluster(1), 2) });
-    assert_eq!(bench.supervisor.serves_elsewhere(WorkerId(2), address(PORT)), Some(APP));
-    assert_eq!(bench.supervisor.serves_elsewhere(WorkerId(1), address(PORT)), None);
-    assert_eq!(bench.supervisor.serves_elsewhere(WorkerId(2), address(PORT + 1)), None);
+    let claim = |app, address, unheard: &[_]| bench.supervisor.claim(app, address, unheard);
+    let wide = Address { ip: std::net::Ipv6Addr::UNSPECIFIED.into(), ..address(PORT) };
+    assert_eq!(claim(AppId(2), address(PORT), &[]), Claim::Other(APP));
+    assert_eq!(claim(AppId(2), wide, &[]), Claim::Other(APP));
+    assert_eq!(claim(AppId(2), Address { v6only: true, ..wide }, &[]), Claim::Free);
+    assert_eq!(claim(AppId(2), address(PORT + 1), &[]), Claim::Free);
+    assert_eq!(claim(APP, address(PORT), &[]), Claim::Own);
+    // What overlaps is not what can be shared.
+    assert_eq!(claim(APP, wide, &[]), Claim::Free);
+    let unheard = [(AppId(2), address(PORT + 1))];
+    assert_eq!(claim(APP, address(PORT + 1), &unheard), Claim::Other(AppId(2)));
+    assert_eq!(claim(AppId(2), address(PORT + 1), &unheard), Claim::Own);
 }
 
 /// A reload whose two old workers (1 and 2) had to be taken off connections that lasted.

@@ -15,6 +15,7 @@ const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_DUMP: u16 = 0x300;
 const INET_DIAG_INFO: u16 = 2;
+const INET_DIAG_SKV6ONLY: u16 = 11;
 
 /// Sizes of `nlmsghdr`, `inet_diag_req_v2` and `inet_diag_msg`.
 const HEADER: usize = 16;
@@ -66,6 +67,8 @@ pub struct Connection {
     pub state: State,
     /// Local address.
     pub local: SocketAddr,
+    /// IPV6_V6ONLY, which the kernel tells of listeners only.
+    pub v6only: bool,
     /// The other end.
     pub remote: SocketAddr,
     /// Bytes that the process has not read; for a listener, connections that wait.
@@ -194,7 +197,8 @@ fn connection(body: &[u8]) -> Option<Connection> {
         };
         Some(SocketAddr::new(ip, u16::from_be_bytes([body[port], body[port + 1]])))
     };
-    let info = attribute(&body[MESSAGE..], INET_DIAG_INFO).unwrap_or(&[]);
+    let attributes = &body[MESSAGE..];
+    let info = attribute(attributes, INET_DIAG_INFO).unwrap_or(&[]);
     let moved = Moved::read(info);
     Some(Connection {
         cookie: u64::from(u32_at(body, 44)) | (u64::from(u32_at(body, 48)) << 32),
@@ -202,6 +206,7 @@ fn connection(body: &[u8]) -> Option<Connection> {
         uid: u32_at(body, 64),
         state: State::from_number(body[1]),
         local: address(8, 4)?,
+        v6only: attribute(attributes, INET_DIAG_SKV6ONLY) == Some(&[1]),
         remote: address(24, 6)?,
         unread: u32_at(body, 56),
         unsent: u32_at(body, 60),
@@ -371,6 +376,18 @@ mod tests {
         deafen(&server, false).expect("as before");
         let mut again = [0; 5];
         writer.read_exact(&mut again).expect("the client repeats it");
+    }
+
+    #[test]
+    fn a_listener_of_ipv6_says_whether_it_leaves_ipv4_out() {
+        for v6only in [true, false] {
+            let ip = Ipv6Addr::UNSPECIFIED.into();
+            let socket = super::super::listen::open(ip, 0, v6only, 1).expect("a free port");
+            let (address, _) = super::super::listen::local_address(socket.as_fd()).expect("bound");
+            let mut diagnostics = Diagnostics::open().expect("sock_diag");
+            let found = diagnostics.dump(address.port(), LISTENERS).expect("a dump");
+            assert_eq!(found.iter().map(|l| l.v6only).collect::<Vec<_>>(), [v6only]);
+        }
     }
 
     #[test]

@@ -70,7 +70,7 @@ fn exception(port: u16, position: u32) -> Vec<libc::sock_filter> {
     ]
 }
 
-fn attach(socket: BorrowedFd<'_>, option: i32, program: &[libc::sock_filter]) -> io::Result<()> {
+fn attach(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
     let header = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
     // SAFETY: the header and the program outlive the call; the kernel copies and checks both.
     let result = unsafe {

@@ -153,6 +153,36 @@ fn a_port_that_somebody_else_has_fails_that_app_only_and_names_the_owner() {
     daemon.wait_online("bystander", 1);
 }
 
+/// Fault 8, with a server that opens its port itself.
+#[test]
+fn a_failed_start_or_reload_names_who_has_the_port() {
+    let port = free_port();
+    let _foreign = std::net::TcpListener::bind(("0.0.0.0", port)).expect("the port is free");
+    let app = |port: u16| App::new("api", &fixtures::worker(&["serve"])).instances(2).port(port);
+    let (daemon, output) = Daemon::background(app(port));
+    let name = std::fs::read_to_string("/proc/self/comm").expect("we live");
+    let owner = format!("0.0.0.0:{port} is in use by pid {} ({})", std::process::id(), name.trim_end());
+    output.expect_code(1).expect_stderr(&["before it was ready", &owner]);
+    let free = free_port();
+    daemon.home.write(&app(free).to_string());
+    daemon.run(&["restart", "api"]).expect_code(0);
+    daemon.home.write(&app(port).to_string());
+    daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(&["reload api", &owner]);
+    daemon.run(&["kill"]).expect_code(0);
+}
+
+#[test]
+fn a_failed_start_in_the_foreground_names_who_has_the_port() {
+    let port = free_port();
+    let _foreign = std::net::TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
+    let app = App::new("api", &fixtures::worker(&["serve"])).instances(1).port(port).set("max_restarts", 1);
+    let daemon = Daemon::foreground(app);
+    wait_until(ms(10_000), "the failure", || daemon.log().contains("api: start failed"));
+    let log = daemon.log();
+    let line = log.lines().find(|line| line.contains("start failed")).expect("it was just there");
+    assert!(line.contains(&format!("in use by pid {}", std::process::id())), "{line}");
+}
+
 #[test]
 fn a_stranger_on_ipv6_alone_does_not_have_the_port_of_ipv4() {
     let port = free_port();
@@ -180,7 +210,11 @@ fn a_port_that_another_app_serves_is_refused_to_the_second() {
     let second = App::new("second", &node).instances(2).port(port).set("max_restarts", 2);
     daemon.home.write(&file(&[first, second]));
     let path = daemon.home.file().display().to_string();
-    daemon.run(&["start", &path, "--only", "second"]).expect_code(1).expect_stderr(&["second", "EADDRINUSE"]);
+    daemon.run(&["start", &path, "--only", "second"]).expect_code(1).expect_stderr(&[
+        "second",
+        "EADDRINUSE",
+        &format!(":{port} is served by app \"first\" of this supervisor; give one of them another port"),
+    ]);
     let first = daemon.wait_online("first", 2);
     let history = hammer.stop();
     history.expect_none_lost();

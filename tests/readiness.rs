@@ -259,7 +259,7 @@ fn of_two_apps_that_bind_one_port_before_either_listens_the_second_is_refused() 
         let daemon = Daemon::foreground(support::file(&[app("first", hosts[0]), app("second", hosts[1])]));
         wait_until(ms(10_000), "both have bound", || daemon.output().matches("bound").count() == 2);
         daemon.home.put("go", "");
-        daemon.wait_for_text("listen refused: ");
+        daemon.wait_for_text("of this supervisor");
         let hammer = Hammer::start(port);
         hammer.wait_answers(20);
         let history = hammer.stop();

@@ -90,18 +90,15 @@ impl Daemon {
         let Some(app) = self.joins(worker, wanted) else { return Ok(Verdict::Continue) };
         let v6only = wanted.is_ipv6() && listen::is_v6only(socket.as_fd());
         let address = Address { ip: wanted.ip(), port: wanted.port(), v6only };
-        match self.taken(app, address) {
-            Some(taken @ Taken::By(_)) => {
-                log::error!("{}: bind refused: {}", self.label(worker), self.taken_text(address, &taken));
-                return Ok(Verdict::Refuse(libc::EADDRINUSE));
-            }
-            Some(taken @ Taken::Outside(_)) => {
+        if let Some(taken) = self.taken(app, address) {
+            self.met(worker, address, &taken);
+            return Ok(match taken {
+                Taken::By(_) => Verdict::Refuse(libc::EADDRINUSE),
                 // The kernel decides; without SO_REUSEPORT it refuses, and we know why.
-                log::error!("{}: {}", self.label(worker), self.taken_text(address, &taken));
-                return Ok(Verdict::Continue);
-            }
-            None => {}
+                Taken::Outside(_) => Verdict::Continue,
+            });
         }
+        self.owners.forget(worker, address);
         let inode = listen::inode(socket.as_fd())?;
         // Only now is it sure that the thread was not gone, and its number somebody else's, when its
         // socket was duplicated.
@@ -152,11 +149,13 @@ impl Daemon {
         let address = Address { ip: local.ip(), port: local.port(), v6only };
         // Two apps can both have bound before either of them listened.
         if let Claim::Other(other) = self.claim(app, address) {
-            let taken = self.taken_text(address, &Taken::By(other));
-            log::error!("{}: listen refused: {taken}", self.label(worker));
+            self.met(worker, address, &Taken::By(other));
             return Ok(Verdict::Refuse(libc::EADDRINUSE));
         }
         if let Err(error) = listen::listen(socket.as_fd(), backlog) {
+            if let Some(taken) = self.taken(app, address) {
+                self.met(worker, address, &taken);
+            }
             return Ok(Verdict::Refuse(error.raw_os_error().unwrap_or(libc::EINVAL)));
         }
         let before: Vec<(SocketId, u64)> = self

@@ -65,6 +65,7 @@ use crate::sys::{self, notify, process, socket, spawn};
 
 use catalog::Catalog;
 use output::Output;
+use owner::Owners;
 use processes::Processes;
 use relay::Relays;
 use requests::Requests;
@@ -180,6 +181,7 @@ struct Daemon {
     diagnostics: Option<Diagnostics>,
     buffer: Vec<u8>,
     names: BTreeMap<WorkerId, String>,
+    owners: Owners,
     warned: HashSet<(&'static str, Option<AppId>)>,
     home: Home,
     /// Held as long as the supervisor lives: one per home.
@@ -271,6 +273,7 @@ impl Daemon {
             diagnostics: Diagnostics::open().ok(),
             buffer: vec![0; BUFFER],
             names: BTreeMap::new(),
+            owners: Owners::default(),
             warned: HashSet::new(),
             home,
             _lock: lock,

@@ -186,7 +186,9 @@ impl Daemon {
                 let lived = shown(*lived);
                 let when =
                     if *ready { "after it was ready (min_healthy_time)" } else { "before it was ready" };
-                format!("{} {} {lived} after its start, {when}", self.label(*worker), exit_text(*status))
+                let obstacle = if *ready { String::new() } else { self.obstacle(*worker) };
+                let label = self.label(*worker);
+                format!("{label} {} {lived} after its start, {when}{obstacle}", exit_text(*status))
             }
             Failure::NotReady { worker, limit, missing, found } => {
                 let limit = shown(*limit);
@@ -203,7 +205,7 @@ impl Daemon {
                     (false, true) => text += &format!(": it does not listen on {}", join(missing)),
                     (true, _) => text += ": it never listened",
                 }
-                text
+                text + &self.obstacle(*worker)
             }
         }
     }

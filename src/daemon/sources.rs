@@ -163,7 +163,7 @@ impl Daemon {
     }
 
     /// The worker whose tree a process belongs to, by its ancestors or its session.
-    fn sender(&self, pid: i32) -> Option<WorkerId> {
+    pub(super) fn sender(&self, pid: i32) -> Option<WorkerId> {
         let leader =
             |pid: i32| self.processes.iter().find(|(_, p)| p.pid == pid && !p.leader_gone).map(|(w, _)| w);
         let mut current = pid;

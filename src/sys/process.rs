@@ -151,19 +151,35 @@ pub struct OpenSocket {
 pub fn sockets(pid: i32) -> io::Result<Vec<OpenSocket>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let entry = entry?;
-        let Ok(target) = fs::read_link(entry.path()) else { continue };
-        let inode = target
-            .to_str()
-            .and_then(|t| t.strip_prefix("socket:["))
-            .and_then(|t| t.strip_suffix(']'))
-            .and_then(|t| t.parse().ok());
-        let fd = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        if let (Some(inode), Some(fd)) = (inode, fd) {
-            found.push(OpenSocket { pid, fd, inode });
-        }
+        found.extend(open_socket(pid, &entry?));
     }
     Ok(found)
+}
+
+/// Whether one of a process's first `most` descriptors is a socket with one of these inodes.
+///
+/// # Errors
+/// As [`sockets`].
+pub fn has_socket(pid: i32, inodes: &[u64], most: usize) -> io::Result<bool> {
+    let mut entries = fs::read_dir(format!("/proc/{pid}/fd"))?.take(most).flatten();
+    Ok(entries.any(|entry| open_socket(pid, &entry).is_some_and(|socket| inodes.contains(&socket.inode))))
+}
+
+fn open_socket(pid: i32, entry: &fs::DirEntry) -> Option<OpenSocket> {
+    let target = fs::read_link(entry.path()).ok()?;
+    let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
+    let fd = entry.file_name().to_str()?.parse().ok()?;
+    Some(OpenSocket { pid, fd, inode })
+}
+
+/// The name of a process's program, which it may have chosen itself (`comm` in proc(5)): without control
+/// characters.
+///
+/// # Errors
+/// ENOENT when it is gone.
+pub fn name(pid: i32) -> io::Result<String> {
+    let name = fs::read(format!("/proc/{pid}/comm"))?;
+    Ok(String::from_utf8_lossy(&name).trim_end().replace(char::is_control, "?"))
 }
 
 /// Whether a process waits on the socket with this inode: in one of its epoll sets, or in a system

@@ -9,6 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use clusterd::control::protocol::AppInfo;
+use support::daemon::Builder;
 use support::hammer::get;
 use support::wait::holds_for;
 use support::{App, Daemon, Fixture, Hammer, fixtures, free_port, users, wait_until};
@@ -52,6 +53,53 @@ fn a_worker_is_online_when_it_listens_and_not_before() {
         let listen = daemon.app("api").listen;
         assert!(listen.iter().any(|address| address.ends_with(&format!(":{port}"))), "{listen:?}");
     }
+}
+
+const LEVEL: &str = "their sockets duplicated and steered";
+
+#[test]
+fn the_level_that_holds_is_told_once_it_is_proven() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let line = "while [ ! -e go ]; do sleep 0.02; done; exec \"$0\" server.js";
+    let waiting = Fixture::new(&["/bin/sh", "-c", line, &node.command[0]]);
+    for user in users() {
+        let daemon = Daemon::foreground_as(user, api(&waiting, free_port()));
+        wait_until(ms(10_000), "two processes", || {
+            daemon.try_app("api").is_ok_and(|app| app.workers.iter().all(|worker| worker.pid.is_some()))
+        });
+        holds_for(ms(200), "nothing is proven yet", || !daemon.log().contains(LEVEL));
+        daemon.home.put("go", "");
+        daemon.wait_online("api", 2);
+        assert_eq!(daemon.log().matches(LEVEL).count(), 1, "{}", daemon.log());
+        let status = std::fs::read_to_string("/proc/self/status").expect("we live");
+        if user.is_some() && status.contains("NoNewPrivs:\t0") {
+            assert_eq!(daemon.log().matches("api: without CAP_SYS_ADMIN").count(), 1, "{}", daemon.log());
+        }
+    }
+}
+
+#[test]
+fn a_host_that_refuses_duplicates_says_what_holds_instead() {
+    let Some(python) = fixtures::python("refused.py") else { return };
+    let refused = |call: i64, errno: i32| {
+        let (handed, own) = (free_port(), free_port());
+        let declared = App::new("api", &fixtures::worker(&["serve", "fds"])).instances(2).listen(handed);
+        let stranger = App::new("own", &fixtures::worker(&["serve"])).instances(1).port(own);
+        let filter = [&python.command[0], "refused.py", &call.to_string(), &errno.to_string()];
+        let daemon = Builder::new(support::file(&[declared, stranger])).wrap(&filter).start();
+        daemon.wait_online("api", 2);
+        daemon.wait_for_text("only sockets that are declared in `listen` are shared and steered here");
+        daemon.run(&["reload", "api"]).expect_code(0);
+        assert_eq!(get(handed, "/").expect("an answer").0, 200);
+        let log = daemon.log();
+        assert!(!log.contains(LEVEL), "{log}");
+        assert_eq!(log.matches("ports: ").count(), 1, "{log}");
+        log
+    };
+    let log = refused(libc::SYS_pidfd_getfd, libc::EPERM);
+    assert!(log.contains("ports: own/0 generation 1 pid ") && log.contains("duplicate its socket"), "{log}");
+    let log = refused(libc::SYS_process_vm_readv, libc::ENOSYS);
+    assert!(log.contains("read an address from its memory"), "{log}");
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl Daemon {
                 }
             };
             let verdict = self.judge(worker, &notice).unwrap_or_else(|error| {
-                self.interception_refused(worker, &error);
+                log::debug!("{}: notification passed on: {error}", self.label(worker));
                 match notice.call {
                     // A socket that already shares its address must not listen without our knowing.
                     Call::Listen { .. } if is_short_of_something(&error) => {
@@ -62,7 +62,9 @@ impl Daemon {
 
     fn judge(&mut self, worker: WorkerId, notice: &Notice) -> io::Result<Verdict> {
         let Some(pid) = process::process_of_thread(notice.tid) else { return Ok(Verdict::Continue) };
-        let socket = intercept::duplicate(process::open(pid)?, notice.fd)?;
+        let socket = process::open(pid)
+            .and_then(|pidfd| intercept::duplicate(pidfd, notice.fd))
+            .inspect_err(|error| self.tell_refused(worker, "duplicate its socket", error))?;
         if listen::kind(socket.as_fd()) != listen::Kind::Tcp {
             return Ok(Verdict::Continue);
         }
@@ -70,13 +72,20 @@ impl Daemon {
             Call::Bind { address, length } => {
                 let mut bytes = [0_u8; ADDRESS_LENGTH];
                 let wanted = ADDRESS_LENGTH.min(length as usize);
-                let read = intercept::read_memory(pid, address, &mut bytes[..wanted])?;
+                let read =
+                    intercept::read_memory(pid, address, &mut bytes[..wanted]).inspect_err(|error| {
+                        self.tell_refused(worker, "read an address from its memory", error)
+                    })?;
+                self.tell_level();
                 match listen::decode_address(&bytes[..read]) {
                     Some(address) => self.judge_bind(worker, notice, socket, address),
                     None => Ok(Verdict::Continue),
                 }
             }
-            Call::Listen { backlog } => self.judge_listen(worker, notice, socket, backlog),
+            Call::Listen { backlog } => {
+                self.tell_level();
+                self.judge_listen(worker, notice, socket, backlog)
+            }
         }
     }
 
@@ -189,18 +198,28 @@ impl Daemon {
         }
     }
 
-    fn interception_refused(&mut self, worker: WorkerId, error: &io::Error) {
-        if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES)) {
-            let label = self.label(worker);
-            self.warn_once("duplicate", || {
-                format!(
-                    "{label}: the host does not let the supervisor duplicate a worker's socket ({error}); \
-                     declare the port in `listen` so that it is handed over instead"
-                )
-            });
-        } else {
-            log::debug!("{}: notification passed on: {error}", self.label(worker));
+    /// Once: how ports are shared on this host, as soon as it is proven.
+    fn tell_level(&mut self) {
+        if !self.warned.contains(&("refused", None)) && self.warned.insert(("level", None)) {
+            log::info!(
+                "ports: bind and listen of workers are intercepted, their sockets duplicated and steered"
+            );
         }
+    }
+
+    /// Once: that they are shared in a lesser way, and what can be done about it.
+    fn tell_refused(&mut self, worker: WorkerId, what: &str, error: &io::Error) {
+        if !matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOSYS)) {
+            return;
+        }
+        let label = self.label(worker);
+        self.warn_once("refused", || {
+            format!(
+                "ports: {label}: the host does not let the supervisor {what} ({error}); only sockets that are \
+                 declared in `listen` are shared and steered here. Declare the port there, or grant \
+                 CAP_SYS_PTRACE and a seccomp profile with pidfd_getfd and process_vm_readv"
+            )
+        });
     }
 }
 

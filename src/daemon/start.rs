@@ -255,7 +255,7 @@ impl Daemon {
                     process.notify = Some(fd);
                 }
                 self.watch(worker, number, Source::Notices(worker));
-                self.tell_level(worker);
+                self.tell_privileges(worker);
                 false
             }
             spawn::Report::NotIntercepted(errno) => {
@@ -278,28 +278,27 @@ impl Daemon {
         }
     }
 
-    /// Once: how ports are shared on this host (the level that holds).
-    fn tell_level(&mut self, worker: WorkerId) {
-        if !self.warned.insert(("level", None)) {
-            return;
+    /// Once for an app: what the interception costs where it cannot be had otherwise.
+    fn tell_privileges(&mut self, worker: WorkerId) {
+        let Some(process) = self.processes.get(worker) else { return };
+        let app = process.app;
+        let ours = std::process::id() as i32;
+        let restricted = process::has_no_new_privileges(process.pid) && !process::has_no_new_privileges(ours);
+        if restricted && self.warned.insert(("privileges", Some(app))) {
+            log::info!(
+                "{}: without CAP_SYS_ADMIN its workers run with no_new_privs, so setuid programs have no \
+                 effect in them; where that matters, write intercept = false",
+                self.app_name(app)
+            );
         }
-        let restricted = self.processes.get(worker).is_some_and(|p| process::has_no_new_privileges(p.pid));
-        let privileges = if restricted {
-            "; without CAP_SYS_ADMIN workers run with no_new_privs, so setuid programs have no effect in them"
-        } else {
-            ""
-        };
-        log::info!(
-            "ports: bind and listen of workers are intercepted, their sockets duplicated and steered{privileges}"
-        );
     }
 
     fn not_intercepted(&mut self, worker: WorkerId, errno: i32) {
         let label = self.label(worker);
         self.warn_once("intercept", || {
             format!(
-                "{label}: the kernel refuses to notify bind and listen ({}); servers that open their port \
-                 themselves cannot share it here: declare it in `listen`",
+                "ports: {label}: the kernel refuses to notify bind and listen ({}); servers that open their \
+                 port themselves cannot share it here: declare it in `listen`",
                 errno_text(errno)
             )
         });

@@ -80,7 +80,10 @@ fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
         ..plain.apps[0].spec.clone()
     };
     assert_eq!(*spec, expected);
-    assert_eq!(all.daemon.shutdown_timeout, plain.daemon.shutdown_timeout);
+    assert_eq!(
+        (all.daemon.shutdown_timeout, plain.daemon.shutdown_timeout),
+        (Some(config::SHUTDOWN_TIMEOUT), None)
+    );
     assert_eq!(all.apps[1].spec.args, ["--port", "3001", "--title", "Hello again"]);
 }
 
@@ -131,7 +134,7 @@ fn the_defaults_of_the_table_are_the_defaults() {
     assert_eq!(app_with("instances = 1").policy.instances, plain.policy.instances);
     let daemon =
         good("[daemon]\nshutdown_timeout = \"8s\"\nlog_files = true\n[[apps]]\nscript = \"a\"").daemon;
-    assert_eq!(daemon, config::DaemonConfig::default());
+    assert_eq!((daemon.shutdown_timeout, daemon.log_files), (Some(config::SHUTDOWN_TIMEOUT), Some(true)));
 }
 
 #[test]

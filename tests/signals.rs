@@ -125,6 +125,22 @@ fn shutdown_is_bounded_whatever_the_workers_do() {
 }
 
 #[test]
+fn a_file_that_says_nothing_of_the_supervisor_leaves_its_shutdown_timeout_alone() {
+    let stubborn = fork("api", &fixtures::worker(&["ignore-signals"])).text("kill_timeout", "60s");
+    let mut daemon = Daemon::foreground(format!("[daemon]\nshutdown_timeout = \"1s\"\n{stubborn}"));
+    daemon.wait_online("api", 1);
+    daemon.wait_for_text("ignoring");
+    daemon.home.put("second.toml", &fork("second", &fixtures::worker(&["idle"])).to_string());
+    let second = daemon.home.apps().join("second.toml").display().to_string();
+    daemon.run(&["start", &second]).expect_code(0);
+    daemon.run(&["reload", &second]).expect_code(0);
+    let begin = Instant::now();
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit(ms(20_000)), 0);
+    assert!(begin.elapsed() < ms(4_000), "{:?}", begin.elapsed());
+}
+
+#[test]
 fn hang_up_reads_the_file_again_and_reloads() {
     let Some(node) = fixtures::node("server.js") else { return };
     let port = free_port();

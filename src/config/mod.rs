@@ -54,21 +54,19 @@ pub struct Host {
 }
 
 /// `[daemon]`: the supervisor itself.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DaemonConfig {
     /// Where log files go by default; none means the home's `logs/`.
     pub log_dir: Option<PathBuf>,
-    /// Whether default log files are written at all.
-    pub log_files: bool,
-    /// The bound on a whole shutdown.
-    pub shutdown_timeout: Duration,
+    /// Whether default log files are written at all: they are, unless the file says no.
+    pub log_files: Option<bool>,
+    /// The bound on a whole shutdown. It holds for all files together, hence none where this one says
+    /// nothing.
+    pub shutdown_timeout: Option<Duration>,
 }
 
-impl Default for DaemonConfig {
-    fn default() -> DaemonConfig {
-        DaemonConfig { log_dir: None, log_files: true, shutdown_timeout: Duration::from_secs(8) }
-    }
-}
+/// `shutdown_timeout` where no file says anything.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// `drain_idle` where the file says nothing.
 pub const DRAIN_IDLE: Duration = Duration::from_secs(2);

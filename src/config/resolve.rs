@@ -129,12 +129,8 @@ fn read_daemon(entry: &Entry<'_>, host: &Host, collector: &mut Collector<'_>) ->
     let mut reader = Reader { section, table: keys::DAEMON, app: None, collector };
     config.log_dir =
         reader.read(DaemonKey::LogDir, |value| value::path(value).map(|path| join(&host.folder, path)));
-    if let Some(log_files) = reader.flag(DaemonKey::LogFiles) {
-        config.log_files = log_files;
-    }
-    if let Some(timeout) = reader.duration(DaemonKey::ShutdownTimeout) {
-        config.shutdown_timeout = timeout;
-    }
+    config.log_files = reader.flag(DaemonKey::LogFiles);
+    config.shutdown_timeout = reader.duration(DaemonKey::ShutdownTimeout);
     config
 }
 

@@ -1,7 +1,7 @@
 //! What a client wishes, turned into what the core is asked: targets resolved, files read and checked
 //! as a whole before anything is touched.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -175,7 +175,7 @@ impl Daemon {
         replaces: bool,
     ) -> Vec<(AppId, Command)> {
         let logs = self.log_settings(&config);
-        self.shutdown_timeout = config.daemon.shutdown_timeout;
+        self.shutdown_timeout.hear(config.daemon.shutdown_timeout, source.path.as_deref());
         let mut commands = Vec::new();
         for app in config.apps {
             let source = if replaces { Rc::clone(source) } else { self.with_known_environment(&app, source) };
@@ -223,7 +223,7 @@ impl Daemon {
             Rc::new(catalog::base_environment(all))
         });
         let whom = if verb == Verb::Reload { whole_apps(whom) } else { whom };
-        let mut read: HashMap<Reading, Config> = HashMap::new();
+        let mut read: BTreeMap<Reading, Config> = BTreeMap::new();
         let mut found = Vec::new();
         for (app, scope) in whom {
             let Some(record) = self.catalog.app(app) else { continue };
@@ -243,10 +243,12 @@ impl Daemon {
                 read.insert(reading.clone(), self.read_again(&path, &source)?);
             }
             let config = &read[&reading];
-            self.shutdown_timeout = config.daemon.shutdown_timeout;
             let now = config.apps.iter().find(|a| a.name == name && a.namespace == namespace);
             let now = now.cloned().ok_or_else(|| no_longer_there(&name, &path))?;
             found.push((app, scope, Some((now, source, self.log_settings(config)))));
+        }
+        for ((path, ..), config) in &read {
+            self.shutdown_timeout.hear(config.daemon.shutdown_timeout, Some(path));
         }
         let mut commands = Vec::new();
         for (app, scope, found) in found {
@@ -279,7 +281,7 @@ impl Daemon {
     }
 
     fn log_settings(&self, config: &Config) -> (Option<PathBuf>, bool) {
-        let wanted = self.log_files.unwrap_or(config.daemon.log_files);
+        let wanted = self.log_files.or(config.daemon.log_files).unwrap_or(true);
         (config.daemon.log_dir.clone(), wanted)
     }
 

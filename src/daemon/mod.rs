@@ -14,6 +14,7 @@ mod catalog;
 mod commands;
 mod drain;
 mod exam;
+mod files;
 mod intercept;
 mod list;
 mod node;
@@ -64,6 +65,7 @@ use crate::sys::connections::Diagnostics;
 use crate::sys::{self, notify, process, socket, spawn};
 
 use catalog::Catalog;
+use files::ShutdownTimeout;
 use output::Output;
 use owner::Owners;
 use processes::Processes;
@@ -190,7 +192,7 @@ struct Daemon {
     foreground: bool,
     log_files: Option<bool>,
     own_log: Option<Arc<Mutex<LogFile>>>,
-    shutdown_timeout: Duration,
+    shutdown_timeout: ShutdownTimeout,
     shutting_down: bool,
     /// A slot gave up: maybe nothing can run any more.
     may_be_over: bool,
@@ -281,7 +283,7 @@ impl Daemon {
             foreground: options.foreground,
             log_files: options.log_files,
             own_log,
-            shutdown_timeout: crate::config::DaemonConfig::default().shutdown_timeout,
+            shutdown_timeout: ShutdownTimeout::default(),
             shutting_down: false,
             may_be_over: false,
             leaving_clients: Vec::new(),

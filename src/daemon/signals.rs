@@ -40,7 +40,7 @@ impl Daemon {
             log::warn!("asked to end a second time: everything is killed");
             self.command(Command::ShutdownNow { code });
         } else {
-            let within = self.shutdown_timeout;
+            let within = self.shutdown_timeout.get();
             log::info!("ending: every app is drained and stopped, within {within:?}");
             self.command(Command::Shutdown { within, code });
         }

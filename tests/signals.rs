@@ -161,6 +161,34 @@ fn hang_up_reads_the_file_again_and_reloads() {
     hammer.stop().expect_none_lost();
 }
 
+#[test]
+fn hang_up_starts_what_is_new_in_the_file_and_leaves_what_is_gone_from_it() {
+    let app = |name: &str| fork(name, &fixtures::worker(&["idle"]));
+    let daemon = Daemon::foreground(file(&[app("one"), app("two"), app("three")]));
+    let two = daemon.wait_online("two", 1);
+    let one = daemon.wait_online("one", 1);
+    daemon.run(&["delete", "three"]).expect_code(0);
+    daemon.home.write(&file(&[app("one"), app("three"), app("four"), app("five")]));
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_online("four", 1);
+    daemon.wait_online("five", 1);
+    wait_until(ms(10_000), "what stays in the file is reloaded", || daemon.wait_online("one", 1) != one);
+    assert_eq!(daemon.wait_online("two", 1), two);
+    assert!(daemon.try_app("three").is_err(), "what was deleted came back");
+    let path = daemon.home.file().display().to_string();
+    for said in [
+        format!("four, five: new in {path}; starting"),
+        format!("two: not in {path} any more; what runs stays as it is, and `clusterd delete NAME`"),
+    ] {
+        assert_eq!(daemon.log().matches(&said).count(), 1, "{said:?} in {}", daemon.log());
+    }
+    // A second time nothing is new.
+    let four = daemon.wait_online("four", 1);
+    daemon.signal(Signal::SIGHUP);
+    wait_until(ms(10_000), "the new ones are reloaded, too", || daemon.wait_online("four", 1) != four);
+    assert_eq!(daemon.log().matches("new in").count(), 1);
+}
+
 /// Fault 36.
 #[test]
 fn a_storm_of_signals_loses_no_death_and_no_request() {

@@ -18,6 +18,7 @@ use crate::sys;
 
 use super::Daemon;
 use super::catalog::{self, Source};
+use super::files::MainFile;
 use super::output::Follower;
 
 /// The bound on an ecosystem file that is read again.
@@ -28,14 +29,14 @@ const MOST_INSTANCES: u32 = config::keys::MAX_INSTANCES;
 
 /// Which of the three commands that take a file it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verb {
+pub(super) enum Verb {
     Start,
     Restart,
     Reload,
 }
 
 impl Verb {
-    const fn words(self) -> (&'static str, &'static str) {
+    pub(super) const fn words(self) -> (&'static str, &'static str) {
         match self {
             Verb::Start => ("start", "started"),
             Verb::Restart => ("restart", "restarted"),
@@ -47,7 +48,7 @@ impl Verb {
 type Whom = Vec<(AppId, Scope)>;
 
 /// What a file means depends on these: path, profile, `--only`.
-type Reading = (PathBuf, Option<String>, Vec<String>);
+pub(super) type Reading = (PathBuf, Option<String>, Vec<String>);
 
 impl Daemon {
     /// Answers a request, or begins what it wishes.
@@ -167,7 +168,7 @@ impl Daemon {
 
     /// Takes the apps of a configuration in. Those that are known keep their environment, unless it is
     /// to be replaced.
-    fn take_apps(
+    pub(super) fn take_apps(
         &mut self,
         verb: Verb,
         config: Config,
@@ -176,6 +177,7 @@ impl Daemon {
     ) -> Vec<(AppId, Command)> {
         let logs = self.log_settings(&config);
         self.shutdown_timeout.hear(config.daemon.shutdown_timeout, source.path.as_deref());
+        self.main_file.hear(&config.apps, source);
         let mut commands = Vec::new();
         for app in config.apps {
             let source = if replaces { Rc::clone(source) } else { self.with_known_environment(&app, source) };
@@ -259,7 +261,7 @@ impl Daemon {
     }
 
     /// Reads an app's file again.
-    fn read_again(&self, path: &Path, source: &Source) -> Result<Config, Error> {
+    pub(super) fn read_again(&self, path: &Path, source: &Source) -> Result<Config, Error> {
         let bytes = read_file(path).map_err(|error| {
             usage(format!("cannot read {}: {error}; nothing was changed", path.display()))
         })?;
@@ -280,7 +282,7 @@ impl Daemon {
         config::load(&file.text, name, &host).map_err(|e| broken(&e))
     }
 
-    fn log_settings(&self, config: &Config) -> (Option<PathBuf>, bool) {
+    pub(super) fn log_settings(&self, config: &Config) -> (Option<PathBuf>, bool) {
         let wanted = self.log_files.or(config.daemon.log_files).unwrap_or(true);
         (config.daemon.log_dir.clone(), wanted)
     }
@@ -289,25 +291,10 @@ impl Daemon {
     pub(super) fn start_file(&mut self, file: &protocol::File) -> Result<(), Error> {
         let config = self.load(file)?;
         let source = source_of(file, catalog::base_environment(std::env::vars_os()));
+        self.main_file = MainFile::new(&source);
         let commands = self.take_apps(Verb::Start, config, &source, false);
         self.begin(None, Verb::Start.words(), commands);
         Ok(())
-    }
-
-    /// SIGHUP: every app that came from a file, from its file as it is now.
-    pub(super) fn reload_all(&mut self) {
-        let whom: Whom = self.catalog.apps().map(|(app, _)| (app, Scope::All)).collect();
-        let mut all = Vec::new();
-        // Each for itself: nobody is there to mend one app's file for the others' sake.
-        for (app, scope) in whom {
-            match self.commands_of_known(Verb::Reload, vec![(app, scope)], None) {
-                Ok(commands) => all.extend(commands),
-                Err(error) => log::error!("{}: reload on SIGHUP: {}", self.app_name(app), error.message),
-            }
-        }
-        if !all.is_empty() {
-            self.begin(None, Verb::Reload.words(), all);
-        }
     }
 
     fn scale(&mut self, client: ClientId, target: &str, count: &str, no_wait: bool) -> Result<(), Error> {

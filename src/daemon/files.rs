@@ -1,9 +1,17 @@
-//! What files say about the supervisor as a whole, rather than about one app.
+//! What files say about the supervisor as a whole, rather than about one app; and SIGHUP, which has all of
+//! them read again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config;
+use crate::config::{self, AppConfig, Config};
+use crate::supervisor::event::{AppId, Command};
+
+use super::Daemon;
+use super::catalog::Source;
+use super::commands::{Reading, Verb};
 
 /// The bound on a whole shutdown. There is one, whatever the number of files: the last file that says
 /// anything about it decides, and only that file takes it back, by saying nothing when it is read again.
@@ -24,6 +32,129 @@ impl ShutdownTimeout {
 
     pub(super) fn get(&self) -> Duration {
         self.said.unwrap_or(config::SHUTDOWN_TIMEOUT)
+    }
+}
+
+/// The file that the foreground was started with: it says what is to run, so that an app that is new in it
+/// is started by SIGHUP.
+#[derive(Debug, Default)]
+pub(super) struct MainFile {
+    source: Option<Rc<Source>>,
+    /// The apps that it had when it was read last. One of these that is not known any more was deleted on
+    /// purpose.
+    had: BTreeSet<(String, String)>,
+}
+
+impl MainFile {
+    pub(super) fn new(source: &Rc<Source>) -> MainFile {
+        MainFile { source: Some(Rc::clone(source)), had: BTreeSet::new() }
+    }
+
+    /// The apps of a file were taken over.
+    pub(super) fn hear(&mut self, apps: &[AppConfig], source: &Source) {
+        if self.source.as_ref().is_some_and(|main| main.path == source.path) {
+            self.had.extend(apps.iter().map(full_name));
+        }
+    }
+
+    /// The apps that it did not have before.
+    fn new_ones(&mut self, apps: &[AppConfig]) -> Vec<AppConfig> {
+        let fresh = apps.iter().filter(|app| !self.had.contains(&full_name(app))).cloned().collect();
+        self.had = apps.iter().map(full_name).collect();
+        fresh
+    }
+}
+
+fn full_name(app: &AppConfig) -> (String, String) {
+    (app.namespace.clone(), app.name.clone())
+}
+
+fn reading(source: &Source) -> Option<Reading> {
+    Some((source.path.clone()?, source.profile.clone(), source.only.clone()))
+}
+
+impl Daemon {
+    /// SIGHUP: every app from its file as it is now, each file read once. What is new in the file of the
+    /// foreground is started.
+    pub(super) fn reload_all(&mut self) {
+        let main = self.main_file.source.clone();
+        let mut files: BTreeMap<Reading, (Rc<Source>, Vec<AppId>)> = BTreeMap::new();
+        if let Some((reading, source)) = main.as_ref().and_then(|main| Some((reading(main)?, main))) {
+            files.insert(reading, (Rc::clone(source), Vec::new()));
+        }
+        let mut commands = Vec::new();
+        for (app, record) in self.catalog.apps() {
+            match reading(&record.source) {
+                Some(reading) => {
+                    files
+                        .entry(reading)
+                        .or_insert_with(|| (Rc::clone(&record.source), Vec::new()))
+                        .1
+                        .push(app);
+                }
+                // It came by standard input.
+                None => commands.push((app, Command::Reload { app, definition: None })),
+            }
+        }
+        for ((path, ..), (source, apps)) in files {
+            // Each for itself: nobody is there to mend one file for the others' sake.
+            match self.read_again(&path, &source) {
+                Ok(config) => {
+                    if main.as_ref().is_some_and(|main| Rc::ptr_eq(main, &source)) {
+                        self.start_new(&path, &config, &source);
+                    }
+                    commands.extend(self.reload_file(&path, &config, &apps));
+                }
+                Err(error) => log::error!("{}: reload on SIGHUP: {}", self.names_of(&apps), error.message),
+            }
+        }
+        if !commands.is_empty() {
+            self.begin(None, Verb::Reload.words(), commands);
+        }
+    }
+
+    fn reload_file(&mut self, path: &Path, config: &Config, apps: &[AppId]) -> Vec<(AppId, Command)> {
+        self.shutdown_timeout.hear(config.daemon.shutdown_timeout, Some(path));
+        let logs = self.log_settings(config);
+        let mut commands = Vec::new();
+        let mut gone = Vec::new();
+        for app in apps {
+            let Some(record) = self.catalog.app(*app) else { continue };
+            let source = Rc::clone(&record.source);
+            let now = config.apps.iter().find(|a| a.name == record.name && a.namespace == record.namespace);
+            let Some(now) = now.cloned() else {
+                gone.push(*app);
+                continue;
+            };
+            let definition = Some(self.catalog.take(now, &source, logs.clone()).2);
+            commands.push((*app, Command::Reload { app: *app, definition }));
+        }
+        if !gone.is_empty() {
+            log::warn!(
+                "{}: not in {} any more; what runs stays as it is, and `clusterd delete NAME` stops and \
+                 forgets it",
+                self.names_of(&gone),
+                path.display()
+            );
+        }
+        commands
+    }
+
+    fn start_new(&mut self, path: &Path, config: &Config, source: &Rc<Source>) {
+        let mut apps = self.main_file.new_ones(&config.apps);
+        apps.retain(|app| self.catalog.find(&app.namespace, &app.name).is_none());
+        if apps.is_empty() {
+            return;
+        }
+        let fresh = Config { daemon: config.daemon.clone(), apps };
+        let commands = self.take_apps(Verb::Start, fresh, source, false);
+        let ids: Vec<AppId> = commands.iter().map(|(app, _)| *app).collect();
+        log::info!("{}: new in {}; starting", self.names_of(&ids), path.display());
+        self.begin(None, Verb::Start.words(), commands);
+    }
+
+    fn names_of(&self, apps: &[AppId]) -> String {
+        apps.iter().map(|app| self.app_name(*app)).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -65,7 +65,7 @@ use crate::sys::connections::Diagnostics;
 use crate::sys::{self, notify, process, socket, spawn};
 
 use catalog::Catalog;
-use files::ShutdownTimeout;
+use files::{MainFile, ShutdownTimeout};
 use output::Output;
 use owner::Owners;
 use processes::Processes;
@@ -193,6 +193,7 @@ struct Daemon {
     log_files: Option<bool>,
     own_log: Option<Arc<Mutex<LogFile>>>,
     shutdown_timeout: ShutdownTimeout,
+    main_file: MainFile,
     shutting_down: bool,
     /// A slot gave up: maybe nothing can run any more.
     may_be_over: bool,
@@ -284,6 +285,7 @@ impl Daemon {
             log_files: options.log_files,
             own_log,
             shutdown_timeout: ShutdownTimeout::default(),
+            main_file: MainFile::default(),
             shutting_down: false,
             may_be_over: false,
             leaving_clients: Vec::new(),

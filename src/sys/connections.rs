@@ -94,6 +94,8 @@ pub struct Connection {
 pub struct Diagnostics {
     socket: OwnedFd,
     buffer: Vec<u8>,
+    /// Of the last question. Answers of an earlier one, which was broken off, may still be in the queue.
+    sequence: u32,
 }
 
 impl Diagnostics {
@@ -102,13 +104,7 @@ impl Diagnostics {
     /// # Errors
     /// EPROTONOSUPPORT where the kernel has no sock_diag; EPERM and the like under a seccomp profile.
     pub fn open() -> io::Result<Diagnostics> {
-        let socket = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkSockDiag,
-        )?;
-        Ok(Diagnostics { socket, buffer: vec![0; 32 * 1024] })
+        Ok(Diagnostics { socket: open_socket()?, buffer: vec![0; 32 * 1024], sequence: 0 })
     }
 
     /// The TCP sockets with this local port, of both families, in the states of the mask.
@@ -118,7 +114,11 @@ impl Diagnostics {
     pub fn dump(&mut self, port: u16, states: u32) -> io::Result<Vec<Connection>> {
         let mut found = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
-            self.dump_family(family as u8, port, states, &mut found)?;
+            if let Err(error) = self.dump_family(family as u8, port, states, &mut found) {
+                // A dump that is not read to its end keeps the next one off its socket (EBUSY).
+                self.socket = open_socket()?;
+                return Err(error);
+            }
         }
         Ok(found)
     }
@@ -130,26 +130,33 @@ impl Diagnostics {
         states: u32,
         found: &mut Vec<Connection>,
     ) -> io::Result<()> {
-        send(self.socket.as_raw_fd(), &request(family, port, states), MsgFlags::empty())?;
+        self.sequence = self.sequence.wrapping_add(1);
+        let request = request(family, port, states, self.sequence);
+        send(self.socket.as_raw_fd(), &request, MsgFlags::empty())?;
         loop {
             let length = match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty()) {
                 Ok(length) => length,
                 Err(nix::Error::EINTR) => continue,
                 Err(error) => return Err(error.into()),
             };
-            if parse(&self.buffer[..length], port, found)? {
+            if parse(&self.buffer[..length], self.sequence, port, found)? {
                 return Ok(());
             }
         }
     }
 }
 
-fn request(family: u8, port: u16, states: u32) -> Vec<u8> {
+fn open_socket() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    Ok(socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkSockDiag)?)
+}
+
+fn request(family: u8, port: u16, states: u32, sequence: u32) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + REQUEST);
     bytes.extend(((HEADER + REQUEST) as u32).to_ne_bytes());
     bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     bytes.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    bytes.extend(1_u32.to_ne_bytes()); // sequence
+    bytes.extend(sequence.to_ne_bytes());
     bytes.extend(0_u32.to_ne_bytes()); // to the kernel
     bytes.extend([family, libc::IPPROTO_TCP as u8, 1 << (INET_DIAG_INFO - 1), 0]);
     bytes.extend(states.to_ne_bytes());
@@ -158,8 +165,9 @@ fn request(family: u8, port: u16, states: u32) -> Vec<u8> {
     bytes
 }
 
-/// Reads one buffer of messages; true when the dump is at its end.
-fn parse(mut bytes: &[u8], port: u16, found: &mut Vec<Connection>) -> io::Result<bool> {
+/// Reads one buffer of messages; true when the dump of this sequence number is at its end. Whatever has
+/// another number is the late answer to an earlier question.
+fn parse(mut bytes: &[u8], sequence: u32, port: u16, found: &mut Vec<Connection>) -> io::Result<bool> {
     while bytes.len() >= HEADER {
         let length = u32_at(bytes, 0) as usize;
         if length < HEADER || length > bytes.len() {
@@ -168,6 +176,7 @@ fn parse(mut bytes: &[u8], port: u16, found: &mut Vec<Connection>) -> io::Result
         let kind = u16::from_ne_bytes([bytes[4], bytes[5]]);
         let body = &bytes[HEADER..length];
         match kind {
+            _ if u32_at(bytes, 8) != sequence => {}
             NLMSG_DONE => return Ok(true),
             NLMSG_ERROR => {
                 let code = if body.len() >= 4 { u32_at(body, 0) as i32 } else { -libc::EIO };
@@ -390,12 +399,47 @@ mod tests {
         }
     }
 
+    /// Asks, and reads no answer, or only the first part of it.
+    fn break_off(diagnostics: &mut Diagnostics, port: u16, parts: usize) {
+        diagnostics.sequence += 1;
+        let request = request(libc::AF_INET as u8, port, LISTENERS, diagnostics.sequence);
+        send(diagnostics.socket.as_raw_fd(), &request, MsgFlags::empty()).expect("asked");
+        for _ in 0..parts {
+            recv(diagnostics.socket.as_raw_fd(), &mut diagnostics.buffer, MsgFlags::empty()).expect("a part");
+        }
+    }
+
+    #[test]
+    fn the_late_answer_to_a_question_that_was_broken_off_is_skipped() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let mut diagnostics = Diagnostics::open().expect("sock_diag");
+        // The second leaves its whole answer behind, after the end of the first.
+        break_off(&mut diagnostics, port, 1);
+        break_off(&mut diagnostics, port, 1);
+        assert_eq!(diagnostics.dump(port, LISTENERS).expect("a dump").len(), 1);
+    }
+
+    #[test]
+    fn a_question_that_was_broken_off_costs_one_more_at_most() {
+        let first = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = first.local_addr().expect("bound");
+        super::super::listen::share_address(first.as_fd()).expect("a socket");
+        let open = || super::super::listen::open(address.ip(), address.port(), false, 1);
+        // Many parts.
+        let _others: Vec<OwnedFd> = (1..400).map(|_| open().expect("shared")).collect();
+        let mut diagnostics = Diagnostics::open().expect("sock_diag");
+        break_off(&mut diagnostics, address.port(), 1);
+        let mut dump = || diagnostics.dump(address.port(), LISTENERS);
+        assert_eq!(dump().or_else(|_| dump()).expect("a dump").len(), 400);
+    }
+
     #[test]
     fn torn_messages_are_errors_and_no_panic() {
         let mut found = Vec::new();
-        assert!(parse(&[200, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 1, &mut found).is_err());
-        assert!(parse(&[1, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 1, &mut found).is_err());
-        assert!(matches!(parse(&[], 1, &mut found), Ok(false)));
+        assert!(parse(&[200, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, 1, &mut found).is_err());
+        assert!(parse(&[1, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, 1, &mut found).is_err());
+        assert!(matches!(parse(&[], 0, 1, &mut found), Ok(false)));
         assert_eq!(connection(&[0; 71]), None);
         assert_eq!(attribute(&[3, 0, 2, 0], 2), None);
     }

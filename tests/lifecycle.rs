@@ -437,6 +437,39 @@ fn a_host_without_processes_left_costs_no_worker_and_no_restart() {
 }
 
 /// Fault 28: the limit of the host is the workers', not the supervisor's.
+/// Whatever the one descriptor is that the kernel has no room to watch: nobody runs unheard.
+#[test]
+fn a_worker_that_cannot_be_watched_is_not_there() {
+    let Some(python) = fixtures::python("refused.py") else { return };
+    let mut short = 0;
+    // From the first pipe of one of the later workers to the notifications of the last.
+    for least in 38..56 {
+        let port = free_port();
+        let app = App::new("api", &fixtures::worker(&["serve"])).instances(6).port(port);
+        // epoll_ctl(2) of a descriptor with this number or a higher one.
+        let (call, errno, least) =
+            (libc::SYS_epoll_ctl.to_string(), libc::ENOSPC.to_string(), least.to_string());
+        let wrap = [&python.command[0], "refused.py", &call, &errno, "2", &least];
+        let mut daemon = Builder::new(app).wrap(&wrap).start();
+        let failures = || daemon.log().matches("cannot watch its descriptors").count();
+        wait_until(ms(10_000), "all that can start, and one that cannot", || {
+            failures() > 0 || daemon.log().matches("ready after").count() == 6
+        });
+        let ready = |pid: i32| daemon.log().contains(&format!("pid {pid}: ready after"));
+        wait_until(ms(10_000), "each process that lives is a worker that serves", || {
+            daemon.workers().iter().all(|worker| ready(worker.pid))
+        });
+        if failures() > 0 && !daemon.workers().is_empty() {
+            short += 1;
+            assert_eq!(get(port, "/").expect("an answer").0, 200);
+        }
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.wait_exit(ms(20_000)), 0);
+        assert_eq!(daemon.home.processes(), []);
+    }
+    assert!(short > 0, "nobody was ever short of anything");
+}
+
 #[test]
 fn workers_get_the_original_limit_of_descriptors() {
     let app = fork("api", &fixtures::shell("echo limit $(ulimit -Sn) $(ulimit -Hn) end; exec sleep 1000"));

@@ -85,7 +85,7 @@ fn a_host_that_refuses_duplicates_says_what_holds_instead() {
         let (handed, own) = (free_port(), free_port());
         let declared = App::new("api", &fixtures::worker(&["serve", "fds"])).instances(2).listen(handed);
         let stranger = App::new("own", &fixtures::worker(&["serve"])).instances(1).port(own);
-        let filter = [&python.command[0], "refused.py", &call.to_string(), &errno.to_string()];
+        let filter = [&python.command[0], "refused.py", &call.to_string(), &errno.to_string(), "0", "0"];
         let daemon = Builder::new(support::file(&[declared, stranger])).wrap(&filter).start();
         daemon.wait_online("api", 2);
         daemon.wait_for_text("only sockets that are declared in `listen` are shared and steered here");

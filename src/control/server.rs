@@ -302,8 +302,9 @@ impl Server {
             return Ok(false);
         }
         let (mut listener, file) = listen(&self.path)?;
-        self.registry.deregister(&mut self.listener)?;
+        // Should that fail, the old one is still there for the next attempt.
         self.registry.register(&mut listener, Token(self.tokens.start), Interest::READABLE)?;
+        self.registry.deregister(&mut self.listener)?;
         (self.listener, self.file) = (listener, file);
         self.accepting = Accepting::More;
         Ok(true)
@@ -359,7 +360,9 @@ impl Server {
         };
         let token = Token(self.tokens.start + 1 + place);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if self.registry.register(&mut stream, token, interest).is_err() {
+        if let Err(error) = self.registry.register(&mut stream, token, interest) {
+            let unheard = failure(1, format!("the supervisor cannot watch one more connection: {error}"));
+            let _ = frame::encode(&unheard).map(|line| stream.write(&line));
             return;
         }
         self.last_client += 1;

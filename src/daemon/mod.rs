@@ -295,7 +295,7 @@ impl Daemon {
     }
 
     fn run(mut self) -> Result<i32, Error> {
-        self.watch_consoles();
+        self.watch_consoles().map_err(host("watch standard output"))?;
         let pid = std::process::id();
         log::info!(
             "clusterd {} (pid {pid}) runs, home {}",

@@ -170,24 +170,40 @@ impl Daemon {
                 return Ok(true);
             }
             let worker = TcpStream::connect(reachable(held.address))?;
-            let Some(client) = listen::accept(held.fd.as_fd())? else { return Ok(false) };
-            self.carry(client, worker)?;
+            self.relays.next += 1;
+            let id = self.relays.next;
+            let worker = self.side(worker, Source::Relay(id, End::Worker))?;
+            let client = match self.sockets.fd(socket).map(listen::accept) {
+                Some(Ok(Some(client))) => client,
+                other => {
+                    self.drop_side(worker);
+                    return other.unwrap_or(Ok(None)).map(|_| false);
+                }
+            };
+            self.carry(id, client, worker);
         }
     }
 
-    fn carry(&mut self, client: OwnedFd, worker: TcpStream) -> io::Result<()> {
+    fn carry(&mut self, id: u64, client: OwnedFd, worker: Side) {
         let client = TcpStream::from_std(std::net::TcpStream::from(client));
-        self.relays.next += 1;
-        let id = self.relays.next;
-        let client = self.side(client, Source::Relay(id, End::Client))?;
-        let worker = self.side(worker, Source::Relay(id, End::Worker))?;
-        self.relays.pairs.insert(id, Pair { client, worker, connected: false });
-        Ok(())
+        match self.side(client, Source::Relay(id, End::Client)) {
+            Ok(client) => {
+                self.relays.pairs.insert(id, Pair { client, worker, connected: false });
+            }
+            Err(error) => {
+                log::warn!(
+                    "a client in a dead worker's queue is lost: its connection cannot be watched: {error}"
+                );
+                self.drop_side(worker);
+            }
+        }
     }
 
     fn side(&mut self, mut stream: TcpStream, source: Source) -> io::Result<Side> {
         let token = self.tokens.allot(source);
-        self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let watched = self.poll.registry().register(&mut stream, token, interest);
+        watched.inspect_err(|_| self.tokens.release(token))?;
         Ok(Side { stream, token, pending: Vec::new(), ended: false, told: false })
     }
 
@@ -204,11 +220,14 @@ impl Daemon {
         matches!(state, Ok(Progress::More))
     }
 
-    fn drop_pair(&mut self, mut pair: Pair) {
-        for side in [&mut pair.client, &mut pair.worker] {
-            deregister(self.poll.registry(), &mut side.stream);
-            self.tokens.release(side.token);
-        }
+    fn drop_pair(&mut self, pair: Pair) {
+        self.drop_side(pair.client);
+        self.drop_side(pair.worker);
+    }
+
+    fn drop_side(&mut self, mut side: Side) {
+        deregister(self.poll.registry(), &mut side.stream);
+        self.tokens.release(side.token);
     }
 }
 

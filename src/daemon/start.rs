@@ -6,8 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use mio::Interest;
 use mio::unix::SourceFd;
+use mio::{Interest, Token};
 
 use crate::config::{Listen, launch};
 use crate::control::protocol::Stream;
@@ -36,6 +36,40 @@ pub(super) struct Order {
     pub(super) inherit: Vec<SocketId>,
 }
 
+/// What ties a worker to us, our ends first.
+struct Pipes {
+    out: (OwnedFd, OwnedFd),
+    err: (OwnedFd, OwnedFd),
+    report: (OwnedFd, OwnedFd),
+    /// Node's.
+    channel: Option<(Channel, OwnedFd)>,
+}
+
+impl Pipes {
+    fn open(node: bool) -> Result<Pipes, SpawnFailure> {
+        let pipe = || output::worker_pipe().map_err(|e| host_failure("pipe", &e));
+        let socketpair = |error| host_failure("socketpair", &error);
+        Ok(Pipes {
+            out: pipe()?,
+            err: pipe()?,
+            report: spawn::report_pair().map_err(socketpair)?,
+            channel: node.then(Channel::pair).transpose().map_err(socketpair)?,
+        })
+    }
+}
+
+/// How our ends are registered with the poll: before there is a worker, so that one that runs is heard.
+struct Ties {
+    outputs: [(Token, i32); 2],
+    others: Vec<(Token, i32)>,
+}
+
+impl Ties {
+    fn all(&self) -> Vec<(Token, i32)> {
+        self.outputs.iter().chain(&self.others).copied().collect()
+    }
+}
+
 impl Daemon {
     /// Starts a worker; its outcome is an event.
     pub(super) fn start_worker(&mut self, order: &Order) {
@@ -49,41 +83,32 @@ impl Daemon {
         let recipe = self.catalog.recipe(order.spec).cloned().ok_or_else(|| missing_recipe(order))?;
         let command = self.command_line(&recipe)?;
         let handed = self.declared_sockets(order, &recipe.spec.listen)?;
-        let channel = if command.speaks_node_ipc {
-            Some(Channel::pair().map_err(|e| host_failure("socketpair", &e))?)
-        } else {
-            None
-        };
-        let env = self.environment(order, &recipe, &command, handed.len(), channel.is_some());
-        let (out_read, out_write) = output::worker_pipe().map_err(|e| host_failure("pipe", &e))?;
-        let (err_read, err_write) = output::worker_pipe().map_err(|e| host_failure("pipe", &e))?;
+        let pipes = Pipes::open(command.speaks_node_ipc)?;
+        let env = self.environment(order, &recipe, &command, handed.len(), pipes.channel.is_some());
         let program = c_string(command.program.as_os_str())?;
         let argv = command.argv.iter().map(|a| c_string(a)).collect::<Result<_, _>>()?;
         let cwd = c_string(command.cwd.as_os_str())?;
         let files = self.open_files(order.app, order.instance, &recipe)?;
+        let ties = self.watch_pipes(order.worker, &pipes).inspect_err(|_| self.output.release(files))?;
         let mut fds: Vec<_> = handed.iter().filter_map(|id| self.sockets.fd(*id)).collect();
-        if let Some((_, theirs)) = &channel {
-            fds.push(theirs.as_fd());
-        }
-        let plan = Plan {
+        fds.extend(pipes.channel.iter().map(|(_, theirs)| theirs.as_fd()));
+        let spawned = spawn::spawn(&Plan {
             program,
             argv,
             env,
             cwd,
-            standard: [self.surroundings.null.as_fd(), out_write.as_fd(), err_write.as_fd()],
+            standard: [self.surroundings.null.as_fd(), pipes.out.1.as_fd(), pipes.err.1.as_fd()],
+            report: pipes.report.1.as_fd(),
             handed: fds,
             listen_fds: handed.len(),
             intercept: recipe.spec.intercept,
             nofile: self.surroundings.nofile,
-        };
-        let spawned = spawn::spawn(&plan).map_err(|e| host_failure("clone", &e));
-        let spawned = match spawned {
-            Ok(spawned) => spawned,
-            Err(failure) => {
-                self.output.release(files);
-                return Err(failure);
-            }
-        };
+        });
+        let spawned = spawned.map_err(|error| {
+            self.unwatch(&ties.all());
+            self.output.release(files);
+            host_failure("clone", &error)
+        })?;
         let process = Process {
             app: order.app,
             slot: order.slot,
@@ -92,17 +117,16 @@ impl Daemon {
             pidfd: spawned.pidfd,
             leader_gone: false,
             command,
-            report: Some(spawned.report),
+            report: Some(pipes.report.0),
             failed: false,
             notify: None,
-            channel: channel.map(|(ours, _)| ours),
+            channel: pipes.channel.map(|(ours, _)| ours),
             bound: HashSet::new(),
-            tokens: Vec::new(),
+            tokens: ties.others,
             cpu: None,
         };
         self.processes.insert(order.worker, process);
-        self.open_output(order, (out_read, err_read), files);
-        self.watch_worker(order.worker);
+        self.insert_output(order, (pipes.out.0, pipes.err.0), files, ties.outputs);
         Ok(())
     }
 
@@ -194,34 +218,58 @@ impl Daemon {
         env.into_iter().filter_map(|(name, value)| variable(&name, &value)).collect()
     }
 
-    /// Registers what the worker's descriptors bring with the poll.
-    fn watch_worker(&mut self, worker: WorkerId) {
-        let mut wanted = Vec::new();
-        if let Some(process) = self.processes.get(worker) {
-            if let Some(report) = &process.report {
-                wanted.push((report.as_raw_fd(), Source::Report(worker)));
-            }
-            if let Some(channel) = &process.channel {
-                wanted.push((channel.stream().as_raw_fd(), Source::Channel(worker)));
-            }
-        }
+    /// Registers what a worker is going to be heard by.
+    fn watch_pipes(&mut self, worker: WorkerId, pipes: &Pipes) -> Result<Ties, SpawnFailure> {
+        let output = |stream| Source::Output(worker, stream);
+        let mut wanted = vec![
+            (pipes.out.0.as_raw_fd(), output(Stream::Out)),
+            (pipes.err.0.as_raw_fd(), output(Stream::Err)),
+            (pipes.report.0.as_raw_fd(), Source::Report(worker)),
+        ];
+        wanted.extend(
+            pipes.channel.iter().map(|(ours, _)| (ours.stream().as_raw_fd(), Source::Channel(worker))),
+        );
+        let mut watched = Vec::new();
         for (fd, source) in wanted {
-            self.watch(worker, fd, source);
-        }
-    }
-
-    /// Registers one descriptor of a worker; released when the worker is gone.
-    pub(super) fn watch(&mut self, worker: WorkerId, fd: i32, source: Source) {
-        let token = self.tokens.allot(source);
-        match self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE) {
-            Ok(()) => {
-                if let Some(process) = self.processes.get_mut(worker) {
-                    process.tokens.push((token, fd));
+            match self.watch(fd, source) {
+                Ok(token) => watched.push((token, fd)),
+                Err(error) => {
+                    self.unwatch(&watched);
+                    return Err(watch_failure(&error));
                 }
             }
+        }
+        let others = watched.split_off(2);
+        Ok(Ties { outputs: [watched[0], watched[1]], others })
+    }
+
+    /// Registers one descriptor with the poll.
+    fn watch(&mut self, fd: i32, source: Source) -> io::Result<Token> {
+        let token = self.tokens.allot(source);
+        let watched = self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE);
+        watched.map(|()| token).inspect_err(|_| self.tokens.release(token))
+    }
+
+    /// bind and listen calls of the worker come in here from now on. True when that cannot be: a call that
+    /// nobody answers would hold the worker for ever, so it is ended and started anew.
+    fn hear_notices(&mut self, worker: WorkerId, notify: OwnedFd) -> bool {
+        let fd = notify.as_raw_fd();
+        let watched = self.watch(fd, Source::Notices(worker));
+        let Some(process) = self.processes.get_mut(worker) else { return true };
+        match watched {
+            Ok(token) => {
+                process.notify = Some(notify);
+                process.tokens.push((token, fd));
+                false
+            }
             Err(error) => {
-                self.tokens.release(token);
-                log::error!("{}: cannot watch a descriptor: {error}", self.label(worker));
+                process.failed = true;
+                self.close_report(worker);
+                if let Err(error) = self.processes.kill(worker) {
+                    log::error!("{}: cannot be killed: {error}", self.label(worker));
+                }
+                self.inbox.push_back(Event::SpawnFailed { worker, failure: watch_failure(&error) });
+                true
             }
         }
     }
@@ -250,11 +298,9 @@ impl Daemon {
     fn take_report(&mut self, worker: WorkerId, report: spawn::Report) -> bool {
         match report {
             spawn::Report::Intercepted(fd) => {
-                let number = fd.as_raw_fd();
-                if let Some(process) = self.processes.get_mut(worker) {
-                    process.notify = Some(fd);
+                if self.hear_notices(worker, fd) {
+                    return true;
                 }
-                self.watch(worker, number, Source::Notices(worker));
                 self.tell_privileges(worker);
                 false
             }
@@ -304,8 +350,13 @@ impl Daemon {
         });
     }
 
-    fn open_output(&mut self, order: &Order, (out, err): (OwnedFd, OwnedFd), files: Files) {
-        let numbers = [(out.as_raw_fd(), Stream::Out), (err.as_raw_fd(), Stream::Err)];
+    fn insert_output(
+        &mut self,
+        order: &Order,
+        (out, err): (OwnedFd, OwnedFd),
+        files: Files,
+        watched: [(Token, i32); 2],
+    ) {
         let origin = Origin {
             app: order.app,
             worker: order.worker,
@@ -314,12 +365,8 @@ impl Daemon {
         };
         let output = WorkerOutput::new(origin, (out, files.out), (err, files.err));
         self.output.insert(order.worker, output);
-        for (fd, stream) in numbers {
-            let token = self.tokens.allot(Source::Output(order.worker, stream));
-            match self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE) {
-                Ok(()) => self.output.set_token(order.worker, stream, token),
-                Err(error) => log::error!("{}: its output is lost: {error}", self.label(order.worker)),
-            }
+        for (stream, (token, _)) in [Stream::Out, Stream::Err].into_iter().zip(watched) {
+            self.output.set_token(order.worker, stream, token);
         }
     }
 }
@@ -357,6 +404,18 @@ fn host_failure(step: &str, error: &io::Error) -> SpawnFailure {
         errno,
         message: format!("{step}: {}{hint}", errno_text(errno)),
         transient,
+    }
+}
+
+/// The kernel had no room for one more watched descriptor: it passes, too.
+fn watch_failure(error: &io::Error) -> SpawnFailure {
+    let errno = error.raw_os_error().unwrap_or(0);
+    let hint = if errno == libc::ENOSPC { " (limit of watches: fs.epoll.max_user_watches)" } else { "" };
+    SpawnFailure {
+        step: "epoll".to_owned(),
+        errno,
+        message: format!("cannot watch its descriptors: {}{hint}", errno_text(errno)),
+        transient: true,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Registration of what is watched beside workers: our own outputs, and the end of a channel.
 
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use mio::Interest;
@@ -14,17 +15,22 @@ use super::sources::Source;
 impl Daemon {
     /// Standard output and error are written when their readers have room again. Edge-triggered, so one
     /// registration costs nothing while nothing waits.
-    pub(super) fn watch_consoles(&mut self) {
-        let Some(outputs) = &self.output.foreground else { return };
+    ///
+    /// # Errors
+    /// When the kernel has no room for one more: what waits would wait for ever.
+    pub(super) fn watch_consoles(&mut self) -> io::Result<()> {
+        let Some(outputs) = &self.output.foreground else { return Ok(()) };
         let sources: Vec<i32> =
             outputs.consoles().filter_map(|console| foreground::lock(console).source()).collect();
         for fd in sources {
             let token = self.tokens.allot(Source::Console);
-            if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token, Interest::WRITABLE) {
-                // Regular files refuse epoll (EPERM) and never need it.
-                log::debug!("standard output is not watched: {error}");
+            match self.poll.registry().register(&mut SourceFd(&fd), token, Interest::WRITABLE) {
+                // Regular files refuse epoll and never need it.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.tokens.release(token),
+                other => other?,
             }
         }
+        Ok(())
     }
 
     /// The worker closed its end of the channel.

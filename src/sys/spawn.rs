@@ -32,6 +32,8 @@ pub struct Plan<'a> {
     pub cwd: CString,
     /// Descriptors 0, 1 and 2.
     pub standard: [BorrowedFd<'a>; 3],
+    /// Where the child reports to: its end of a [`report_pair`].
+    pub report: BorrowedFd<'a>,
     /// Descriptors from 3 on: declared sockets, then Node's channel.
     pub handed: Vec<BorrowedFd<'a>>,
     /// How many of `handed` count as LISTEN_FDS.
@@ -49,8 +51,6 @@ pub struct Spawned {
     pub pid: i32,
     /// Its process descriptor: the only thing it is ever signalled by.
     pub pidfd: OwnedFd,
-    /// Where its [`Report`]s come from. Non-blocking.
-    pub report: OwnedFd,
 }
 
 /// The steps between clone and exec that can fail.
@@ -92,17 +92,16 @@ const TAG_FAILED: u8 = b'F';
 /// Starts a process.
 ///
 /// # Errors
-/// The errno of socketpair(2), clone3(2), fork(2) or pidfd_open(2): EAGAIN and ENOMEM pass by
+/// The errno of clone3(2), fork(2) or pidfd_open(2): EAGAIN and ENOMEM pass by
 /// themselves, EMFILE and ENFILE when descriptors are free again. What fails in the child is reported
-/// over [`Spawned::report`].
+/// over [`Plan::report`].
 pub fn spawn(plan: &Plan<'_>) -> io::Result<Spawned> {
-    let (ours, theirs) = report_pair()?;
-    let mut prepared = Prepared::new(plan, theirs.as_raw_fd());
+    let mut prepared = Prepared::new(plan, plan.report.as_raw_fd());
     let everything = block_signals()?;
     let result = clone_process(&mut prepared);
     restore_signals(&everything);
     let (pid, pidfd) = result?;
-    Ok(Spawned { pid, pidfd, report: ours })
+    Ok(Spawned { pid, pidfd })
 }
 
 /// Reads what the process has to say. `None` when it has said nothing new yet.
@@ -146,7 +145,11 @@ fn decode(bytes: &[u8], passed: Option<OwnedFd>) -> Report {
     }
 }
 
-fn report_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+/// Our end, for [`read_report`], and the child's, which is to be closed here once it has its own.
+///
+/// # Errors
+/// The errno of socketpair(2).
+pub fn report_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
 }

@@ -106,7 +106,7 @@ pub(super) enum Idle {
     Free,
     /// Not before this.
     Waiting(Time),
-    /// When somebody asks for it.
+    /// When somebody asks for it, or with the next generation.
     Errored,
 }
 
@@ -802,10 +802,12 @@ impl App {
     /// Acts on everything that is due.
     pub(super) fn tick(&mut self, turn: &mut Turn<'_>) {
         for slot in 0..self.slots.len() {
-            if let Idle::Waiting(until) = self.slots[slot].idle
+            let entry = &mut self.slots[slot];
+            if let Idle::Waiting(until) = entry.idle
                 && turn.now >= until
             {
-                self.slots[slot].idle = Idle::Free;
+                // A failure of the host lets a given up slot's next generation wait, and nobody else.
+                entry.idle = if entry.backoff.gave_up() { Idle::Errored } else { Idle::Free };
             }
             for place in 0..self.slots[slot].workers.len() {
                 let entry = &self.slots[slot];
@@ -854,8 +856,12 @@ impl App {
         }
     }
 
-    /// A worker of the new generation that proved itself passes the trial for all.
+    /// A worker of the new generation that proved itself passes the trial for all, and opens a slot that
+    /// was given up with the old one.
     fn settled(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
+        if self.slots[slot].backoff.gave_up() {
+            self.slots[slot].free();
+        }
         let generation = self.slots[slot].workers[place].generation;
         if let Some(rollout) = &mut self.rollout
             && rollout.to == generation

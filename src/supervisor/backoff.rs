@@ -31,12 +31,18 @@ pub enum Next {
 pub struct Backoff {
     unstable: u32,
     hiccups: u32,
+    gave_up: bool,
 }
 
 impl Backoff {
     /// Unstable exits in a row.
     pub fn unstable(&self) -> u32 {
         self.unstable
+    }
+
+    /// The last failure was one too many.
+    pub fn gave_up(&self) -> bool {
+        self.gave_up
     }
 
     /// A worker ran long enough, or someone asked for a start: what failed before no longer counts.
@@ -62,6 +68,7 @@ impl Backoff {
     pub fn failed(&mut self, policy: &Policy, jitter: &mut Jitter) -> Next {
         self.unstable = self.unstable.saturating_add(1);
         if policy.max_restarts > 0 && self.unstable >= policy.max_restarts {
+            self.gave_up = true;
             return Next::GiveUp;
         }
         wait(self.delay(policy, jitter))

@@ -282,7 +282,6 @@ impl App {
                 Idle::Errored => forward.is_some(),
             };
             if may && self.may_spawn(entry, target, turn) && self.pace().has_room(self.policy(target)) {
-                self.slots[slot].idle = Idle::Free;
                 self.spawn(slot, target, turn);
             }
         }
@@ -342,7 +341,8 @@ impl App {
     /// for the slot's next worker, or because their clients can be handed on once somebody serves.
     fn ends_of_orphans(&self, standings: &super::group::Standings) -> Vec<(SocketId, OrphanEnd)> {
         let pending = |slot: &Slot| {
-            slot.is_wanted() && slot.idle != Idle::Errored && !slot.workers.iter().any(Worker::is_ready)
+            let hopeless = slot.idle == Idle::Errored && slot.up().next().is_none();
+            slot.is_wanted() && !hopeless && !slot.workers.iter().any(Worker::is_ready)
         };
         let hope = self.slots.iter().any(pending);
         let mut ends = Vec::new();

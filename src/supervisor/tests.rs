@@ -567,6 +567,38 @@ fn transient_spawn_failures_are_not_charged_to_the_app() {
 }
 
 #[test]
+fn a_slot_that_gave_up_during_a_reload_is_not_started_again_as_it_was() {
+    let mut bench = Bench::with(Policy { max_restarts: 1, ..cluster(1) });
+    let old = bench.spawned()[0];
+    bench.tell(Event::Started { worker: old });
+    let request = bench.reload();
+    let hiccup = |bench: &mut Bench| {
+        let failure = SpawnFailure { step: "fork".into(), errno: 11, message: "no".into(), transient: true };
+        let worker = bench.spawned()[0];
+        bench.out.clear();
+        bench.tell(Event::SpawnFailed { worker, failure });
+    };
+    bench.out.retain(|action| !matches!(action, Action::Spawn { worker, .. } if *worker == old));
+    hiccup(&mut bench);
+    bench.exit(old);
+    for _ in 0..5 {
+        bench.pass(ms(5000));
+        let tried = bench.spawned();
+        assert!(
+            matches!(tried[..], [new] if bench.supervisor.worker(new).unwrap().generation == Generation(2))
+        );
+        hiccup(&mut bench);
+    }
+    bench.pass(ms(5000));
+    let new = bench.spawned()[0];
+    bench.out.clear();
+    bench.tell(Event::Started { worker: new });
+    bench.exit(new);
+    assert!(matches!(bench.outcome(request), Some(Outcome::Failed(Failure::Died { .. }))));
+    assert_eq!((bench.spawned(), bench.status()), (vec![], Status::Errored));
+}
+
+#[test]
 fn another_apps_address_is_known() {
     let mut bench = Bench::online(cluster(1));
     bench.wish(Command::Add { app: AppId(2), definition: definition(cluster(1), 2) });

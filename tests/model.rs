@@ -1,7 +1,8 @@
 //! Exhaustive check of the supervisor: every reachable state of one app with small constants, every
 //! fact and wish in each of them, and a list of planted bugs that the check must find.
 //!
-//! A tick is one second; states are compared with the smallest names and times, so that the search ends.
+//! A tick is half a minute: every constant of the core's own is due within one, and an app's limits are
+//! one or two. States are compared with the smallest names and times, so that the search ends.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // Figures for who runs it with --nocapture.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -14,7 +15,9 @@ use clusterd::supervisor::view::Status;
 use clusterd::supervisor::{Bug, NORMAL_NOW, Probe, Stage, Supervisor};
 
 const APP: AppId = AppId(1);
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_secs(30);
+/// `EXTEND_TIMEOUT_USEC` reaches so many times `listen_timeout`, which is one tick, after the start.
+const EXTENDED: Duration = Duration::from_secs(300);
 const NOBODY: WorkerId = WorkerId(u64::MAX);
 
 /// What is searched.
@@ -39,6 +42,12 @@ struct World {
     odd: bool,
     /// Clients ask again and again on one connection, and servers may finish what they have upon a signal.
     lasting: bool,
+    /// Workers close listening sockets of their own and live on.
+    abandons: bool,
+    /// Workers ask for more time: a little, and for ever.
+    extends: bool,
+    /// The host cannot start a worker for a moment.
+    hiccups: bool,
 }
 
 const ONE: World = World {
@@ -54,6 +63,9 @@ const ONE: World = World {
     listens: false,
     odd: false,
     lasting: false,
+    abandons: false,
+    extends: false,
+    hiccups: false,
 };
 
 fn definition(world: World) -> Definition {
@@ -111,11 +123,15 @@ fn exited(worker: WorkerId, left: bool) -> Event {
     Event::Exited { worker, status: ExitStatus::Code(1), left }
 }
 
+fn spawn_failed(worker: WorkerId, transient: bool) -> Event {
+    let failure = SpawnFailure { step: String::new(), errno: 2, message: String::new(), transient };
+    Event::SpawnFailed { worker, failure }
+}
+
 fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event> {
     let worker = probe.worker;
     let own: Vec<SocketId> =
         supervisor.held().into_iter().filter(|held| held.1 == Some(worker)).map(|held| held.0).collect();
-    let failure = SpawnFailure { step: String::new(), errno: 2, message: String::new(), transient: false };
     let (socket, address) = (fresh_socket(supervisor), address());
     let ready = Event::Said { worker, word: Word::Ready };
     let look = |busy| Event::Observed { worker, traffic: Traffic { busy, ..Traffic::default() } };
@@ -141,7 +157,7 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
     }
     if world.odd {
         match probe.stage {
-            Stage::Ordered => facts.push(Event::SpawnFailed { worker, failure }),
+            Stage::Ordered => facts.push(spawn_failed(worker, false)),
             Stage::Running => facts.extend([ready, exited(worker, true)]),
             Stage::Ready => {
                 facts.extend([Event::Said { worker, word: Word::Stopping }, exited(worker, true)])
@@ -162,6 +178,16 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
     }
     if world.listens && serving && own.is_empty() {
         facts.push(Event::Listening { worker, socket, address });
+    }
+    if world.abandons {
+        facts.extend(own.into_iter().map(|socket| Event::Abandoned { socket }));
+    }
+    if world.extends {
+        let word = |more| Event::Said { worker, word: Word::Extend(more) };
+        facts.extend([word(TICK), word(Duration::MAX)]);
+    }
+    if world.hiccups && probe.stage == Stage::Ordered {
+        facts.push(spawn_failed(worker, true));
     }
     facts
 }
@@ -250,6 +276,10 @@ impl Turn<'_> {
         self.mirror_is_the_kernels_array()?;
         self.steering_points_to_whoever_serves()?;
         self.only_who_waited_for_its_request_finishes()?;
+        self.abandoned_sockets_are_let_go()?;
+        self.extensions_are_bounded()?;
+        self.extensions_help_only_who_starts()?;
+        self.failures_of_the_host_are_not_charged()?;
         self.reload_keeps_serving()
     }
 
@@ -458,6 +488,52 @@ impl Turn<'_> {
         ensure(!held, || format!("{worker:?} passed with its request under way"))
     }
 
+    /// Nobody is believed to take connections from a socket that its worker closed.
+    fn abandoned_sockets_are_let_go(&self) -> Verdict {
+        let Some(Event::Abandoned { socket }) = self.event() else { return Ok(()) };
+        let kept = self.after.held().into_iter().any(|(id, by, _)| id == *socket && by.is_some());
+        ensure(!kept, || format!("{socket:?} was closed by its worker, and counts as served"))
+    }
+
+    /// Whatever a worker asks for, a reload waits for it only so long.
+    fn extensions_are_bounded(&self) -> Verdict {
+        for app in self.after.view(self.now).apps {
+            let reloads = app.reload.is_some_and(|reload| reload.state == "progressing");
+            let late = app.workers.iter().find(|row| {
+                let candidate = row.status == Status::Launching && row.generation == app.generation;
+                candidate && row.uptime >= EXTENDED
+            });
+            ensure(!reloads || late.is_none(), || format!("a reload still waits for {late:?}"))?;
+        }
+        Ok(())
+    }
+
+    fn extensions_help_only_who_starts(&self) -> Verdict {
+        let Some(Event::Said { worker, word: Word::Extend(_) }) = self.event() else { return Ok(()) };
+        let starts = matches!(self.stage(*worker), Some(Stage::Ordered | Stage::Running));
+        let same = self.after.normalized(self.now) == *self.before && self.out.is_empty();
+        ensure(starts || same, || format!("{worker:?} asked for more time, and got it"))?;
+        let sooner = |before, after: Option<Time>| after.is_some_and(|after| after < before);
+        let hurried =
+            self.before.next_deadline().is_some_and(|before| sooner(before, self.after.next_deadline()));
+        ensure(!hurried, || format!("{worker:?} asked for more time, and got less"))
+    }
+
+    fn failures_of_the_host_are_not_charged(&self) -> Verdict {
+        let Some(Event::SpawnFailed { worker, failure }) = self.event() else { return Ok(()) };
+        let place = self.before.probe().into_iter().find(|probe| probe.worker == *worker);
+        let Some(place) = place.filter(|_| failure.transient) else { return Ok(()) };
+        let unstable = |supervisor: &Supervisor| {
+            let view = supervisor.view(self.now);
+            let rows = view.apps.iter().flat_map(|app| &app.workers);
+            rows.filter(|row| row.slot == place.slot).map(|row| row.unstable_restarts).max().unwrap_or(0)
+        };
+        let charged = unstable(self.after) > unstable(self.before);
+        ensure(!charged, || "the app is charged with a failure of the host".into())?;
+        let same = self.spawned().contains(&(place.slot, place.generation));
+        ensure(!same, || "tried again without back-off".into())
+    }
+
     /// A reload takes a serving worker away only where another serves in its place.
     fn reload_keeps_serving(&self) -> Verdict {
         if self.world.mode == Mode::Fork || self.wish().is_some() {
@@ -548,7 +624,7 @@ fn settled(state: &Supervisor, now: Time) -> bool {
 }
 
 /// Where nothing is ever ready and only SIGKILL helps, a stop still empties the app, and a reload ends.
-fn check_hostility(state: &Supervisor, stop: bool) -> Verdict {
+fn check_hostility(state: &Supervisor, world: World, stop: bool) -> Verdict {
     let (mut state, mut now) = (state.clone(), NORMAL_NOW);
     if stop {
         let stop = wish(&state, Command::Stop { app: APP, scope: Scope::All });
@@ -564,6 +640,7 @@ fn check_hostility(state: &Supervisor, stop: bool) -> Verdict {
             return Ok(());
         }
         let hostile = |probe: Probe| match probe.stage {
+            Stage::Ordered if world.hiccups => Some(spawn_failed(probe.worker, true)),
             Stage::Ordered => Some(Event::Started { worker: probe.worker }),
             Stage::Killed => Some(exited(probe.worker, false)),
             Stage::Doomed => Some(Event::Gone { worker: probe.worker }),
@@ -576,6 +653,12 @@ fn check_hostility(state: &Supervisor, stop: bool) -> Verdict {
             | Stage::Leftover => None,
         };
         let step = state.probe().into_iter().find_map(hostile).map_or(Step::Pass, tell);
+        if world.extends && matches!(step, Step::Pass) {
+            for Probe { worker, .. } in state.probe() {
+                let word = Word::Extend(TICK);
+                (state, now, _) = take(&state, &tell(Event::Said { worker, word }), now);
+            }
+        }
         (state, now, _) = take(&state, &step, now);
     }
     Err(format!("never ends (stop: {stop}): {:?}", state.probe()))
@@ -649,8 +732,8 @@ fn check_state(state: &Supervisor, world: World, liveness: bool) -> Verdict {
     }
     check_cooperation(state, world)?;
     if state.apps().next().is_some() {
-        check_hostility(state, true)?;
-        check_hostility(state, false)?;
+        check_hostility(state, world, true)?;
+        check_hostility(state, world, false)?;
     }
     Ok(())
 }
@@ -700,6 +783,21 @@ fn fork_mode_holds_every_promise() {
     passes("fork", World { mode: Mode::Fork, ends: true, odd: true, wishes: 2, ..ONE }, 5);
 }
 
+#[test]
+fn abandoned_sockets_hold_every_promise() {
+    passes("abandoned", World { abandons: true, listens: true, ..ONE }, 20);
+}
+
+#[test]
+fn extensions_hold_every_promise() {
+    passes("extensions", World { extends: true, ..ONE }, 20);
+}
+
+#[test]
+fn failures_of_the_host_hold_every_promise() {
+    passes("hiccups", World { hiccups: true, ..ONE }, 20);
+}
+
 /// A checker is only as good as the bugs it is known to find.
 #[test]
 fn every_planted_bug_is_found() {
@@ -719,6 +817,10 @@ fn every_planted_bug_is_found() {
         (Bug::MirrorShifts, listens),
         (Bug::ExitKeepsSteering, listens),
         (Bug::AnyExitFinishes, World { lasting: true, ..listens }),
+        (Bug::AbandonedStaysServing, World { abandons: true, ..listens }),
+        (Bug::ExtendIsUnbounded, World { extends: true, ..ONE }),
+        (Bug::ExtendPostponesKill, World { extends: true, ..ONE }),
+        (Bug::HiccupIsCharged, World { hiccups: true, ..ONE }),
     ];
     for (bug, world) in bugs {
         let found = search(world, Some(bug), usize::MAX, Reach::All);

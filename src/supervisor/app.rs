@@ -411,7 +411,7 @@ impl App {
             return;
         }
         let policy = self.policy(gone.generation).clone();
-        if failure.transient {
+        if failure.transient && !turn.has(Bug::HiccupIsCharged) {
             let delay = self.slots[index].backoff.hiccup(&policy, turn.jitter);
             self.wait(index, delay, turn);
             if candidate && self.slots[index].backoff.is_stuck() {
@@ -447,8 +447,10 @@ impl App {
     }
 
     /// A worker closed a socket of its own and lives on.
-    pub(super) fn abandoned(&mut self, socket: SocketId) {
-        self.sockets.abandon(socket);
+    pub(super) fn abandoned(&mut self, socket: SocketId, turn: &Turn<'_>) {
+        if !turn.has(Bug::AbandonedStaysServing) {
+            self.sockets.abandon(socket);
+        }
     }
 
     /// It waits for connections on a socket that it was handed.
@@ -470,17 +472,28 @@ impl App {
         match word {
             Word::Ready => self.said_ready(worker, turn),
             Word::Stopping => self.said_stopping(worker, turn),
-            Word::Extend(more) => {
-                let Some(found) = self.at(worker) else { return };
-                let (generation, spawned) = (found.generation, found.spawned);
-                let latest = spawned + self.policy(generation).listen_timeout.saturating_mul(EXTENSIONS);
-                let asked = (turn.now + more).min(latest);
-                if let Some(Worker { phase: Phase::Starting { ready_by: Some(by), .. }, .. }) =
-                    self.at(worker)
-                {
-                    *by = asked.max(*by);
-                }
-            }
+            Word::Extend(more) => self.said_extend(worker, more, turn),
+        }
+    }
+
+    /// Only a worker that starts, and was not late yet, gets more time; never less than it has.
+    fn said_extend(&mut self, worker: WorkerId, more: Duration, turn: &Turn<'_>) {
+        let Some((slot, place)) = self.find(worker) else { return };
+        let found = &self.slots[slot].workers[place];
+        let reach = self.policy(found.generation).listen_timeout.saturating_mul(EXTENSIONS);
+        let latest = if turn.has(Bug::ExtendIsUnbounded) { turn.now + more } else { found.spawned + reach };
+        let asked = (turn.now + more).min(latest);
+        match &mut self.slots[slot].workers[place].phase {
+            Phase::Starting { ready_by: Some(by), .. } => *by = asked.max(*by),
+            Phase::Stopping { kill_at, .. } if turn.has(Bug::ExtendPostponesKill) => *kill_at = asked,
+            Phase::Starting { ready_by: None, .. }
+            | Phase::Ready { .. }
+            | Phase::Quitting { .. }
+            | Phase::Draining { .. }
+            | Phase::Stopping { .. }
+            | Phase::Killed { .. }
+            | Phase::Leftover { .. }
+            | Phase::Doomed => {}
         }
     }
 

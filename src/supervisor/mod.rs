@@ -156,6 +156,14 @@ pub enum Bug {
     LeftoverIsForgotten,
     /// A server that ends with a request under way counts as one that finishes what it has.
     AnyExitFinishes,
+    /// A socket that its worker closed still counts as its worker's.
+    AbandonedStaysServing,
+    /// A starting worker gets all the time it asks for.
+    ExtendIsUnbounded,
+    /// A worker that was told to stop puts off its SIGKILL.
+    ExtendPostponesKill,
+    /// What the host lacks for a moment counts as an unstable exit.
+    HiccupIsCharged,
 }
 
 /// The numbers that are given out, each once.
@@ -420,7 +428,7 @@ impl Supervisor {
                 Event::Observed { worker, traffic } => app.observed(worker, traffic, turn),
                 Event::Examining { worker, holds } => app.examining(worker, holds, turn),
                 Event::Relayed { socket } => app.relayed(socket, turn),
-                Event::Abandoned { socket } => app.abandoned(socket),
+                Event::Abandoned { socket } => app.abandoned(socket, turn),
                 Event::Command { .. } | Event::Deadline => {}
             }
         });

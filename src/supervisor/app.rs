@@ -22,14 +22,14 @@ use super::worker::{Boot, Leaving, Look, Phase, Worker, earlier, until_next_insp
 use super::{Bug, Ids};
 
 /// How long a worker of an app that may have no listener must live to count as ready.
-const SILENT: Duration = Duration::from_secs(3);
+pub(super) const SILENT: Duration = Duration::from_secs(3);
 
 /// `EXTEND_TIMEOUT_USEC` reaches no further than so many times `listen_timeout` after the start.
-const EXTENSIONS: u32 = 10;
+pub(super) const EXTENSIONS: u32 = 10;
 
 /// How long after its start a ready worker is still looked at for sockets that it was handed and was
 /// not seen using.
-const INSPECTED: Duration = Duration::from_secs(30);
+pub(super) const INSPECTED: Duration = Duration::from_secs(30);
 
 /// What one call of `handle` works with.
 pub(super) struct Turn<'a> {
@@ -489,7 +489,8 @@ impl App {
             Phase::Starting { ready_by: None, .. }
             | Phase::Ready { .. }
             | Phase::Quitting { .. }
-            | Phase::Draining { .. }
+            | Phase::Draining(_)
+            | Phase::Finishing(_)
             | Phase::Stopping { .. }
             | Phase::Killed { .. }
             | Phase::Leftover { .. }

@@ -333,10 +333,11 @@ impl Sockets {
         worker: &dyn Fn(WorkerId) -> WorkerId,
         slot: &dyn Fn(SlotId) -> SlotId,
     ) -> Sockets {
-        let placed: Vec<SocketId> = self.groups.values().flat_map(|group| group.array.clone()).collect();
-        let former = self.all.keys().filter(|id| !placed.contains(id));
-        let order = placed.iter().chain(former).copied();
-        let names: BTreeMap<SocketId, SocketId> = order.zip((1..).map(SocketId)).collect();
+        // Of one slot's sockets it matters which is newer; beyond that, only the place in the array.
+        let mut order: Vec<(&SocketId, &Socket)> = self.all.iter().collect();
+        order.sort_by_key(|(id, socket)| (socket.address, slot(socket.slot), socket.handed, **id));
+        let names: BTreeMap<SocketId, SocketId> =
+            order.iter().map(|(id, _)| **id).zip((1..).map(SocketId)).collect();
         let socket = |(id, socket): (&SocketId, &Socket)| {
             let holder = match socket.holder {
                 Holder::Worker(id) => Holder::Worker(worker(id)),

@@ -1,18 +1,24 @@
 //! Equal futures, equal values: renames ids and shifts times, so that a search over states ends.
 //!
 //! Used by tests only; it lives here because it must see every field. What is left out is what
-//! nothing decides by: names, counts for people, how a process ended.
+//! nothing decides by: names, counts for people, how a process ended or why it left, how old a worker
+//! is beyond the last limit that it can still meet, in which order those on their way out began, and
+//! which of several generations that nobody wants a process is of.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::app::{App, End, Idle, Request, Slot, Until};
-use super::event::{Generation, RequestId, SlotId, WorkerId};
+use super::app::{App, EXTENSIONS, End, INSPECTED, Idle, Request, SILENT, Slot, Until, Version, Wanted};
+use super::event::{Cause, Generation, Proof, RequestId, SlotId, Traffic, WorkerId};
 use super::exam::Exam;
+use super::policy::Policy;
 use super::rollout::Rollout;
 use super::time::Time;
-use super::worker::{Look, Phase, Worker};
+use super::worker::{Leaving, Look, Phase, Worker};
 use super::{Ids, Life, NORMAL_NOW, Supervisor};
+
+/// Stands for every cause: none is decided by.
+const ANY_CAUSE: Cause = Cause::Stop;
 
 /// The smallest names for everything that has one, and where time stands.
 struct Names {
@@ -26,8 +32,9 @@ impl Names {
     fn of(supervisor: &Supervisor, now: Time) -> Names {
         let apps = || supervisor.apps.iter();
         let slots = apps().flat_map(|app| &app.slots);
+        let workers = apps().flat_map(|app| &app.slots).flat_map(ordered);
         Names {
-            workers: apps().flat_map(App::workers).map(|worker| worker.id).zip((1..).map(WorkerId)).collect(),
+            workers: workers.map(|worker| worker.id).zip((1..).map(WorkerId)).collect(),
             slots: slots.map(|slot| slot.id).zip((0..).map(SlotId)).collect(),
             requests: supervisor.pending().into_iter().zip((1..).map(RequestId)).collect(),
             now,
@@ -89,11 +96,38 @@ pub(super) fn normalized(supervisor: &Supervisor, now: Time) -> Supervisor {
     }
 }
 
+/// A slot's workers: those on their way out first, by how far they came; the others as they began.
+fn ordered(slot: &Slot) -> Vec<&Worker> {
+    let mut workers: Vec<&Worker> = slot.workers.iter().collect();
+    workers.sort_by_key(|worker| {
+        let leaves = (worker.stage(), worker.generation, worker.deadline());
+        (worker.is_up(), (!worker.is_up()).then_some(leaves))
+    });
+    workers
+}
+
+/// The smallest names for the generations in use; those that are not wanted and of one kind share one.
+/// A generation of which only a slot's birth is left was rolled out: it is like any other, 1.
+fn generations(app: &App) -> BTreeMap<Generation, Generation> {
+    let wanted = [app.good, app.target()];
+    let mut kinds: Vec<&Version> = Vec::new();
+    let mut places = BTreeMap::new();
+    for version in app.versions.iter().filter(|version| !wanted.contains(&version.generation)) {
+        let alike = |kind: &&Version| kind.policy == version.policy && kind.spec == version.spec;
+        let place = kinds.iter().position(alike).unwrap_or(kinds.len());
+        if place == kinds.len() {
+            kinds.push(version);
+        }
+        places.insert(version.generation, place);
+    }
+    places.insert(app.good, kinds.len());
+    places.entry(app.target()).or_insert(kinds.len() + 1);
+    let name = |place: usize| Generation(u32::try_from(place).unwrap_or(u32::MAX).saturating_add(2));
+    places.into_iter().map(|(generation, place)| (generation, name(place))).collect()
+}
+
 fn app(app: &App, names: &Names) -> App {
-    let mut used: Vec<Generation> = app.versions.iter().map(|version| version.generation).collect();
-    used.sort_unstable();
-    let generations: BTreeMap<Generation, Generation> = used.into_iter().zip((2..).map(Generation)).collect();
-    // A generation of which only a slot's birth is left was rolled out: it is like any other.
+    let generations = generations(app);
     let generation = |old: Generation| generations.get(&old).copied().unwrap_or(Generation(1));
     let mut normal = app.clone();
     normal.failed = None;
@@ -104,6 +138,7 @@ fn app(app: &App, names: &Names) -> App {
         version.generation = generation(version.generation);
     }
     normal.versions.sort_by_key(|version| version.generation);
+    normal.versions.dedup_by_key(|version| version.generation);
     if let Some(rollout) = &mut normal.rollout {
         *rollout = Rollout {
             to: generation(rollout.to),
@@ -147,61 +182,83 @@ fn slot(app: &App, slot: &Slot, names: &Names, generation: &impl Fn(Generation) 
     normal.ran = false;
     normal.restarts = 0;
     normal.last_exit = None;
+    if let Wanted::Rest(cause) | Wanted::Remove(cause) = &mut normal.wanted {
+        *cause = ANY_CAUSE;
+    }
     if let Idle::Waiting(until) = &mut normal.idle {
         *until = names.ahead(*until);
     }
-    for worker in &mut normal.workers {
-        let policy = app.policy(worker.generation);
-        let limit = match worker.phase {
-            Phase::Starting { ready_by: None, .. } => policy.min_uptime.max(Duration::from_secs(3)),
-            Phase::Starting { ready_by: Some(_), .. } => {
-                policy.min_uptime.max(policy.listen_timeout.saturating_mul(10)).max(Duration::from_secs(4))
-            }
-            Phase::Ready { look_at: Some(_), .. } => Duration::from_secs(30),
-            Phase::Ready { .. } => policy.min_uptime,
-            Phase::Quitting { .. }
-            | Phase::Draining(_)
-            | Phase::Finishing(_)
-            | Phase::Stopping { .. }
-            | Phase::Killed { .. }
-            | Phase::Leftover { .. }
-            | Phase::Doomed => Duration::ZERO,
-        };
-        worker.id = names.worker(worker.id);
-        worker.generation = generation(worker.generation);
-        worker.spawned = names.behind(worker.spawned, limit);
-        phase(worker, names);
-    }
+    let worker = |worker: &Worker| Worker {
+        id: names.worker(worker.id),
+        generation: generation(worker.generation),
+        spawned: names.behind(worker.spawned, memory(worker, app.policy(worker.generation))),
+        phase: phase(worker, names),
+        exam: exam(worker.exam, names),
+    };
+    normal.workers = ordered(slot).into_iter().map(worker).collect();
     normal
 }
 
-fn phase(worker: &mut Worker, names: &Names) {
-    worker.exam = match worker.exam {
+/// The age beyond which nothing depends on a worker's age any more.
+fn memory(worker: &Worker, policy: &Policy) -> Duration {
+    let inspected = if worker.looked_at().is_some() { INSPECTED } else { Duration::ZERO };
+    let stable = policy.min_uptime.max(inspected);
+    match worker.phase {
+        Phase::Starting { ready_by: None, .. } => stable.max(SILENT.min(policy.listen_timeout)),
+        Phase::Starting { ready_by: Some(_), .. } => {
+            stable.max(policy.listen_timeout.saturating_mul(EXTENSIONS))
+        }
+        Phase::Ready { .. } => stable,
+        Phase::Quitting { .. }
+        | Phase::Draining(_)
+        | Phase::Finishing(_)
+        | Phase::Stopping { .. }
+        | Phase::Killed { .. }
+        | Phase::Leftover { .. }
+        | Phase::Doomed => Duration::ZERO,
+    }
+}
+
+fn phase(worker: &Worker, names: &Names) -> Phase {
+    let ahead = |at: &Option<Time>| at.map(|at| names.ahead(at));
+    match &worker.phase {
+        Phase::Starting { boot, ready_by, look_at } => {
+            Phase::Starting { boot: *boot, ready_by: ahead(ready_by), look_at: ahead(look_at) }
+        }
+        Phase::Ready { look_at, soak_until, .. } => {
+            Phase::Ready { proof: Proof::Said, look_at: ahead(look_at), soak_until: ahead(soak_until) }
+        }
+        Phase::Quitting { early, kill_at } => {
+            Phase::Quitting { early: *early, kill_at: names.ahead(*kill_at) }
+        }
+        Phase::Draining(leaving) => Phase::Draining(on_its_way(leaving, names)),
+        Phase::Finishing(leaving) => Phase::Finishing(on_its_way(leaving, names)),
+        Phase::Stopping { kill_at, .. } => {
+            Phase::Stopping { cause: ANY_CAUSE, kill_at: names.ahead(*kill_at) }
+        }
+        Phase::Killed { .. } => Phase::Killed { cause: ANY_CAUSE },
+        Phase::Leftover { kill_at } => Phase::Leftover { kill_at: names.ahead(*kill_at) },
+        Phase::Doomed => Phase::Doomed,
+    }
+}
+
+/// How late in its time a worker is decides only which of its connections may be ended.
+fn on_its_way(leaving: &Leaving, names: &Names) -> Leaving {
+    Leaving {
+        cause: ANY_CAUSE,
+        since: names.behind(leaving.since, Duration::from_secs(1)),
+        until: names.ahead(leaving.until),
+        look: if let Look::At(at) = leaving.look { Look::At(names.ahead(at)) } else { Look::Awaited },
+        calm: leaving.calm,
+        seen: Traffic::default(),
+    }
+}
+
+fn exam(exam: Exam, names: &Names) -> Exam {
+    match exam {
         Exam::None => Exam::None,
         Exam::Asked => Exam::Asked,
         Exam::Holding { until } => Exam::Holding { until: names.ahead(until) },
         Exam::Free { since } => Exam::Free { since: names.behind(since, Duration::from_secs(1)) },
-    };
-    let ahead = |at: &mut Option<Time>| *at = at.map(|at| names.ahead(at));
-    match &mut worker.phase {
-        Phase::Starting { ready_by, look_at, .. } => {
-            ahead(ready_by);
-            ahead(look_at);
-        }
-        Phase::Ready { look_at, soak_until, .. } => {
-            ahead(look_at);
-            ahead(soak_until);
-        }
-        Phase::Draining(leaving) | Phase::Finishing(leaving) => {
-            leaving.since = names.behind(leaving.since, Duration::from_secs(1));
-            leaving.until = names.ahead(leaving.until);
-            if let Look::At(at) = &mut leaving.look {
-                *at = names.ahead(*at);
-            }
-        }
-        Phase::Quitting { kill_at, .. } | Phase::Stopping { kill_at, .. } | Phase::Leftover { kill_at } => {
-            *kill_at = names.ahead(*kill_at);
-        }
-        Phase::Killed { .. } | Phase::Doomed => {}
     }
 }

@@ -19,7 +19,7 @@ use super::rollout::{FailedReload, Queued, Rollout, Trial};
 use super::time::Time;
 use super::view::LastExit;
 use super::worker::{Boot, Leaving, Look, Phase, Worker, earlier, until_next_inspection};
-use super::{Bug, Ids};
+use super::{Bug, Ids, Planted};
 
 /// How long a worker of an app that may have no listener must live to count as ready.
 pub(super) const SILENT: Duration = Duration::from_secs(3);
@@ -38,7 +38,7 @@ pub(super) struct Turn<'a> {
     pub(super) jitter: &'a mut Jitter,
     pub(super) ids: &'a mut Ids,
     pub(super) end: Option<End>,
-    pub(super) bug: Option<Bug>,
+    pub(super) planted: Planted,
     /// A step was taken that others may follow from.
     pub(super) changed: bool,
     /// A serving worker was told to leave in this turn.
@@ -57,7 +57,7 @@ impl Turn<'_> {
     }
 
     pub(super) fn has(&self, bug: Bug) -> bool {
-        self.bug == Some(bug)
+        self.planted.has(bug)
     }
 
     fn killed_by(&self, at: Time) -> Time {
@@ -357,11 +357,11 @@ impl App {
     }
 
     /// The next moment at which this app needs attention.
-    pub(super) fn deadline(&self, bug: Option<Bug>) -> Option<Time> {
+    pub(super) fn deadline(&self, planted: Planted) -> Option<Time> {
         let mut next = None;
         for slot in &self.slots {
             if let (Wanted::Run, Idle::Waiting(until)) = (slot.wanted, slot.idle) {
-                let hidden = bug == Some(Bug::BackoffSleepsForEver);
+                let hidden = planted.has(Bug::BackoffSleepsForEver);
                 next = earlier(next, (!hidden).then_some(until));
             }
             for worker in &slot.workers {
@@ -611,7 +611,7 @@ impl App {
     /// Nobody waits in this orphan's queue any more.
     pub(super) fn relayed(&mut self, socket: SocketId, turn: &mut Turn<'_>) {
         if self.sockets.get(socket).is_some_and(|held| held.holder == Holder::Relaying) {
-            self.sockets.close(socket, turn.bug, turn.out);
+            self.sockets.close(socket, turn.planted, turn.out);
         }
     }
 

@@ -11,9 +11,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Bug;
 use super::event::{Action, Address, SlotId, SocketId, WorkerId};
 use super::exam::Place;
+use super::{Bug, Planted};
 
 /// Whose a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -141,7 +141,7 @@ impl Sockets {
     }
 
     /// Closes the held duplicate of one socket.
-    pub(super) fn close(&mut self, id: SocketId, bug: Option<Bug>, out: &mut Vec<Action>) {
+    pub(super) fn close(&mut self, id: SocketId, planted: Planted, out: &mut Vec<Action>) {
         let Some(socket) = self.all.remove(&id) else { return };
         let place = self.array(socket.address).iter().position(|member| *member == id);
         let (Some(place), Some(group)) = (place, self.groups.get_mut(&socket.address)) else {
@@ -149,7 +149,7 @@ impl Sockets {
         };
         group.make_room(id, out);
         out.push(Action::Close { socket: id });
-        if bug == Some(Bug::MirrorShifts) {
+        if planted.has(Bug::MirrorShifts) {
             group.array.remove(place);
         } else {
             group.array.swap_remove(place);

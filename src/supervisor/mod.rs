@@ -15,6 +15,7 @@ pub mod event;
 mod exam;
 mod group;
 mod normal;
+mod planted;
 pub mod policy;
 mod reconcile;
 mod rollout;
@@ -33,6 +34,9 @@ use event::{
     Action, Address, AppId, Command, Definition, Event, Fact, Failure, Generation, Outcome, RequestId,
     SlotId, SocketId, WorkerId,
 };
+#[doc(hidden)]
+pub use planted::Bug;
+use planted::Planted;
 use policy::SpecId;
 use time::Time;
 use view::View;
@@ -53,7 +57,7 @@ pub struct Supervisor {
     ids: Ids,
     jitter: Jitter,
     life: Life,
-    bug: Option<Bug>,
+    planted: Planted,
 }
 
 /// A worker's place, for log lines.
@@ -124,48 +128,6 @@ pub enum Stage {
     Doomed,
 }
 
-/// Deliberate mistakes, by which the model check is checked: it must find each of them.
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Bug {
-    /// A predecessor leaves before its successor was ready for `min_healthy_time`.
-    RetiresBeforeHealthy,
-    /// `kill_timeout` has no effect.
-    NeverKills,
-    /// A reload waits for ever for a worker that is not ready.
-    NoReadyDeadline,
-    /// Nothing bounds the number of live processes.
-    NoCap,
-    /// `next_deadline` leaves the back-off out.
-    BackoffSleepsForEver,
-    /// A stop forgets workers that are starting.
-    StopSparesStarting,
-    /// A crashed worker is started again in the same turn.
-    RespawnsWithoutBackoff,
-    /// A late READY=1 makes a leaving worker ready.
-    LateReadyRevives,
-    /// The mirror closes the hole by shifting instead of moving the last one into it.
-    MirrorShifts,
-    /// A worker's exit does not change the steering.
-    ExitKeepsSteering,
-    /// Of several queued reloads only one is answered.
-    CoalescedIsUnanswered,
-    /// A roll-back stops the old generation.
-    RollbackStopsOld,
-    /// A worker whose tree is not empty counts as gone.
-    LeftoverIsForgotten,
-    /// A server that ends with a request under way counts as one that finishes what it has.
-    AnyExitFinishes,
-    /// A socket that its worker closed still counts as its worker's.
-    AbandonedStaysServing,
-    /// A starting worker gets all the time it asks for.
-    ExtendIsUnbounded,
-    /// A worker that was told to stop puts off its SIGKILL.
-    ExtendPostponesKill,
-    /// What the host lacks for a moment counts as an unstable exit.
-    HiccupIsCharged,
-}
-
 /// The numbers that are given out, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Ids {
@@ -213,7 +175,7 @@ impl Supervisor {
             ids: Ids::default(),
             jitter: Jitter::new(jitter_seed),
             life: Life::Running,
-            bug: None,
+            planted: Planted::default(),
         }
     }
 
@@ -237,7 +199,7 @@ impl Supervisor {
             | Event::Relayed { .. } => self.fact(event, now, out),
         }
         for index in 0..self.apps.len() {
-            if self.apps[index].deadline(self.bug).is_some_and(|at| now >= at) {
+            if self.apps[index].deadline(self.planted).is_some_and(|at| now >= at) {
                 self.turn(index, now, out, |_, _| {});
             }
         }
@@ -252,7 +214,7 @@ impl Supervisor {
             Life::Ending { end, .. } => Some(end.killed_by),
             Life::Killing { until, .. } => Some(*until),
         };
-        self.apps.iter().fold(own, |next, app| earlier(next, app.deadline(self.bug)))
+        self.apps.iter().fold(own, |next, app| earlier(next, app.deadline(self.planted)))
     }
 
     /// All that people may want to know.
@@ -315,7 +277,7 @@ impl Supervisor {
     /// Makes one deliberate mistake from now on.
     #[doc(hidden)]
     pub fn plant(&mut self, bug: Bug) {
-        self.bug = Some(bug);
+        self.planted = Planted::new(bug);
     }
 
     /// The requests that were not answered yet.
@@ -413,7 +375,7 @@ impl Supervisor {
             }
             return;
         };
-        let unsteered = self.bug == Some(Bug::ExitKeepsSteering) && matches!(fact, Event::Exited { .. });
+        let unsteered = self.planted.has(Bug::ExitKeepsSteering) && matches!(fact, Event::Exited { .. });
         self.turn(index, now, out, |app, turn| {
             turn.unsteered = unsteered;
             match fact {
@@ -446,9 +408,18 @@ impl Supervisor {
             Life::Running | Life::Over => None,
             Life::Ending { end, .. } | Life::Killing { end, .. } => Some(*end),
         };
-        let Supervisor { apps, ids, jitter, bug, .. } = self;
-        let mut turn =
-            Turn { now, out, jitter, ids, end, bug: *bug, changed: false, left: false, unsteered: false };
+        let Supervisor { apps, ids, jitter, planted, .. } = self;
+        let mut turn = Turn {
+            now,
+            out,
+            jitter,
+            ids,
+            end,
+            planted: *planted,
+            changed: false,
+            left: false,
+            unsteered: false,
+        };
         let app = &mut apps[index];
         take(app, &mut turn);
         app.settle(&mut turn);

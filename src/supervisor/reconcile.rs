@@ -326,7 +326,7 @@ impl App {
                     }
                     relays.push(Action::Relay { socket: id });
                 }
-                OrphanEnd::Close => self.sockets.close(id, turn.bug, turn.out),
+                OrphanEnd::Close => self.sockets.close(id, turn.planted, turn.out),
             }
         }
         if !turn.unsteered {

@@ -1,0 +1,70 @@
+//! The mistakes that the model check is checked by. Only builds with debug assertions can make them: in
+//! a release nothing is stored, and every question is answered no when it is compiled.
+
+/// Deliberate mistakes, by which the model check is checked: it must find each of them.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bug {
+    /// A predecessor leaves before its successor was ready for `min_healthy_time`.
+    RetiresBeforeHealthy,
+    /// `kill_timeout` has no effect.
+    NeverKills,
+    /// A reload waits for ever for a worker that is not ready.
+    NoReadyDeadline,
+    /// Nothing bounds the number of live processes.
+    NoCap,
+    /// `next_deadline` leaves the back-off out.
+    BackoffSleepsForEver,
+    /// A stop forgets workers that are starting.
+    StopSparesStarting,
+    /// A crashed worker is started again in the same turn.
+    RespawnsWithoutBackoff,
+    /// A late READY=1 makes a leaving worker ready.
+    LateReadyRevives,
+    /// The mirror closes the hole by shifting instead of moving the last one into it.
+    MirrorShifts,
+    /// A worker's exit does not change the steering.
+    ExitKeepsSteering,
+    /// Of several queued reloads only one is answered.
+    CoalescedIsUnanswered,
+    /// A roll-back stops the old generation.
+    RollbackStopsOld,
+    /// A worker whose tree is not empty counts as gone.
+    LeftoverIsForgotten,
+    /// A server that ends with a request under way counts as one that finishes what it has.
+    AnyExitFinishes,
+    /// A socket that its worker closed still counts as its worker's.
+    AbandonedStaysServing,
+    /// A starting worker gets all the time it asks for.
+    ExtendIsUnbounded,
+    /// A worker that was told to stop puts off its SIGKILL.
+    ExtendPostponesKill,
+    /// What the host lacks for a moment counts as an unstable exit.
+    HiccupIsCharged,
+}
+
+/// The mistake that this supervisor makes, if any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Planted(#[cfg(debug_assertions)] Option<Bug>);
+
+#[cfg(debug_assertions)]
+impl Planted {
+    pub(super) const fn new(bug: Bug) -> Planted {
+        Planted(Some(bug))
+    }
+
+    pub(super) fn has(self, bug: Bug) -> bool {
+        self.0 == Some(bug)
+    }
+}
+
+#[cfg(not(debug_assertions))]
+impl Planted {
+    pub(super) const fn new(_: Bug) -> Planted {
+        Planted()
+    }
+
+    pub(super) const fn has(self, _: Bug) -> bool {
+        false
+    }
+}

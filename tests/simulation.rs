@@ -127,14 +127,11 @@ impl World {
 
     /// Tells one fact, checks what follows, and lets the world do it.
     fn tell(&mut self, event: Event) {
-        if let Event::Exited { worker, left, .. } = &event {
-            if !*left {
-                self.alive.remove(worker);
-            }
+        if let Event::Exited { worker, .. } = &event {
             self.ended.insert(*worker);
         }
-        if let Event::Gone { worker } | Event::SpawnFailed { worker, .. } = &event {
-            self.alive.remove(worker);
+        if let Some(worker) = event.ends() {
+            self.alive.remove(&worker);
         }
         if let Event::Listening { socket, address, .. } | Event::Opened { socket, address, .. } = &event {
             let array = self.kernel.entry(*address).or_default();

@@ -395,7 +395,7 @@ impl Daemon {
         let mut actions: Vec<Action> = Vec::new();
         for _ in 0..DECISIONS_PER_TURN {
             let Some(event) = self.arrays.pop_front().or_else(|| self.inbox.pop_front()) else { break };
-            let over = ended_by(&event);
+            let over = event.ends();
             self.supervisor.handle(event, self.now, &mut actions);
             // Starting a worker can append to an array, so what closes and steers goes first.
             let (starts, others): (Vec<Action>, Vec<Action>) =
@@ -518,27 +518,6 @@ impl Daemon {
                 return;
             }
         }
-    }
-}
-
-/// The worker that is gone for good with this fact.
-fn ended_by(event: &Event) -> Option<WorkerId> {
-    match event {
-        Event::Exited { worker, left: false, .. }
-        | Event::Gone { worker }
-        | Event::SpawnFailed { worker, .. } => Some(*worker),
-        Event::Exited { .. }
-        | Event::Started { .. }
-        | Event::Opened { .. }
-        | Event::Listening { .. }
-        | Event::Accepting { .. }
-        | Event::Said { .. }
-        | Event::Observed { .. }
-        | Event::Examining { .. }
-        | Event::Relayed { .. }
-        | Event::Abandoned { .. }
-        | Event::Command { .. }
-        | Event::Deadline => None,
     }
 }
 

@@ -293,6 +293,29 @@ pub enum Event {
     Deadline,
 }
 
+impl Event {
+    /// The worker of whose tree nothing is left with this fact.
+    pub fn ends(&self) -> Option<WorkerId> {
+        match self {
+            Event::Exited { worker, left: false, .. }
+            | Event::Gone { worker }
+            | Event::SpawnFailed { worker, .. } => Some(*worker),
+            Event::Exited { .. }
+            | Event::Started { .. }
+            | Event::Opened { .. }
+            | Event::Listening { .. }
+            | Event::Accepting { .. }
+            | Event::Said { .. }
+            | Event::Observed { .. }
+            | Event::Examining { .. }
+            | Event::Relayed { .. }
+            | Event::Abandoned { .. }
+            | Event::Command { .. }
+            | Event::Deadline => None,
+        }
+    }
+}
+
 /// Which signal an [`Action::Signal`] means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SignalKind {

@@ -752,6 +752,9 @@ impl App {
                 slots => OnReloadFailureTaken::RolledBack(slots),
             }
         };
+        for slot in self.slots.iter_mut().filter(|slot| slot.backoff.gave_up()) {
+            slot.idle = Idle::Errored;
+        }
         let (app, generation) = (self.id, rollout.to);
         turn.report(Fact::ReloadFailed { app, generation, failure: failure.clone(), left });
         for request in rollout.requests {

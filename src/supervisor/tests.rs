@@ -566,27 +566,34 @@ fn transient_spawn_failures_are_not_charged_to_the_app() {
     assert_eq!(bench.spawned().len(), 5);
 }
 
-#[test]
-fn a_slot_that_gave_up_during_a_reload_is_not_started_again_as_it_was() {
+/// The host lacks something for a moment, just as the newest worker is to be started.
+fn hiccup(bench: &mut Bench) {
+    let failure = SpawnFailure { step: "fork".into(), errno: 11, message: "no".into(), transient: true };
+    let worker = *bench.spawned().last().expect("one is being started");
+    bench.out.clear();
+    bench.tell(Event::SpawnFailed { worker, failure });
+}
+
+/// One slot that gave up while the host holds the new generation of a reload back.
+fn given_up_during_a_reload() -> (Bench, RequestId) {
     let mut bench = Bench::with(Policy { max_restarts: 1, ..cluster(1) });
     let old = bench.spawned()[0];
     bench.tell(Event::Started { worker: old });
     let request = bench.reload();
-    let hiccup = |bench: &mut Bench| {
-        let failure = SpawnFailure { step: "fork".into(), errno: 11, message: "no".into(), transient: true };
-        let worker = bench.spawned()[0];
-        bench.out.clear();
-        bench.tell(Event::SpawnFailed { worker, failure });
-    };
-    bench.out.retain(|action| !matches!(action, Action::Spawn { worker, .. } if *worker == old));
     hiccup(&mut bench);
     bench.exit(old);
+    (bench, request)
+}
+
+#[test]
+fn a_slot_that_gave_up_during_a_reload_is_not_started_again_as_it_was() {
+    let (mut bench, request) = given_up_during_a_reload();
     for _ in 0..5 {
         bench.pass(ms(5000));
-        let tried = bench.spawned();
-        assert!(
-            matches!(tried[..], [new] if bench.supervisor.worker(new).unwrap().generation == Generation(2))
-        );
+        let new = bench.spawned();
+        let generations: Vec<_> =
+            new.iter().map(|new| bench.supervisor.worker(*new).map(|at| at.generation)).collect();
+        assert_eq!(generations, [Some(Generation(2))]);
         hiccup(&mut bench);
     }
     bench.pass(ms(5000));
@@ -595,6 +602,17 @@ fn a_slot_that_gave_up_during_a_reload_is_not_started_again_as_it_was() {
     bench.tell(Event::Started { worker: new });
     bench.exit(new);
     assert!(matches!(bench.outcome(request), Some(Outcome::Failed(Failure::Died { .. }))));
+    assert_eq!((bench.spawned(), bench.status()), (vec![], Status::Errored));
+}
+
+#[test]
+fn a_reload_that_the_host_holds_back_for_too_long_leaves_a_given_up_slot_given_up() {
+    let (mut bench, request) = given_up_during_a_reload();
+    while bench.outcome(request).is_none() {
+        bench.pass(ms(20_000));
+        hiccup(&mut bench);
+    }
+    assert!(matches!(bench.outcome(request), Some(Outcome::Failed(Failure::Spawn { .. }))));
     assert_eq!((bench.spawned(), bench.status()), (vec![], Status::Errored));
 }
 

@@ -5,7 +5,6 @@ use std::fs::OpenOptions;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::supervisor::event::Command;
-use crate::supervisor::view::Status;
 
 use super::Daemon;
 
@@ -102,21 +101,7 @@ impl Daemon {
         if !self.foreground || self.shutting_down {
             return;
         }
-        let view = self.supervisor.view(self.now);
-        let mut workers = view.apps.iter().flat_map(|app| &app.workers).peekable();
-        if workers.peek().is_none() || workers.any(|worker| worker.status != Status::Errored) {
-            return;
-        }
-        let code = view
-            .apps
-            .iter()
-            .flat_map(|app| &app.workers)
-            .filter_map(|worker| worker.last_exit)
-            .find_map(|exit| match exit.status {
-                Some(crate::supervisor::event::ExitStatus::Code(code)) if code != 0 => Some(code),
-                _ => None,
-            })
-            .unwrap_or(1);
+        let Some(code) = self.supervisor.given_up() else { return };
         log::error!("no app can run any more; ending with code {code}");
         self.shutdown(code);
     }

@@ -164,6 +164,11 @@ impl Slot {
         self.wanted == Wanted::Run
     }
 
+    /// It has no worker, and gets none by itself.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.is_wanted() && self.idle == Idle::Errored && self.workers.is_empty()
+    }
+
     pub(super) fn up(&self) -> impl Iterator<Item = &Worker> {
         self.workers.iter().filter(|worker| worker.is_up())
     }

@@ -31,8 +31,8 @@ use address::Claim;
 use app::{App, End, Turn};
 use backoff::Jitter;
 use event::{
-    Action, Address, AppId, Command, Definition, Event, Fact, Failure, Generation, Outcome, RequestId,
-    SlotId, SocketId, WorkerId,
+    Action, Address, AppId, Command, Definition, Event, ExitStatus, Fact, Failure, Generation, Outcome,
+    RequestId, SlotId, SocketId, WorkerId,
 };
 #[doc(hidden)]
 pub use planted::Bug;
@@ -237,6 +237,20 @@ impl Supervisor {
             }
         }
         claim
+    }
+
+    /// When every slot of every app has given up, and there is one: the code to end with, the first that
+    /// a last worker failed with, or 1.
+    pub fn given_up(&self) -> Option<i32> {
+        let slots = || self.apps.iter().flat_map(|app| &app.slots);
+        if slots().next().is_none() || !slots().all(app::Slot::has_given_up) {
+            return None;
+        }
+        let failed = |slot: &app::Slot| match slot.last_exit?.status? {
+            ExitStatus::Code(code) => Some(code).filter(|code| *code != 0),
+            ExitStatus::Signal(_) => None,
+        };
+        Some(slots().find_map(failed).unwrap_or(1))
     }
 
     /// Where a worker belongs.

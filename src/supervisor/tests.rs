@@ -617,6 +617,32 @@ fn a_reload_that_the_host_holds_back_for_too_long_leaves_a_given_up_slot_given_u
 }
 
 #[test]
+fn the_end_of_all_that_gave_up_has_the_code_that_a_worker_failed_with() {
+    let once = Policy { max_restarts: 1, ..cluster(2) };
+    let mut bench = Bench::new();
+    assert_eq!(bench.supervisor.given_up(), None, "nothing was ever to run");
+    bench.wish(Command::Add { app: APP, definition: definition(once, 1) });
+    let workers = bench.spawned();
+    let killed = Event::Exited { worker: workers[0], status: ExitStatus::Signal(9), left: false };
+    bench.tell(killed);
+    assert_eq!(bench.supervisor.given_up(), None, "the other may serve yet");
+    bench.tell(Event::Exited { worker: workers[1], status: ExitStatus::Code(3), left: true });
+    assert_eq!(bench.supervisor.given_up(), None, "what it left behind still runs");
+    bench.tell(Event::Gone { worker: workers[1] });
+    assert_eq!(bench.supervisor.given_up(), Some(3));
+    bench.stop();
+    assert_eq!(bench.supervisor.given_up(), None, "who stopped them may start them again");
+}
+
+#[test]
+fn without_a_code_that_says_more_the_end_is_1() {
+    let mut bench = Bench::with(Policy { max_restarts: 1, ..cluster(1) });
+    let worker = bench.spawned()[0];
+    bench.tell(Event::Exited { worker, status: ExitStatus::Code(0), left: false });
+    assert_eq!(bench.supervisor.given_up(), Some(1));
+}
+
+#[test]
 fn another_apps_address_is_known() {
     let mut bench = Bench::online(cluster(1));
     bench.wish(Command::Add { app: AppId(2), definition: definition(cluster(1), 2) });

@@ -842,36 +842,51 @@ fn every_planted_bug_is_found() {
     }
 }
 
-/// These worlds are too large for every run: their nearest states are searched, all that a few facts
-/// and wishes lead to. `CLUSTERD_MODEL_STATES` widens that.
+#[test]
+fn odd_workers_hold_every_promise() {
+    passes("odd", World { odd: true, ..ONE }, 50);
+}
+
+#[test]
+fn declared_sockets_hold_every_promise() {
+    passes("declared", World { declared: true, narrow: true, ..ONE }, 50);
+}
+
+#[test]
+fn held_reloads_hold_every_promise() {
+    passes("hold", World { instances: 2, narrow: true, sturdy: true, hold: true, ..ONE }, 50);
+}
+
+#[test]
+fn two_sturdy_instances_hold_every_promise() {
+    passes("two sturdy", World { instances: 2, narrow: true, sturdy: true, scales: true, ..ONE }, 50);
+}
+
+/// Searches the nearest states only, all that a few facts and wishes lead to. `CLUSTERD_MODEL_STATES`
+/// widens that, up to the end where there is one.
 fn passes_nearby(name: &str, world: World) {
     let widened = std::env::var("CLUSTERD_MODEL_STATES").ok();
     let states = widened.map_or(5000, |states| states.parse().unwrap());
     match search(world, None, 50, Reach::Nearest(states)) {
-        Ok(found) => println!(
-            "{name}: nearest {} states, {} steps, depth {}",
-            found.states, found.transitions, found.deepest
-        ),
+        Ok(Found { states, transitions, deepest }) => {
+            println!("{name}: nearest {states} states, {transitions} steps, depth {deepest}");
+        }
         Err(why) => panic!("{name}: {why}"),
     }
 }
 
-#[test]
-fn odd_workers_hold_every_promise_nearby() {
-    passes_nearby("odd", World { odd: true, listens: true, ..ONE });
-}
-
+/// Two instances that do as they like are too many for every run, not without an end: about 690 000
+/// states, 6.7 million steps, depth 38, in two minutes. Their slots are no mirror images of each other
+/// (the first is replaced first, the last is removed first), so half of them cannot be left out.
 #[test]
 fn two_instances_hold_every_promise_nearby() {
     passes_nearby("two instances", World { instances: 2, scales: true, ..ONE });
 }
 
+/// With sockets of their own, workers whose trees outlive them have no end within reach: up to three
+/// live in a slot, each at any stage of its end, and the kernel's array may hold theirs, and those that
+/// wait to be handed on, in any order.
 #[test]
-fn held_reloads_hold_every_promise_nearby() {
-    passes_nearby("hold", World { instances: 2, narrow: true, sturdy: true, hold: true, ..ONE });
-}
-
-#[test]
-fn declared_sockets_hold_every_promise_nearby() {
-    passes_nearby("declared", World { declared: true, narrow: true, ..ONE });
+fn odd_listening_workers_hold_every_promise_nearby() {
+    passes_nearby("odd, listening", World { odd: true, listens: true, ..ONE });
 }

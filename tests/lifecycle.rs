@@ -121,6 +121,47 @@ fn a_crash_loop_without_end_backs_off() {
     assert!(daemon.log().len() + daemon.output().len() < 256 * 1024);
 }
 
+/// How many lines of the supervisor's log hold this.
+fn lines_with(daemon: &Daemon, text: &str) -> usize {
+    daemon.log().lines().filter(|line| line.contains(text)).count()
+}
+
+/// Fault 2: what it writes.
+#[test]
+fn a_crash_loop_is_folded_in_the_log_and_told_in_full_to_who_follows() {
+    let line = "[ \"$NODE_APP_INSTANCE\" = 0 ] && exit 1; exec sleep 1000";
+    let broken = App::new("broken", &fixtures::shell(line)).instances(1).set("max_restarts", 0);
+    let broken = broken.text("exp_backoff_restart_delay", "0ms");
+    let daemon = Daemon::foreground(file(&[broken, bystander()]));
+    wait_until(ms(60_000), "200 restarts", || daemon.app("broken").workers[0].restarts >= 200);
+    // The second instance never listens: it is ready after three seconds, in which the first goes on.
+    let followed = daemon.run(&["scale", "broken", "2", "--json"]).expect_code(0);
+    let told = followed.stdout.lines().filter(|line| line.contains("\"exited\"")).count();
+    assert!(told > 20, "only {told} exits were told to the client: {followed:?}");
+    let restarts = daemon.app("broken").workers[0].restarts;
+    assert!(lines_with(&daemon, "broken/0") < 50, "{restarts} restarts, {}", daemon.log());
+    assert_eq!(lines_with(&daemon, "broken/0 generation 1: starting"), 3, "{}", daemon.log());
+    let counted = "128 times in the last ";
+    assert_eq!(lines_with(&daemon, counted), 1, "{}", daemon.log());
+    let line = daemon.log().lines().find(|line| line.contains(counted)).map(str::to_owned);
+    assert!(line.is_some_and(|line| line.contains("the same way: exited with code 1")), "{}", daemon.log());
+}
+
+/// Fault 2: a state change is never folded away.
+#[test]
+fn the_end_of_a_folded_crash_loop_is_told() {
+    let line = "[ -e mended ] && exec sleep 1000; exit 1";
+    let broken = fork("broken", &fixtures::shell(line)).set("max_restarts", 0);
+    let hopeless = fork("hopeless", &fixtures::worker(&["exit", "1", "0"])).set("max_restarts", 12);
+    let quick = |app: App| app.text("exp_backoff_restart_delay", "1ms");
+    let daemon = Daemon::foreground(file(&[quick(broken), quick(hopeless), bystander()]));
+    daemon.wait_for_text("hopeless id 1: given up after 12 unstable exits in a row");
+    wait_until(ms(20_000), "a folded loop", || daemon.app("broken").workers[0].restarts >= 5);
+    daemon.home.put("mended", "");
+    daemon.wait_for_text("ready, and stays up, after it failed");
+    daemon.wait_online("broken", 1);
+}
+
 #[test]
 fn a_crashed_worker_is_replaced_in_its_slot() {
     let port = free_port();

@@ -59,6 +59,7 @@ use crate::logs::logger::{self, Destination, Prefix};
 use crate::logs::worker::BUFFER;
 use crate::supervisor::Supervisor;
 use crate::supervisor::event::{Action, AppId, Event, WorkerId};
+use crate::supervisor::fold::Folds;
 use crate::supervisor::time::Time;
 use crate::sys::clock::Clock;
 use crate::sys::connections::Diagnostics;
@@ -185,6 +186,7 @@ struct Daemon {
     names: BTreeMap<WorkerId, String>,
     owners: Owners,
     warned: HashSet<(&'static str, Option<AppId>)>,
+    folds: Folds,
     home: Home,
     /// Held as long as the supervisor lives: one per home.
     _lock: Flock<File>,
@@ -278,6 +280,7 @@ impl Daemon {
             names: BTreeMap::new(),
             owners: Owners::default(),
             warned: HashSet::new(),
+            folds: Folds::default(),
             home,
             _lock: lock,
             surroundings,
@@ -345,6 +348,7 @@ impl Daemon {
             self.relays.next_deadline(),
             self.exams.next_deadline(),
             self.next_vigil(),
+            self.folds.next_deadline(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.since(self.read_clock()))
@@ -410,6 +414,7 @@ impl Daemon {
     }
 
     fn end_of_turn(&mut self) {
+        self.tell_of_steady();
         for notice in self.output.take_notices() {
             log::warn!("{notice}");
         }

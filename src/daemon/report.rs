@@ -8,6 +8,7 @@ use crate::control::protocol::Progress;
 use crate::supervisor::event::{
     Address, AppId, Cause, ExitStatus, Fact, Failure, OnReloadFailureTaken, Proof, SlotId, WorkerId,
 };
+use crate::supervisor::fold::{Steady, Telling};
 use crate::supervisor::policy::Mode;
 use crate::supervisor::time::Time;
 use crate::sys::spawn::signal_name;
@@ -45,14 +46,25 @@ impl Told {
 
 impl Daemon {
     /// Logs a fact and sends it to the clients that wait for its app.
-    pub(super) fn tell(&mut self, fact: &Fact, _now: Time) {
+    pub(super) fn tell(&mut self, fact: &Fact, now: Time) {
         let told = self.render(fact);
         let about = match (told.worker, told.slot) {
             (Some(worker), _) => self.label(worker),
             (None, Some(slot)) => format!("{} id {}", self.app_name(told.app), slot.0),
             (None, None) => self.app_name(told.app),
         };
-        log::log!(told.level, "{about}: {}", told.message);
+        match self.folds.hear(fact, now) {
+            Telling::Whole => log::log!(told.level, "{about}: {}", told.message),
+            Telling::Again { times, within } => {
+                let within = shown(Duration::from_secs(within.as_secs().max(1)));
+                log::log!(
+                    told.level,
+                    "{about}: {times} times in the last {within}, the same way: {}; the lines between are left out",
+                    told.message
+                );
+            }
+            Telling::Not => {}
+        }
         let reference = told.worker.and_then(|w| self.supervisor.worker(w));
         let progress = Progress {
             app: self.app_name(told.app),
@@ -73,6 +85,13 @@ impl Daemon {
         }
     }
 
+    /// The first lasting success after a crash loop whose lines were folded.
+    pub(super) fn tell_of_steady(&mut self) {
+        for Steady { worker, times } in self.folds.steady(self.now) {
+            log::info!("{}: ready, and stays up, after it failed {times} times in a row", self.label(worker));
+        }
+    }
+
     /// Nothing of the app is left.
     fn forget(&mut self, app: AppId) {
         self.catalog.delete(app);
@@ -84,12 +103,12 @@ impl Daemon {
     fn render(&self, fact: &Fact) -> Told {
         use Level::{Error, Info, Warn};
         match fact {
-            Fact::Starting { app, worker } => {
-                Told::about(Info, *app, "starting", "starting".to_owned()).worker(*worker)
+            Fact::Starting { app, slot, worker } => {
+                Told::about(Info, *app, "starting", "starting".to_owned()).slot(*slot).worker(*worker)
             }
-            Fact::Ready { app, worker, proof, after } => {
+            Fact::Ready { app, slot, worker, proof, after } => {
                 let message = format!("ready after {}{}", shown(*after), how(*proof));
-                Told::about(Info, *app, "ready", message).worker(*worker)
+                Told::about(Info, *app, "ready", message).slot(*slot).worker(*worker)
             }
             Fact::Late { app, worker } => {
                 let message = "not ready in listen_timeout; it stays launching".to_owned();
@@ -120,14 +139,14 @@ impl Daemon {
                 let message = "did not end in kill_timeout: killed".to_owned();
                 Told::about(Warn, *app, "kill_timed_out", message).worker(*worker)
             }
-            Fact::Exited { app, worker, status, cause, lived } => {
+            Fact::Exited { app, slot, worker, status, cause, lived } => {
                 let level = if matches!(cause, Cause::Crash | Cause::Exit) { Warn } else { Info };
                 let message = format!("{} after {} ({})", exit_text(*status), shown(*lived), cause.as_str());
-                Told::about(level, *app, "exited", message).worker(*worker)
+                Told::about(level, *app, "exited", message).slot(*slot).worker(*worker)
             }
-            Fact::SpawnFailed { app, worker, failure } => {
+            Fact::SpawnFailed { app, slot, worker, failure } => {
                 let message = format!("could not be started: {}", failure.message);
-                Told::about(Error, *app, "spawn_failed", message).worker(*worker)
+                Told::about(Error, *app, "spawn_failed", message).slot(*slot).worker(*worker)
             }
             Fact::BackingOff { app, slot, delay, unstable } => {
                 let delay = shown(*delay);

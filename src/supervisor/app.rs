@@ -411,7 +411,8 @@ impl App {
         let gone = self.slots[index].workers[place].clone();
         self.bury(index, place);
         self.slots[index].last_exit = Some(LastExit { status: None, cause: Cause::Spawn, at: turn.now });
-        turn.report(Fact::SpawnFailed { app: self.id, worker, failure: failure.clone() });
+        let slot = self.slots[index].id;
+        turn.report(Fact::SpawnFailed { app: self.id, slot, worker, failure: failure.clone() });
         if !gone.is_up() {
             return;
         }
@@ -545,7 +546,8 @@ impl App {
             ExitStatus::Code(_) | ExitStatus::Signal(_) => Cause::Crash,
         });
         let lived = turn.now - found.spawned;
-        turn.report(Fact::Exited { app: self.id, worker, status, cause, lived });
+        let slot = self.slots[index].id;
+        turn.report(Fact::Exited { app: self.id, slot, worker, status, cause, lived });
         let (up, ready, candidate) = (found.is_up(), found.is_ready(), self.is_candidate(found));
         let generation = found.generation;
         self.remember_served(index, place);
@@ -634,7 +636,8 @@ impl App {
         if proof == Proof::NoListener && self.heard == Heard::Nothing {
             self.heard = Heard::Silence;
         }
-        turn.report(Fact::Ready { app: self.id, worker, proof, after });
+        let slot = self.slots[slot].id;
+        turn.report(Fact::Ready { app: self.id, slot, worker, proof, after });
         turn.changed = true;
     }
 

@@ -536,6 +536,8 @@ pub enum Fact {
     Starting {
         /// Of which app.
         app: AppId,
+        /// In which slot.
+        slot: SlotId,
         /// Who.
         worker: WorkerId,
     },
@@ -543,6 +545,8 @@ pub enum Fact {
     Ready {
         /// Of which app.
         app: AppId,
+        /// In which slot.
+        slot: SlotId,
         /// Who.
         worker: WorkerId,
         /// How it was proven.
@@ -593,6 +597,8 @@ pub enum Fact {
     Exited {
         /// Of which app.
         app: AppId,
+        /// In which slot.
+        slot: SlotId,
         /// Who.
         worker: WorkerId,
         /// How.
@@ -606,6 +612,8 @@ pub enum Fact {
     SpawnFailed {
         /// Of which app.
         app: AppId,
+        /// In which slot.
+        slot: SlotId,
         /// Who.
         worker: WorkerId,
         /// Why.

@@ -13,6 +13,7 @@ pub mod drain;
 
 pub mod event;
 mod exam;
+pub mod fold;
 mod group;
 mod normal;
 mod planted;

@@ -302,7 +302,7 @@ impl App {
         entry.workers.push(Worker { id: worker, generation, spawned: turn.now, phase, exam: Exam::None });
         let (slot, instance) = (entry.id, entry.instance);
         let inherit = self.sockets.inherit(slot, worker);
-        turn.report(Fact::Starting { app: self.id, worker });
+        turn.report(Fact::Starting { app: self.id, slot, worker });
         turn.out.push(Action::Spawn { worker, app: self.id, slot, instance, generation, spec, inherit });
         turn.changed = true;
     }

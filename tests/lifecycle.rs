@@ -353,6 +353,34 @@ fn a_worker_that_daemonises_is_found_and_stopped() {
     });
 }
 
+/// Fault 18: whoever started it is told what is wrong, and what to do.
+#[test]
+fn a_program_that_puts_itself_in_the_background_is_told_to_stay() {
+    let advice = "put itself in the background";
+    let daemonising = fork("api", &fixtures::worker(&["daemonise"])).set("max_restarts", 2);
+    let crashing = fork("crashing", &fixtures::shell("sleep 1000 & exit 3")).set("max_restarts", 2);
+    let kill_timeout = |app: App| app.text("kill_timeout", "200ms");
+    let apps = [kill_timeout(daemonising), kill_timeout(crashing), bystander()];
+    let daemon = Daemon::foreground(file(&apps));
+    let exit = |name: &str| {
+        let app = daemon.wait_status(name, "errored");
+        app.workers[0].last_exit.clone().map(|exit| (exit.code, exit.reason))
+    };
+    assert_eq!(exit("api"), Some((Some(0), "daemonised".to_owned())));
+    assert_eq!(exit("crashing"), Some((Some(3), "crash".to_owned())));
+    let log = daemon.log();
+    let mut told = log.lines().filter(|line| line.contains(advice));
+    assert!(told.clone().count() >= 1 && told.all(|line| line.contains("api/0")), "{log}");
+    let described = daemon.run(&["describe", "api"]).expect_code(0);
+    assert!(described.stdout.contains("(daemonised)"), "{described:?}");
+    // In cluster mode the start waits for it, and says why it failed.
+    let waited = App::new("waited", &fixtures::worker(&["daemonise"])).instances(1).set("max_restarts", 2);
+    daemon.home.write(&file(&[kill_timeout(waited), bystander()]));
+    let path = daemon.home.file().display().to_string();
+    let output = daemon.run(&["start", &path, "--only", "waited"]).expect_code(1);
+    output.expect_stderr(&["waited", advice, "daemon off;"]);
+}
+
 /// Fault 18: one that only escapes from the session.
 #[test]
 fn a_grandchild_in_a_session_of_its_own_is_stopped_with_its_app() {

@@ -352,7 +352,7 @@ pub struct LastExitInfo {
     pub code: Option<i32>,
     /// The signal's name; null for an exit.
     pub signal: Option<String>,
-    /// `crash`, `exit`, `stop`, `reload`, `restart`, `scale`, `kill_timeout`, `spawn` …
+    /// `crash`, `exit`, `daemonised`, `stop`, `reload`, `restart`, `scale`, `kill_timeout`, `spawn` …
     pub reason: String,
     /// RFC 3339, UTC.
     pub at: String,

@@ -140,8 +140,10 @@ impl Daemon {
                 Told::about(Warn, *app, "kill_timed_out", message).worker(*worker)
             }
             Fact::Exited { app, slot, worker, status, cause, lived } => {
-                let level = if matches!(cause, Cause::Crash | Cause::Exit) { Warn } else { Info };
-                let message = format!("{} after {} ({})", exit_text(*status), shown(*lived), cause.as_str());
+                let level =
+                    if matches!(cause, Cause::Crash | Cause::Exit | Cause::Daemonised) { Warn } else { Info };
+                let (how, lived) = (exit_text(*status), shown(*lived));
+                let message = format!("{how} after {lived} ({}){}", cause.as_str(), advice(*cause));
                 Told::about(level, *app, "exited", message).slot(*slot).worker(*worker)
             }
             Fact::SpawnFailed { app, slot, worker, failure } => {
@@ -202,13 +204,13 @@ impl Daemon {
             Failure::Unknown => "it is not known any more".to_owned(),
             Failure::Superseded => "a later stop, delete or shutdown took its place".to_owned(),
             Failure::Spawn { failure, .. } => failure.message.clone(),
-            Failure::Died { worker, status, lived, ready } => {
+            Failure::Died { worker, status, cause, lived, ready } => {
                 let lived = shown(*lived);
                 let when =
                     if *ready { "after it was ready (min_healthy_time)" } else { "before it was ready" };
                 let obstacle = if *ready { String::new() } else { self.obstacle(*worker) };
-                let label = self.label(*worker);
-                format!("{label} {} {lived} after its start, {when}{obstacle}", exit_text(*status))
+                let (label, how) = (self.label(*worker), exit_text(*status));
+                format!("{label} {how} {lived} after its start, {when}{}{obstacle}", advice(*cause))
             }
             Failure::NotReady { worker, limit, missing, found } => {
                 let limit = shown(*limit);
@@ -260,6 +262,25 @@ pub(super) fn exit_text(status: ExitStatus) -> String {
     match status {
         ExitStatus::Code(code) => format!("exited with code {code}"),
         ExitStatus::Signal(signal) => format!("was ended by {}", signal_name(signal)),
+    }
+}
+
+/// What to do about an end, where there is one thing to do.
+fn advice(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Daemonised => {
+            ": it put itself in the background, where it is neither kept alive nor reloaded, so what it left \
+             running is stopped; run it in the foreground (nginx: `daemon off;`, gunicorn: no --daemon, \
+             redis: `daemonize no`)"
+        }
+        Cause::Crash
+        | Cause::Exit
+        | Cause::Stop
+        | Cause::Reload
+        | Cause::Restart
+        | Cause::Scale
+        | Cause::KillTimeout
+        | Cause::Spawn => "",
     }
 }
 

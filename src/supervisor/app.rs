@@ -31,6 +31,10 @@ pub(super) const EXTENSIONS: u32 = 10;
 /// not seen using.
 pub(super) const INSPECTED: Duration = Duration::from_secs(30);
 
+/// A program that leaves others behind and ends well so soon after its start has put itself in the
+/// background: scripts that wait until their server answers take a few seconds for that.
+const DAEMONISED: Duration = Duration::from_secs(10);
+
 /// What one call of `handle` works with.
 pub(super) struct Turn<'a> {
     pub(super) now: Time,
@@ -541,11 +545,12 @@ impl App {
         if found.is_headless() {
             return;
         }
+        let lived = turn.now - found.spawned;
         let cause = found.leaving().unwrap_or(match status {
+            ExitStatus::Code(0) if left && found.is_up() && lived < DAEMONISED => Cause::Daemonised,
             ExitStatus::Code(0) => Cause::Exit,
             ExitStatus::Code(_) | ExitStatus::Signal(_) => Cause::Crash,
         });
-        let lived = turn.now - found.spawned;
         let slot = self.slots[index].id;
         turn.report(Fact::Exited { app: self.id, slot, worker, status, cause, lived });
         let (up, ready, candidate) = (found.is_up(), found.is_ready(), self.is_candidate(found));
@@ -555,7 +560,7 @@ impl App {
         self.slots[index].ran = true;
         self.slots[index].last_exit = Some(LastExit { status: Some(status), cause, at: turn.now });
         self.behead(index, place, left, turn);
-        let failure = Failure::Died { worker, status, lived, ready };
+        let failure = Failure::Died { worker, status, cause, lived, ready };
         if candidate {
             self.verdict(worker, failure, turn);
         } else if up {

@@ -452,6 +452,8 @@ pub enum Failure {
         worker: WorkerId,
         /// How.
         status: ExitStatus,
+        /// Why.
+        cause: Cause,
         /// After how long.
         lived: Duration,
         /// It had been ready, but not for `min_healthy_time`.
@@ -486,6 +488,9 @@ pub enum Cause {
     Crash,
     /// It ended unasked with code 0.
     Exit,
+    /// It ended unasked with code 0 soon after its start, and processes of its tree live on: it put
+    /// itself in the background.
+    Daemonised,
     /// `stop`, `delete` or the supervisor's end.
     Stop,
     /// A reload replaced it, or took it back.
@@ -506,6 +511,7 @@ impl Cause {
         match self {
             Cause::Crash => "crash",
             Cause::Exit => "exit",
+            Cause::Daemonised => "daemonised",
             Cause::Stop => "stop",
             Cause::Reload => "reload",
             Cause::Restart => "restart",

@@ -88,7 +88,9 @@ impl Folds {
             Fact::BackingOff { slot, .. } => self.unless(*slot, |known| known.times > FULL),
             Fact::Ready { slot, worker, .. } => self.ready(*slot, *worker, now),
             Fact::Exited { app, slot, status, cause, .. } => match cause {
-                Cause::Crash | Cause::Exit => self.ended(*app, *slot, Kind::Exit(*status, *cause), now),
+                Cause::Crash | Cause::Exit | Cause::Daemonised => {
+                    self.ended(*app, *slot, Kind::Exit(*status, *cause), now)
+                }
                 Cause::Stop
                 | Cause::Reload
                 | Cause::Restart

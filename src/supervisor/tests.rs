@@ -172,6 +172,31 @@ fn fork_worker_is_ready_once_it_runs() {
     assert_eq!(bench.status(), Status::Online);
 }
 
+/// Fault 18.
+#[test]
+fn only_a_quick_good_end_with_processes_left_is_daemonising() {
+    let cases = [
+        (ExitStatus::Code(0), true, 500, Cause::Daemonised),
+        (ExitStatus::Code(0), false, 500, Cause::Exit),
+        (ExitStatus::Code(0), true, 60_000, Cause::Exit),
+        (ExitStatus::Code(3), true, 500, Cause::Crash),
+        (ExitStatus::Signal(11), true, 500, Cause::Crash),
+    ];
+    for (status, left, lived, expected) in cases {
+        let mut bench = Bench::with(Policy::default());
+        bench.tell(Event::Started { worker: WorkerId(1) });
+        bench.pass(ms(lived));
+        bench.tell(Event::Exited { worker: WorkerId(1), status, left });
+        let exit = bench.supervisor.view(bench.now).apps[0].workers[0].last_exit;
+        assert_eq!(exit.map(|exit| exit.cause), Some(expected), "{status:?}, left: {left}, after {lived} ms");
+    }
+    let mut asked = Bench::online(Policy::default());
+    asked.stop();
+    asked.tell(Event::Exited { worker: WorkerId(1), status: ExitStatus::Code(0), left: true });
+    let exit = asked.supervisor.view(asked.now).apps[0].workers[0].last_exit;
+    assert_eq!(exit.map(|exit| exit.cause), Some(Cause::Stop));
+}
+
 #[test]
 fn silent_cluster_worker_is_ready_after_three_seconds() {
     let mut bench = Bench::with(cluster(1));

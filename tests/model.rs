@@ -35,6 +35,8 @@ struct World {
     hold: bool,
     /// Of all wishes only reload and stop.
     narrow: bool,
+    /// Of all wishes only start and stop, one after the other, whatever the one before has come to.
+    hasty: bool,
     /// Workers end by themselves only while they start.
     sturdy: bool,
     /// Workers listen; without, READY=1 is all they say.
@@ -60,6 +62,7 @@ const ONE: World = World {
     declared: false,
     hold: false,
     narrow: false,
+    hasty: false,
     sturdy: false,
     listens: false,
     odd: false,
@@ -68,6 +71,9 @@ const ONE: World = World {
     extends: false,
     hiccups: false,
 };
+
+/// Starts and stops in quick succession, of workers that have connections.
+const HASTY: World = World { hasty: true, listens: true, sturdy: true, wishes: 4, ..ONE };
 
 fn definition(world: World) -> Definition {
     let policy = Policy {
@@ -210,11 +216,14 @@ fn steps(supervisor: &Supervisor, world: World) -> Vec<Step> {
     }
     if supervisor.pending().len() < world.wishes {
         let (app, scope) = (APP, Scope::All);
-        let mut wishes = vec![Command::Reload { app, definition: None }, Command::Stop { app, scope }];
+        let mut wishes = vec![Command::Stop { app, scope }];
+        if !world.hasty {
+            wishes.push(Command::Reload { app, definition: None });
+        }
         if !world.narrow {
             wishes.push(Command::Start { app, scope, definition: None });
         }
-        if !world.narrow && !world.listens && !world.declared {
+        if !world.narrow && !world.hasty && !world.listens && !world.declared {
             wishes.push(Command::Restart { app, scope, definition: None });
         }
         if world.scales {
@@ -274,6 +283,7 @@ impl Turn<'_> {
         self.requests_are_answered_once()?;
         self.lives_do_not_go_back()?;
         self.live_processes_are_bounded()?;
+        self.drains_give_way()?;
         self.signals_reach_only_the_right_ones()?;
         self.stop_leaves_nothing_up()?;
         self.crashes_back_off()?;
@@ -357,6 +367,20 @@ impl Turn<'_> {
         let slots = self.before.slots(APP).count().max(self.after.slots(APP).count());
         let live = self.live.len();
         ensure(self.spawned().is_empty() || live <= 2 * slots + 1, || format!("{live} live in {slots} slots"))
+    }
+
+    /// Where generations overlap, whoever is wanted waits for no drain: there is room, or it is made.
+    fn drains_give_way(&self) -> Verdict {
+        let Some((request, Command::Start { .. })) = self.wish() else { return Ok(()) };
+        let refused = |action: &Action| matches!(action, Action::Reply { request: to, outcome: Outcome::Failed(_) } if *to == request);
+        if self.world.mode == Mode::Fork || self.out.iter().any(refused) {
+            return Ok(());
+        }
+        let stages: Vec<Stage> = self.after.probe().iter().map(|probe| probe.stage).collect();
+        let served = stages.iter().any(|stage| *stage <= Stage::Ready || *stage > Stage::Finishing);
+        ensure(served || stages.contains(&Stage::Quitting), || {
+            format!("a start waits for drains: {stages:?}")
+        })
     }
 
     fn signals_reach_only_the_right_ones(&self) -> Verdict {
@@ -790,6 +814,11 @@ fn lasting_connections_hold_every_promise() {
 }
 
 #[test]
+fn starts_and_stops_in_quick_succession_hold_every_promise() {
+    passes("hasty", HASTY, 20);
+}
+
+#[test]
 fn fork_mode_holds_every_promise() {
     passes("fork", World { mode: Mode::Fork, ends: true, odd: true, wishes: 2, ..ONE }, 5);
 }
@@ -819,6 +848,7 @@ fn every_planted_bug_is_found() {
         (Bug::NeverKills, ONE),
         (Bug::NoReadyDeadline, ONE),
         (Bug::NoCap, ONE),
+        (Bug::DrainsKeepRoom, HASTY),
         (Bug::BackoffSleepsForEver, ONE),
         (Bug::StopSparesStarting, ONE),
         (Bug::RespawnsWithoutBackoff, ONE),

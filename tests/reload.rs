@@ -8,6 +8,8 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -311,6 +313,53 @@ fn an_endless_answer_holds_a_reload_only_until_drain_timeout() {
     short.stop().expect_none_lost();
     daemon.run(&["stop", "api"]).expect_code(0);
     drop(endless);
+}
+
+/// A connection on which an answer has begun that does not end.
+fn endless_answer(port: u16) -> TcpStream {
+    let mut client = TcpStream::connect(("127.0.0.1", port)).expect("somebody serves");
+    let request = "GET /events?n=1000000&pause=50 HTTP/1.1\r\nHost: a\r\n\r\n";
+    client.write_all(request.as_bytes()).expect("it fits");
+    client.read_exact(&mut [0; 16]).expect("an answer begins");
+    client
+}
+
+/// Fault 22: they do not pile up either, and whoever looks sees them with what holds them.
+#[test]
+fn drains_that_never_end_give_way_at_the_bound_on_live_workers() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&fixture, port).instances(1).text("drain_timeout", "60s"));
+    let mut endless = Vec::new();
+    let leaving = || {
+        let mut workers = daemon.app("api").workers;
+        workers.retain(|worker| worker.status == "stopping");
+        workers
+    };
+    for drains in 0..3 {
+        daemon.wait_status("api", "online");
+        endless.push(endless_answer(port));
+        daemon.run(&["stop", "api", "--no-wait"]).expect_code(0);
+        wait_until(ms(10_000), "one more that leaves", || leaving().len() == drains + 1);
+        let shown = leaving();
+        assert!(shown.iter().all(|worker| worker.connections == Some(1)), "{shown:#?}");
+        if drains < 2 {
+            daemon.run(&["start", "api"]).expect_code(0);
+        }
+    }
+    let oldest = leaving().iter().filter_map(|worker| worker.pid).min().expect("three leave");
+    let described = daemon.run(&["describe", "api"]).expect_code(0).stdout;
+    let row = described.lines().find(|line| line.contains(&oldest.to_string())).unwrap_or_default();
+    assert!(row.contains("stopping") && row.trim_end().ends_with('1'), "{described}");
+    assert!(!daemon.log().contains("its drain ends early"), "{}", daemon.log());
+    let started = daemon.run(&["start", "api"]).expect_code(0);
+    assert!(started.took < ms(15_000), "{started:?}");
+    daemon.wait_status("api", "online");
+    assert!(!exists(oldest), "the oldest was to make room");
+    assert_eq!(leaving().len(), 2, "the others were to stay");
+    let log = daemon.log();
+    let line = log.lines().find(|line| line.contains("its drain ends early")).unwrap_or_default();
+    assert!(line.contains("with 1 connections busy"), "{log}");
 }
 
 /// A new version that goes wrong in one way, what its failure must say, and its word.

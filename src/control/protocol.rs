@@ -339,7 +339,7 @@ pub struct WorkerInfo {
     pub cpu_percent: Option<f64>,
     /// Sum of RSS over the whole tree.
     pub memory_bytes: Option<u64>,
-    /// Open connections, when they were asked for.
+    /// Open connections: when they were asked for, and always of a worker that leaves.
     pub connections: Option<u32>,
     /// How the slot's last process ended.
     pub last_exit: Option<LastExitInfo>,

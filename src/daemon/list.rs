@@ -10,7 +10,7 @@ use crate::logs;
 use crate::supervisor::event::{AppId, ExitStatus, Scope, SlotId, WorkerId};
 use crate::supervisor::policy::Mode;
 use crate::supervisor::time::Time;
-use crate::supervisor::view::{AppView, LastExit, WorkerView};
+use crate::supervisor::view::{AppView, LastExit, Status, WorkerView};
 use crate::sys::process;
 use crate::sys::spawn::signal_name;
 
@@ -72,6 +72,8 @@ impl Daemon {
 
     fn worker_info(&mut self, worker: &WorkerView, connections: bool) -> WorkerInfo {
         let id = worker.worker;
+        // Of those that leave it is what they leave by: always told.
+        let counted = connections || worker.status == Status::Stopping;
         let pid = id.and_then(|id| self.processes.get(id)).filter(|p| !p.leader_gone).map(|p| p.pid);
         let (cpu_percent, memory_bytes) = match id {
             Some(id) => self.usage(id, worker.uptime),
@@ -90,7 +92,7 @@ impl Daemon {
             unstable_restarts: worker.unstable_restarts,
             cpu_percent,
             memory_bytes,
-            connections: if connections { id.and_then(|id| self.connections_of(id)) } else { None },
+            connections: if counted { id.and_then(|id| self.connections_of(id)) } else { None },
             last_exit: worker.last_exit.as_ref().map(|exit| self.last_exit(exit)),
         }
     }

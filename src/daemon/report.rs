@@ -135,6 +135,14 @@ impl Daemon {
                 );
                 Told::about(Warn, *app, "drain_timed_out", message).worker(*worker)
             }
+            Fact::DrainCutShort { app, worker, traffic, limit } => {
+                let (busy, queued) = (traffic.busy, traffic.queued);
+                let message = format!(
+                    "its drain ends early, with {busy} connections busy and {queued} waiting: {limit} workers \
+                     of the app live, which is the most (2 x instances + max_surge), and another is wanted"
+                );
+                Told::about(Warn, *app, "drain_cut_short", message).worker(*worker)
+            }
             Fact::KillTimedOut { app, worker } => {
                 let message = "did not end in kill_timeout: killed".to_owned();
                 Told::about(Warn, *app, "kill_timed_out", message).worker(*worker)

@@ -682,6 +682,27 @@ impl App {
         turn.changed = true;
     }
 
+    /// Of all workers that drain, the one that has done so for longest is told to stop.
+    pub(super) fn cut_oldest_drain(&mut self, limit: u32, turn: &mut Turn<'_>) {
+        let drain = |worker: &Worker| match worker.phase {
+            Phase::Draining(ref leaving) | Phase::Finishing(ref leaving) => {
+                Some((leaving.since, worker.id, leaving.cause, leaving.seen))
+            }
+            Phase::Starting { .. }
+            | Phase::Ready { .. }
+            | Phase::Quitting { .. }
+            | Phase::Stopping { .. }
+            | Phase::Killed { .. }
+            | Phase::Leftover { .. }
+            | Phase::Doomed => None,
+        };
+        let oldest = self.workers().filter_map(drain).min_by_key(|(since, id, ..)| (*since, *id));
+        let Some((_, worker, cause, traffic)) = oldest else { return };
+        let Some((slot, place)) = self.find(worker) else { return };
+        turn.report(Fact::DrainCutShort { app: self.id, worker, traffic, limit });
+        self.stop(slot, place, cause, turn);
+    }
+
     pub(super) fn stop(&mut self, slot: usize, place: usize, cause: Cause, turn: &mut Turn<'_>) {
         let worker = self.slots[slot].workers[place].id;
         turn.out.push(Action::Signal { worker, signal: SignalKind::Stop });

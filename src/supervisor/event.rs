@@ -592,6 +592,17 @@ pub enum Fact {
         /// What was still there.
         traffic: Traffic,
     },
+    /// The app may have no more processes at a time, and a worker is wanted: the oldest drain ends early.
+    DrainCutShort {
+        /// Of which app.
+        app: AppId,
+        /// Who.
+        worker: WorkerId,
+        /// What was still there.
+        traffic: Traffic,
+        /// Live workers that the app may have.
+        limit: u32,
+    },
     /// It did not end in `kill_timeout`: SIGKILL.
     KillTimedOut {
         /// Of which app.

@@ -116,6 +116,7 @@ impl Folds {
             Fact::Late { .. }
             | Fact::Examined { .. }
             | Fact::DrainTimedOut { .. }
+            | Fact::DrainCutShort { .. }
             | Fact::KillTimedOut { .. }
             | Fact::ReloadProgress { .. }
             | Fact::ReloadDone { .. }

@@ -13,6 +13,8 @@ pub enum Bug {
     NoReadyDeadline,
     /// Nothing bounds the number of live processes.
     NoCap,
+    /// At that bound whoever is wanted waits until a drain is over by itself.
+    DrainsKeepRoom,
     /// `next_deadline` leaves the back-off out.
     BackoffSleepsForEver,
     /// A stop forgets workers that are starting.

@@ -72,12 +72,29 @@ impl App {
         cluster(generation) && slot.workers.iter().all(|worker| cluster(worker.generation))
     }
 
-    /// Whether a worker of this generation may be started in this slot now.
-    fn may_spawn(&self, slot: &Slot, generation: Generation, turn: &Turn<'_>) -> bool {
-        let vacant = slot.workers.is_empty() || (slot.gate == Gate::Open && self.overlaps(slot, generation));
+    /// Whether a worker of this generation has a place in this slot now.
+    fn is_vacant(&self, slot: &Slot, generation: Generation) -> bool {
+        slot.workers.is_empty() || (slot.gate == Gate::Open && self.overlaps(slot, generation))
+    }
+
+    /// So many workers of the app may live at a time, those on their way out among them.
+    fn limit(&self) -> usize {
         let surge = usize::try_from(self.policy(self.target()).max_surge).unwrap_or(usize::MAX);
-        let limit = (2 * self.slots.len()).saturating_add(surge);
-        vacant && (self.workers().count() < limit || turn.has(Bug::NoCap))
+        (2 * self.slots.len()).saturating_add(surge)
+    }
+
+    /// Whether one more worker may live. Where not, the oldest drain ends early, unless a worker is
+    /// ending anyway: connections that never close must not hold up for `drain_timeout` who is wanted.
+    fn finds_room(&mut self, turn: &mut Turn<'_>) -> bool {
+        let limit = self.limit();
+        if self.workers().count() < limit || turn.has(Bug::NoCap) {
+            return true;
+        }
+        let ending = self.workers().any(Worker::is_ending);
+        if !ending && !turn.has(Bug::DrainsKeepRoom) {
+            self.cut_oldest_drain(u32::try_from(limit).unwrap_or(u32::MAX), turn);
+        }
+        false
     }
 
     fn has_target_up(&self, slot: &Slot) -> bool {
@@ -256,7 +273,7 @@ impl App {
             } else {
                 !entry.up().any(|worker| worker.is_ready() || worker.generation != self.target())
             };
-            if missing && self.may_spawn(entry, generation, turn) {
+            if missing && self.is_vacant(entry, generation) && self.finds_room(turn) {
                 self.spawn(slot, generation, turn);
             }
         }
@@ -281,7 +298,8 @@ impl App {
                 Idle::Waiting(_) => false,
                 Idle::Errored => forward.is_some(),
             };
-            if may && self.may_spawn(entry, target, turn) && self.pace().has_room(self.policy(target)) {
+            let due = may && self.is_vacant(entry, target) && self.pace().has_room(self.policy(target));
+            if due && self.finds_room(turn) {
                 self.spawn(slot, target, turn);
             }
         }

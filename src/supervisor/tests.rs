@@ -329,6 +329,60 @@ fn stop_during_reload_starts_nothing() {
     assert_eq!(bench.status(), Status::Stopped);
 }
 
+/// Fault 22.
+#[test]
+fn drains_that_never_end_give_way_to_whoever_is_wanted_oldest_first() {
+    let mut bench = Bench::online(cluster(1));
+    let busy = |bench: &mut Bench, worker| {
+        let traffic = Traffic { busy: 7, queued: 1, ..Traffic::default() };
+        bench.tell(Event::Observed { worker: WorkerId(worker), traffic });
+    };
+    for next in 2..=3 {
+        bench.stop();
+        busy(&mut bench, next - 1);
+        bench.pass(ms(10));
+        bench.wish(Command::Start { app: APP, scope: Scope::All, definition: None });
+        bench.boot(WorkerId(next));
+        bench.pass(ms(1000));
+    }
+    bench.stop();
+    assert_eq!(bench.supervisor.probe().len(), 3, "two slots' worth and the surge");
+    bench.out.clear();
+    bench.wish(Command::Start { app: APP, scope: Scope::All, definition: None });
+    let signal = |worker| Action::Signal { worker: WorkerId(worker), signal: SignalKind::Stop };
+    assert!(bench.took(&signal(1)), "{:?}", bench.out);
+    assert!(!bench.took(&signal(2)) && !bench.took(&signal(3)), "one is enough: {:?}", bench.out);
+    let traffic = Traffic { busy: 7, queued: 1, ..Traffic::default() };
+    let fact = Fact::DrainCutShort { app: APP, worker: WorkerId(1), traffic, limit: 3 };
+    assert!(bench.took(&Action::Report { fact }), "{:?}", bench.out);
+    assert!(bench.spawned().is_empty());
+    bench.exit(WorkerId(1));
+    assert_eq!(bench.spawned(), [WorkerId(4)]);
+    assert!(!bench.took(&signal(2)), "there was room: {:?}", bench.out);
+}
+
+/// Fault 22: new versions that fail after they took connections.
+#[test]
+fn failed_reloads_do_not_block_the_next_one_for_drain_timeout() {
+    let mut bench = Bench::online(Policy { max_surge: 2, ..cluster(2) });
+    let traffic = Traffic { busy: 1, ..Traffic::default() };
+    for good in [3, 5, 7] {
+        bench.reload();
+        bench.boot(WorkerId(good));
+        bench.exit(WorkerId(good + 1));
+        bench.tell(Event::Observed { worker: WorkerId(good), traffic });
+        bench.pass(ms(10));
+    }
+    assert_eq!(bench.supervisor.probe().len(), 5, "two serve, three drain, and six may live");
+    bench.out.clear();
+    bench.reload();
+    assert_eq!(bench.spawned(), [WorkerId(9)]);
+    let signal = Action::Signal { worker: WorkerId(3), signal: SignalKind::Stop };
+    assert!(bench.took(&signal), "{:?}", bench.out);
+    bench.exit(WorkerId(3));
+    assert_eq!(bench.spawned(), [WorkerId(9), WorkerId(10)]);
+}
+
 #[test]
 fn stop_shuts_what_nobody_else_serves() {
     let mut bench = Bench::online(cluster(2));

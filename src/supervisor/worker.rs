@@ -157,6 +157,18 @@ impl Worker {
         }
     }
 
+    /// Told to stop: bounded by `kill_timeout`, not by its connections.
+    pub(super) fn is_ending(&self) -> bool {
+        match self.phase {
+            Phase::Stopping { .. } | Phase::Killed { .. } | Phase::Leftover { .. } | Phase::Doomed => true,
+            Phase::Starting { .. }
+            | Phase::Ready { .. }
+            | Phase::Quitting { .. }
+            | Phase::Draining(_)
+            | Phase::Finishing(_) => false,
+        }
+    }
+
     /// Its first process has ended.
     pub(super) fn is_headless(&self) -> bool {
         matches!(self.phase, Phase::Leftover { .. } | Phase::Doomed)

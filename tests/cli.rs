@@ -388,6 +388,7 @@ fn listing() -> Reply {
         generation: 1,
         instances: 1,
         listen: vec![],
+        unserved: vec![],
         reload: None,
         workers: vec![worker],
         detail: None,

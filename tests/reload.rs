@@ -756,6 +756,38 @@ fn with_all_workers_killed_clients_wait_and_are_served() {
     }
 }
 
+/// Fault 39: whoever looks is told that nobody serves, and how many wait.
+#[test]
+fn that_nobody_serves_and_how_many_clients_wait_is_shown() {
+    let port = free_port();
+    let line = "while [ -e down ]; do sleep 0.02; done; exec ./fixture_worker serve fds";
+    let app = App::new("api", &fixtures::shell(line)).instances(2).listen(port).set("max_restarts", 0);
+    let daemon = Daemon::foreground(app);
+    let pids = daemon.wait_online("api", 2);
+    assert_eq!(daemon.app("api").unserved, []);
+    daemon.home.put("down", "");
+    for pid in pids {
+        send(pid, Signal::SIGKILL);
+    }
+    daemon.wait_status("api", "launching");
+    let clients: Vec<_> = (0..3).map(|_| std::thread::spawn(move || get(port, "/"))).collect();
+    let down = wait_until(ms(10_000), "three clients that wait", || {
+        let app = daemon.app("api");
+        if app.unserved.iter().any(|unserved| unserved.waiting == 3) { Ok(app) } else { Err(app.unserved) }
+    });
+    assert_eq!((down.listen.len(), down.unserved.len()), (0, 1), "{down:#?}");
+    assert!(down.unserved[0].listen.ends_with(&format!(":{port}")), "{down:#?}");
+    let described = daemon.run(&["describe", "api"]).expect_code(0);
+    assert!(described.stdout.contains("nobody serves") && described.stdout.contains("3 clients wait"));
+    std::fs::remove_file(daemon.home.apps().join("down")).expect("it is there");
+    for client in clients {
+        let answer = client.join().expect("it does not panic");
+        assert!(answer.is_ok_and(|(status, _)| status == 200));
+    }
+    daemon.wait_online("api", 2);
+    assert_eq!(daemon.app("api").unserved, []);
+}
+
 #[test]
 fn a_reload_ends_a_crash_loop() {
     let Some(node) = fixtures::node("server.js") else { return };

@@ -289,6 +289,9 @@ pub struct AppInfo {
     pub instances: u32,
     /// Where it serves.
     pub listen: Vec<String>,
+    /// Where it is held open, and nobody serves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unserved: Vec<UnservedInfo>,
     /// The roll-out under way, or the last one if it failed.
     pub reload: Option<ReloadInfo>,
     /// Its workers.
@@ -296,6 +299,15 @@ pub struct AppInfo {
     /// What `describe` adds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<AppDetail>,
+}
+
+/// An address at which clients wait for a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnservedInfo {
+    /// The address.
+    pub listen: String,
+    /// Connections that wait in its queue.
+    pub waiting: u32,
 }
 
 /// A roll-out.

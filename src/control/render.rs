@@ -12,7 +12,8 @@ use bytesize::ByteSize;
 use unicode_width::UnicodeWidthStr;
 
 use super::protocol::{
-    AppDetail, AppFailure, AppInfo, Error, LastExitInfo, Line, List, Progress, ReloadInfo, WorkerInfo,
+    AppDetail, AppFailure, AppInfo, Error, LastExitInfo, Line, List, Progress, ReloadInfo, UnservedInfo,
+    WorkerInfo,
 };
 
 const BOLD: Style = Style::new().bold();
@@ -308,6 +309,10 @@ fn memory(worker: Option<&WorkerInfo>) -> Cell {
 fn notes(list: &List, width: usize) -> String {
     let mut text = String::new();
     for app in &list.apps {
+        for unserved in &app.unserved {
+            let line = format!("{}: {}", escape(&app.name), escape(&unserved_words(unserved)));
+            push(&mut text, format_args!("{YELLOW}{}{YELLOW:#}\n", cut(&line, width)));
+        }
         if let Some(reload) = &app.reload {
             let line = format!("{}: reload {}", escape(&app.name), reload_words(reload));
             push(&mut text, format_args!("{YELLOW}{}{YELLOW:#}\n", cut(&line, width)));
@@ -318,6 +323,15 @@ fn notes(list: &List, width: usize) -> String {
         format!("clusterd {}, pid {}, up {}", escape(&daemon.version), daemon.pid, uptime(daemon.uptime_ms));
     push(&mut text, format_args!("{DIM}{}{DIM:#}\n", cut(&line, width)));
     text
+}
+
+fn unserved_words(unserved: &UnservedInfo) -> String {
+    let clients = match unserved.waiting {
+        0 => "no client waits".to_owned(),
+        1 => "1 client waits".to_owned(),
+        more => format!("{more} clients wait"),
+    };
+    format!("nobody serves {}, {clients}", unserved.listen)
 }
 
 fn reload_words(reload: &ReloadInfo) -> String {
@@ -334,6 +348,7 @@ fn describe_app(app: &AppInfo, width: Option<usize>) -> String {
         ("instances", Some(app.instances.to_string())),
         ("generation", Some(app.generation.to_string())),
         ("listen", some_list(&app.listen)),
+        ("unserved", some_list(&app.unserved.iter().map(unserved_words).collect::<Vec<_>>())),
         ("reload", app.reload.as_ref().map(reload_words)),
     ];
     if let Some(detail) = &app.detail {
@@ -571,6 +586,7 @@ mod tests {
             generation: 3,
             instances: 2,
             listen: vec!["0.0.0.0:3000".into()],
+            unserved: vec![],
             reload: None,
             workers,
             detail: None,
@@ -676,6 +692,17 @@ mod tests {
         let text = stripped(&list(&listing(vec![failed]), Some(80)));
         assert!(text.contains("api: reload failed 1/4: not ready in 30 s"), "{text}");
         assert!(text.contains("clusterd 0.1.0, pid 77, up 2h1m"), "{text}");
+    }
+
+    #[test]
+    fn that_nobody_serves_and_clients_wait_is_shown() {
+        let mut down = app("api", vec![worker(0, "launching")]);
+        down.listen = Vec::new();
+        down.unserved = vec![UnservedInfo { listen: "0.0.0.0:3000".into(), waiting: 3 }];
+        let list_text = stripped(&list(&listing(vec![down.clone()]), Some(80)));
+        assert!(list_text.contains("api: nobody serves 0.0.0.0:3000, 3 clients wait\n"), "{list_text}");
+        let text = stripped(&describe(&listing(vec![down]), None));
+        assert!(text.contains("unserved    nobody serves 0.0.0.0:3000, 3 clients wait\n"), "{text}");
     }
 
     #[test]

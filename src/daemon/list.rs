@@ -1,21 +1,25 @@
 //! What `list` and `describe` show: the core's view, with what only the shell knows beside it.
 
 use std::collections::{BTreeMap, HashSet};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::config::{self, Interpreter, Program};
 use crate::control::protocol::Stream;
-use crate::control::protocol::{AppDetail, AppInfo, DaemonInfo, LastExitInfo, List, ReloadInfo, WorkerInfo};
+use crate::control::protocol::{
+    AppDetail, AppInfo, DaemonInfo, LastExitInfo, List, ReloadInfo, UnservedInfo, WorkerInfo,
+};
 use crate::logs;
-use crate::supervisor::event::{AppId, ExitStatus, Scope, SlotId, WorkerId};
+use crate::supervisor::event::{Address, AppId, ExitStatus, Scope, SlotId, WorkerId};
 use crate::supervisor::policy::Mode;
 use crate::supervisor::time::Time;
 use crate::supervisor::view::{AppView, LastExit, Status, WorkerView};
-use crate::sys::process;
 use crate::sys::spawn::signal_name;
+use crate::sys::{listen, process};
 
 use super::Daemon;
 use super::processes::CpuSample;
+use super::sockets::Held;
 
 /// The version of the shape of `list --json`.
 const VERSION: u32 = 1;
@@ -59,6 +63,7 @@ impl Daemon {
             generation: app.generation.0,
             instances: app.instances,
             listen: app.listen.iter().map(ToString::to_string).collect(),
+            unserved: app.unserved.iter().map(|address| self.unserved(*address)).collect(),
             reload: app.reload.as_ref().map(|reload| ReloadInfo {
                 state: reload.state.to_owned(),
                 done: reload.done,
@@ -68,6 +73,17 @@ impl Daemon {
             workers,
             detail: detail.then(|| self.detail(app)).flatten(),
         }
+    }
+
+    fn unserved(&self, address: Address) -> UnservedInfo {
+        let length = |held: &Held| match listen::queue_length(held.fd.as_fd()) {
+            Ok(length) => length,
+            Err(error) => {
+                log::debug!("queue of {address}: {error}");
+                0
+            }
+        };
+        UnservedInfo { listen: address.to_string(), waiting: self.sockets.at(address).map(length).sum() }
     }
 
     fn worker_info(&mut self, worker: &WorkerView, connections: bool) -> WorkerInfo {

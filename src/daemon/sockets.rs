@@ -75,4 +75,9 @@ impl Sockets {
     pub(super) fn of(&self, worker: WorkerId) -> impl Iterator<Item = (SocketId, &Held)> {
         self.held.iter().filter(move |(_, held)| held.owner == worker).map(|(id, held)| (*id, held))
     }
+
+    /// All at an address: no two apps have one.
+    pub(super) fn at(&self, address: Address) -> impl Iterator<Item = &Held> {
+        self.held.values().filter(move |held| held.address == address)
+    }
 }

@@ -262,6 +262,13 @@ impl Sockets {
         self.array(address).iter().any(|id| self.active(*id, standings))
     }
 
+    /// Addresses that nobody serves, and where clients can still wait.
+    pub(super) fn unserved(&self, standings: &Standings) -> Vec<Address> {
+        let open =
+            |address: &Address| self.all.values().any(|socket| socket.address == *address && !socket.shut);
+        self.addresses().filter(|address| !self.served(*address, standings)).filter(open).collect()
+    }
+
     /// Lets no new handshake reach the leaving workers' sockets of addresses that nobody serves.
     pub(super) fn shut_unserved(
         &mut self,

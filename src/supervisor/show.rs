@@ -25,6 +25,7 @@ impl App {
             generation: self.target(),
             instances: self.instances,
             listen,
+            unserved: self.sockets.unserved(&self.standings()),
             reload: self.reload_view(),
             workers: self.slots.iter().flat_map(|slot| self.rows(slot, now)).collect(),
         }

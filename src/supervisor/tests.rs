@@ -329,6 +329,27 @@ fn stop_during_reload_starts_nothing() {
     assert_eq!(bench.status(), Status::Stopped);
 }
 
+/// Fault 39.
+#[test]
+fn an_address_that_nobody_serves_is_shown_until_somebody_does_or_it_is_closed() {
+    let mut bench = Bench::online(Policy { max_restarts: 0, ..cluster(2) });
+    let unserved = |bench: &Bench| bench.supervisor.view(bench.now).apps[0].unserved.clone();
+    assert_eq!(unserved(&bench), []);
+    bench.exit(WorkerId(1));
+    assert_eq!(unserved(&bench), [], "one is left");
+    bench.exit(WorkerId(2));
+    assert_eq!(unserved(&bench), [address(PORT)]);
+    bench.boot(WorkerId(3));
+    assert_eq!(unserved(&bench), []);
+    for socket in 1..=2 {
+        bench.tell(Event::Relayed { socket: SocketId(socket) });
+    }
+    bench.exit(WorkerId(3));
+    assert_eq!(unserved(&bench), [address(PORT)]);
+    bench.stop();
+    assert_eq!(unserved(&bench), [], "refused, not waiting: {:?}", bench.out);
+}
+
 /// Fault 22.
 #[test]
 fn drains_that_never_end_give_way_to_whoever_is_wanted_oldest_first() {

@@ -64,6 +64,8 @@ pub struct AppView {
     pub instances: u32,
     /// Addresses that its ready workers serve.
     pub listen: Vec<Address>,
+    /// Addresses that are held open while no ready worker serves them: clients wait there.
+    pub unserved: Vec<Address>,
     /// The roll-out under way, or the last one if it failed.
     pub reload: Option<ReloadView>,
     /// One row per slot, and one more for each worker that is on its way out of a slot beside its

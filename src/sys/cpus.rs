@@ -3,12 +3,12 @@
 //! As the standard library counts (`std::thread::available_parallelism`), but with the root of the file
 //! system as an argument, so that tests bring their own: a quota is rounded down, and never below 1.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
+
+use super::cgroup::{self, Hierarchy, Level, read};
 
 /// CPUs that this process may use, at least 1.
 pub fn available_parallelism() -> u32 {
@@ -30,84 +30,11 @@ pub fn affinity() -> u32 {
 /// quota. The tightest of all levels counts (cgroups(7), cpu.max and cpu.cfs_quota_us). `root` is `/`
 /// but for tests.
 pub fn quota(root: &Path) -> Option<u32> {
-    let groups = read(&root.join("proc/self/cgroup"))?;
-    let mounts = read(&root.join("proc/self/mountinfo"))?;
-    let second = v2_group(&groups).and_then(|group| {
-        tightest(root, &mount_of(&mounts, |mount| mount.kind == "cgroup2")?, group, v2_quota)
-    });
-    let first = v1_group(&groups).and_then(|group| {
-        let has_cpu = |mount: &Mount<'_>| {
-            mount.kind == "cgroup" && mount.options.split(',').any(|option| option == "cpu")
-        };
-        tightest(root, &mount_of(&mounts, has_cpu)?, group, v1_quota)
-    });
-    [second, first].into_iter().flatten().min()
-}
-
-/// Reads a small file of the kernel's; none when it is not there or no text.
-fn read(path: &Path) -> Option<String> {
-    const LIMIT: u64 = 4 * 1024 * 1024;
-    let mut text = String::new();
-    File::open(path).ok()?.take(LIMIT).read_to_string(&mut text).ok()?;
-    Some(text)
-}
-
-/// The path in `0::/path`.
-fn v2_group(groups: &str) -> Option<&str> {
-    groups.lines().find_map(|line| line.strip_prefix("0::"))
-}
-
-/// The path in `3:cpu,cpuacct:/path`.
-fn v1_group(groups: &str) -> Option<&str> {
-    groups.lines().find_map(|line| {
-        let (_, rest) = line.split_once(':')?;
-        let (controllers, path) = rest.split_once(':')?;
-        controllers.split(',').any(|controller| controller == "cpu").then_some(path)
-    })
-}
-
-/// A line of mountinfo (proc_pid_mountinfo(5)).
-struct Mount<'m> {
-    /// The folder of the hierarchy that is mounted.
-    source: String,
-    /// Where it is mounted.
-    target: String,
-    kind: &'m str,
-    options: &'m str,
-}
-
-fn mount_of<'m>(mounts: &'m str, wanted: impl Fn(&Mount<'m>) -> bool) -> Option<Mount<'m>> {
-    mounts.lines().filter_map(mount).find(wanted)
-}
-
-fn mount(line: &str) -> Option<Mount<'_>> {
-    let (left, right) = line.split_once(" - ")?;
-    let mut left = left.split(' ').skip(3);
-    let (source, target) = (unescape(left.next()?), unescape(left.next()?));
-    let mut right = right.split(' ');
-    let kind = right.next()?;
-    Some(Mount { source, target, kind, options: right.nth(1)? })
-}
-
-/// Blanks in mountinfo are written `\040`.
-fn unescape(path: &str) -> String {
-    path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
-}
-
-/// The least quota from the group's folder up to the mounted one.
-fn tightest(
-    root: &Path,
-    mount: &Mount<'_>,
-    group: &str,
-    quota_of: impl Fn(&Path) -> Option<u32>,
-) -> Option<u32> {
-    let base = root.join(mount.target.trim_start_matches('/'));
-    // In a container without its own namespace the group's path begins with what is mounted; a path that
-    // does not, or that leaves the namespace (`/../x`), is only known from the mounted folder on.
-    let below = Path::new(group).strip_prefix(&mount.source).unwrap_or(Path::new(""));
-    let leaves = below.components().any(|step| matches!(step, std::path::Component::ParentDir));
-    let folder: PathBuf = if leaves { base.clone() } else { base.join(below) };
-    folder.ancestors().take_while(|level| level.starts_with(&base)).filter_map(quota_of).min()
+    let quota = |level: &Level| match level.hierarchy {
+        Hierarchy::V1 => v1_quota(&level.folder),
+        Hierarchy::V2 => v2_quota(&level.folder),
+    };
+    cgroup::levels(root, "cpu").iter().filter_map(quota).min()
 }
 
 /// `max 100000` or `150000 100000` (cgroup-v2.rst).

@@ -2,6 +2,7 @@
 //! of the crate. `unsafe` lives here and nowhere else.
 #![allow(unsafe_code)]
 
+pub mod cgroup;
 pub mod clock;
 pub mod connections;
 pub mod cpus;

@@ -10,6 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use clusterd::supervisor::event::*;
+use clusterd::supervisor::headroom::{Good, Headroom, Stock};
 use clusterd::supervisor::policy::{Mode, OnReloadFailure, Policy, SpecId};
 use clusterd::supervisor::time::Time;
 use clusterd::supervisor::view::{Status, View};
@@ -41,6 +42,8 @@ struct World {
     sturdy: bool,
     /// Workers listen; without, READY=1 is all they say.
     listens: bool,
+    /// The host has room for one more worker at most.
+    tight: bool,
     /// Trees outlive their first process, and workers say that they stop.
     odd: bool,
     /// Clients ask again and again on one connection, and servers may finish what they have upon a signal.
@@ -65,6 +68,7 @@ const ONE: World = World {
     hasty: false,
     sturdy: false,
     listens: false,
+    tight: false,
     odd: false,
     lasting: false,
     abandons: false,
@@ -133,6 +137,12 @@ fn exited(worker: WorkerId, left: bool) -> Event {
 fn spawn_failed(worker: WorkerId, transient: bool) -> Event {
     let failure = SpawnFailure { step: String::new(), errno: 2, message: String::new(), transient };
     Event::SpawnFailed { worker, failure }
+}
+
+/// The host has room for so many more workers.
+fn measured(fits: u64) -> Event {
+    let stock = Stock { good: Good::Memory { limit: None }, free: fits, each: 1 };
+    Event::Measured { app: APP, headroom: Headroom { stocks: vec![stock] } }
 }
 
 fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event> {
@@ -205,6 +215,10 @@ fn steps(supervisor: &Supervisor, world: World) -> Vec<Step> {
     let relayed: Vec<Step> = relaying.map(|held| tell(Event::Relayed { socket: held.0 })).collect();
     if !relayed.is_empty() {
         return relayed;
+    }
+    if !supervisor.measuring().is_empty() {
+        let answers: &[u64] = if world.tight { &[0, 1] } else { &[0, u64::MAX] };
+        return answers.iter().map(|fits| tell(measured(*fits))).collect();
     }
     let mut steps = vec![Step::Pass];
     let looks_soon = |at: Time| at <= NORMAL_NOW + Duration::from_millis(2);
@@ -294,6 +308,7 @@ impl Turn<'_> {
         self.extensions_are_bounded()?;
         self.extensions_help_only_who_starts()?;
         self.failures_of_the_host_are_not_charged()?;
+        self.reload_without_room_touches_nothing()?;
         self.reload_keeps_serving()
     }
 
@@ -559,6 +574,22 @@ impl Turn<'_> {
         ensure(!same, || "tried again without back-off".into())
     }
 
+    fn reload_without_room_touches_nothing(&self) -> Verdict {
+        let moved = |action: &Action| {
+            matches!(action, Action::Spawn { .. } | Action::Signal { .. } | Action::Observe { .. })
+        };
+        // What an earlier reload left to be replaced back goes on being so.
+        let probes = self.before.probe();
+        let settled = probes.iter().all(|probe| probe.settled && probe.generation == probes[0].generation);
+        let refused = self.event().is_some_and(|event| *event == measured(0)) && settled;
+        ensure(!refused || !self.out.iter().any(moved), || "a reload without room touched something".into())?;
+        let unasked = !self.after.measuring().is_empty()
+            && self.spawned().iter().any(|(_, generation)| {
+                self.after.view(self.now).apps.iter().any(|app| app.generation == *generation)
+            });
+        ensure(!unasked, || "a reload began before there was an answer".into())
+    }
+
     /// A reload takes a serving worker away only where another serves in its place.
     fn reload_keeps_serving(&self) -> Verdict {
         if self.world.mode == Mode::Fork || self.wish().is_some() {
@@ -615,6 +646,9 @@ fn check_cooperation(state: &Supervisor, world: World) -> Verdict {
 }
 
 fn cooperative(state: &Supervisor, world: World) -> Step {
+    if !state.measuring().is_empty() {
+        return tell(measured(if world.tight { 1 } else { u64::MAX }));
+    }
     for probe in state.probe() {
         let worker = probe.worker;
         let held = state.held().into_iter().find(|held| held.1 == Some(worker));
@@ -677,7 +711,12 @@ fn check_hostility(state: &Supervisor, world: World, stop: bool) -> Verdict {
             | Stage::Stopping
             | Stage::Leftover => None,
         };
-        let step = state.probe().into_iter().find_map(hostile).map_or(Step::Pass, tell);
+        let event = if state.measuring().is_empty() {
+            state.probe().into_iter().find_map(hostile)
+        } else {
+            Some(measured(u64::MAX))
+        };
+        let step = event.map_or(Step::Pass, tell);
         if world.extends && matches!(step, Step::Pass) {
             for Probe { worker, .. } in state.probe() {
                 let word = Word::Extend(TICK);
@@ -849,6 +888,7 @@ fn every_planted_bug_is_found() {
         (Bug::NoReadyDeadline, ONE),
         (Bug::NoCap, ONE),
         (Bug::DrainsKeepRoom, HASTY),
+        (Bug::ReloadsUnmeasured, ONE),
         (Bug::BackoffSleepsForEver, ONE),
         (Bug::StopSparesStarting, ONE),
         (Bug::RespawnsWithoutBackoff, ONE),
@@ -919,4 +959,14 @@ fn two_instances_hold_every_promise_nearby() {
 #[test]
 fn odd_listening_workers_hold_every_promise_nearby() {
     passes_nearby("odd, listening", World { odd: true, listens: true, ..ONE });
+}
+
+#[test]
+fn reloads_with_little_room_hold_every_promise() {
+    passes("tight", World { tight: true, listens: true, sturdy: true, narrow: true, ..ONE }, 20);
+}
+
+#[test]
+fn two_instances_with_little_room_hold_every_promise_nearby() {
+    passes_nearby("two tight", World { instances: 2, tight: true, narrow: true, sturdy: true, ..ONE });
 }

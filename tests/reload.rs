@@ -10,6 +10,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -17,7 +18,7 @@ use support::daemon::{Builder, exists, send};
 use support::hammer::{Style, body, get};
 use support::history::{History, Outcome, Reload};
 use support::wait::holds_for;
-use support::{App, Daemon, Fixture, Hammer, Home, Load, file, fixtures, free_port, users, wait_until};
+use support::{App, Daemon, Fixture, Hammer, Home, Load, file, fixtures, free_port, skip, users, wait_until};
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -846,31 +847,115 @@ fn a_hundred_reloads_leak_nothing() {
     assert!(daemon.zombies().is_empty(), "{:?}", daemon.zombies());
 }
 
-/// Fault 84.
+/// What `reload` said about a host without room, after it changed nothing.
+fn refused_for_lack_of_room(daemon: &Daemon, says: &[&str]) {
+    let before = daemon.pids("api");
+    let refused = daemon.run(&["reload", "api", "--json"]).expect_code(1);
+    assert!(refused.stderr.contains("\"no_room\""), "{refused:?}");
+    daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(says);
+    assert_eq!(daemon.wait_online("api", before.len()), before, "the old generation was touched");
+    assert!(!daemon.log().contains("generation 2: starting"), "{}", daemon.log());
+}
+
+/// Fault 84: none for one more worker, some for one at a time, enough for all.
 #[test]
-fn too_few_descriptors_for_two_generations_cost_no_worker() {
+fn a_reload_takes_only_as_many_descriptors_as_there_are() {
     let port = free_port();
     let app = api(&fixtures::worker(&["serve"]), port).instances(4).set("max_surge", 4);
-    for limit in [40, 48, 56] {
-        let wrap = format!("--nofile={limit}:{limit}");
-        let daemon = Builder::new(&app).wrap(&["prlimit", &wrap]).start();
-        let came_up = support::wait::try_until(ms(5_000), || {
-            daemon.try_list().is_ok_and(|list| {
-                list.apps.iter().flat_map(|app| &app.workers).filter(|worker| worker.ready).count() == 4
-            })
-        });
-        if came_up.is_err() {
-            // Not even one generation fits: that is another limit's case.
-            continue;
-        }
+    let app = app.text("min_healthy_time", "100ms");
+    let needed = {
+        let daemon = Daemon::foreground(&app);
+        daemon.wait_online("api", 4);
+        u64::try_from(daemon.descriptors()).expect("not that many")
+    };
+    let limited = |more: u64| {
+        let limit = needed + more;
+        let daemon = Builder::new(&app).wrap(&["prlimit", &format!("--nofile={limit}:{limit}")]).start();
+        daemon.wait_online("api", 4);
         let hammer = Load::on(port).clients(2).start();
-        let before = daemon.pids("api");
-        let output = daemon.run(&["reload", "api"]);
-        let after = daemon.wait_online("api", 4);
-        assert!(
-            output.code == 0 || (output.code == 1 && after == before),
-            "{limit}: {output:?} {before:?} {after:?}"
-        );
+        (daemon, hammer)
+    };
+    let (daemon, hammer) = limited(20);
+    refused_for_lack_of_room(&daemon, &["no room for 1 more", "descriptors", "RLIMIT_NOFILE", "ulimit -n"]);
+    hammer.stop().expect_none_lost();
+    drop(daemon);
+    for (more, narrowed) in [(31, true), (120, false)] {
+        let (daemon, hammer) = limited(more);
+        reload(&daemon);
         hammer.stop().expect_none_lost();
+        let log = daemon.log();
+        assert_eq!(
+            log.contains("the reload goes on with at most 1 more at a time"),
+            narrowed,
+            "{more}: {log}"
+        );
+        assert!(!log.contains("EMFILE"), "{log}");
     }
+}
+
+/// A memory control group of one's own below that of this process: v2 where the controller is there, else
+/// v1. None where neither can be written.
+struct MemoryGroup {
+    folder: PathBuf,
+    limit: &'static str,
+}
+
+impl MemoryGroup {
+    fn new() -> Option<MemoryGroup> {
+        let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let path = |line: &str, controller: &str| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (parts.next()?, parts.next()?);
+            controllers.split(',').any(|name| name == controller).then(|| path.to_owned())
+        };
+        let of = |controller| own.lines().find_map(|line| path(line, controller));
+        let places = [
+            ("/sys/fs/cgroup", of("")?, "memory.max"),
+            ("/sys/fs/cgroup/memory", of("memory").unwrap_or_default(), "memory.limit_in_bytes"),
+        ];
+        let name = format!("clusterd-test-{}", free_port());
+        places.into_iter().find_map(|(mount, path, limit)| {
+            let folder = PathBuf::from(format!("{mount}{}", path.trim_end_matches('/'))).join(&name);
+            std::fs::create_dir(&folder).ok()?;
+            let group = MemoryGroup { folder, limit };
+            group.folder.join(limit).exists().then_some(group)
+        })
+    }
+
+    fn set(&self, mebibytes: u64) {
+        std::fs::write(self.folder.join(self.limit), (mebibytes << 20).to_string()).expect("it is ours");
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // What was in it is gone; the kernel may take a moment to see that.
+        let _ = support::wait::try_until(ms(2_000), || std::fs::remove_dir(&self.folder));
+    }
+}
+
+/// Fault 84: as before, of memory, in a container's control group.
+#[test]
+fn a_reload_takes_only_as_much_memory_as_there_is() {
+    let Some(group) = MemoryGroup::new() else {
+        return skip("no memory control group can be made here");
+    };
+    let port = free_port();
+    let app = api(&fixtures::worker(&["serve"]), port).env("BALLAST_MIB", 64);
+    let app = app.set("max_surge", 2).text("min_healthy_time", "100ms");
+    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", group.folder.display());
+    let daemon = Builder::new(app).wrap(&["sh", "-c", &enter, "sh"]).start();
+    daemon.wait_online("api", 2);
+    let hammer = Load::on(port).clients(2).start();
+    group.set(170);
+    refused_for_lack_of_room(&daemon, &["no room for 1 more", "MiB of memory", "170.0 MiB", "too little"]);
+    group.set(240);
+    reload(&daemon);
+    assert!(daemon.log().contains("the reload goes on with at most 1 more at a time"), "{}", daemon.log());
+    group.set(400);
+    let narrowed = daemon.log().matches("the reload goes on").count();
+    reload(&daemon);
+    assert_eq!(daemon.log().matches("the reload goes on").count(), narrowed, "{}", daemon.log());
+    hammer.stop().expect_none_lost();
+    drop(daemon);
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clusterd::supervisor::event::*;
+use clusterd::supervisor::headroom::{Good, Headroom, Stock};
 use clusterd::supervisor::policy::{Mode, OnReloadFailure, Policy, SpecId};
 use clusterd::supervisor::time::Time;
 use clusterd::supervisor::{Probe, Stage, Supervisor};
@@ -183,6 +184,12 @@ impl World {
                     self.soon(3, Event::Observed { worker: *worker, traffic });
                 }
             }
+            Action::Measure { app } => {
+                let (free, each) = (self.dice.roll(1000), 100);
+                let stock = Stock { good: Good::Descriptors { limit: 1000 }, free, each };
+                let headroom = Headroom { stocks: vec![stock] };
+                self.soon(2, Event::Measured { app: *app, headroom });
+            }
             Action::Examine { worker, socket, position, active } => {
                 let array = self.kernel.values().find(|array| array.contains(socket)).unwrap();
                 assert_eq!(
@@ -305,6 +312,7 @@ impl World {
             | Event::Examining { .. }
             | Event::Relayed { .. }
             | Event::Abandoned { .. }
+            | Event::Measured { .. }
             | Event::Command { .. }
             | Event::Deadline => true,
         }

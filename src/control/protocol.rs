@@ -197,7 +197,8 @@ pub struct Error {
 pub struct AppFailure {
     /// Its name.
     pub app: String,
-    /// A short word for the reason: `exited`, `not_ready`, `spawn`, `superseded`, `unknown`.
+    /// A short word for the reason: `exited`, `not_ready`, `spawn`, `no_room`, `superseded`,
+    /// `unknown`.
     pub reason: String,
     /// The sentence.
     pub message: String,
@@ -211,7 +212,8 @@ pub struct Progress {
     /// The app.
     pub app: String,
     /// A fixed word: `starting`, `ready`, `draining`, `exited`, `late`, `spawn_failed`, `backing_off`,
-    /// `errored`, `reload_started`, `reload_progress`, `reload_done`, `reload_failed`, `stopped`, `deleted`.
+    /// `errored`, `drain_timed_out`, `drain_cut_short`, `kill_timed_out`, `reload_started`,
+    /// `reload_narrowed`, `reload_progress`, `reload_done`, `reload_failed`, `stopped`, `deleted`.
     pub event: String,
     /// The slot's id, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

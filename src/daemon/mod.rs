@@ -15,6 +15,7 @@ mod commands;
 mod drain;
 mod exam;
 mod files;
+mod headroom;
 mod intercept;
 mod list;
 mod node;

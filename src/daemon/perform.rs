@@ -23,6 +23,7 @@ impl Daemon {
             }
             Action::LetGo { worker } => self.let_go(worker),
             Action::Inspect { worker } => self.inspect(worker),
+            Action::Measure { app } => self.measure(app),
             Action::Steer { socket, active } => self.steer(socket, &active),
             Action::Shut { socket } => self.shut(socket),
             Action::Relay { socket } => self.relay(socket, now),

@@ -5,10 +5,12 @@ use std::time::Duration;
 use log::Level;
 
 use crate::control::protocol::Progress;
+use crate::control::render::size;
 use crate::supervisor::event::{
     Address, AppId, Cause, ExitStatus, Fact, Failure, OnReloadFailureTaken, Proof, SlotId, WorkerId,
 };
 use crate::supervisor::fold::{Steady, Telling};
+use crate::supervisor::headroom::{Good, Shortage, Stock};
 use crate::supervisor::policy::Mode;
 use crate::supervisor::time::Time;
 use crate::sys::spawn::signal_name;
@@ -170,6 +172,11 @@ impl Daemon {
                 let message = self.reload_begins(*app, generation.0, *total);
                 Told::about(Info, *app, "reload_started", message).roll_out(0, *total)
             }
+            Fact::ReloadNarrowed { app, fits, stock } => {
+                let scarce = scarcity(stock);
+                let message = format!("{scarce}: the reload goes on with at most {fits} more at a time");
+                Told::about(Warn, *app, "reload_narrowed", message)
+            }
             Fact::ReloadProgress { app, done, total } => {
                 let message = format!("{done} of {total} workers replaced");
                 Told::about(Info, *app, "reload_progress", message).roll_out(*done, *total)
@@ -212,6 +219,7 @@ impl Daemon {
             Failure::Unknown => "it is not known any more".to_owned(),
             Failure::Superseded => "a later stop, delete or shutdown took its place".to_owned(),
             Failure::Spawn { failure, .. } => failure.message.clone(),
+            Failure::NoRoom { shortage } => no_room(shortage),
             Failure::Died { worker, status, cause, lived, ready } => {
                 let lived = shown(*lived);
                 let when =
@@ -239,6 +247,39 @@ impl Daemon {
             }
         }
     }
+}
+
+/// What a worker takes, and what is left.
+fn scarcity(stock: &Stock) -> String {
+    let Stock { free, each, .. } = *stock;
+    match stock.good {
+        Good::Memory { limit } => {
+            let of = limit.map_or_else(
+                || "on this host".to_owned(),
+                |limit| format!("within the control group's limit of {}", size(limit)),
+            );
+            format!("a worker takes {} of memory, and {} are left {of}", size(each), size(free))
+        }
+        Good::Descriptors { limit } => format!(
+            "a worker takes {each} descriptors of the supervisor, and {free} are left (RLIMIT_NOFILE {limit}, \
+             less what runs and a reserve)"
+        ),
+    }
+}
+
+fn no_room(shortage: &Shortage) -> String {
+    let Shortage { stock, workers } = shortage;
+    let missing = stock.missing_for(*workers);
+    let (missing, remedy) = match stock.good {
+        Good::Memory { limit: None } => (size(missing), "free some"),
+        Good::Memory { limit: Some(_) } => (size(missing), "free some, or raise the limit"),
+        Good::Descriptors { .. } => (format!("{missing} descriptors"), "raise the limit (`ulimit -n`)"),
+    };
+    format!(
+        "there is no room for {workers} more beside the workers that run: {}, {missing} too little; {remedy}, \
+         or replace without an overlap: `clusterd restart`",
+        scarcity(stock)
+    )
 }
 
 fn how(proof: Proof) -> &'static str {

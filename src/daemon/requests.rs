@@ -87,6 +87,7 @@ impl Daemon {
         let (reason, worker) = match failure {
             Failure::Unknown => ("unknown", None),
             Failure::Superseded => ("superseded", None),
+            Failure::NoRoom { .. } => ("no_room", None),
             Failure::Died { worker, .. } => ("exited", Some(*worker)),
             Failure::Spawn { worker, .. } => ("spawn", Some(*worker)),
             Failure::NotReady { worker, .. } => ("not_ready", Some(*worker)),

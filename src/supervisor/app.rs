@@ -14,8 +14,9 @@ use super::event::{
 };
 use super::exam::Handling;
 use super::group::{Holder, Socket, Sockets, Standing, Standings};
+use super::headroom::{Headroom, Plan};
 use super::policy::{Mode, OnReloadFailure, Policy, SpecId};
-use super::rollout::{FailedReload, Queued, Rollout, Trial};
+use super::rollout::{FailedReload, Queued, Rollout, Room, Trial};
 use super::time::Time;
 use super::view::LastExit;
 use super::worker::{Boot, Leaving, Look, Phase, Worker, earlier, until_next_inspection};
@@ -425,10 +426,10 @@ impl App {
             let delay = self.slots[index].backoff.hiccup(&policy, turn.jitter);
             self.wait(index, delay, turn);
             if candidate && self.slots[index].backoff.is_stuck() {
-                self.verdict(worker, Failure::Spawn { worker, failure }, turn);
+                self.verdict(Some(worker), Failure::Spawn { worker, failure }, turn);
             }
         } else if candidate {
-            self.verdict(worker, Failure::Spawn { worker, failure }, turn);
+            self.verdict(Some(worker), Failure::Spawn { worker, failure }, turn);
         } else {
             self.fail_requests(index, &Failure::Spawn { worker, failure }, turn);
             let next = self.slots[index].backoff.failed(&policy, turn.jitter);
@@ -562,14 +563,14 @@ impl App {
         self.behead(index, place, left, turn);
         let failure = Failure::Died { worker, status, cause, lived, ready };
         if candidate {
-            self.verdict(worker, failure, turn);
+            self.verdict(Some(worker), failure, turn);
         } else if up {
             self.fail_requests(index, &failure, turn);
             let policy = self.policy(generation).clone();
             let next = self.slots[index].backoff.exited(lived, &policy, turn.jitter);
             self.hold_back(index, next, turn);
             if next == Next::GiveUp && generation == self.target() {
-                self.verdict(worker, failure, turn);
+                self.verdict(Some(worker), failure, turn);
             }
         }
     }
@@ -618,6 +619,48 @@ impl App {
         } else if done {
             self.await_end(slot, place, cause, turn);
         }
+    }
+
+    /// Where generations are going to overlap: is there room for them?
+    pub(super) fn ask_for_room(&mut self, turn: &mut Turn<'_>) {
+        let cluster = |generation| self.policy(generation).mode == Mode::Cluster;
+        let overlaps = cluster(self.target()) && self.workers().all(|worker| cluster(worker.generation));
+        let Some(rollout) = &mut self.rollout else { return };
+        if overlaps {
+            rollout.room = Room::Unknown;
+            turn.out.push(Action::Measure { app: self.id });
+        } else {
+            self.mix = Mix::Replace;
+        }
+    }
+
+    /// What the host has for the reload that asked: it begins, in smaller steps where it must, or fails
+    /// before anything is touched.
+    pub(super) fn measured(&mut self, headroom: &Headroom, turn: &mut Turn<'_>) {
+        let live = self.workers().count();
+        let Some(Rollout { room: Room::Unknown, to, total, .. }) = self.rollout else { return };
+        let added = self.slots.iter().filter(|slot| slot.is_wanted() && slot.born == to).count();
+        let least = u32::try_from(added).unwrap_or(u32::MAX).saturating_add(1);
+        let surge = self.policy(to).max_surge;
+        // Predecessors that take their time to leave count too: in the end all may be there twice.
+        let plan = headroom.plan(least, total.saturating_add(surge).max(least));
+        let mut room = Room::Free;
+        match plan {
+            Plan::Free => {}
+            Plan::Narrow { fits, stock } => {
+                let more = usize::try_from(fits).unwrap_or(usize::MAX);
+                room = Room::UpTo(live.saturating_add(more));
+                if fits < surge.min(total) {
+                    turn.report(Fact::ReloadNarrowed { app: self.id, fits, stock });
+                }
+            }
+            Plan::Refused(shortage) => self.verdict(None, Failure::NoRoom { shortage }, turn),
+        }
+        if let Some(rollout) = &mut self.rollout {
+            rollout.room = room;
+            self.mix = Mix::Replace;
+        }
+        turn.changed = true;
     }
 
     /// Nobody waits in this orphan's queue any more.
@@ -772,19 +815,18 @@ impl App {
     }
 
     /// The reload failed: back to the old generation, or a mix for the operator.
-    fn verdict(&mut self, worker: WorkerId, failure: Failure, turn: &mut Turn<'_>) {
+    fn verdict(&mut self, worker: Option<WorkerId>, failure: Failure, turn: &mut Turn<'_>) {
         let Some(rollout) = self.rollout.take() else { return };
-        let held = self.policy(rollout.to).on_reload_failure == OnReloadFailure::Hold;
-        self.withdraw(&rollout, worker, held, turn);
-        let left = if held {
-            self.mix = Mix::Keep;
-            OnReloadFailureTaken::Held
-        } else {
-            self.mix = Mix::Replace;
-            match self.exchanged() {
-                0 => OnReloadFailureTaken::Untouched,
-                slots => OnReloadFailureTaken::RolledBack(slots),
-            }
+        let hold = self.policy(rollout.to).on_reload_failure == OnReloadFailure::Hold;
+        self.withdraw(&rollout, worker, hold && worker.is_some(), turn);
+        // A reload that never began leaves what there was: also a mix that was held before.
+        if worker.is_some() {
+            self.mix = if hold { Mix::Keep } else { Mix::Replace };
+        }
+        let left = match (self.mix, self.exchanged()) {
+            (Mix::Keep, _) => OnReloadFailureTaken::Held,
+            (Mix::Replace, 0) => OnReloadFailureTaken::Untouched,
+            (Mix::Replace, slots) => OnReloadFailureTaken::RolledBack(slots),
         };
         for slot in self.slots.iter_mut().filter(|slot| slot.backoff.gave_up()) {
             slot.idle = Idle::Errored;
@@ -800,7 +842,7 @@ impl App {
     }
 
     /// Takes a failed reload's unproven workers back, and with a roll-back its slots too.
-    fn withdraw(&mut self, rollout: &Rollout, worker: WorkerId, held: bool, turn: &mut Turn<'_>) {
+    fn withdraw(&mut self, rollout: &Rollout, worker: Option<WorkerId>, held: bool, turn: &mut Turn<'_>) {
         for slot in 0..self.slots.len() {
             if turn.has(Bug::RollbackStopsOld) && !held {
                 self.leave_where(slot, Cause::Reload, turn, |other| other.generation != rollout.to);
@@ -809,7 +851,7 @@ impl App {
                 self.slots[slot].up().any(|other| other.generation != rollout.to && other.is_ready());
             self.leave_where(slot, Cause::Reload, turn, |other| {
                 let unproven = !other.is_settled() && (good_serves || other.is_starting());
-                other.id == worker || (other.generation == rollout.to && unproven)
+                Some(other.id) == worker || (other.generation == rollout.to && unproven)
             });
             if self.slots[slot].born == rollout.to && self.slots[slot].is_wanted() {
                 if held {
@@ -940,7 +982,7 @@ impl App {
             *ready_by = None;
         }
         if candidate {
-            self.verdict(worker, failure, turn);
+            self.verdict(Some(worker), failure, turn);
         } else {
             turn.report(Fact::Late { app: self.id, worker });
             self.fail_requests(slot, &failure, turn);

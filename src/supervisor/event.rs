@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 pub use super::address::Address;
+use super::headroom::{Headroom, Shortage, Stock};
 use super::policy::{Policy, SpecId};
 
 /// One process that a slot's worker began as. Never reused, and never a process id: a late fact about
@@ -282,6 +283,13 @@ pub enum Event {
         /// Which.
         socket: SocketId,
     },
+    /// The answer to `Action::Measure`.
+    Measured {
+        /// For which app.
+        app: AppId,
+        /// What there is for more of its workers.
+        headroom: Headroom,
+    },
     /// A wish of a client.
     Command {
         /// Under which the reply is expected.
@@ -310,6 +318,7 @@ impl Event {
             | Event::Examining { .. }
             | Event::Relayed { .. }
             | Event::Abandoned { .. }
+            | Event::Measured { .. }
             | Event::Command { .. }
             | Event::Deadline => None,
         }
@@ -383,6 +392,11 @@ pub enum Action {
     Inspect {
         /// Who.
         worker: WorkerId,
+    },
+    /// Look what is left of memory and descriptors for more workers of this app. Answered by `Measured`.
+    Measure {
+        /// Which.
+        app: AppId,
     },
     /// New connections of this socket's group go to the sockets at these positions of the kernel's
     /// array, and to no other.
@@ -476,6 +490,11 @@ pub enum Failure {
         missing: Vec<Address>,
         /// Where it listens instead.
         found: Vec<Address>,
+    },
+    /// The host has no room for two generations at a time.
+    NoRoom {
+        /// What is missing.
+        shortage: Shortage,
     },
     /// A later stop, delete or shutdown won.
     Superseded,
@@ -664,6 +683,15 @@ pub enum Fact {
         generation: Generation,
         /// Workers to replace.
         total: u32,
+    },
+    /// The host has room for fewer workers at a time than `max_surge`: the reload goes on in smaller steps.
+    ReloadNarrowed {
+        /// Of which app.
+        app: AppId,
+        /// So many more workers fit.
+        fits: u32,
+        /// What is scarce.
+        stock: Stock,
     },
     /// One more worker was replaced: its predecessor is gone.
     ReloadProgress {

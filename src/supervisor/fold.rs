@@ -118,6 +118,7 @@ impl Folds {
             | Fact::DrainTimedOut { .. }
             | Fact::DrainCutShort { .. }
             | Fact::KillTimedOut { .. }
+            | Fact::ReloadNarrowed { .. }
             | Fact::ReloadProgress { .. }
             | Fact::ReloadDone { .. }
             | Fact::ReloadFailed { .. } => Telling::Whole,

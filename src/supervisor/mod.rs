@@ -15,6 +15,7 @@ pub mod event;
 mod exam;
 pub mod fold;
 mod group;
+pub mod headroom;
 mod normal;
 mod planted;
 pub mod policy;
@@ -39,6 +40,7 @@ use event::{
 pub use planted::Bug;
 use planted::Planted;
 use policy::SpecId;
+use rollout::Room;
 use time::Time;
 use view::View;
 use worker::earlier;
@@ -197,6 +199,7 @@ impl Supervisor {
             | Event::Observed { .. }
             | Event::Examining { .. }
             | Event::Abandoned { .. }
+            | Event::Measured { .. }
             | Event::Relayed { .. } => self.fact(event, now, out),
         }
         for index in 0..self.apps.len() {
@@ -332,6 +335,13 @@ impl Supervisor {
         self.apps.iter().flat_map(|app| &app.slots).flat_map(of_slot).collect()
     }
 
+    /// The apps whose reload awaits an answer to `Action::Measure`.
+    #[doc(hidden)]
+    pub fn measuring(&self) -> Vec<AppId> {
+        let awaits = |app: &&App| app.rollout.as_ref().is_some_and(|rollout| rollout.room == Room::Unknown);
+        self.apps.iter().filter(awaits).map(|app| app.id).collect()
+    }
+
     /// All held sockets, for checks: whose, and whether its queue is being handed on.
     #[doc(hidden)]
     pub fn held(&self) -> Vec<(SocketId, Option<WorkerId>, bool)> {
@@ -381,6 +391,7 @@ impl Supervisor {
             Event::Relayed { socket } | Event::Abandoned { socket } => {
                 self.apps.iter().position(|app| app.sockets.get(*socket).is_some())
             }
+            Event::Measured { app, .. } => self.apps.iter().position(|other| other.id == *app),
             Event::Command { .. } | Event::Deadline => None,
         };
         let Some(index) = index else {
@@ -406,6 +417,7 @@ impl Supervisor {
                 Event::Examining { worker, holds } => app.examining(worker, holds, turn),
                 Event::Relayed { socket } => app.relayed(socket, turn),
                 Event::Abandoned { socket } => app.abandoned(socket, turn),
+                Event::Measured { headroom, .. } => app.measured(&headroom, turn),
                 Event::Command { .. } | Event::Deadline => {}
             }
         });

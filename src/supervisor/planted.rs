@@ -15,6 +15,8 @@ pub enum Bug {
     NoCap,
     /// At that bound whoever is wanted waits until a drain is over by itself.
     DrainsKeepRoom,
+    /// A reload starts workers before the host was asked for room.
+    ReloadsUnmeasured,
     /// `next_deadline` leaves the back-off out.
     BackoffSleepsForEver,
     /// A stop forgets workers that are starting.

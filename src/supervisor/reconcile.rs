@@ -9,7 +9,7 @@ use super::event::{Action, Cause, Fact, Generation, Outcome, SlotId, SocketId, W
 use super::exam::Exam;
 use super::group::Holder;
 use super::policy::Mode;
-use super::rollout::{Pace, Trial};
+use super::rollout::{Pace, Room, Trial};
 use super::worker::{Boot, Phase, Worker};
 
 impl App {
@@ -113,6 +113,19 @@ impl App {
     fn has_other_up(&self, slot: &Slot) -> bool {
         let target = self.target();
         slot.up().any(|worker| worker.generation != target)
+    }
+
+    /// Whether the host has room for one more worker beside those that live. One at a time may always
+    /// come when nobody is on the way in or out: whatever became of the others, the reload must not stop.
+    fn fits_beside(&self, turn: &Turn<'_>) -> bool {
+        match self.rollout.as_ref().map_or(Room::Free, |rollout| rollout.room) {
+            Room::Unknown => turn.has(Bug::ReloadsUnmeasured),
+            Room::Free => true,
+            Room::UpTo(limit) => {
+                let calm = || self.pace().is_still() && self.workers().all(Worker::is_up);
+                self.workers().count() < limit || calm()
+            }
+        }
     }
 
     // Steps.
@@ -299,7 +312,7 @@ impl App {
                 Idle::Errored => forward.is_some(),
             };
             let due = may && self.is_vacant(entry, target) && self.pace().has_room(self.policy(target));
-            if due && self.finds_room(turn) {
+            if due && self.fits_beside(turn) && self.finds_room(turn) {
                 self.spawn(slot, target, turn);
             }
         }

@@ -15,6 +15,17 @@ pub(super) enum Trial {
     Passed,
 }
 
+/// How many workers of the app may live at a time while it is reloaded, as far as the host is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Room {
+    /// It was asked, and has not answered.
+    Unknown,
+    /// As many as the policy allows.
+    Free,
+    /// So many, or one more than there are when nobody is on the way in or out.
+    UpTo(usize),
+}
+
 /// A reload under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Rollout {
@@ -24,6 +35,7 @@ pub(super) struct Rollout {
     pub(super) done: u32,
     pub(super) total: u32,
     pub(super) trial: Trial,
+    pub(super) room: Room,
     /// Instances to go back to; none when someone scaled meanwhile.
     pub(super) instances_before: Option<u32>,
     /// Where generations may not overlap: the slot whose worker is being exchanged.
@@ -99,6 +111,7 @@ mod tests {
             done: 0,
             total: 2,
             trial: Trial::Untested,
+            room: Room::Free,
             instances_before: None,
             swapping: None,
         };

@@ -1,6 +1,7 @@
 //! One app's life by tables: facts in, orders out, no process.
 
 use super::event::*;
+use super::headroom::{Good, Headroom, Stock};
 use super::policy::{Mode, OnReloadFailure, Policy, SpecId};
 use super::time::Time;
 use super::view::Status;
@@ -32,11 +33,19 @@ struct Bench {
     out: Vec<Action>,
     requests: u64,
     sockets: u64,
+    headroom: Headroom,
 }
 
 impl Bench {
     fn new() -> Bench {
-        Bench { supervisor: Supervisor::new(0), now: Time::START, out: Vec::new(), requests: 0, sockets: 0 }
+        Bench {
+            supervisor: Supervisor::new(0),
+            now: Time::START,
+            out: Vec::new(),
+            requests: 0,
+            sockets: 0,
+            headroom: Headroom::default(),
+        }
     }
 
     /// With this app added, and nothing told about its workers yet.
@@ -59,6 +68,16 @@ impl Bench {
 
     fn tell(&mut self, event: Event) {
         self.supervisor.handle(event, self.now, &mut self.out);
+        for app in self.supervisor.measuring() {
+            let headroom = self.headroom.clone();
+            self.supervisor.handle(Event::Measured { app, headroom }, self.now, &mut self.out);
+        }
+    }
+
+    /// From now on the host has memory for so many more workers.
+    fn fits(&mut self, workers: u64) {
+        let stock = Stock { good: Good::Memory { limit: None }, free: workers * 100 + 1, each: 100 };
+        self.headroom = Headroom { stocks: vec![stock] };
     }
 
     fn wish(&mut self, command: Command) -> RequestId {
@@ -327,6 +346,133 @@ fn stop_during_reload_starts_nothing() {
     bench.pass(ms(60_000));
     assert!(bench.spawned().is_empty());
     assert_eq!(bench.status(), Status::Stopped);
+}
+
+/// Fault 84.
+#[test]
+fn reload_without_room_for_one_more_touches_nothing() {
+    for on_reload_failure in [OnReloadFailure::Rollback, OnReloadFailure::Hold] {
+        let mut bench = Bench::online(Policy { on_reload_failure, ..cluster(2) });
+        bench.fits(0);
+        let request = bench.reload();
+        let Some(Outcome::Failed(Failure::NoRoom { shortage })) = bench.outcome(request) else {
+            panic!("{:?}", bench.out);
+        };
+        assert_eq!((shortage.workers, shortage.stock.missing_for(1)), (1, 99));
+        bench.pass(ms(60_000));
+        let moved = |action: &Action| matches!(action, Action::Spawn { .. } | Action::Signal { .. });
+        assert!(!bench.out.iter().any(moved), "{:?}", bench.out);
+        let app = &bench.supervisor.view(bench.now).apps[0];
+        assert_eq!((app.status, app.generation), (Status::Online, Generation(1)));
+        assert_eq!(app.reload.as_ref().map(|reload| reload.state), Some("failed"));
+        bench.fits(8);
+        let request = bench.reload();
+        assert_eq!(bench.spawned(), [WorkerId(3)]);
+        assert_eq!(bench.outcome(request), None);
+    }
+}
+
+/// Fault 84: smaller steps, and predecessors that take their time count.
+#[test]
+fn reload_with_little_room_takes_smaller_steps() {
+    let mut bench = Bench::online(Policy { max_surge: 4, ..cluster(4) });
+    bench.fits(2);
+    let request = bench.reload();
+    let narrowed =
+        |action: &Action| matches!(action, Action::Report { fact: Fact::ReloadNarrowed { fits: 2, .. } });
+    assert!(bench.out.iter().any(narrowed), "{:?}", bench.out);
+    assert_eq!(bench.spawned(), [WorkerId(5), WorkerId(6)]);
+    bench.boot(WorkerId(5));
+    bench.boot(WorkerId(6));
+    bench.pass(ms(1000));
+    assert_eq!(bench.spawned(), [WorkerId(5), WorkerId(6)], "two old ones still drain");
+    bench.drain(WorkerId(1));
+    assert_eq!(bench.spawned(), [WorkerId(5), WorkerId(6), WorkerId(7)]);
+    bench.drain(WorkerId(2));
+    bench.boot(WorkerId(7));
+    bench.boot(WorkerId(8));
+    bench.pass(ms(1000));
+    bench.drain(WorkerId(3));
+    bench.drain(WorkerId(4));
+    assert_eq!(bench.outcome(request), Some(Outcome::Done));
+}
+
+/// Fault 84: whatever becomes of the others, a reload that began goes on one by one.
+#[test]
+fn reload_with_little_room_does_not_stop_when_others_come_in_between() {
+    let mut bench = Bench::online(cluster(1));
+    bench.fits(1);
+    let request = bench.reload();
+    assert_eq!(bench.spawned(), [WorkerId(2)]);
+    bench.wish(Command::Scale { app: APP, scale: Scale::To(4) });
+    let mut told = 0;
+    while bench.outcome(request).is_none() {
+        assert!(bench.supervisor.probe().len() <= 9, "{:?}", bench.supervisor.probe());
+        for probe in bench.supervisor.probe() {
+            match probe.stage {
+                Stage::Ordered => drop(bench.boot(probe.worker)),
+                Stage::Draining | Stage::Finishing | Stage::Stopping => bench.exit(probe.worker),
+                Stage::Running
+                | Stage::Ready
+                | Stage::Quitting
+                | Stage::Killed
+                | Stage::Leftover
+                | Stage::Doomed => {}
+            }
+        }
+        bench.pass(ms(1000));
+        told += 1;
+        assert!(told < 50, "it never ends: {:?}", bench.supervisor.probe());
+    }
+    assert_eq!(bench.outcome(request), Some(Outcome::Done));
+}
+
+/// Fault 84: new instances are more workers for good.
+#[test]
+fn reload_to_more_instances_needs_room_for_them_too() {
+    let mut bench = Bench::online(cluster(1));
+    bench.fits(2);
+    let more = Some(definition(cluster(3), 2));
+    let request = bench.wish(Command::Reload { app: APP, definition: more });
+    let Some(Outcome::Failed(Failure::NoRoom { shortage })) = bench.outcome(request) else {
+        panic!("{:?}", bench.out);
+    };
+    assert_eq!(shortage.workers, 3);
+    assert!(bench.spawned().is_empty());
+    assert_eq!(bench.supervisor.view(bench.now).apps[0].instances, 1);
+    assert!(bench.took(&Action::Forget { spec: SpecId(2) }), "{:?}", bench.out);
+}
+
+/// Fault 84: where one is stopped before the next is started, nothing has to fit twice.
+#[test]
+fn fork_mode_asks_for_no_room() {
+    let mut bench = Bench::online(Policy::default());
+    bench.fits(0);
+    bench.reload();
+    assert!(!bench.took(&Action::Measure { app: APP }));
+    assert!(
+        bench.took(&Action::Observe { worker: WorkerId(1), closing: Closing::AtQuietMoments }),
+        "{:?}",
+        bench.out
+    );
+}
+
+/// Fault 84: what an earlier reload left to the operator stays so.
+#[test]
+fn reload_without_room_leaves_a_held_mix_alone() {
+    let mut bench = Bench::online(Policy { on_reload_failure: OnReloadFailure::Hold, ..cluster(2) });
+    bench.reload();
+    bench.boot(WorkerId(3));
+    bench.pass(ms(1000));
+    bench.drain(WorkerId(1));
+    bench.exit(WorkerId(4));
+    bench.fits(0);
+    bench.out.clear();
+    bench.reload();
+    bench.pass(ms(60_000));
+    let moved = |action: &Action| matches!(action, Action::Spawn { .. } | Action::Observe { .. });
+    assert!(!bench.out.iter().any(moved), "{:?}", bench.out);
+    assert_eq!(bench.supervisor.view(bench.now).apps[0].reload.as_ref().map(|view| view.state), Some("held"));
 }
 
 /// Fault 39.

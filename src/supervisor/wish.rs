@@ -7,7 +7,7 @@ use super::event::{
     Action, Cause, Definition, Fact, Failure, Generation, Outcome, RequestId, Scale, Scope, SlotId, WorkerId,
 };
 use super::policy::SpecId;
-use super::rollout::{Queued, Rollout, Trial};
+use super::rollout::{Queued, Rollout, Room, Trial};
 
 impl App {
     /// A new app starts.
@@ -130,8 +130,8 @@ impl App {
         turn: &mut Turn<'_>,
     ) {
         self.failed = None;
-        self.mix = Mix::Replace;
         if !self.runs() {
+            self.mix = Mix::Replace;
             return self.reload_as_start(definition, requests, turn);
         }
         let asked = definition.as_ref().map(|definition| definition.policy.instances);
@@ -151,6 +151,7 @@ impl App {
             done: 0,
             total: 0,
             trial: Trial::Untested,
+            room: Room::Free,
             instances_before: Some(before),
             swapping: None,
         });
@@ -162,6 +163,7 @@ impl App {
             rollout.total = total;
         }
         turn.report(Fact::ReloadStarted { app: self.id, generation: to, total });
+        self.ask_for_room(turn);
     }
 
     /// With nothing running there is nothing to keep alive: a reload is a start.

@@ -9,6 +9,7 @@ pub mod cpus;
 pub mod inherited;
 pub mod intercept;
 pub mod listen;
+pub mod memory;
 pub mod notify;
 pub mod output;
 pub mod process;

@@ -346,6 +346,18 @@ pub fn raise_descriptor_limit() -> io::Result<(u64, u64)> {
     Ok((soft, hard))
 }
 
+/// How many descriptors this process may have open (RLIMIT_NOFILE), and how many it has.
+///
+/// # Errors
+/// The errno of getrlimit(2), or of reading /proc/self/fd.
+pub fn own_descriptors() -> io::Result<(u64, u64)> {
+    use nix::sys::resource::{Resource, getrlimit};
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // The one that reads the folder is among them.
+    let open = fs::read_dir("/proc/self/fd")?.count().saturating_sub(1);
+    Ok((limit, u64::try_from(open).unwrap_or(u64::MAX)))
+}
+
 /// Whether a process runs with no_new_privs (prctl(2)).
 pub fn has_no_new_privileges(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -1,0 +1,152 @@
+//! How much memory is left, on the host and within the control groups of this process (v1 and v2), and
+//! how much a process takes.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::cgroup::{self, Hierarchy, Level, read};
+
+/// Memory that can still be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Free {
+    /// In bytes.
+    pub bytes: u64,
+    /// The limit of the control group that it is left of, in bytes; none: of the host's.
+    pub limit: Option<u64>,
+}
+
+/// The least of what the host and each control group above this process have left; none when nothing is
+/// known. `root` is `/` but for tests.
+pub fn free(root: &Path) -> Option<Free> {
+    let host = read(&root.join("proc/meminfo")).and_then(|text| of_host(&text));
+    let groups = cgroup::levels(root, "memory");
+    let groups = groups.iter().filter_map(of_group);
+    host.into_iter().chain(groups).min_by_key(|free| free.bytes)
+}
+
+/// What a process takes, in bytes: of pages that it shares its share (Pss of /proc/PID/smaps_rollup,
+/// since Linux 4.14).
+///
+/// # Errors
+/// EACCES without the right to trace it; ENOENT or ESRCH when it is gone; InvalidData when the text is
+/// not as documented.
+pub fn proportional(pid: i32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    field(&text, "Pss:").ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// MemAvailable is what the kernel would give without swapping (since Linux 3.14, proc_meminfo(5)); what
+/// is left of the swap it would give too.
+fn of_host(meminfo: &str) -> Option<Free> {
+    let available = field(meminfo, "MemAvailable:")?;
+    let swap = field(meminfo, "SwapFree:").unwrap_or(0);
+    Some(Free { bytes: available.saturating_add(swap), limit: None })
+}
+
+/// `Name:     1234 kB`, in bytes.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+fn of_group(level: &Level) -> Option<Free> {
+    let (limit, usage, prefix) = match level.hierarchy {
+        Hierarchy::V1 => ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+        Hierarchy::V2 => ("memory.max", "memory.current", ""),
+    };
+    // "max" is none (cgroup-v2.rst).
+    let number = |name: &str| read(&level.folder.join(name))?.trim().parse::<u64>().ok();
+    let (limit, usage) = (number(limit)?, number(usage)?);
+    let files = read(&level.folder.join("memory.stat")).unwrap_or_default();
+    // Pages of files are counted in, and are given up before anybody is killed.
+    let reclaimable: u64 = ["inactive_file", "active_file"]
+        .iter()
+        .filter_map(|name| statistic(&files, &format!("{prefix}{name}")))
+        .sum();
+    Some(Free { bytes: limit.saturating_sub(usage.saturating_sub(reclaimable)), limit: Some(limit) })
+}
+
+/// `inactive_file 4096`, in bytes.
+fn statistic(text: &str, name: &str) -> Option<u64> {
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
+    text.lines().find_map(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMINFO: &str = "MemTotal:  2000 kB\nMemFree:  100 kB\nMemAvailable:  1000 kB\nSwapFree:  24 kB\n";
+    const V2: &str = "30 20 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
+    const V1: &str = "31 20 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+
+    fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().expect("it has one")).expect("it is ours");
+            fs::write(path, text).expect("it is ours");
+        }
+        folder
+    }
+
+    #[test]
+    fn without_a_limit_the_hosts_memory_counts() {
+        let host = host(&[
+            ("proc/meminfo", MEMINFO),
+            ("proc/self/cgroup", "0::/web\n"),
+            ("proc/self/mountinfo", V2),
+            ("sys/fs/cgroup/web/memory.max", "max\n"),
+            ("sys/fs/cgroup/web/memory.current", "4096\n"),
+        ]);
+        assert_eq!(free(host.path()), Some(Free { bytes: 1024 * 1024, limit: None }));
+    }
+
+    #[test]
+    fn the_tightest_group_counts_and_pages_of_files_are_free() {
+        let host = host(&[
+            ("proc/meminfo", MEMINFO),
+            ("proc/self/cgroup", "0::/a/web\n"),
+            ("proc/self/mountinfo", V2),
+            ("sys/fs/cgroup/a/memory.max", "100000\n"),
+            ("sys/fs/cgroup/a/memory.current", "90000\n"),
+            ("sys/fs/cgroup/a/memory.stat", "anon 1\ninactive_file 3000\nactive_file 2000\n"),
+            ("sys/fs/cgroup/a/web/memory.max", "50000\n"),
+            ("sys/fs/cgroup/a/web/memory.current", "10000\n"),
+        ]);
+        assert_eq!(free(host.path()), Some(Free { bytes: 15_000, limit: Some(100_000) }));
+    }
+
+    #[test]
+    fn v1_groups_count_as_well() {
+        let host = host(&[
+            ("proc/meminfo", MEMINFO),
+            ("proc/self/cgroup", "4:memory:/docker/abc\n"),
+            ("proc/self/mountinfo", V1),
+            ("sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes", "60000\n"),
+            ("sys/fs/cgroup/memory/docker/abc/memory.usage_in_bytes", "59000\n"),
+            ("sys/fs/cgroup/memory/docker/abc/memory.stat", "inactive_file 7\ntotal_inactive_file 500\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("sys/fs/cgroup/memory/memory.usage_in_bytes", "5\n"),
+        ]);
+        assert_eq!(free(host.path()), Some(Free { bytes: 1_500, limit: Some(60_000) }));
+    }
+
+    #[test]
+    fn odd_files_of_the_kernel_say_nothing_and_panic_never() {
+        for text in ["", "kB", "MemAvailable:", "MemAvailable: x kB", "MemAvailable: 99999999999999999999 kB"]
+        {
+            assert_eq!(of_host(text), None, "{text:?}");
+        }
+        assert_eq!(free(Path::new("/nowhere")), None);
+        assert_eq!(statistic("inactive_file\ninactive_fileX 3\n", "inactive_file"), None);
+    }
+
+    #[test]
+    fn this_process_takes_memory_and_the_host_has_some() {
+        let own = proportional(std::process::id() as i32).expect("our own is ours to see");
+        assert!(own > 100_000, "{own}");
+        assert!(free(Path::new("/")).is_some_and(|free| free.bytes > 0));
+    }
+}

@@ -922,6 +922,11 @@ impl MemoryGroup {
         })
     }
 
+    /// For a shell: joins the group, and runs its arguments.
+    fn enter(&self) -> String {
+        format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.folder.display())
+    }
+
     fn set(&self, mebibytes: u64) {
         std::fs::write(self.folder.join(self.limit), (mebibytes << 20).to_string()).expect("it is ours");
     }
@@ -934,6 +939,15 @@ impl Drop for MemoryGroup {
     }
 }
 
+/// Waits until every worker of this app takes what it is going to take.
+fn wait_heavy(daemon: &Daemon, name: &str) {
+    wait_until(ms(10_000), "workers of 64 MiB", || {
+        let workers = daemon.app(name).workers;
+        let heavy = workers.iter().all(|worker| worker.memory_bytes.is_some_and(|bytes| bytes > 64 << 20));
+        if heavy { Ok(()) } else { Err(workers) }
+    });
+}
+
 /// Fault 84: as before, of memory, in a container's control group.
 #[test]
 fn a_reload_takes_only_as_much_memory_as_there_is() {
@@ -943,19 +957,47 @@ fn a_reload_takes_only_as_much_memory_as_there_is() {
     let port = free_port();
     let app = api(&fixtures::worker(&["serve"]), port).env("BALLAST_MIB", 64);
     let app = app.set("max_surge", 2).text("min_healthy_time", "100ms");
-    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", group.folder.display());
-    let daemon = Builder::new(app).wrap(&["sh", "-c", &enter, "sh"]).start();
+    let daemon = Builder::new(app).wrap(&["sh", "-c", &group.enter(), "sh"]).start();
     daemon.wait_online("api", 2);
+    wait_heavy(&daemon, "api");
     let hammer = Load::on(port).clients(2).start();
     group.set(170);
     refused_for_lack_of_room(&daemon, &["no room for 1 more", "MiB of memory", "170.0 MiB", "too little"]);
     group.set(240);
     reload(&daemon);
     assert!(daemon.log().contains("the reload goes on with at most 1 more at a time"), "{}", daemon.log());
+    wait_heavy(&daemon, "api");
     group.set(400);
     let narrowed = daemon.log().matches("the reload goes on").count();
     reload(&daemon);
     assert_eq!(daemon.log().matches("the reload goes on").count(), narrowed, "{}", daemon.log());
     hammer.stop().expect_none_lost();
+    drop(daemon);
+}
+
+/// Fault 84: two reloads at once are not promised the same memory.
+#[test]
+fn reloads_of_several_apps_fit_together_or_say_so() {
+    let Some(group) = MemoryGroup::new() else {
+        return skip("no memory control group can be made here");
+    };
+    let app = |name| {
+        let app = App::new(name, &fixtures::worker(&["serve"])).instances(1).port(free_port());
+        app.env("BALLAST_MIB", 64).text("min_healthy_time", "100ms")
+    };
+    let text = file(&[app("one"), app("two")]);
+    let daemon = Builder::new(text).wrap(&["sh", "-c", &group.enter(), "sh"]).start();
+    let before = [daemon.wait_online("one", 1), daemon.wait_online("two", 1)];
+    for name in ["one", "two"] {
+        wait_heavy(&daemon, name);
+    }
+    group.set(240);
+    let both = daemon.run(&["reload", "all"]).expect_code(1);
+    let after = [daemon.wait_online("one", 1), daemon.wait_online("two", 1)];
+    let replaced: Vec<bool> = (0..2).map(|app| before[app] != after[app]).collect();
+    assert_eq!(replaced.iter().filter(|replaced| **replaced).count(), 1, "{both:?}");
+    let left = if replaced[0] { "two" } else { "one" };
+    both.expect_stderr(&[left, "no room for 1 more"]);
+    daemon.run(&["reload", left]).expect_code(0);
     drop(daemon);
 }

@@ -68,6 +68,7 @@ use crate::sys::{self, notify, process, socket, spawn};
 
 use catalog::Catalog;
 use files::{MainFile, ShutdownTimeout};
+use headroom::Promises;
 use output::Output;
 use owner::Owners;
 use processes::Processes;
@@ -188,6 +189,7 @@ struct Daemon {
     owners: Owners,
     warned: HashSet<(&'static str, Option<AppId>)>,
     folds: Folds,
+    promises: Promises,
     home: Home,
     /// Held as long as the supervisor lives: one per home.
     _lock: Flock<File>,
@@ -282,6 +284,7 @@ impl Daemon {
             owners: Owners::default(),
             warned: HashSet::new(),
             folds: Folds::default(),
+            promises: Promises::default(),
             home,
             _lock: lock,
             surroundings,

@@ -36,6 +36,11 @@ impl Stock {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
+    /// What is left when others were promised so much.
+    pub fn less(self, promised: u64) -> Stock {
+        Stock { free: self.free.saturating_sub(promised), ..self }
+    }
+
     /// What is missing for so many more.
     pub fn missing_for(self, workers: u32) -> u64 {
         self.each.saturating_mul(u64::from(workers)).saturating_sub(self.free)
@@ -61,6 +66,22 @@ impl Headroom {
             fits if fits < most => Plan::Narrow { fits, stock: scarce },
             _ => Plan::Free,
         }
+    }
+}
+
+/// What a reload under way was told that there is, for workers of which not all have taken it yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// For so many workers.
+    pub workers: u32,
+    /// So much for each.
+    pub each: u64,
+}
+
+impl Promise {
+    /// What they are still going to take when they have taken so much.
+    pub fn outstanding(self, taken: u64) -> u64 {
+        self.each.saturating_mul(u64::from(self.workers)).saturating_sub(taken)
     }
 }
 
@@ -121,6 +142,15 @@ mod tests {
         assert_eq!(headroom.plan(2, 4), Plan::Narrow { fits: 2, stock });
         assert_eq!(headroom.plan(3, 4), Plan::Refused(Shortage { stock, workers: 3 }));
         assert_eq!(stock.missing_for(3), 50);
+    }
+
+    #[test]
+    fn what_was_promised_and_not_taken_is_not_there_for_others() {
+        let promise = Promise { workers: 2, each: 100 };
+        assert_eq!(promise.outstanding(0), 200);
+        assert_eq!(memory(250, 100).less(promise.outstanding(30)).fits(), 0);
+        assert_eq!(memory(250, 100).less(promise.outstanding(1000)).fits(), 2);
+        assert_eq!(memory(5, 1).less(10).free, 0);
     }
 
     #[test]

@@ -335,6 +335,11 @@ impl Supervisor {
         self.apps.iter().flat_map(|app| &app.slots).flat_map(of_slot).collect()
     }
 
+    /// Whether a reload of this app is under way.
+    pub fn reloads(&self, app: AppId) -> bool {
+        self.apps.iter().any(|other| other.id == app && other.rollout.is_some())
+    }
+
     /// The apps whose reload awaits an answer to `Action::Measure`.
     #[doc(hidden)]
     pub fn measuring(&self) -> Vec<AppId> {

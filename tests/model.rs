@@ -575,11 +575,17 @@ impl Turn<'_> {
     }
 
     fn reload_without_room_touches_nothing(&self) -> Verdict {
-        let moved = |action: &Action| {
-            matches!(action, Action::Spawn { .. } | Action::Signal { .. } | Action::Observe { .. })
-        };
-        // What an earlier reload left to be replaced back goes on being so.
         let probes = self.before.probe();
+        let refused = |action: &Action| {
+            let Action::Report { fact: Fact::ReloadFailed { generation, .. } } = action else { return None };
+            Some(*generation)
+        };
+        let new = self.out.iter().find_map(refused);
+        // What an earlier reload left to be replaced back goes on being so.
+        let moved = |action: &Action| match action {
+            Action::Spawn { generation, .. } => new == Some(*generation),
+            action => matches!(action, Action::Signal { .. } | Action::Observe { .. }),
+        };
         let settled = probes.iter().all(|probe| probe.settled && probe.generation == probes[0].generation);
         let refused = self.event().is_some_and(|event| *event == measured(0)) && settled;
         ensure(!refused || !self.out.iter().any(moved), || "a reload without room touched something".into())?;

@@ -1,8 +1,12 @@
 //! The ecosystem file on the client's side: read once, checked before anything is sent or started.
 
 use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::Selection;
 use super::output::Failure;
@@ -33,7 +37,7 @@ pub(super) fn read(word: &str, selection: &Selection) -> Result<File, Failure> {
     let unreadable =
         |error: io::Error| Failure::usage(format_args!("{word}: cannot read this file: {error}"));
     let bytes = match &path {
-        Some(path) => read_bytes(std::fs::File::open(path).map_err(unreadable)?),
+        Some(path) => open(path).and_then(read_bytes),
         None => read_bytes(io::stdin().lock()),
     }
     .map_err(unreadable)?;
@@ -48,6 +52,13 @@ pub(super) fn read(word: &str, selection: &Selection) -> Result<File, Failure> {
         only: selection.only.clone(),
         environment: environment(),
     })
+}
+
+/// A pipe is as good as a file; one that nobody writes into is an empty file rather than a wait for ever.
+fn open(path: &Path) -> io::Result<fs::File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(file)
 }
 
 fn read_bytes(file: impl Read) -> io::Result<Vec<u8>> {

@@ -58,10 +58,10 @@ use crate::logs::file::LogFile;
 use crate::logs::foreground::Foreground;
 use crate::logs::logger::{self, Destination, Prefix};
 use crate::logs::worker::BUFFER;
-use crate::supervisor::Supervisor;
 use crate::supervisor::event::{Action, AppId, Event, WorkerId};
 use crate::supervisor::fold::Folds;
 use crate::supervisor::time::Time;
+use crate::supervisor::{Supervisor, WorkerRef};
 use crate::sys::clock::Clock;
 use crate::sys::connections::Diagnostics;
 use crate::sys::{self, notify, process, socket, spawn};
@@ -76,6 +76,7 @@ use relay::Relays;
 use requests::Requests;
 use sockets::Sockets;
 use sources::{Source, Tokens};
+use start::Order;
 
 /// Tokens of the control server; all others lie above.
 const CONTROL_TOKENS: usize = 1024;
@@ -185,7 +186,8 @@ struct Daemon {
     notify_path: PathBuf,
     diagnostics: Option<Diagnostics>,
     buffer: Vec<u8>,
-    names: BTreeMap<WorkerId, String>,
+    /// Who each of the latest workers is, also when the core has forgotten it.
+    names: BTreeMap<WorkerId, (String, WorkerRef)>,
     owners: Owners,
     warned: HashSet<(&'static str, Option<AppId>)>,
     folds: Folds,
@@ -472,7 +474,7 @@ impl Daemon {
             let app = self.app_name(place.app);
             Some(format!("{app}/{} generation {}", place.instance, place.generation.0))
         };
-        let name = self.names.get(&worker).cloned().or_else(known);
+        let name = self.names.get(&worker).map(|(name, _)| name.clone()).or_else(known);
         let name = name.unwrap_or_else(|| format!("worker {}", worker.0));
         match self.processes.get(worker) {
             Some(process) => format!("{name} pid {}", process.pid),
@@ -480,10 +482,11 @@ impl Daemon {
         }
     }
 
-    fn name_worker(&mut self, order: &start::Order) {
+    fn name_worker(&mut self, order: &Order) {
         let name =
             format!("{}/{} generation {}", self.app_name(order.app), order.instance, order.generation.0);
-        self.names.insert(order.worker, name);
+        let Order { app, slot, instance, generation, .. } = *order;
+        self.names.insert(order.worker, (name, WorkerRef { app, slot, instance, generation }));
         while self.names.len() > NAMES {
             self.names.pop_first();
         }

@@ -67,7 +67,9 @@ impl Daemon {
             }
             Telling::Not => {}
         }
-        let reference = told.worker.and_then(|w| self.supervisor.worker(w));
+        // What is told last of a worker is told when the core has forgotten it.
+        let named = |worker| self.names.get(&worker).map(|(_, place)| *place);
+        let reference = told.worker.and_then(|w| self.supervisor.worker(w).or_else(|| named(w)));
         let progress = Progress {
             app: self.app_name(told.app),
             event: told.event.to_owned(),
@@ -217,7 +219,9 @@ impl Daemon {
     pub(super) fn failure_text(&self, failure: &Failure) -> String {
         match failure {
             Failure::Unknown => "it is not known any more".to_owned(),
-            Failure::Superseded => "a later stop, delete or shutdown took its place".to_owned(),
+            Failure::Superseded => {
+                "a later stop, restart, scale, delete or shutdown took its place".to_owned()
+            }
             Failure::Spawn { failure, .. } => failure.message.clone(),
             Failure::NoRoom { shortage } => no_room(shortage),
             Failure::Died { worker, status, cause, lived, ready } => {

@@ -1,0 +1,399 @@
+//! Operations that meet: two commands at once, a program that is replaced under a reload, and a file that
+//! is no file when it is read again.
+
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use clusterd::control::protocol::AppInfo;
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use support::{
+    App, Daemon, Fixture, Hammer, Load, ORDINARY, Output, file, fixtures, free_port, root, skip, wait_until,
+};
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Two workers of `api`, quick to replace.
+fn api(fixture: &Fixture, port: u16) -> App {
+    App::new("api", fixture).instances(2).port(port).text("min_healthy_time", "20ms")
+}
+
+/// What people do to an app that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Op {
+    Reload,
+    Restart,
+    Stop,
+    Start,
+    Up,
+    Down,
+    Delete,
+}
+
+const OPS: [Op; 7] = [Op::Reload, Op::Restart, Op::Stop, Op::Start, Op::Up, Op::Down, Op::Delete];
+
+/// An app as these operations see it: for each of its slots whether a worker runs there; none when it is
+/// not known.
+type State = Option<Vec<bool>>;
+
+impl Op {
+    const fn line(self) -> &'static [&'static str] {
+        match self {
+            Op::Reload => &["reload", "api"],
+            Op::Restart => &["restart", "api"],
+            Op::Stop => &["stop", "api"],
+            Op::Start => &["start", "api"],
+            Op::Up => &["scale", "api", "+1"],
+            Op::Down => &["scale", "api", "-1"],
+            Op::Delete => &["delete", "api"],
+        }
+    }
+
+    /// What it makes of this state when nothing else happens; none when it must fail there.
+    fn after(self, state: &State) -> Option<State> {
+        let slots = state.as_ref()?;
+        let mut slots = slots.clone();
+        match self {
+            // The file is read again, and it says two.
+            Op::Reload | Op::Restart => slots = vec![true; 2],
+            Op::Stop => slots.iter_mut().for_each(|runs| *runs = false),
+            Op::Start => slots.iter_mut().for_each(|runs| *runs = true),
+            Op::Up => slots.push(true),
+            // One stays: none at all is what `stop` is for.
+            Op::Down => slots.truncate(slots.len().saturating_sub(1).max(1)),
+            Op::Delete => return Some(None),
+        }
+        Some(Some(slots))
+    }
+
+    /// Whether it may take the place of `earlier` before that is done, which is then told so.
+    const fn overtakes(self, earlier: Op) -> bool {
+        match self {
+            Op::Stop => !matches!(earlier, Op::Stop | Op::Down | Op::Delete),
+            Op::Delete => !matches!(earlier, Op::Delete),
+            // Workers that `earlier` waits for are taken away again.
+            Op::Down => matches!(earlier, Op::Restart | Op::Start | Op::Up),
+            Op::Restart => matches!(earlier, Op::Reload | Op::Start | Op::Up),
+            Op::Reload => matches!(earlier, Op::Start | Op::Up),
+            Op::Start | Op::Up => false,
+        }
+    }
+}
+
+/// Where two operations may lead, one after the other: the final state, and whether each must succeed,
+/// must fail, or (none) was overtaken and may have done either.
+fn sequence(first: Op, second: Op) -> (State, [Option<bool>; 2]) {
+    let begin = Some(vec![true; 2]);
+    let between = first.after(&begin).expect("every operation can be done to an app that runs");
+    let end = second.after(&between);
+    let of_first = (!second.overtakes(first)).then_some(true);
+    // A second delete that comes while the first is under way is done with it.
+    let of_second = (first != Op::Delete || second != Op::Delete).then_some(end.is_some());
+    (end.unwrap_or(between), [of_first, of_second])
+}
+
+/// What the list shows, in the words of [`State`].
+fn shown(daemon: &Daemon) -> Result<State, String> {
+    let list = daemon.try_list()?;
+    let Some(app) = list.apps.into_iter().find(|app| app.name == "api") else { return Ok(None) };
+    let settled = |status: &str| matches!(status, "online" | "stopped");
+    if app.reload.is_some() || !app.workers.iter().all(|worker| settled(&worker.status)) {
+        return Err(format!("{app:#?}"));
+    }
+    Ok(Some(app.workers.iter().map(|worker| worker.status == "online").collect()))
+}
+
+/// Fails unless the processes are those that the list shows.
+fn expect_no_other_process(daemon: &Daemon, pair: &str) {
+    let listed: BTreeSet<i32> = daemon
+        .try_app("api")
+        .into_iter()
+        .flat_map(|app| app.workers)
+        .filter_map(|worker| worker.pid)
+        .collect();
+    let running: BTreeSet<i32> = daemon.workers().iter().map(|process| process.pid).collect();
+    assert_eq!(running, listed, "{pair}");
+}
+
+/// Whether the outcomes of both are in keeping with one order.
+fn fits(order: &(State, [Option<bool>; 2]), state: &State, outputs: [&Output; 2]) -> bool {
+    let (end, codes) = order;
+    let says_why = |output: &Output| {
+        let reasons = ["took its place", "is called \"api\"", "not known any more"];
+        output.code == 1 && reasons.iter().any(|reason| output.stderr.contains(reason))
+    };
+    let told = |must: &Option<bool>, output: &Output| match must {
+        Some(true) => output.code == 0,
+        Some(false) => says_why(output),
+        None => output.code == 0 || says_why(output),
+    };
+    end == state && codes.iter().zip(outputs).all(|(must, output)| told(must, output))
+}
+
+/// Issues both at once and judges what came of it.
+fn meet(daemon: &Daemon, one: Op, other: Op) {
+    let file = daemon.home.file().display().to_string();
+    // As `start FILE` does whatever the pair before has left.
+    daemon.run(&["startOrRestart", &file]).expect_code(0);
+    daemon.wait_online("api", 2);
+    let pair = format!("{one:?} and {other:?}");
+    let (first, second) = (daemon.spawn(one.line()), daemon.spawn(other.line()));
+    let (first, second) = (daemon.home.finish(first), daemon.home.finish(second));
+    let state = wait_until(ms(10_000), &format!("rest after {pair}"), || shown(daemon));
+    let (mut in_order, mut reversed) = (sequence(one, other), sequence(other, one));
+    reversed.1.reverse();
+    for order in [&mut in_order, &mut reversed] {
+        assert!(order.1.iter().any(|must| *must != Some(false)), "the model is wrong about {pair}");
+    }
+    assert!(
+        fits(&in_order, &state, [&first, &second]) || fits(&reversed, &state, [&first, &second]),
+        "{pair} led to {state:?}, which is neither {in_order:?} nor {reversed:?}: {first:#?} {second:#?}"
+    );
+    expect_no_other_process(daemon, &pair);
+}
+
+/// `one` with each of them, as often as there are rounds. Which of the two is heard first is left to chance.
+fn meets_all(one: Op) {
+    let rounds =
+        std::env::var("CLUSTERD_HAMMER_RELOADS").ok().and_then(|count| count.parse().ok()).unwrap_or(1);
+    // Slow enough to be met while it starts.
+    let fixture = fixtures::shell("sleep 0.03; exec ./fixture_worker serve");
+    let daemon = Daemon::foreground(api(&fixture, free_port()));
+    for other in OPS.repeat(rounds) {
+        meet(&daemon, one, other);
+    }
+}
+
+/// Fault 25.
+#[test]
+fn a_reload_and_any_other_command_at_once_end_as_one_after_the_other() {
+    meets_all(Op::Reload);
+}
+
+/// Fault 25.
+#[test]
+fn a_restart_and_any_other_command_at_once_end_as_one_after_the_other() {
+    meets_all(Op::Restart);
+}
+
+/// Fault 25.
+#[test]
+fn a_stop_and_any_other_command_at_once_end_as_one_after_the_other() {
+    meets_all(Op::Stop);
+}
+
+/// Fault 25.
+#[test]
+fn a_start_and_any_other_command_at_once_end_as_one_after_the_other() {
+    meets_all(Op::Start);
+}
+
+/// Fault 25.
+#[test]
+fn a_scale_and_any_other_command_at_once_end_as_one_after_the_other() {
+    meets_all(Op::Up);
+    meets_all(Op::Down);
+}
+
+/// Fault 25.
+#[test]
+fn a_delete_and_any_other_command_at_once_end_as_one_after_the_other() {
+    meets_all(Op::Delete);
+}
+
+/// The text of a program that answers with this version, whatever the file says later.
+fn versioned(version: u32) -> String {
+    format!(
+        "const http = require('http');\nconst me = `${{process.pid}} {version}\\n`;\nsetTimeout(() => \
+         http.createServer((req, res) => res.end(me)).listen(Number(process.env.PORT)), \
+         Number(process.env.BOOT_MS || 0));\n"
+    )
+}
+
+/// Fault 61: what runs is what it was started with, and the mix is there to be seen.
+#[test]
+fn a_program_replaced_during_a_reload_changes_no_running_worker_and_the_mix_is_shown() {
+    let Some(node) = fixtures::node("swapped.js") else { return };
+    let port = free_port();
+    let home = std::sync::Arc::new(support::Home::new(None));
+    home.put("swapped.js", &versioned(1));
+    let app = api(&node, port).env("BOOT_MS", 300);
+    let daemon = support::daemon::Builder::new(&app).start_in(home);
+    let before = daemon.wait_online("api", 2);
+    let hammer = Hammer::start(port);
+    daemon.home.put("swapped.js", &versioned(2));
+    let reload = daemon.spawn(&["reload", "api"]);
+    let generations = |app: &AppInfo| -> BTreeSet<u32> {
+        app.workers
+            .iter()
+            .filter(|worker| worker.status == "online")
+            .map(|worker| worker.generation)
+            .collect()
+    };
+    let mixed = wait_until(ms(10_000), "workers of two generations online", || {
+        let app = daemon.app("api");
+        if generations(&app).len() == 2 { Ok(app) } else { Err(format!("{:#?}", app.workers)) }
+    });
+    assert_eq!(generations(&mixed), BTreeSet::from([1, 2]));
+    assert_eq!(mixed.generation, 2);
+    daemon.home.put("swapped.js", &versioned(3));
+    daemon.home.finish(reload).expect_code(0);
+    let after = daemon.wait_online("api", 2);
+    assert!(before.iter().all(|pid| !after.contains(pid)));
+    hammer.wait_answers(10);
+    let history = hammer.stop();
+    history.expect_none_lost();
+    let mut versions: BTreeMap<i32, BTreeSet<u32>> = BTreeMap::new();
+    for by in history.records.iter().filter_map(|record| record.by) {
+        versions.entry(by.pid).or_default().insert(by.generation);
+    }
+    assert!(
+        versions.values().all(|versions| versions.len() == 1),
+        "a worker changed under way: {versions:?}"
+    );
+    assert!(before.iter().all(|pid| versions[pid] == BTreeSet::from([1])), "{versions:?}");
+}
+
+/// A file that this process is still writing, in place of `name`: exec of it fails with ETXTBSY.
+fn being_written(daemon: &Daemon, name: &str) -> File {
+    let folder = daemon.home.apps();
+    let program = fs::read(folder.join("fixture_worker")).expect("it was staged");
+    let fresh = folder.join("fresh");
+    let mut open = File::create(&fresh).expect("the folder is ours");
+    open.write_all(&program).expect("there is room");
+    open.set_permissions(Permissions::from_mode(0o755)).expect("it is ours");
+    fs::rename(fresh, folder.join(name)).expect("both are in one folder");
+    open
+}
+
+/// Fault 61: the app is not to blame.
+#[test]
+fn a_program_that_is_being_written_is_tried_again_and_not_charged() {
+    let port = free_port();
+    let serve = Fixture::new(&["./fixture_busy", "serve"]);
+    let app = api(&serve, port).instances(1).set("max_restarts", 1);
+    let idle = App::new("idle", &fixtures::worker(&["idle"])).text("exec_mode", "fork");
+    let daemon = Daemon::foreground(&idle);
+    let writer = being_written(&daemon, "fixture_busy");
+    daemon.home.write(&file(&[app, idle]));
+    let path = daemon.home.file().display().to_string();
+    let start = daemon.spawn(&["start", &path, "--only", "api"]);
+    daemon.wait_for_text("ETXTBSY");
+    let waiting = daemon.wait_status("api", "waiting restart");
+    let worker = &waiting.workers[0];
+    assert_eq!(worker.last_exit.as_ref().map(|exit| exit.reason.as_str()), Some("spawn"), "{worker:#?}");
+    drop(writer);
+    daemon.home.finish(start).expect_code(0);
+    daemon.wait_online("api", 1);
+    assert_eq!(daemon.app("api").workers[0].unstable_restarts, 0, "charged to the app");
+    // In a reload the old worker serves for as long as it takes.
+    let hammer = Load::on(port).clients(2).start();
+    let writer = being_written(&daemon, "fixture_busy");
+    let seen = daemon.log().matches("ETXTBSY").count();
+    let reload = daemon.spawn(&["reload", "api"]);
+    wait_until(ms(10_000), "two vain attempts", || daemon.log().matches("ETXTBSY").count() >= seen + 2);
+    drop(writer);
+    daemon.home.finish(reload).expect_code(0);
+    hammer.stop().expect_none_lost();
+}
+
+/// What can lie where the ecosystem file was, by name.
+const NO_FILES: [&str; 8] = ["empty", "half", "nested", "huge", "directory", "pipe", "missing", "loop"];
+
+/// Puts it there, in place of what is there now.
+fn replace(path: &Path, kind: &str, good: &str) {
+    if path.is_dir() {
+        fs::remove_dir(path).expect("it is empty");
+    } else if path.symlink_metadata().is_ok() {
+        fs::remove_file(path).expect("the folder is ours");
+    }
+    let nested = format!("x = {}1{}", "[".repeat(5_000), "]".repeat(5_000));
+    match kind {
+        "empty" => fs::write(path, ""),
+        "half" => fs::write(path, &good[..good.len() / 2]),
+        "nested" => fs::write(path, nested),
+        // Sparse: its length is what it is rejected for.
+        "huge" => File::create(path).and_then(|file| file.set_len(8 << 30)),
+        "directory" => fs::create_dir(path),
+        "pipe" => mkfifo(path, Mode::from_bits_truncate(0o600)).map_err(std::io::Error::from),
+        "missing" => Ok(()),
+        "loop" => std::os::unix::fs::symlink("ecosystem.toml", path),
+        "unreadable" => {
+            fs::write(path, good).and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o000)))
+        }
+        other => panic!("no kind {other:?}"),
+    }
+    .expect("the folder is ours");
+}
+
+/// Whatever lies where the file was: it is refused by each way of reading it, and nothing is touched.
+fn changes_nothing(daemon: &Daemon, kind: &str, good: &str) {
+    let before = daemon.wait_online("api", 2);
+    let path = daemon.home.file();
+    replace(&path, kind, good);
+    let path = path.display().to_string();
+    let lines: [&[&str]; 5] = [
+        &["reload", "api"],
+        &["reload", &path],
+        &["restart", &path],
+        &["start", &path],
+        &["validate", &path],
+    ];
+    for line in lines {
+        let output = daemon.run(line);
+        assert!(
+            output.code == 2 && output.stderr.contains("ecosystem.toml"),
+            "{kind}: {line:?}: {output:#?}"
+        );
+        assert!(output.took < ms(3_000), "{kind}: {line:?}: {output:#?}");
+    }
+    let seen = daemon.log().len();
+    daemon.signal(Signal::SIGHUP);
+    wait_until(ms(5_000), &format!("the refusal of {kind} in the log"), || {
+        let log = daemon.log();
+        let refusal = log[seen..].split("reload on SIGHUP: ").nth(1);
+        refusal.is_some_and(|refusal| refusal.contains("ecosystem.toml"))
+    });
+    assert_eq!(daemon.wait_online("api", 2), before, "{kind} touched what runs");
+    assert_eq!(daemon.app("api").generation, 1, "{kind} began a generation");
+}
+
+/// Faults 55 and 56.
+#[test]
+fn what_is_no_whole_file_is_refused_by_every_way_of_reading_it() {
+    let port = free_port();
+    let good = api(&fixtures::worker(&["serve"]), port).to_string();
+    let daemon = Daemon::foreground(&good);
+    daemon.wait_online("api", 2);
+    let hammer = Load::on(port).clients(2).start();
+    let resident = daemon.resident();
+    NO_FILES.iter().for_each(|kind| changes_nothing(&daemon, kind, &good));
+    assert!(daemon.resident().saturating_sub(resident) < 8 * 1024, "memory went with the file");
+    // And the last good one is as good as ever.
+    replace(&daemon.home.file(), "missing", &good);
+    daemon.home.write(&good);
+    daemon.run(&["reload", "api"]).expect_code(0);
+    hammer.stop().expect_none_lost();
+}
+
+/// Fault 56.
+#[test]
+fn a_file_that_may_not_be_read_changes_nothing() {
+    if !root() {
+        return skip("only root can become a user who may not read a file");
+    }
+    let good = api(&fixtures::worker(&["serve"]), free_port()).to_string();
+    let daemon = Daemon::foreground_as(Some(ORDINARY), &good);
+    changes_nothing(&daemon, "unreadable", &good);
+}

@@ -164,7 +164,13 @@ impl Daemon {
             }
             Fact::BackingOff { app, slot, delay, unstable } => {
                 let delay = shown(*delay);
-                let message = format!("{unstable} unstable exits in a row; next start in {delay}");
+                // None for failures of the host, and for restart_delay after a stable spell.
+                let why = if *unstable > 0 {
+                    format!("{unstable} unstable exits in a row; ")
+                } else {
+                    String::new()
+                };
+                let message = format!("{why}next start in {delay}");
                 Told::about(Warn, *app, "backing_off", message).slot(*slot)
             }
             Fact::Errored { app, slot, unstable } => {

@@ -578,6 +578,32 @@ fn clients_cannot_take_the_last_descriptor() {
     daemon.wait_online("api", 2);
 }
 
+/// Fault 28: no descriptor left, by the apps themselves.
+#[test]
+fn with_thirty_two_descriptors_what_fits_runs_and_the_rest_is_told() {
+    let fits = App::new("fits", &fixtures::worker(&["serve"])).instances(1).port(free_port());
+    let many = App::new("many", &fixtures::worker(&["serve"])).instances(12).port(free_port());
+    let daemon = Builder::new(file(&[fits, many])).wrap(&["prlimit", "--nofile=32:32"]).start();
+    daemon.wait_online("fits", 1);
+    daemon.wait_for_text("RLIMIT_NOFILE");
+    let first = daemon.pids("many");
+    let before = cpu_ticks(daemon.pid).expect("it runs");
+    holds_for(ms(1_500), "what serves goes on, list answers, and there is no room for all", || {
+        let app = daemon.try_app("many")?;
+        let online: Vec<i32> = app.workers.iter().filter(|w| w.ready).filter_map(|w| w.pid).collect();
+        let fine = online.len() < 12 && first.iter().all(|pid| online.contains(pid));
+        if fine { Ok(()) } else { Err(format!("{first:?} {app:#?}")) }
+    });
+    let used = cpu_ticks(daemon.pid).expect("it runs") - before;
+    assert!(used < 60, "the supervisor spins: {used} ticks of 10 ms in a second and a half");
+    let app = daemon.app("many");
+    assert!(app.workers.iter().all(|worker| worker.unstable_restarts == 0), "charged to the app: {app:#?}");
+    // With fewer to run there is room again.
+    daemon.run(&["stop", "many"]).expect_code(0);
+    daemon.run(&["reload", "fits"]).expect_code(0);
+    daemon.wait_online("fits", 1);
+}
+
 fn non_blocking_client(daemon: &Daemon) -> Option<std::os::fd::OwnedFd> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;

@@ -393,17 +393,16 @@ fn permanent(step: String, errno: i32, message: String) -> SpawnFailure {
 /// The host had no process, memory or descriptor to give: it passes, and the app is not to blame.
 fn host_failure(step: &str, error: &io::Error) -> SpawnFailure {
     let errno = error.raw_os_error().unwrap_or(0);
-    let transient = is_transient(errno);
-    let hint = match errno {
+    let message = format!("{step}: {}{}", errno_text(errno), hint(errno));
+    SpawnFailure { step: step.to_owned(), errno, message, transient: is_transient(errno) }
+}
+
+/// Which limit it is that was met.
+fn hint(errno: i32) -> &'static str {
+    match errno {
         libc::EAGAIN => " (limit of processes: RLIMIT_NPROC, or pids.max of the cgroup)",
         libc::EMFILE => " (limit of open files: RLIMIT_NOFILE of the supervisor)",
         _ => "",
-    };
-    SpawnFailure {
-        step: step.to_owned(),
-        errno,
-        message: format!("{step}: {}{hint}", errno_text(errno)),
-        transient,
     }
 }
 
@@ -460,7 +459,9 @@ fn step_failure(process: &Process, step: Step, errno: i32) -> SpawnFailure {
             (format!("chdir {cwd}"), format!("cannot enter cwd {cwd}: {text}"))
         }
         Step::Session => ("setsid".to_owned(), format!("setsid: {text}")),
-        Step::Descriptors => ("descriptors".to_owned(), format!("cannot hand over descriptors: {text}")),
+        Step::Descriptors => {
+            ("descriptors".to_owned(), format!("cannot hand over descriptors: {text}{}", hint(errno)))
+        }
         Step::Limits => ("limits".to_owned(), format!("cannot set RLIMIT_NOFILE: {text}")),
     };
     SpawnFailure { step, errno, message, transient: is_transient(errno) }

@@ -306,12 +306,13 @@ fn prepare_and_exec(prepared: &mut Prepared) -> (Step, i32) {
     (Step::Exec, errno())
 }
 
-/// Descriptor `i` becomes `sources[i]`; the report moves above them; all others close on exec.
+/// Descriptor `i` becomes `sources[i]`, and the report the next one. All others close: at the supervisor's
+/// limit there must be room for what the child still opens (the seccomp listener).
 fn place_descriptors(prepared: &mut Prepared) -> Result<(), i32> {
     let count = prepared.sources.len() as RawFd;
-    prepared.report = duplicate_above(prepared.report, count)?;
+    prepared.report = clear_of(prepared.report, count)?;
     for source in &mut prepared.sources {
-        *source = duplicate_above(*source, count)?;
+        *source = clear_of(*source, count)?;
     }
     for (target, source) in prepared.sources.iter().enumerate() {
         // SAFETY: both are open; dup2 leaves the copy without close-on-exec, which is the point.
@@ -319,18 +320,29 @@ fn place_descriptors(prepared: &mut Prepared) -> Result<(), i32> {
             return Err(errno());
         }
     }
-    // Belt and braces: all our own descriptors are close-on-exec already. Before Linux 5.11, and
-    // where a profile refuses it, that alone has to do.
+    if prepared.report != count {
+        // SAFETY: numbers only; what was there is a descriptor of the supervisor's.
+        if unsafe { libc::dup3(prepared.report, count, libc::O_CLOEXEC) } < 0 {
+            return Err(errno());
+        }
+        prepared.report = count;
+    }
+    // Belt and braces: all our own descriptors are close-on-exec already. Where the call is not known
+    // (before Linux 5.9) or refused, that alone has to do.
     // SAFETY: numbers only.
     unsafe {
-        libc::syscall(libc::SYS_close_range, count as u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        libc::syscall(libc::SYS_close_range, count as u32 + 1, u32::MAX, 0);
     }
     Ok(())
 }
 
-fn duplicate_above(fd: RawFd, least: RawFd) -> Result<RawFd, i32> {
+/// A descriptor that is none of the first `count`: this one if it can be.
+fn clear_of(fd: RawFd, count: RawFd) -> Result<RawFd, i32> {
+    if fd >= count {
+        return Ok(fd);
+    }
     // SAFETY: numbers only.
-    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, least) };
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, count) };
     if copy < 0 { Err(errno()) } else { Ok(copy) }
 }
 

@@ -97,17 +97,23 @@ fn a_stop_at_any_moment_of_the_start_ends_it() {
 /// Fault 24.
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let stubborn = fork("api", &fixtures::worker(&["ignore-signals"])).text("kill_timeout", "60s");
-    let mut daemon = Daemon::foreground(format!("[daemon]\nshutdown_timeout = \"50s\"\n{stubborn}"));
-    daemon.wait_online("api", 1);
-    daemon.wait_for_text("ignoring");
-    daemon.signal(Signal::SIGTERM);
-    holds_for(ms(400), "it waits for its worker", || exists(daemon.pid));
-    let begin = Instant::now();
-    daemon.signal(Signal::SIGTERM);
-    daemon.wait_exit(ms(5_000));
-    assert!(begin.elapsed() < ms(2_000), "{:?}", begin.elapsed());
-    assert_eq!(daemon.home.processes(), []);
+    for (first, second) in [
+        (Signal::SIGTERM, Signal::SIGTERM),
+        (Signal::SIGINT, Signal::SIGINT),
+        (Signal::SIGINT, Signal::SIGTERM),
+    ] {
+        let stubborn = fork("api", &fixtures::worker(&["ignore-signals"])).text("kill_timeout", "60s");
+        let mut daemon = Daemon::foreground(format!("[daemon]\nshutdown_timeout = \"50s\"\n{stubborn}"));
+        daemon.wait_online("api", 1);
+        daemon.wait_for_text("ignoring");
+        daemon.signal(first);
+        holds_for(ms(300), "it waits for its worker", || exists(daemon.pid));
+        let begin = Instant::now();
+        daemon.signal(second);
+        assert_eq!(daemon.wait_exit(ms(5_000)), 0, "{first} and {second}");
+        assert!(begin.elapsed() < ms(1_000), "{first} and {second}: {:?}", begin.elapsed());
+        assert_eq!(daemon.home.processes(), [], "{first} and {second}");
+    }
 }
 
 #[test]

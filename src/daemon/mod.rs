@@ -361,7 +361,9 @@ impl Daemon {
     }
 
     fn collect_all(&mut self, events: &Events) {
-        for source in std::mem::take(&mut self.again) {
+        let again = std::mem::take(&mut self.again);
+        self.output.begin_turn(again.len());
+        for source in again {
             self.collect_fairly(source);
         }
         let mut incoming = Vec::new();

@@ -23,8 +23,11 @@ use crate::sys::output::OpenError;
 use super::Daemon;
 use super::catalog::Recipe;
 
-/// Bytes read from one output in one turn of the loop: a flood costs the others no more than that.
+/// Bytes read from workers' outputs in one turn of the loop: floods cost everybody else no more than that.
 const BUDGET: usize = 256 * 1024;
+
+/// The least that one of many floods is read in a turn.
+const LEAST_SHARE: usize = 8 * 1024;
 
 /// Bytes read from an output whose worker has ended: its pipe holds no more (F_GETPIPE_SZ, at most 1 MiB
 /// without privilege), and a grandchild that writes on must not hold the loop.
@@ -55,6 +58,8 @@ pub(super) struct Output {
     held_back: Vec<(WorkerId, Stream)>,
     /// When that reader last took something, or had nothing to take.
     moved: Time,
+    /// Bytes that each output may be read in this turn.
+    share: usize,
 }
 
 #[derive(Debug)]
@@ -90,7 +95,13 @@ impl Output {
             followers: Vec::new(),
             held_back: Vec::new(),
             moved: Time::START,
+            share: BUDGET,
         }
+    }
+
+    /// A turn begins in which so many outputs have more to read than they were read before.
+    pub(super) fn begin_turn(&mut self, floods: usize) {
+        self.share = (BUDGET / floods.max(1)).max(LEAST_SHARE);
     }
 
     /// Writes what the reader of our own output takes.
@@ -241,15 +252,16 @@ impl Daemon {
     /// Reads one output's share of a turn. True when there is more.
     pub(super) fn read_output(&mut self, worker: WorkerId, stream: Stream) -> bool {
         let mut read = 0;
-        while read < BUDGET {
+        while read < self.output.share {
             if self.output.is_congested(self.now) {
                 self.output.held_back.push((worker, stream));
                 return false;
             }
-            if !self.pump(worker, stream, CHUNK) {
+            let part = CHUNK.min(self.output.share - read);
+            if !self.pump(worker, stream, part) {
                 return false;
             }
-            read += CHUNK;
+            read += part;
         }
         true
     }

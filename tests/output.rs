@@ -29,7 +29,7 @@ fn read(path: &Path) -> Vec<u8> {
 fn is_well(daemon: &Daemon) {
     for _ in 0..3 {
         let output = daemon.run(&["list", "--json"]).expect_code(0);
-        assert!(output.took < ms(2_000), "{output:?}");
+        assert!(output.took < ms(1_000), "{output:?}");
     }
 }
 
@@ -257,22 +257,74 @@ fn escapes_of_a_worker_do_not_reach_a_terminal() {
     }
 }
 
-/// Fault 53.
+/// Fault 53: ten of them, and the neighbour's requests and lines are as ever.
 #[test]
-fn a_flood_costs_the_quiet_neighbour_nothing() {
+fn floods_cost_the_quiet_neighbour_nothing() {
     let Some(node) = fixtures::node("server.js") else { return };
     let port = free_port();
-    let flood = fork("flood", &fixtures::worker(&["flood"])).text("out_file", "/dev/null");
     let quiet = App::new("quiet", &node).instances(2).port(port);
-    let daemon = Builder::new(file(&[flood, quiet])).stdout(Stdio::null()).start();
+    let lines = fork("lines", &fixtures::worker(&["print", "3000", "one of the quiet lines"]));
+    let flood = App::new("flood", &fixtures::worker(&["flood"])).instances(10).text("exec_mode", "fork");
+    let flood = flood.text("out_file", "/dev/null").text("kill_timeout", "500ms");
+    let daemon = Builder::new(&quiet).stdout(Stdio::null()).start();
     daemon.wait_online("quiet", 2);
+    let hammer = Hammer::start(port);
+    hammer.wait_answers(300);
+    let alone = hammer.stop().percentile(0.99);
+    daemon.home.write(&file(&[quiet, flood, lines]));
+    let path = daemon.home.file().display().to_string();
+    daemon.run(&["start", &path, "--only", "flood,lines"]).expect_code(0);
     let hammer = Hammer::start(port);
     hammer.wait_answers(500);
     is_well(&daemon);
     daemon.run(&["reload", "quiet"]).expect_code(0);
     let history = hammer.stop();
     history.expect_none_lost();
-    assert!(history.percentile(0.99) < ms(1_000), "{history:?}");
+    // Twelve processes that never rest share the host with it.
+    assert!(history.percentile(0.99) < (20 * alone).max(ms(250)), "alone {alone:?}: {history:?}");
+    let stored = daemon.home.path().join("logs/lines-out.log");
+    wait_until(ms(20_000), "all lines of the quiet one", || {
+        let text = std::fs::read_to_string(&stored).unwrap_or_default();
+        let count = text.lines().filter(|line| line.starts_with("one of the quiet lines ")).count();
+        if count == 3_000 { Ok(()) } else { Err(count) }
+    });
+}
+
+/// Faults 50 and 53: what a reader did not take is counted where it is missing.
+#[test]
+fn what_a_stalled_reader_of_a_flood_misses_is_counted() {
+    let (mut reader, writer) = std::io::pipe().expect("descriptors are left");
+    let line =
+        "i=0; while :; do i=$((i + 1)); echo \"number $i of a flood of lines that are all alike\"; done";
+    let flood = fork("flood", &fixtures::shell(line)).text("out_file", "/dev/null");
+    let daemon = Builder::new(flood.text("kill_timeout", "300ms")).stdout(Stdio::from(writer)).start();
+    daemon.wait_online("flood", 1);
+    // A worker is slowed down for a moment only: after it, its lines go on in the memory of last lines.
+    wait_until(ms(60_000), "lines that no pipe can hold", || {
+        let last = daemon.run(&["logs", "flood", "--lines", "1", "--nostream"]).stdout;
+        last.split("number ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok())
+            > Some(60_000)
+    });
+    let mut text = Vec::new();
+    let mut part = [0; 65_536];
+    let counted = loop {
+        let count = reader.read(&mut part).expect("the supervisor writes");
+        assert!(count > 0, "the supervisor closed its output");
+        text.extend_from_slice(&part[..count]);
+        let told = String::from_utf8_lossy(&text).into_owned();
+        let notice = told.lines().rev().skip(2).find(|line| line.contains(" lines dropped: "));
+        if let Some(notice) = notice {
+            let words: Vec<String> = notice.split(' ').map(str::to_owned).collect();
+            let counted: u64 = words[1].parse().expect("a number of lines");
+            let number = |line: &str| line.split("number ").nth(1)?.split(' ').next()?.parse::<u64>().ok();
+            let (before, after) = told.split_once(notice).expect("it was found there");
+            let last = before.lines().rev().find_map(number).expect("lines before the gap");
+            let next = after.lines().find_map(number).expect("lines after the gap");
+            assert_eq!(counted, next - last - 1, "{notice}");
+            break counted;
+        }
+    };
+    assert!(counted > 0);
 }
 
 #[test]

@@ -505,6 +505,25 @@ fn a_host_without_processes_left_costs_no_worker_and_no_restart() {
     assert!(app.workers.iter().all(|worker| worker.unstable_restarts == 0), "charged to the app: {app:#?}");
 }
 
+/// Fault 27, with ENOMEM: by strace, which reaches a static program, too.
+#[test]
+fn a_host_without_memory_for_a_process_is_asked_again_and_the_app_not_charged() {
+    if support::runtime("strace").is_none() {
+        return;
+    }
+    let inject = ["strace", "-D", "-qqq", "-o", "/dev/null", "-e", "trace=clone3,fork,vfork"];
+    let fault = ["-e", "inject=clone3:error=ENOMEM:when=2..5"];
+    let app = fork("api", &fixtures::worker(&["idle"])).instances(2).set("max_restarts", 1);
+    let daemon = Builder::new(app.text("exec_mode", "fork")).wrap(&[&inject[..], &fault].concat()).start();
+    daemon.wait_for_text("clone: Cannot allocate memory");
+    let first = wait_until(ms(5_000), "the first worker", || daemon.pids("api").first().copied());
+    daemon.wait_online("api", 2);
+    let app = daemon.app("api");
+    assert!(daemon.pids("api").contains(&first), "the first one was touched: {first:?} {app:#?}");
+    assert_eq!(daemon.log().matches("clone: ").count(), 4, "{}", daemon.log());
+    assert!(app.workers.iter().all(|worker| worker.unstable_restarts == 0), "charged to the app: {app:#?}");
+}
+
 /// Fault 28: the limit of the host is the workers', not the supervisor's.
 /// Whatever the one descriptor is that the kernel has no room to watch: nobody runs unheard.
 #[test]

@@ -774,17 +774,21 @@ fn absurd_values_start_nothing() {
 
 #[test]
 fn stop_loses_nothing_that_was_accepted() {
-    let Some(node) = fixtures::node("server.js") else { return };
-    for user in support::users() {
+    let servers = ["node", "asyncio", "go", "perl", "http.server", "epoll-first"];
+    let everybody = servers.into_iter().map(|name| (name, None));
+    let ordinary = support::users().into_iter().filter(Option::is_some).map(|user| ("node", user));
+    for (name, user) in everybody.chain(ordinary) {
+        let Some(fixture) = fixtures::server(name) else { continue };
         let port = free_port();
-        let daemon = Daemon::foreground_as(user, App::new("api", &node).instances(3).port(port).delay(50));
+        let app = App::new("api", &fixture).instances(3).port(port).delay(50);
+        let daemon = Daemon::foreground_as(user, app.text("drain_idle", "500ms"));
         daemon.wait_online("api", 3);
         let hammer = Hammer::start(port);
         daemon.run(&["stop", "api"]).expect_code(0);
         let history = hammer.stop();
         // Whoever came after the last worker had left is refused; nobody else is.
         let refused = history.count(support::history::Outcome::Refused);
-        assert_eq!(history.lost(), refused, "{user:?}: {history:?}");
+        assert_eq!(history.lost(), refused, "{name} {user:?}: {history:?}");
         assert!(daemon.workers().is_empty());
     }
 }

@@ -46,16 +46,20 @@ fn reload(daemon: &Daemon) -> Reload {
     let after = daemon.pids("api");
     assert_eq!(after.len(), before.len(), "{app:#?}");
     assert!(app.workers.iter().all(|worker| worker.generation == app.generation), "{app:#?}");
-    Reload { generation: app.generation, asked, done }
+    Reload { generation: app.generation, asked, done, left: before }
 }
 
 /// What becomes of this load while `api` is reloaded again and again.
 fn reload_under(daemon: &Daemon, load: Load) -> History {
+    reload_times(reloads(), daemon, load)
+}
+
+fn reload_times(times: usize, daemon: &Daemon, load: Load) -> History {
     let count = daemon.app("api").instances as usize;
     daemon.wait_online("api", count);
     let hammer = load.start();
     let mut seen = Vec::new();
-    for _ in 0..reloads() {
+    for _ in 0..times {
         seen.push(reload(daemon));
         hammer.wait_answers(6);
     }
@@ -300,6 +304,59 @@ fn many_idle_keep_alive_connections_lose_nothing() {
     history.expect_none_lost();
 }
 
+/// Every kind of client, on this server, as each user: a reload a case, since Node has them all thrice.
+fn loses_nothing_of_any_kind(name: &str, kinds: &[Load]) {
+    let Some(fixture) = fixtures::server(name) else { return };
+    for (turn, kind) in kinds.iter().enumerate() {
+        // One as an ordinary user, where the tests can become one.
+        let user = users().pop().flatten().filter(|_| turn == 0);
+        let port = free_port();
+        let app = api(&fixture, port).text("drain_idle", "400ms").text("drain_timeout", "5s");
+        let daemon = Daemon::foreground_as(user, app.set("max_surge", 2));
+        let history = reload_times(reloads().div_ceil(3), &daemon, kind.clone().to(port));
+        eprintln!("{name}, {kind:?}, user {user:?}: {history:?}");
+        history.expect_none_lost();
+    }
+}
+
+/// Whose head goes first, whose body takes its time, who waits, and who keeps connections for later.
+fn kinds() -> Vec<Load> {
+    vec![
+        Load::on(0).clients(3).style(Style::Upload { pieces: 5, every: ms(100) }),
+        Load::on(0).clients(3).style(Style::ConnectThenWait { wait: ms(300) }),
+        Load::on(0).clients(2).style(Style::Idle { connections: 40, every: ms(10) }),
+    ]
+}
+
+#[test]
+fn every_kind_of_client_of_asyncio_loses_nothing() {
+    let streams = Load::on(0).clients(3).path("/stream?n=5&pause=150");
+    loses_nothing_of_any_kind("asyncio", &[kinds(), vec![streams]].concat());
+}
+
+#[test]
+fn every_kind_of_client_of_static_go_loses_nothing() {
+    let streams = Load::on(0).clients(3).path("/stream?n=5&pause=150");
+    loses_nothing_of_any_kind("go", &[kinds(), vec![streams]].concat());
+}
+
+#[test]
+fn every_kind_of_client_of_http_server_loses_nothing() {
+    // HTTP/1.0: no connection is used twice.
+    loses_nothing_of_any_kind("http.server", &kinds()[..2]);
+}
+
+#[test]
+fn streams_of_an_ordinary_user_are_not_cut() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    for user in users().into_iter().filter(Option::is_some) {
+        let port = free_port();
+        let daemon = Daemon::foreground_as(user, api(&fixture, port).text("drain_idle", "600ms"));
+        let load = Load::on(port).path("/events?n=5&pause=200");
+        reload_times(reloads().div_ceil(3), &daemon, load).expect_none_lost();
+    }
+}
+
 /// Fault 22: a drain that would never end does, at its limit.
 #[test]
 fn an_endless_answer_holds_a_reload_only_until_drain_timeout() {
@@ -391,21 +448,27 @@ fn survives(bad: &Bad, user: Option<u32>) {
         api(&new, port).env("BAD", bad.way).env("PORT2", elsewhere).text("listen_timeout", "1500ms");
     daemon.home.write(&version.text("min_healthy_time", "600ms").to_string());
     let mut failed = daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(bad.says);
+    let mut taken_back = vec![(2, Instant::now())];
     if bad.way == "listens-elsewhere" {
         failed = failed.expect_stderr(&[&elsewhere.to_string(), &port.to_string()]);
     }
     assert!(failed.took < ms(12_000), "{failed:?}");
     assert_eq!(daemon.wait_online("api", 2), before, "{}: the old generation was touched", bad.way);
     let again = daemon.run(&["reload", "api", "--json"]).expect_code(1);
+    taken_back.push((3, Instant::now()));
     assert!(again.stderr.contains(&format!("{:?}", bad.reason)), "{}: {again:?}", bad.way);
     assert_eq!(daemon.wait_online("api", 2), before, "{}: the old generation was touched", bad.way);
     let app = daemon.app("api");
     assert_eq!(app.reload.map(|reload| reload.state).as_deref(), Some("failed"), "{}", bad.way);
     hammer.wait_answers(10);
     daemon.home.write(&api(&good, port).delay(20).to_string());
-    reload(&daemon);
+    let mended = reload(&daemon);
     hammer.wait_answers(10);
-    hammer.stop().expect_none_lost();
+    let history = hammer.stop();
+    history.expect_none_lost();
+    assert_eq!(mended.generation, 4);
+    taken_back.into_iter().for_each(|(generation, at)| history.expect_nothing_of(generation, at));
+    history.expect_in_step_with(&[mended]);
 }
 
 #[test]

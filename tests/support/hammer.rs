@@ -66,6 +66,12 @@ impl Load {
         Load { port, clients: 6, style: Style::OneShot, path: "/".to_owned(), limit: Duration::from_secs(10) }
     }
 
+    /// The same on this port.
+    pub(crate) fn to(mut self, port: u16) -> Load {
+        self.port = port;
+        self
+    }
+
     /// With so many clients.
     pub(crate) fn clients(mut self, clients: usize) -> Load {
         self.clients = clients;

@@ -85,7 +85,7 @@ pub(crate) struct History {
 }
 
 /// One reload, as the test saw it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Reload {
     /// The generation it led to.
     pub(crate) generation: u32,
@@ -93,6 +93,8 @@ pub(crate) struct Reload {
     pub(crate) asked: Instant,
     /// Just after it was said to be done: the old workers are gone.
     pub(crate) done: Instant,
+    /// The old workers.
+    pub(crate) left: Vec<i32>,
 }
 
 impl History {
@@ -156,9 +158,10 @@ impl History {
 
     /// Fails unless the answers fit the reloads: a process speaks for one generation only, nobody of a
     /// new generation answers before its reload was asked for, and nobody of an old one answers a
-    /// request that was sent after the reload was done.
+    /// request that was sent after the reload was done: from then on no client sees an older one again.
     pub(crate) fn expect_in_step_with(&self, reloads: &[Reload]) {
         let mut generation_of = BTreeMap::new();
+        reloads.iter().for_each(|reload| self.expect_nothing_from(&reload.left, reload.done));
         for (record, by) in self.answers() {
             let known = *generation_of.entry(by.pid).or_insert(by.generation);
             assert_eq!(known, by.generation, "process {} changed its generation", by.pid);
@@ -176,10 +179,19 @@ impl History {
         }
     }
 
-    /// Fails when this process answered a request that was sent after `left`.
-    pub(crate) fn expect_nothing_from(&self, pid: i32, left: Instant) {
+    /// Fails when one of these processes answered a request that was sent after `left`.
+    pub(crate) fn expect_nothing_from(&self, pids: &[i32], left: Instant) {
         for (record, by) in self.answers() {
-            assert!(by.pid != pid || record.start <= left, "process {pid} answered after it had left");
+            let late = pids.contains(&by.pid) && record.start > left;
+            assert!(!late, "process {} answered {:?} after it had left", by.pid, record.start - left);
+        }
+    }
+
+    /// Fails when this generation answered a request that was sent after `taken_back`.
+    pub(crate) fn expect_nothing_of(&self, generation: u32, taken_back: Instant) {
+        for (record, by) in self.answers() {
+            let late = by.generation == generation && record.start > taken_back;
+            assert!(!late, "{by:?} answered {:?} after it was taken back", record.start - taken_back);
         }
     }
 

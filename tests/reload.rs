@@ -311,7 +311,8 @@ fn loses_nothing_of_any_kind(name: &str, kinds: &[Load]) {
         // One as an ordinary user, where the tests can become one.
         let user = users().pop().flatten().filter(|_| turn == 0);
         let port = free_port();
-        let app = api(&fixture, port).text("drain_idle", "400ms").text("drain_timeout", "5s");
+        // Shorter than the time until a silent connection's turn, longer than any pause in a request.
+        let app = api(&fixture, port).text("drain_idle", "200ms").text("drain_timeout", "2s");
         let daemon = Daemon::foreground_as(user, app.set("max_surge", 2));
         let history = reload_times(reloads().div_ceil(3), &daemon, kind.clone().to(port));
         eprintln!("{name}, {kind:?}, user {user:?}: {history:?}");
@@ -323,20 +324,20 @@ fn loses_nothing_of_any_kind(name: &str, kinds: &[Load]) {
 fn kinds() -> Vec<Load> {
     vec![
         Load::on(0).clients(3).style(Style::Upload { pieces: 5, every: ms(100) }),
-        Load::on(0).clients(3).style(Style::ConnectThenWait { wait: ms(300) }),
-        Load::on(0).clients(2).style(Style::Idle { connections: 40, every: ms(10) }),
+        Load::on(0).clients(3).style(Style::ConnectThenWait { wait: ms(150) }),
+        Load::on(0).clients(2).style(Style::Idle { connections: 60, every: ms(10) }),
     ]
 }
 
 #[test]
 fn every_kind_of_client_of_asyncio_loses_nothing() {
-    let streams = Load::on(0).clients(3).path("/stream?n=5&pause=150");
+    let streams = Load::on(0).clients(3).path("/stream?n=5&pause=100");
     loses_nothing_of_any_kind("asyncio", &[kinds(), vec![streams]].concat());
 }
 
 #[test]
 fn every_kind_of_client_of_static_go_loses_nothing() {
-    let streams = Load::on(0).clients(3).path("/stream?n=5&pause=150");
+    let streams = Load::on(0).clients(3).path("/stream?n=5&pause=100");
     loses_nothing_of_any_kind("go", &[kinds(), vec![streams]].concat());
 }
 

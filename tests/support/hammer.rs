@@ -101,9 +101,16 @@ impl Load {
         self
     }
 
-    /// Starts the clients and waits for the first answers.
+    /// Starts the clients and waits for as many answers as there are connections: one that was never
+    /// answered is not idle, but waits for its first.
     pub(crate) fn start(self) -> Hammer {
-        let first = self.clients;
+        let first = match self.style {
+            Style::Idle { connections, .. } => connections * self.clients,
+            Style::OneShot
+            | Style::KeepAlive { .. }
+            | Style::Upload { .. }
+            | Style::ConnectThenWait { .. } => self.clients,
+        };
         let hammer = self.start_silently();
         hammer.wait_answers(first);
         hammer

@@ -140,6 +140,36 @@ fn targets_come_in_all_forms() {
 }
 
 #[test]
+fn a_namespace_is_a_target_of_its_apps_alone() {
+    let apps = [
+        idle("one").text("namespace", "blue"),
+        idle("two").text("namespace", "blue"),
+        idle("three").text("namespace", "green"),
+    ];
+    let daemon = Daemon::foreground(file(&apps));
+    ["one", "two", "three"].iter().for_each(|name| drop(daemon.wait_online(name, 1)));
+    daemon.run(&["stop", "blue"]).expect_code(0);
+    let status = |name: &str| daemon.app(name).status;
+    assert_eq!(["one", "two", "three"].map(status), ["stopped", "stopped", "online"]);
+    let listed = daemon.run(&["list", "green"]).expect_code(0).stdout;
+    assert!(listed.contains("three") && !listed.contains("one"), "{listed}");
+    daemon.run(&["stop", "red"]).expect_code(1).expect_stderr(&["red"]);
+}
+
+#[test]
+fn signal_reaches_the_leader_and_nobody_else_of_its_tree() {
+    let child = "trap 'echo child heard it' USR1; echo child is set; while :; do sleep 0.02; done";
+    let line = format!(
+        "sh -c {child:?} & trap 'echo leader heard it' USR1; echo leader is set; while :; do sleep 0.02; done"
+    );
+    let daemon = Daemon::foreground(App::new("api", &fixtures::shell(&line)).text("exec_mode", "fork"));
+    ["child is set", "leader is set"].iter().for_each(|text| daemon.wait_for_text(text));
+    daemon.run(&["signal", "SIGUSR1", "api"]).expect_code(0);
+    daemon.wait_for_text("leader heard it");
+    support::wait::holds_for(ms(300), "the child is left alone", || !daemon.output().contains("child heard"));
+}
+
+#[test]
 fn pid_signal_and_describe_speak_of_the_worker() {
     let trap = "trap 'echo got it' USR1; echo set; while :; do sleep 0.05; done";
     let app =

@@ -4,13 +4,15 @@
 
 mod support;
 
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::daemon::exists;
 use support::history::Outcome;
 use support::wait::holds_for;
-use support::{App, Daemon, Fixture, Hammer, Load, file, fixtures, free_port, users, wait_until};
+use support::{App, Daemon, Fixture, Hammer, Home, Load, file, fixtures, free_port, users, wait_until};
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -193,6 +195,92 @@ fn hang_up_starts_what_is_new_in_the_file_and_leaves_what_is_gone_from_it() {
     daemon.signal(Signal::SIGHUP);
     wait_until(ms(10_000), "the new ones are reloaded, too", || daemon.wait_online("four", 1) != four);
     assert_eq!(daemon.log().matches("new in").count(), 1);
+}
+
+#[test]
+fn hang_up_reloads_every_app_each_for_itself() {
+    let serve = fixtures::worker(&["serve"]);
+    let names = ["one", "two", "three"];
+    let ports = names.map(|_| free_port());
+    let app = |at: usize, version: u32| {
+        App::new(names[at], &serve).instances(2).port(ports[at]).env("VERSION", version)
+    };
+    let daemon = Daemon::foreground(file(&[app(0, 1), app(1, 1), app(2, 1)]));
+    let before = names.map(|name| daemon.wait_online(name, 2));
+    // One of them is gone from the file: the others are not to suffer from it.
+    daemon.home.write(&file(&[app(0, 2), app(2, 2)]));
+    daemon.signal(Signal::SIGHUP);
+    for (name, old) in names.into_iter().zip(&before) {
+        wait_until(ms(20_000), &format!("what becomes of {name}"), || {
+            let now = daemon.pids(name);
+            let is_new = now.iter().all(|pid| !old.contains(pid));
+            if now.len() == 2 && (is_new != (name == "two")) { Ok(()) } else { Err(now) }
+        });
+    }
+    daemon.wait_for_text("two: not in");
+    assert_eq!(daemon.wait_online("two", 2), before[1]);
+}
+
+/// A terminal of its own for a command; it goes away with what is given back.
+fn on_a_terminal(home: &Home, words: &[&str]) -> (Child, OwnedFd) {
+    let pty = nix::pty::openpty(None, None).expect("terminals are left");
+    // Or the command itself would keep its terminal from going away.
+    let alone = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
+    nix::fcntl::fcntl(&pty.master, alone).expect("it is open");
+    let plain = home.command(&[]);
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "--wait"]).arg(home.binary()).args(words).current_dir(home.apps()).env_clear();
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let other = || Stdio::from(pty.slave.try_clone().expect("descriptors are left"));
+    command.stdin(other()).stdout(other()).stderr(other());
+    (command.spawn().expect("setsid is part of util-linux"), pty.master)
+}
+
+#[test]
+fn a_foreground_supervisor_ends_with_its_terminal() {
+    let home = Home::new(None);
+    home.write(&api(&fixtures::worker(&["serve"]), free_port()).to_string());
+    let path = home.file().display().to_string();
+    let (mut child, terminal) = on_a_terminal(&home, &[&path]);
+    wait_until(ms(10_000), "three workers and their supervisor", || home.processes().len() >= 4);
+    wait_until(ms(10_000), "an answer", || home.run(&["ping"]).code == 0);
+    drop(terminal);
+    wait_until(ms(10_000), "nobody left", || {
+        let ended = child.try_wait().ok().flatten().is_some();
+        let left = home.processes();
+        if ended && left.is_empty() { Ok(()) } else { Err(left) }
+    });
+}
+
+#[test]
+fn a_background_supervisor_outlives_the_terminal_it_was_started_on() {
+    let home = Home::new(None);
+    home.write(&api(&fixtures::worker(&["serve"]), free_port()).to_string());
+    let path = home.file().display().to_string();
+    let (mut child, terminal) = on_a_terminal(&home, &["start", &path]);
+    wait_until(ms(20_000), "the command's end", || child.try_wait().ok().flatten());
+    let pids = home.run(&["pid", "api"]).expect_code(0).stdout;
+    drop(terminal);
+    holds_for(ms(500), "the same workers", || {
+        let now = home.run(&["pid", "api"]);
+        if now.stdout == pids { Ok(()) } else { Err(now) }
+    });
+    home.run(&["kill"]).expect_code(0);
+}
+
+#[test]
+fn a_shutdown_goes_in_reverse_order_of_the_start() {
+    let serve = fixtures::worker(&["serve"]);
+    let app = |name: &str| App::new(name, &serve).instances(1).port(free_port());
+    let mut daemon = Daemon::foreground(file(&[app("first"), app("second"), app("third")]));
+    ["first", "second", "third"].iter().for_each(|name| drop(daemon.wait_online(name, 1)));
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit(ms(10_000)), 0);
+    let log = daemon.log();
+    let leaving: Vec<&str> = log.lines().filter(|line| line.contains(": leaving (stop)")).collect();
+    let order: Vec<&str> =
+        leaving.iter().filter_map(|line| line.split("INFO  ").nth(1)?.split('/').next()).collect();
+    assert_eq!(order, ["third", "second", "first"], "{log}");
 }
 
 /// Fault 36.

@@ -7,7 +7,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -396,4 +396,98 @@ fn a_file_that_may_not_be_read_changes_nothing() {
     let good = api(&fixtures::worker(&["serve"]), free_port()).to_string();
     let daemon = Daemon::foreground_as(Some(ORDINARY), &good);
     changes_nothing(&daemon, "unreadable", &good);
+}
+
+#[test]
+fn a_failed_reload_shows_the_last_twenty_lines_of_its_worker() {
+    let daemon = Daemon::foreground(api(&fixtures::worker(&["serve"]), free_port()));
+    daemon.wait_online("api", 2);
+    let line = "i=1; while [ $i -le 35 ]; do echo \"line number $i\"; i=$((i + 1)); done; exit 4";
+    daemon.home.write(&api(&fixtures::shell(line), free_port()).to_string());
+    let output = daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(&["exited with code 4"]);
+    let shown: Vec<&str> =
+        output.stderr.lines().filter_map(|line| Some(line.split_once("line number ")?.1)).collect();
+    let expected: Vec<String> = (16..=35).map(|number: u32| number.to_string()).collect();
+    assert_eq!(shown, expected, "{output:#?}");
+}
+
+#[test]
+fn a_reload_tells_its_steps_as_json_and_as_lines() {
+    let daemon = Daemon::foreground(api(&fixtures::worker(&["serve"]), free_port()));
+    daemon.wait_online("api", 2);
+    let output = daemon.run(&["reload", "api", "--json"]).expect_code(0);
+    let events: Vec<serde_json::Value> =
+        output.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON on each line")).collect();
+    let count = |name: &str| events.iter().filter(|event| event["event"] == name).count();
+    for (event, times) in [
+        ("reload_started", 1),
+        ("starting", 2),
+        ("ready", 2),
+        ("draining", 2),
+        ("exited", 2),
+        ("reload_done", 1),
+    ] {
+        assert_eq!(count(event), times, "{event}: {output:#?}");
+    }
+    let steps = || events.iter().filter(|event| event.get("event").is_some());
+    assert!(steps().all(|event| event["app"] == "api"), "{output:#?}");
+    // Whose end it was: also of the one that is gone by then.
+    for of_worker in steps().filter(|event| !event["event"].as_str().is_some_and(|e| e.starts_with("reload")))
+    {
+        let known = of_worker["instance"].is_u64() && of_worker["generation"].is_u64();
+        assert!(known && of_worker["id"].is_u64() || of_worker["event"] == "backing_off", "{of_worker}");
+    }
+    let done: Vec<u64> = steps().filter_map(|event| event["done"].as_u64()).collect();
+    assert!(done.is_sorted() && done.last() == Some(&2), "{done:?}");
+    let lines = daemon.run(&["reload", "api"]).expect_code(0).stdout;
+    for part in ["api: 0/2 ", "api/0: ready", "api/1: was ended by SIGINT", "api: 2/2 ", "reloaded api"] {
+        assert!(lines.contains(part), "no {part:?} in {lines}");
+    }
+    assert!(!lines.contains('\u{1b}'), "escapes in a pipe: {lines}");
+}
+
+#[test]
+fn a_terminal_sees_a_reload_come_along_in_one_line() {
+    let daemon = Daemon::foreground(api(&fixtures::worker(&["serve"]), free_port()));
+    daemon.wait_online("api", 2);
+    let size = nix::pty::Winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = nix::pty::openpty(Some(&size), None).expect("terminals are left");
+    let running = daemon.home.spawn_with(&["reload", "api"], |command| {
+        command.stdout(pty.slave).env("TERM", "xterm");
+    });
+    let mut drawn = Vec::new();
+    // The kernel ends a terminal with EIO when its last writer is gone.
+    let _ = File::from(pty.master).read_to_end(&mut drawn);
+    daemon.home.finish(running).expect_code(0);
+    let drawn = String::from_utf8(drawn).expect("text");
+    assert!(drawn.contains("1/2") && drawn.contains("2/2"), "{drawn:?}");
+    assert!(drawn.contains('\r') && drawn.contains("\u{1b}["), "nothing is drawn anew: {drawn:?}");
+    assert!(drawn.contains("reloaded api"), "{drawn:?}");
+}
+
+/// Workers that are not on their way out, by one look at the list.
+fn staying(app: &AppInfo) -> usize {
+    app.workers.iter().filter(|worker| worker.pid.is_some() && worker.status != "stopping").count()
+}
+
+#[test]
+fn a_reload_has_never_more_new_workers_at_a_time_than_max_surge() {
+    let slow = fixtures::shell("sleep 0.1; exec ./fixture_worker serve");
+    for surge in [1_usize, 2] {
+        let port = free_port();
+        let app = api(&slow, port).instances(4).set("max_surge", surge);
+        let daemon = Daemon::foreground(app);
+        daemon.wait_online("api", 4);
+        let mut running = daemon.spawn(&["reload", "api"]);
+        let mut most = 0;
+        while running.runs() {
+            let app = daemon.app("api");
+            let launching = app.workers.iter().filter(|worker| worker.status == "launching").count();
+            // While so many start, those before them live through their min_healthy_time.
+            assert!(launching <= surge && staying(&app) <= 4 + 2 * surge, "max_surge {surge}: {app:#?}");
+            most = most.max(staying(&app));
+        }
+        daemon.home.finish(running).expect_code(0);
+        assert!(most >= 4 + surge, "it never went so far");
+    }
 }

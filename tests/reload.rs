@@ -539,6 +539,12 @@ fn hold_leaves_the_mix_for_the_operator() {
     let after = daemon.wait_online("api", 2);
     assert_eq!(after.iter().filter(|pid| before.contains(pid)).count(), 1, "{before:?} {after:?}");
     assert_eq!(daemon.app("api").reload.map(|reload| reload.state).as_deref(), Some("held"));
+    // Fault 61: who looks sees that versions are mixed.
+    let table = daemon.run(&["list"]).expect_code(0).stdout;
+    let rows: Vec<&str> = table.lines().filter(|row| row.contains("api")).collect();
+    let mut generations: Vec<&str> = rows.iter().filter_map(|row| row.split_whitespace().last()).collect();
+    generations.sort_unstable();
+    assert_eq!(generations, ["1", "2"], "{table}");
 }
 
 #[test]

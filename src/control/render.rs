@@ -130,14 +130,20 @@ pub fn failure(error: &Error) -> String {
     let bold_red = RED.bold();
     let mut text = format!("{bold_red}error:{bold_red:#} {}\n", indented(&error.message));
     for failure in &error.failures {
-        text += &app_failure(failure);
+        text += &app_failure(failure, error.message.contains(&failure.message));
     }
     text
 }
 
-fn app_failure(failure: &AppFailure) -> String {
-    let mut text = format!("  {BOLD}{}{BOLD:#}: {}\n", escape(&failure.app), indented(&failure.message));
-    if !failure.last_lines.is_empty() {
+/// `is_told`: the reason stands in the line above already.
+fn app_failure(failure: &AppFailure, is_told: bool) -> String {
+    let has_lines = !failure.last_lines.is_empty();
+    let mut text = match (is_told, has_lines) {
+        (true, false) => String::new(),
+        (true, true) => format!("  {BOLD}{}{BOLD:#}: the worker's last lines:\n", escape(&failure.app)),
+        (false, _) => format!("  {BOLD}{}{BOLD:#}: {}\n", escape(&failure.app), indented(&failure.message)),
+    };
+    if has_lines && !is_told {
         text += "    the worker's last lines:\n";
     }
     for line in &failure.last_lines {
@@ -762,6 +768,14 @@ mod tests {
             "error: reload failed; the old workers serve on\n  \
              api: a new worker exited with code 1\n    \
              the worker's last lines:\n    \
+             | Error: \\x1b[31mboom\n    \
+             |     at x.js:1\n"
+        );
+        let told = Error { message: "reload api: a new worker exited with code 1".into(), ..error };
+        assert_eq!(
+            stripped(&failure(&told)),
+            "error: reload api: a new worker exited with code 1\n  \
+             api: the worker's last lines:\n    \
              | Error: \\x1b[31mboom\n    \
              |     at x.js:1\n"
         );

@@ -368,6 +368,15 @@ fn garbage_is_answered_or_dropped_and_costs_nothing() {
     assert_eq!(daemon.wait_online("api", 1), pids);
 }
 
+/// Does something at the end of a scope, however it ends.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 fn flood(daemon: &Daemon, count: usize) -> Vec<OwnedFd> {
     let address = UnixAddr::new(&daemon.home.socket()).expect("homes have short names");
     let mut clients = Vec::new();
@@ -395,8 +404,10 @@ fn ten_thousand_connections_disturb_neither_the_apps_nor_the_owner() {
     let hammer = Load::on(port).clients(3).start();
     let (over, connected) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
+        // Also when the test fails: the scope waits for its thread.
+        let _end = OnDrop(|| over.store(true, Ordering::Relaxed));
         scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) || connected.load(Ordering::Relaxed) < 10_000 {
+            while !over.load(Ordering::Relaxed) {
                 // All of them are open at once until the supervisor ends them.
                 connected.fetch_add(flood(&daemon, 2_000).len(), Ordering::Relaxed);
             }
@@ -406,8 +417,8 @@ fn ten_thousand_connections_disturb_neither_the_apps_nor_the_owner() {
             daemon.home.spawn(&["list"]).wait(ms(30_000)).expect_code(0);
             assert!(daemon.descriptors() < descriptors + 300, "no limit on connections");
         }
+        wait_until(ms(30_000), "ten thousand", || connected.load(Ordering::Relaxed) >= 10_000);
         hammer.wait_answers(100);
-        over.store(true, Ordering::Relaxed);
     });
     assert!(daemon.resident().saturating_sub(resident) < 16 * 1024, "memory went with the connections");
     wait_until(ms(10_000), "the descriptors as before", || {

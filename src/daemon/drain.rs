@@ -304,6 +304,7 @@ fn sample(connection: &Connection) -> Sample {
         bytes_received: connection.bytes_received,
         bytes_sent: connection.bytes_sent,
         segments_out: connection.segments_out,
+        segments_in: connection.segments_in,
         last_received: connection.last_received,
         last_sent: connection.last_sent,
     }
@@ -319,6 +320,7 @@ fn sample_of(cookie: u64, moved: &Moved) -> Sample {
         bytes_received: moved.bytes_received,
         bytes_sent: moved.bytes_sent,
         segments_out: moved.segments_out,
+        segments_in: moved.segments_in,
         last_received: moved.last_received,
         last_sent: moved.last_sent,
     }

@@ -57,6 +57,8 @@ pub struct Sample {
     pub bytes_sent: u64,
     /// tcpi_data_segs_out: 0 until the first answer.
     pub segments_out: u32,
+    /// Segments with data received so far.
+    pub segments_in: u32,
     /// tcpi_last_data_recv: how long ago, in whole milliseconds; since the handshake before any data.
     pub last_received: Duration,
     /// tcpi_last_data_sent: how long ago, in whole milliseconds.
@@ -376,9 +378,11 @@ impl History {
         }
         // The clocks decide; where they tie, bytes that were sent since an earlier look at the same
         // request do.
+        // What was sent at the same time as all that was received in one piece is the answer to it.
         self.answered |= sample.segments_out > 0
             && (sample.last_sent < sample.last_received
-                || (sample.last_sent == sample.last_received && grown && !asked));
+                || (sample.last_sent == sample.last_received
+                    && ((grown && !asked) || sample.segments_in == 1)));
         self.answered &= sample.last_sent <= sample.last_received;
         (self.received, self.sent) = (sample.bytes_received, sample.bytes_sent);
         if asked && !self.answered {
@@ -440,6 +444,7 @@ mod tests {
             bytes_received: 100 * requests,
             bytes_sent: 1000 * requests,
             segments_out: 1,
+            segments_in: 2,
             last_received: ms(ago + 5),
             last_sent: ms(ago),
         }
@@ -463,7 +468,9 @@ mod tests {
         let tie = Sample { last_sent: ms(9000), last_received: ms(9000), ..answered(1, 0) };
         assert!(!closes(&mut watch, Sample { segments_out: 0, bytes_sent: 0, ..tie.clone() }, 0));
         assert!(!closes(&mut DrainWatch::new(IDLE), tie.clone(), 0));
-        assert!(!closes(&mut DrainWatch::new(IDLE), tie, 9000));
+        assert!(!closes(&mut DrainWatch::new(IDLE), tie.clone(), 9000));
+        // One piece was received, and something sent: that is its answer.
+        assert!(closes(&mut DrainWatch::new(IDLE), Sample { segments_in: 1, ..tie }, 9000));
     }
 
     /// A request of 100 bytes waits; `sent` bytes have gone out so far.
@@ -575,6 +582,7 @@ mod tests {
             bytes_received: 0,
             bytes_sent: 0,
             segments_out: 0,
+            segments_in: 0,
             last_received: ms(ago),
             last_sent: ms(ago),
             ..answered(0, 0)
@@ -614,6 +622,7 @@ mod tests {
                     bytes_received,
                     bytes_sent,
                     segments_out,
+                    segments_in: segments_out + 1,
                     last_received,
                     last_sent,
                 }

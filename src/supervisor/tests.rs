@@ -906,6 +906,17 @@ fn another_apps_address_is_known() {
     assert_eq!(claim(AppId(2), address(PORT + 1), &unheard), Claim::Own);
 }
 
+#[test]
+fn restart_with_another_port_is_done_when_that_is_served() {
+    let mut bench = Bench::online(cluster(1));
+    let definition = Some(definition(cluster(1), 2));
+    let request = bench.wish(Command::Restart { app: APP, scope: Scope::All, definition });
+    bench.drain(WorkerId(1));
+    bench.tell(Event::Started { worker: WorkerId(2) });
+    bench.listen(WorkerId(2), 4000);
+    assert_eq!(bench.outcome(request), Some(Outcome::Done));
+}
+
 /// A reload whose two old workers (1 and 2) had to be taken off connections that lasted.
 fn lasting() -> Bench {
     let mut bench = Bench::online(cluster(2));

@@ -69,6 +69,10 @@ impl App {
                 self.leave_where(slot, Cause::Restart, turn, |_| true);
             }
         }
+        if scope == Scope::All {
+            // Who leaves serves where the old definition has it.
+            self.forget_expectations();
+        }
         self.requests.push(Request { id: request, until: Until::Ready(slots) });
     }
 

@@ -83,6 +83,8 @@ pub struct Connection {
     pub bytes_sent: u64,
     /// Segments with data sent so far.
     pub segments_out: u32,
+    /// Segments with data received so far.
+    pub segments_in: u32,
     /// How long ago data was last received; milliseconds are the kernel's grain.
     pub last_received: Duration,
     /// How long ago data was last sent.
@@ -224,6 +226,7 @@ fn connection(body: &[u8]) -> Option<Connection> {
         last_received: moved.last_received,
         bytes_received: moved.bytes_received,
         segments_out: moved.segments_out,
+        segments_in: moved.segments_in,
         bytes_sent: moved.bytes_sent,
     })
 }
@@ -243,6 +246,8 @@ pub struct Moved {
     pub bytes_sent: u64,
     /// As in [`Connection`].
     pub segments_out: u32,
+    /// As in [`Connection`].
+    pub segments_in: u32,
     /// As in [`Connection`].
     pub last_received: Duration,
     /// As in [`Connection`].
@@ -264,6 +269,7 @@ impl Moved {
             bytes_received: u64_or_zero(info, 128),
             untransmitted: u32_or_zero(info, 144),
             segments_out: u32_or_zero(info, 156),
+            segments_in: u32_or_zero(info, 152),
             // tcpi_bytes_sent is there since Linux 4.19; acknowledged bytes since 4.1.
             bytes_sent: u64_or_zero(info, if info.len() >= TCP_INFO { 200 } else { 120 }),
         }
@@ -363,7 +369,10 @@ mod tests {
         let accepted = diagnostics.dump(address.port(), CONNECTIONS).expect("a dump");
         let inode = super::super::listen::inode(server.as_fd()).expect("a socket");
         assert_eq!((accepted[0].inode, accepted[0].remote), (inode, peer));
-        assert_eq!((accepted[0].bytes_received, accepted[0].segments_out), (5, 0));
+        assert_eq!(
+            (accepted[0].bytes_received, accepted[0].segments_out, accepted[0].segments_in),
+            (5, 0, 1)
+        );
         let listening = diagnostics.dump(address.port(), LISTENERS).expect("a dump");
         assert_eq!(listening.len(), 1);
     }

@@ -305,6 +305,7 @@ fn sample(connection: &Connection) -> Sample {
         bytes_sent: connection.bytes_sent,
         segments_out: connection.segments_out,
         segments_in: connection.segments_in,
+        last_acknowledged: connection.last_acknowledged,
         last_received: connection.last_received,
         last_sent: connection.last_sent,
     }
@@ -321,6 +322,7 @@ fn sample_of(cookie: u64, moved: &Moved) -> Sample {
         bytes_sent: moved.bytes_sent,
         segments_out: moved.segments_out,
         segments_in: moved.segments_in,
+        last_acknowledged: moved.last_acknowledged,
         last_received: moved.last_received,
         last_sent: moved.last_sent,
     }

@@ -59,6 +59,8 @@ pub struct Sample {
     pub segments_out: u32,
     /// Segments with data received so far.
     pub segments_in: u32,
+    /// How long ago the client last acknowledged something.
+    pub last_acknowledged: Duration,
     /// tcpi_last_data_recv: how long ago, in whole milliseconds; since the handshake before any data.
     pub last_received: Duration,
     /// tcpi_last_data_sent: how long ago, in whole milliseconds.
@@ -113,6 +115,12 @@ impl Window {
 /// of its timer, which is 4 ms at most on servers (CONFIG_HZ=250), and always too late.
 const EARLY: Duration = Duration::from_millis(6);
 const LATE: Duration = Duration::from_millis(3);
+
+/// How long after data a client acknowledges by itself: more than the grain of the kernel's timer, and no
+/// more than a delayed acknowledgement takes (RFC 9293 has it below half a second). What comes later answers
+/// a keep-alive probe, which is sent while a request is worked on, too.
+const ACKNOWLEDGED: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(9)..=Duration::from_millis(450);
 
 /// The longest window.
 const LONGEST_WINDOW: Duration = Duration::from_millis(20);
@@ -378,11 +386,14 @@ impl History {
         }
         // The clocks decide; where they tie, bytes that were sent since an earlier look at the same
         // request do.
-        // What was sent at the same time as all that was received in one piece is the answer to it.
+        // Where they tie, three things tell that something was sent after all that was received: it was seen
+        // to grow; there was one piece to answer only; or the client acknowledged it by itself, a moment
+        // later, where a next request would have done so.
+        let late = sample.last_received.saturating_sub(sample.last_acknowledged);
+        let after = (grown && !asked) || sample.segments_in == 1 || ACKNOWLEDGED.contains(&late);
         self.answered |= sample.segments_out > 0
             && (sample.last_sent < sample.last_received
-                || (sample.last_sent == sample.last_received
-                    && ((grown && !asked) || sample.segments_in == 1)));
+                || (sample.last_sent == sample.last_received && after));
         self.answered &= sample.last_sent <= sample.last_received;
         (self.received, self.sent) = (sample.bytes_received, sample.bytes_sent);
         if asked && !self.answered {
@@ -445,6 +456,7 @@ mod tests {
             bytes_sent: 1000 * requests,
             segments_out: 1,
             segments_in: 2,
+            last_acknowledged: ms(ago + 5),
             last_received: ms(ago + 5),
             last_sent: ms(ago),
         }
@@ -465,10 +477,20 @@ mod tests {
     #[test]
     fn request_that_came_with_the_handshake_is_busy() {
         let mut watch = DrainWatch::new(IDLE);
-        let tie = Sample { last_sent: ms(9000), last_received: ms(9000), ..answered(1, 0) };
+        let tie = Sample {
+            last_sent: ms(9000),
+            last_received: ms(9000),
+            last_acknowledged: ms(9000),
+            ..answered(1, 0)
+        };
         assert!(!closes(&mut watch, Sample { segments_out: 0, bytes_sent: 0, ..tie.clone() }, 0));
         assert!(!closes(&mut DrainWatch::new(IDLE), tie.clone(), 0));
         assert!(!closes(&mut DrainWatch::new(IDLE), tie.clone(), 9000));
+        // The client acknowledged what it was sent after it asked; a probe's answer says nothing.
+        let acknowledged = |ago| Sample { last_acknowledged: ms(ago), ..tie.clone() };
+        assert!(closes(&mut DrainWatch::new(IDLE), acknowledged(8960), 9000));
+        assert!(!closes(&mut DrainWatch::new(IDLE), acknowledged(8996), 9000));
+        assert!(!closes(&mut DrainWatch::new(IDLE), acknowledged(3000), 9000));
         // One piece was received, and something sent: that is its answer.
         assert!(closes(&mut DrainWatch::new(IDLE), Sample { segments_in: 1, ..tie }, 9000));
     }
@@ -583,6 +605,7 @@ mod tests {
             bytes_sent: 0,
             segments_out: 0,
             segments_in: 0,
+            last_acknowledged: ms(ago),
             last_received: ms(ago),
             last_sent: ms(ago),
             ..answered(0, 0)
@@ -623,6 +646,7 @@ mod tests {
                     bytes_sent,
                     segments_out,
                     segments_in: segments_out + 1,
+                    last_acknowledged: last_received,
                     last_received,
                     last_sent,
                 }

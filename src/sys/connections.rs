@@ -85,6 +85,8 @@ pub struct Connection {
     pub segments_out: u32,
     /// Segments with data received so far.
     pub segments_in: u32,
+    /// How long ago the other end last acknowledged something, by a segment with data or without.
+    pub last_acknowledged: Duration,
     /// How long ago data was last received; milliseconds are the kernel's grain.
     pub last_received: Duration,
     /// How long ago data was last sent.
@@ -227,6 +229,7 @@ fn connection(body: &[u8]) -> Option<Connection> {
         bytes_received: moved.bytes_received,
         segments_out: moved.segments_out,
         segments_in: moved.segments_in,
+        last_acknowledged: moved.last_acknowledged,
         bytes_sent: moved.bytes_sent,
     })
 }
@@ -249,6 +252,8 @@ pub struct Moved {
     /// As in [`Connection`].
     pub segments_in: u32,
     /// As in [`Connection`].
+    pub last_acknowledged: Duration,
+    /// As in [`Connection`].
     pub last_received: Duration,
     /// As in [`Connection`].
     pub last_sent: Duration,
@@ -270,6 +275,7 @@ impl Moved {
             untransmitted: u32_or_zero(info, 144),
             segments_out: u32_or_zero(info, 156),
             segments_in: u32_or_zero(info, 152),
+            last_acknowledged: milliseconds(56),
             // tcpi_bytes_sent is there since Linux 4.19; acknowledged bytes since 4.1.
             bytes_sent: u64_or_zero(info, if info.len() >= TCP_INFO { 200 } else { 120 }),
         }

@@ -247,14 +247,27 @@ def table(title, head, rows):
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]) + "\n"
 
 
+# Of a request in the reload part, of clusterd's min_healthy_time (its default), and of the workers there.
+HANDLER_S, HEALTHY_S, RELOADED = 0.2, 1.0, 4
+
+
+def of_pm2(own, name, digits=0):
+    """How often a system's figure goes into PM2's of the same round, as the median over the rounds."""
+    if Pm2.name not in own or name == Pm2.name:
+        return ""
+    ratios = [theirs / max(this, 1e-9) for this, theirs in zip(own[name], own[Pm2.name])]
+    return f"{median(ratios):.{digits}f}" if median(own[name]) > 0 else "∞"
+
+
 def reloads(systems, options):
     """One reload of 4 workers under 8 closed-loop clients whose requests take 200 ms."""
-    rows = []
+    rows, boots = [], []
     for keep_alive in (False, True):
         rounds = {system.name: [] for system in systems}
         for _ in range(options.rounds):
+            boots.append(own_boot(options) / 1e3)
             for system in systems:
-                running = system(free_port(), 4, options)
+                running = system(free_port(), RELOADED, options)
                 try:
                     load = Load(options, running.port, keep_alive, ms=200)
                     time.sleep(0.5)  # every client is in the middle of a request
@@ -271,8 +284,11 @@ def reloads(systems, options):
             rows.append(["keep-alive" if keep_alive else "one per connection", name,
                          f"{pick('lost'):g} / {pick('requests'):g}", f"{pick('retriable'):g}",
                          f"{pick('p99_us') / 1000:.0f}", f"{pick('max_us') / 1000:.0f}", f"{pick('took'):.2f}"])
+    sequence = RELOADED * (median(boots) + HEALTHY_S + HANDLER_S)
     return table("One reload of 4 unmodified workers under load (handler 200 ms, 8 closed-loop clients)",
-                 ["client", "system", "failed / requests", "retriable", "p99 ms", "max ms", "reload s"], rows)
+                 ["client", "system", "failed / requests", "retriable", "p99 ms", "max ms", "reload s"], rows) + (
+        f"\nFour boots ({median(boots) * 1e3:.0f} ms), healthy times ({HEALTHY_S:g} s) and drains of one request "
+        f"({HANDLER_S:g} s) in sequence: {sequence:.2f} s.\n")
 
 
 def throughput(systems, options):
@@ -332,18 +348,24 @@ def idle(systems, options):
         for system in systems:
             running.append(system(free_port(), 4, options))
         time.sleep(5)  # past start-up work
-        before = [cpu_ms(one.supervisor()) for one in running]
-        time.sleep(options.idle)
-        for one, begun in zip(running, before):
-            pid = one.supervisor()
-            cpu = (cpu_ms(pid) - begun) * 60 / options.idle
-            rows.append([one.name, f"{status_kib(pid, 'status', 'VmRSS') / 1024:.1f}",
-                         f"{status_kib(pid, 'smaps_rollup', 'Pss:') / 1024:.1f}", f"{cpu:.1f}"])
+        rss, pss, cpu = ({one.name: [] for one in running} for _ in range(3))
+        for _ in range(options.rounds):
+            before = [cpu_ms(one.supervisor()) for one in running]
+            time.sleep(options.idle / options.rounds)
+            for one, begun in zip(running, before):
+                pid = one.supervisor()
+                cpu[one.name].append((cpu_ms(pid) - begun) * 60 * options.rounds / options.idle)
+                rss[one.name].append(status_kib(pid, "status", "VmRSS") / 1024)
+                pss[one.name].append(status_kib(pid, "smaps_rollup", "Pss:") / 1024)
+        for name in rss:
+            rows.append([name, f"{median(rss[name]):.1f}", of_pm2(rss, name), f"{median(pss[name]):.1f}",
+                         f"{median(cpu[name]):.1f}", of_pm2(cpu, name)])
     finally:
         for one in running:
             one.close()
-    return table(f"Supervisor with 4 idle workers ({options.idle} s)",
-                 ["system", "RSS MB", "PSS MB", "CPU ms per minute"], rows)
+    return table(f"Supervisor with 4 idle workers ({options.idle} s in {options.rounds} rounds)",
+                 ["system", "RSS MB", "PM2's is … times that", "PSS MB", "CPU ms per minute",
+                  "PM2's is … times that"], rows)
 
 
 def call_ms(argv, environment):
@@ -368,11 +390,12 @@ def listing(systems, options):
         for _ in range(options.rounds * 4):
             for name, argv, environment in commands:
                 times[name].append(call_ms(argv, environment))
-        rows = [[name, f"{median(values):.1f}"] for name, values in times.items()]
+        rows = [[name, f"{median(values):.1f}", of_pm2(times, name)] for name, values in times.items()]
     finally:
         for one in running:
             one.close()
-    return table("`list` with 4 workers, process start to exit", ["system", "ms"], rows)
+    return table(f"`list` with 4 workers, process start to exit ({options.rounds * 4} calls each)",
+                 ["system", "ms", "PM2's is … times that"], rows)
 
 
 def until_served(port, not_by, begun):

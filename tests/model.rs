@@ -518,6 +518,14 @@ impl Turn<'_> {
         let passed = |action: &Action| {
             matches!(action, Action::Report { fact: Fact::Examined { finishes: true, .. } })
         };
+        for probe in self.live.iter().filter(|probe| probe.stage == Stage::Finishing) {
+            let told = self.stage(probe.worker) != Some(Stage::Finishing);
+            // Or its generation was seen to finish, and got its way from then on.
+            let shown = self.before.finishes(APP) == Some(probe.generation);
+            ensure(!told || probe.examined || shown, || {
+                format!("{:?} was told early on trust", probe.worker)
+            })?;
+        }
         if !self.out.iter().any(passed) {
             return Ok(());
         }
@@ -905,6 +913,7 @@ fn every_planted_bug_is_found() {
         (Bug::MirrorShifts, listens),
         (Bug::ExitKeepsSteering, listens),
         (Bug::AnyExitFinishes, World { lasting: true, ..listens }),
+        (Bug::TrustsTheUnexamined, World { lasting: true, narrow: true, sturdy: true, ..listens }),
         (Bug::AbandonedStaysServing, World { abandons: true, ..listens }),
         (Bug::ExtendIsUnbounded, World { extends: true, ..ONE }),
         (Bug::ExtendPostponesKill, World { extends: true, ..ONE }),

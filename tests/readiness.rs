@@ -12,7 +12,7 @@ use clusterd::control::protocol::AppInfo;
 use support::daemon::Builder;
 use support::hammer::get;
 use support::wait::holds_for;
-use support::{App, Daemon, Fixture, Hammer, fixtures, free_port, users, wait_until};
+use support::{App, Daemon, Fixture, Hammer, Load, fixtures, free_port, users, wait_until};
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -100,6 +100,22 @@ fn a_host_that_refuses_duplicates_says_what_holds_instead() {
     assert!(log.contains("ports: own/0 generation 1 pid ") && log.contains("duplicate its socket"), "{log}");
     let log = refused(libc::SYS_process_vm_readv, libc::ENOSYS);
     assert!(log.contains("read an address from its memory"), "{log}");
+}
+
+/// Where no connection can be ended from outside, those that are used are waited for until `drain_timeout`.
+#[test]
+fn a_host_that_refuses_duplicates_has_used_connections_waited_for() {
+    let Some(python) = fixtures::python("refused.py") else { return };
+    let Some(node) = fixtures::node("listen_fd.js") else { return };
+    let port = free_port();
+    let app = App::new("api", &node).instances(1).listen(port).delay(20).text("drain_timeout", "1500ms");
+    let (call, errno) = (libc::SYS_pidfd_getfd.to_string(), libc::EPERM.to_string());
+    let daemon = Builder::new(app).wrap(&[&python.command[0], "refused.py", &call, &errno, "0", "0"]).start();
+    daemon.wait_online("api", 1);
+    let load = Load::on(port).keep_alive(ms(20)).start_silently();
+    load.wait_answers(20);
+    daemon.run(&["reload", "api"]).expect_code(0);
+    daemon.wait_for_text("drain_timeout is over");
 }
 
 #[test]

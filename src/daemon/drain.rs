@@ -41,7 +41,7 @@ pub(super) struct Leaving {
     /// Its connections at the last look, as far as they may be ended between two requests.
     open: Vec<(u64, OpenSocket)>,
     /// Those that hear nothing of their clients.
-    deaf: HashSet<u64>,
+    deaf: HashMap<u64, OpenSocket>,
     vigil: Vigil,
 }
 
@@ -57,9 +57,9 @@ enum Vigil {
 impl Daemon {
     /// One look: answered by `Observed`.
     pub(super) fn observe(&mut self, worker: WorkerId, closing: Closing, now: Time) {
+        let began = own_cpu_time();
         // Also what left its parent while that lived: nothing else tells that it is ours now.
         self.processes.adopt(&[]);
-        let began = own_cpu_time();
         let traffic = match self.look(worker, closing, now) {
             Ok(traffic) => traffic,
             Err(error) => {
@@ -87,11 +87,12 @@ impl Daemon {
             match process::sockets(pid) {
                 Ok(sockets) => open.extend(sockets.into_iter().map(|s| (s.inode, s))),
                 // It ended meanwhile; its connections did with it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if process::is_gone(&error) => {}
                 Err(error) => return Err(error),
             }
         }
         let drain_idle = process.recipe.spec.drain_idle;
+        let own = self.exams.client_of(worker);
         let diagnostics =
             self.diagnostics.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
         let mut all = Vec::new();
@@ -103,7 +104,7 @@ impl Daemon {
             since: now,
             handshakes: None,
             open: Vec::new(),
-            deaf: HashSet::new(),
+            deaf: HashMap::new(),
             vigil: Vigil::Resting { until: now },
         });
         queued += leaving.handshakes_left(&all, now);
@@ -111,10 +112,11 @@ impl Daemon {
             .iter()
             .filter(|c| c.inode != 0 && open.contains_key(&c.inode))
             .filter(|c| matches!(c.state, State::Established | State::CloseWait))
+            .filter(|c| own.is_none_or(|own| !c.is_from(own)))
             .collect();
         let samples: Vec<Sample> = mine.iter().map(|c| sample(c)).collect();
         let mut look = leaving.watch.look(&samples, closing, now);
-        leaving.carry_out(&look, &mine, &open);
+        look.busy += leaving.carry_out(&look, &mine, &open);
         let promising = closing != Closing::WhenIdle
             && leaving.watch.wants_closer_look()
             && mine.len() <= CLOSER_LOOK_CONNECTIONS;
@@ -150,6 +152,13 @@ impl Daemon {
     pub(super) fn end_vigil(&mut self, worker: WorkerId) {
         if let Some(leaving) = self.leaving.get_mut(&worker) {
             leaving.open.clear();
+            for (_, socket) in leaving.deaf.drain() {
+                let hears = duplicate(&socket);
+                if let Err(error) = hears.and_then(|c| c.map_or(Ok(()), |c| connections::deafen(&c, false))) {
+                    log::debug!("a connection that is to hear again: {error}");
+                }
+            }
+            leaving.watch.hear_all();
             leaving.vigil = Vigil::Resting { until: leaving.since };
         }
     }
@@ -210,37 +219,47 @@ impl Leaving {
         let Vigil::Watching { began, until, held } = &mut self.vigil else { return };
         glance_at_all(&mut self.watch, &mut self.deaf, held, clock);
         let now = Time::from_start(clock.since_start());
-        if now >= *until || held.is_empty() {
+        if held.is_empty() {
+            // All were met, or none could be followed.
+            self.vigil = Vigil::Resting { until: now.max(*until) };
+        } else if now >= *until {
             self.vigil = Vigil::Resting { until: now + (now - *began).saturating_mul(REST) };
         }
     }
 
-    /// Does to each connection what the look led to.
-    fn carry_out(&mut self, look: &Look, mine: &[&Connection], open: &HashMap<u64, OpenSocket>) {
-        let socket = |cookie: u64| {
-            mine.iter().find(|c| c.cookie == cookie).and_then(|c| open.get(&c.inode)).map(duplicate)
+    /// Does to each connection what the look led to. How many could not be ended although they are used.
+    fn carry_out(&mut self, look: &Look, mine: &[&Connection], open: &HashMap<u64, OpenSocket>) -> u32 {
+        if look.close.is_empty() && look.deafen.is_empty() && look.hear.is_empty() {
+            return 0;
+        }
+        let by_cookie: HashMap<u64, &Connection> = mine.iter().map(|c| (c.cookie, *c)).collect();
+        let held = |cookie: u64| -> io::Result<Option<OwnedFd>> {
+            let found = by_cookie.get(&cookie).and_then(|c| open.get(&c.inode));
+            found.map_or(Ok(None), duplicate)
         };
-        let each = |cookies: &[u64], act: &mut dyn FnMut(u64, &OwnedFd) -> io::Result<()>| {
+        for (cookies, deaf) in [(&look.hear, false), (&look.deafen, true)] {
             for cookie in cookies {
-                let done = match socket(*cookie) {
-                    Some(Ok(Some(connection))) => act(*cookie, &connection),
-                    Some(Ok(None)) | None => Ok(()),
-                    Some(Err(error)) => Err(error),
-                };
-                if let Err(error) = done {
-                    log::debug!("a connection that is to end: {error}");
+                let socket = by_cookie.get(cookie).and_then(|c| open.get(&c.inode));
+                match held(*cookie).and_then(|c| c.map_or(Ok(()), |c| connections::deafen(&c, deaf))) {
+                    Ok(()) if deaf => self.deaf.extend(socket.map(|socket| (*cookie, *socket))),
+                    Ok(()) => drop(self.deaf.remove(cookie)),
+                    Err(error) => {
+                        log::debug!("what a connection hears: {error}");
+                        self.watch.hears(*cookie);
+                    }
                 }
             }
-        };
-        each(&look.hear, &mut |cookie, connection| {
-            self.deaf.remove(&cookie);
-            connections::deafen(connection, false)
-        });
-        each(&look.deafen, &mut |cookie, connection| {
-            self.deaf.insert(cookie);
-            connections::deafen(connection, true)
-        });
-        each(&look.close, &mut |cookie, connection| end(&mut self.deaf, cookie, connection));
+        }
+        let mut used = 0;
+        for cookie in &look.close {
+            let ended = held(*cookie).and_then(|c| c.map_or(Ok(()), |c| end(&mut self.deaf, *cookie, &c)));
+            if let Err(error) = ended {
+                log::debug!("a connection that is to end: {error}");
+                let known = by_cookie.get(cookie).map(|c| sample(c));
+                used += u32::from(known.is_some_and(|sample| self.watch.reopen(&sample)));
+            }
+        }
+        used
     }
 
     /// Looks again and again for a moment, at a thousand times the pace: between an answer and the next
@@ -269,7 +288,7 @@ impl Leaving {
 /// were ended.
 fn glance_at_all(
     watch: &mut DrainWatch,
-    deaf: &mut HashSet<u64>,
+    deaf: &mut HashMap<u64, OpenSocket>,
     held: &mut Vec<(u64, OwnedFd)>,
     clock: Clock,
 ) -> u32 {
@@ -285,10 +304,13 @@ fn glance_at_all(
             if !watch.glance(&sample_of(*cookie, &moved), Time::from_start(now)) {
                 return true;
             }
-            if let Err(error) = end(deaf, *cookie, connection) {
-                log::debug!("end of a connection: {error}");
+            match end(deaf, *cookie, connection) {
+                Ok(()) => ended += 1,
+                Err(error) => {
+                    log::debug!("end of a connection: {error}");
+                    watch.reopen(&sample_of(*cookie, &moved));
+                }
             }
-            ended += 1;
             false
         });
     }
@@ -329,11 +351,15 @@ fn sample_of(cookie: u64, moved: &Moved) -> Sample {
 }
 
 /// Ends a connection. One that was deaf must hear its client acknowledge the end.
-fn end(deaf: &mut HashSet<u64>, cookie: u64, connection: &OwnedFd) -> io::Result<()> {
-    if deaf.remove(&cookie) {
+fn end(deaf: &mut HashMap<u64, OpenSocket>, cookie: u64, connection: &OwnedFd) -> io::Result<()> {
+    if deaf.remove(&cookie).is_some() {
         connections::deafen(connection, false)?;
     }
-    connections::end(connection)
+    match connections::end(connection) {
+        // It has ended by itself.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        result => result,
+    }
 }
 
 /// A duplicate, after making sure that the number still means this socket.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ struct Exam {
     stream: TcpStream,
     socket: SocketId,
     address: Address,
+    /// Our own end.
+    client: SocketAddr,
     /// Where new connections of the group go but for this one; gone once that is so for all again.
     active: Option<Vec<u32>>,
     stage: Stage,
@@ -57,6 +59,11 @@ enum Stage {
 impl Exams {
     pub(super) fn next_deadline(&self) -> Option<Time> {
         self.by_worker.values().map(|exam| exam.look_at).min()
+    }
+
+    /// Our own end of the connection to this worker.
+    pub(super) fn client_of(&self, worker: WorkerId) -> Option<SocketAddr> {
+        self.by_worker.get(&worker).map(|exam| exam.client)
     }
 
     /// A group was steered anew: the exception is gone from its program.
@@ -104,10 +111,10 @@ impl Daemon {
         }
         let address = held.address;
         let to = reachable(address);
-        let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        // Bound first: the program must know the connection before its first packet is sent.
-        let (stream, port) = listen::client(SocketAddr::new(any, 0))?;
-        steer::steer_but(held.fd.as_fd(), &active, port, position)?;
+        // Bound first, and to the host's own address that it goes to: the program must know the connection
+        // before its first packet is sent.
+        let (stream, client) = listen::client(SocketAddr::new(to.ip(), 0))?;
+        steer::steer_but(held.fd.as_fd(), &active, client, position)?;
         let began = listen::begin(stream.as_fd(), to);
         if let Err(error) = began {
             steer::steer(held.fd.as_fd(), &active)?;
@@ -115,7 +122,7 @@ impl Daemon {
         }
         let stage = Stage::Connecting { until: now + PATIENCE };
         let stream = TcpStream::from_std(stream.into());
-        Ok(Some(Exam { stream, socket, address, active: Some(active), stage, look_at: now }))
+        Ok(Some(Exam { stream, socket, address, client, active: Some(active), stage, look_at: now }))
     }
 
     /// Ends the connection of a worker's exam, if there is one.
@@ -193,16 +200,17 @@ impl Daemon {
 
     /// Whether a process of this very worker has accepted the connection and read what was sent.
     fn has_read(&mut self, worker: WorkerId, exam: &Exam) -> io::Result<bool> {
-        let port = exam.stream.local_addr()?.port();
         let Some(diagnostics) = self.diagnostics.as_mut() else { return Ok(false) };
         let all = diagnostics.dump(exam.address.port, connections::CONNECTIONS)?;
-        let other_end = all.iter().find(|c| c.remote.port() == port && c.state == State::Established);
+        let other_end = all.iter().find(|c| c.is_from(exam.client) && c.state == State::Established);
         let Some(accepted) = other_end.filter(|c| c.inode != 0) else { return Ok(false) };
         let read = accepted.bytes_received >= BEGINNING.len() as u64 && accepted.unread == 0;
         let of_worker = |pid| process::sockets(pid).map(|all| all.iter().any(|s| s.inode == accepted.inode));
         for pid in self.processes.tree_of(worker) {
-            if read && of_worker(pid)? {
-                return Ok(true);
+            match of_worker(pid) {
+                Ok(yes) if read && yes => return Ok(true),
+                Err(error) if !process::is_gone(&error) => return Err(error),
+                Ok(_) | Err(_) => {}
             }
         }
         Ok(false)

@@ -18,7 +18,7 @@ use super::Daemon;
 const DESCRIPTORS_OF_A_WORKER: u64 = 8;
 
 /// Descriptors that must stay free: a start takes some for a moment (the other ends of pipes), and so do
-/// looks into /proc and clients of the control socket. At most an eighth of all.
+/// looks into /proc and clients of the control socket.
 const SPARE_DESCRIPTORS: u64 = 16;
 
 /// What reloads under way were promised.
@@ -102,7 +102,7 @@ impl Daemon {
         let workers = self.processes.iter().filter(|(_, process)| process.app == app);
         let sockets = workers.map(|(worker, _)| self.sockets.of(worker).count()).max().unwrap_or(0);
         let each = DESCRIPTORS_OF_A_WORKER + u64::try_from(sockets).unwrap_or(u64::MAX);
-        let free = limit.saturating_sub(open).saturating_sub(SPARE_DESCRIPTORS.min(limit / 8));
+        let free = limit.saturating_sub(open).saturating_sub(SPARE_DESCRIPTORS);
         Some(Stock { good: Good::Descriptors { limit }, free, each })
     }
 }

@@ -610,7 +610,7 @@ impl App {
     pub(super) fn observed(&mut self, worker: WorkerId, traffic: Traffic, turn: &mut Turn<'_>) {
         let Some((slot, place)) = self.find(worker) else { return };
         let found = &mut self.slots[slot].workers[place];
-        let told = found.closing(turn.now) == Some(Closing::WhenIdle);
+        let told = matches!(found.phase, Phase::Finishing(_));
         let (Phase::Draining(leaving) | Phase::Finishing(leaving)) = &mut found.phase else { return };
         let Some(done) = leaving.saw(traffic, turn.now) else { return };
         let cause = leaving.cause;
@@ -993,8 +993,11 @@ impl App {
     /// world that this turn made.
     pub(super) fn look(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now;
+        let examined = self.being_examined();
         for worker in self.slots.iter_mut().flat_map(|slot| &mut slot.workers) {
             let (id, closing) = (worker.id, worker.closing(now));
+            let waits = examined.contains(&worker.generation);
+            let closing = if waits { closing.and(Some(Closing::WhenIdle)) } else { closing };
             let next = now + until_next_inspection(now - worker.spawned);
             match &mut worker.phase {
                 Phase::Starting { look_at, .. } => {

@@ -27,6 +27,9 @@ use super::time::Time;
 /// Connections whose past is remembered; those beyond are judged by what one look shows.
 const REMEMBERED: usize = 65_536;
 
+/// Connections that are ended in one look.
+const ENDED_AT_ONCE: usize = 1000;
+
 /// Answered requests after which a connection is known to be keep-alive and nothing else.
 const CYCLES: u32 = 2;
 
@@ -193,6 +196,8 @@ impl DrainWatch {
                     look.busy += 1;
                     self.help(sample.id, closing, &mut look);
                 }
+                // The others at the next look: the loop is there for everybody.
+                Verdict::Finished if look.close.len() >= ENDED_AT_ONCE => look.busy += 1,
                 Verdict::Finished => {
                     self.close(sample.id);
                     look.close.push(sample.id);
@@ -228,6 +233,26 @@ impl DrainWatch {
         }
         self.close(sample.id);
         true
+    }
+
+    /// It could not be ended: whether it is used. Who is idle is not waited for.
+    pub fn reopen(&mut self, sample: &Sample) -> bool {
+        if self.closed.remove(&sample.id) {
+            self.ended = self.ended.saturating_sub(1);
+        }
+        sample.last_received < self.idle || sample.last_sent < self.idle
+    }
+
+    /// It hears its client, whatever was asked.
+    pub fn hears(&mut self, id: u64) {
+        if let Some(history) = self.histories.get_mut(&id) {
+            history.deaf = false;
+        }
+    }
+
+    /// All hear their clients again.
+    pub fn hear_all(&mut self) {
+        self.histories.values_mut().for_each(|history| history.deaf = false);
     }
 
     /// How many were finished so far.
@@ -537,6 +562,26 @@ mod tests {
         assert!(!closes(&mut watch, tie(5, 4), 130), "one waits");
         assert!(!closes(&mut watch, Sample { bytes_sent: 4200, ..tie(5, 4) }, 131), "a head is no answer");
         assert!(closes(&mut watch, tie(5, 5), 132));
+    }
+
+    #[test]
+    fn connection_that_could_not_be_ended_is_waited_for_while_it_is_used() {
+        let mut watch = DrainWatch::new(IDLE);
+        assert!(closes(&mut watch, answered(1, 3000), 0));
+        assert!(!watch.reopen(&answered(1, 3000)), "nobody uses it");
+        assert_eq!(watch.ended(), 0);
+        assert!(watch.reopen(&answered(2, 10)));
+        assert_eq!(watch.look(&[answered(2, 10)], Closing::AtQuietMoments, at(10)).busy, 1);
+    }
+
+    #[test]
+    fn thousands_of_idle_connections_are_ended_over_several_looks() {
+        let mut watch = DrainWatch::new(IDLE);
+        let samples: Vec<Sample> = (0..2500).map(|id| Sample { id, ..answered(1, 3000) }).collect();
+        let look = watch.look(&samples, Closing::AtQuietMoments, at(0));
+        assert_eq!((look.close.len(), look.busy), (1000, 1500));
+        let second = watch.look(&samples, Closing::AtQuietMoments, at(5));
+        assert_eq!((second.close.len(), second.busy), (1000, 500));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::event::{Action, Fact, SignalKind, SocketId, WorkerId};
+use super::event::{Action, Fact, Generation, SignalKind, SocketId, WorkerId};
 use super::policy::Policy;
 use super::time::Time;
 
@@ -36,8 +36,9 @@ const LEAST_KILL_TIMEOUT: Duration = Duration::from_millis(400);
 pub(super) enum Handling {
     /// Nothing, or that it cuts requests.
     Unproven,
-    /// It finishes what it has.
-    Finishes,
+    /// A worker of this generation finished what it had: all of that generation get their signal early, and
+    /// one of the next does, while it is examined.
+    Finishes(Generation),
 }
 
 /// How far a worker's exam came.
@@ -65,7 +66,7 @@ impl Exam {
 fn held(handling: Handling, policy: &Policy) -> Duration {
     let most = match handling {
         Handling::Unproven => HELD,
-        Handling::Finishes => HELD_AGAIN,
+        Handling::Finishes(_) => HELD_AGAIN,
     };
     most.min(policy.kill_timeout / 2)
 }
@@ -80,34 +81,49 @@ impl App {
         let found = &self.slots[slot].workers[place];
         let Phase::Draining(leaving) = &found.phase else { return };
         let (cause, seen) = (leaving.cause, leaving.seen);
-        let early = !done && seen.queued == 0 && self.handling == Handling::Finishes;
-        // Whom nobody asks again and again cannot lose by being told late.
-        let matters = early || (done && seen.ended > 0);
         if found.exam == Exam::Asked {
             return;
         }
-        if matters && self.is_unexamined(found) && turn.end.is_none() && self.examine(slot, place, turn) {
+        let early = !done && seen.queued == 0 && self.handling != Handling::Unproven;
+        // Whom nobody asks again and again cannot lose by being told late.
+        let matters = early || (done && seen.ended > 0);
+        let passed = self.handling == Handling::Finishes(found.generation);
+        if !passed && matters && self.examine(slot, place, turn) {
             return;
         }
         if done {
             self.stop(slot, place, cause, turn);
-        } else if early {
+        } else if early && (passed || turn.has(Bug::TrustsTheUnexamined)) {
             self.tell_early(slot, place, turn);
         }
     }
 
-    fn is_unexamined(&self, worker: &Worker) -> bool {
-        self.examined != worker.generation
-            && self.policy(worker.generation).kill_timeout >= LEAST_KILL_TIMEOUT
-    }
-
-    /// Orders the connection; false when there is no socket to make it to.
+    /// Orders the connection, once a generation; false when there is none to be made.
     fn examine(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) -> bool {
-        let worker = self.slots[slot].workers[place].id;
+        let found = &self.slots[slot].workers[place];
+        let (worker, generation) = (found.id, found.generation);
+        let hurried = self.policy(generation).kill_timeout < LEAST_KILL_TIMEOUT || turn.end.is_some();
+        if hurried || self.examined == generation {
+            return false;
+        }
         let Some((socket, position, active)) = self.sockets.place_of(worker) else { return false };
         turn.out.push(Action::Examine { worker, socket, position, active });
+        self.examined = generation;
         self.slots[slot].workers[place].exam = Exam::Asked;
         true
+    }
+
+    /// Generations of which an exam decides soon whether their workers get their signal early: until then
+    /// nobody ends their connections for them.
+    pub(super) fn being_examined(&self) -> Vec<Generation> {
+        if self.handling == Handling::Unproven {
+            return Vec::new();
+        }
+        let under_way = |worker: &&Worker| match worker.exam {
+            Exam::Asked | Exam::Holding { .. } => true,
+            Exam::None | Exam::Free { .. } => false,
+        };
+        self.workers().filter(under_way).map(|worker| worker.generation).collect()
     }
 
     /// The worker was told, and finishes by itself.
@@ -125,45 +141,38 @@ impl App {
     pub(super) fn examining(&mut self, worker: WorkerId, holds: bool, turn: &mut Turn<'_>) {
         let Some((slot, place)) = self.find(worker) else { return };
         let found = &self.slots[slot].workers[place];
-        let generation = found.generation;
-        let drains = match &found.phase {
-            Phase::Draining(leaving) => Some(leaving.cause),
-            Phase::Starting { .. }
-            | Phase::Ready { .. }
-            | Phase::Quitting { .. }
-            | Phase::Finishing(_)
-            | Phase::Stopping { .. }
-            | Phase::Killed { .. }
-            | Phase::Leftover { .. }
-            | Phase::Doomed => None,
-        };
-        match (found.exam, drains) {
-            (Exam::Asked, Some(cause)) if holds => {
-                let until = turn.now + held(self.handling, self.policy(generation));
-                self.examined = generation;
+        if found.exam == Exam::None {
+            return;
+        }
+        let asked = found.exam == Exam::Asked;
+        let until = turn.now + held(self.handling, self.policy(found.generation));
+        if let (true, true, Phase::Draining(leaving)) = (asked, holds, &found.phase) {
+            let (cause, done) = (leaving.cause, leaving.is_done());
+            if done || self.handling != Handling::Unproven {
                 self.slots[slot].workers[place].exam = Exam::Holding { until };
-                match self.handling {
-                    Handling::Finishes => self.tell_early(slot, place, turn),
-                    Handling::Unproven => self.stop(slot, place, cause, turn),
-                }
+                return if done {
+                    self.stop(slot, place, cause, turn);
+                } else {
+                    self.tell_early(slot, place, turn);
+                };
             }
-            (Exam::Asked | Exam::Holding { .. } | Exam::Free { .. }, _) => {
-                self.examined = generation;
-                self.slots[slot].workers[place].exam = Exam::None;
-                if holds {
-                    turn.out.push(Action::LetGo { worker });
-                }
-            }
-            (Exam::None, _) => {}
+        }
+        self.slots[slot].workers[place].exam = Exam::None;
+        if holds {
+            turn.out.push(Action::LetGo { worker });
         }
     }
 
-    /// Lets the request go when it was held long enough.
+    /// Lets the request go when it was held long enough. Who was known to finish, and lives on, still does.
     pub(super) fn tick_exam(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
         let found = &mut self.slots[slot].workers[place];
         if found.exam.deadline().is_some_and(|at| turn.now >= at) {
             turn.out.push(Action::LetGo { worker: found.id });
             found.exam = Exam::Free { since: turn.now };
+            let generation = found.generation;
+            if self.handling != Handling::Unproven {
+                self.learn(Handling::Finishes(generation), turn);
+            }
         }
     }
 
@@ -173,17 +182,22 @@ impl App {
         if matches!(found.phase, Phase::Killed { .. }) {
             return;
         }
+        let finishes = Handling::Finishes(found.generation);
         let promptly = promptly(self.policy(found.generation));
-        let shown = match found.exam {
-            Exam::None | Exam::Asked => return,
-            Exam::Holding { .. } if turn.has(Bug::AnyExitFinishes) => Handling::Finishes,
-            Exam::Holding { .. } => Handling::Unproven,
-            Exam::Free { since } if turn.now - since <= promptly => Handling::Finishes,
-            Exam::Free { .. } => Handling::Unproven,
-        };
-        if self.handling != shown {
-            self.handling = shown;
-            turn.report(Fact::Examined { app: self.id, finishes: shown == Handling::Finishes });
+        match found.exam {
+            Exam::Holding { .. } if turn.has(Bug::AnyExitFinishes) => self.learn(finishes, turn),
+            Exam::Holding { .. } => self.learn(Handling::Unproven, turn),
+            Exam::Free { since } if turn.now - since <= promptly => self.learn(finishes, turn),
+            Exam::None | Exam::Asked | Exam::Free { .. } => {}
+        }
+    }
+
+    fn learn(&mut self, shown: Handling, turn: &mut Turn<'_>) {
+        let knew = self.handling != Handling::Unproven;
+        let finishes = shown != Handling::Unproven;
+        self.handling = shown;
+        if knew != finishes {
+            turn.report(Fact::Examined { app: self.id, finishes });
         }
     }
 }

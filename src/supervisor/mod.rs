@@ -347,6 +347,13 @@ impl Supervisor {
         self.apps.iter().filter(awaits).map(|app| app.id).collect()
     }
 
+    /// The generation of an app that was last seen to finish its requests by itself, for checks.
+    #[doc(hidden)]
+    pub fn finishes(&self, app: AppId) -> Option<Generation> {
+        let found = self.apps.iter().find(|other| other.id == app)?;
+        if let exam::Handling::Finishes(generation) = found.handling { Some(generation) } else { None }
+    }
+
     /// All held sockets, for checks: whose, and whether its queue is being handed on.
     #[doc(hidden)]
     pub fn held(&self) -> Vec<(SocketId, Option<WorkerId>, bool)> {

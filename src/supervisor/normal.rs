@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::app::{App, EXTENSIONS, End, INSPECTED, Idle, Request, SILENT, Slot, Until, Version, Wanted};
 use super::event::{Cause, Generation, Proof, RequestId, SlotId, Traffic, WorkerId};
-use super::exam::Exam;
+use super::exam::{Exam, Handling};
 use super::policy::Policy;
 use super::rollout::Rollout;
 use super::time::Time;
@@ -113,7 +113,13 @@ fn generations(app: &App) -> BTreeMap<Generation, Generation> {
     let mut kinds: Vec<&Version> = Vec::new();
     let mut places = BTreeMap::new();
     for version in app.versions.iter().filter(|version| !wanted.contains(&version.generation)) {
-        let alike = |kind: &&Version| kind.policy == version.policy && kind.spec == version.spec;
+        let known = |version: &Version| {
+            let generation = version.generation;
+            (app.examined == generation, app.handling == Handling::Finishes(generation))
+        };
+        let alike = |kind: &&Version| {
+            kind.policy == version.policy && kind.spec == version.spec && known(kind) == known(version)
+        };
         let place = kinds.iter().position(alike).unwrap_or(kinds.len());
         if place == kinds.len() {
             kinds.push(version);
@@ -134,6 +140,10 @@ fn app(app: &App, names: &Names) -> App {
     normal.newest = generations.values().max().copied().unwrap_or_default();
     normal.good = generation(app.good);
     normal.examined = generation(app.examined);
+    normal.handling = match app.handling {
+        Handling::Unproven => Handling::Unproven,
+        Handling::Finishes(shown) => Handling::Finishes(generation(shown)),
+    };
     for version in &mut normal.versions {
         version.generation = generation(version.generation);
     }

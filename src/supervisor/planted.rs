@@ -37,6 +37,8 @@ pub enum Bug {
     LeftoverIsForgotten,
     /// A server that ends with a request under way counts as one that finishes what it has.
     AnyExitFinishes,
+    /// What one generation was seen to finish, the next is believed to, unexamined.
+    TrustsTheUnexamined,
     /// A socket that its worker closed still counts as its worker's.
     AbandonedStaysServing,
     /// A starting worker gets all the time it asks for.

@@ -938,7 +938,7 @@ fn stop_signal(worker: WorkerId) -> Action {
     Action::Signal { worker, signal: SignalKind::Stop }
 }
 
-fn examined(bench: &Bench) -> Option<bool> {
+fn examined_as(bench: &Bench) -> Option<bool> {
     let finishes = |action: &Action| {
         let Action::Report { fact: Fact::Examined { finishes, .. } } = action else { return None };
         Some(*finishes)
@@ -962,7 +962,7 @@ fn server_that_waits_for_its_request_gets_the_signal_early_from_then_on() {
     assert!(bench.took(&Action::LetGo { worker: first }));
     bench.pass(ms(50));
     bench.tell(Event::Exited { worker: first, status: ExitStatus::Code(0), left: false });
-    assert_eq!(examined(&bench), Some(true));
+    assert_eq!(examined_as(&bench), Some(true));
     bench.boot(WorkerId(4));
     bench.pass(ms(1000));
     bench.out.clear();
@@ -983,6 +983,24 @@ fn server_that_waits_for_its_request_gets_the_signal_early_from_then_on() {
     assert_eq!(bench.status(), Status::Online);
 }
 
+/// As [`lasting`], with a server that was seen to finish its requests, reloaded to workers 3 and 4.
+fn finishing() -> Bench {
+    let mut bench = lasting();
+    ended(&mut bench, WorkerId(1));
+    bench.tell(Event::Examining { worker: WorkerId(1), holds: true });
+    bench.pass(ms(850));
+    bench.tell(Event::Exited { worker: WorkerId(1), status: ExitStatus::Code(0), left: false });
+    assert_eq!(examined_as(&bench), Some(true));
+    bench.boot(WorkerId(4));
+    bench.pass(ms(1000));
+    bench.tell(Event::Observed { worker: WorkerId(2), traffic: Traffic { busy: 1, ..Traffic::default() } });
+    assert!(bench.took(&stop_signal(WorkerId(2))), "{:?}", bench.out);
+    bench.tell(Event::Exited { worker: WorkerId(2), status: ExitStatus::Code(0), left: false });
+    bench.pass(ms(5000));
+    bench.out.clear();
+    bench
+}
+
 #[test]
 fn server_that_ends_with_a_request_under_way_never_gets_the_signal_early() {
     for late in [false, true] {
@@ -992,7 +1010,7 @@ fn server_that_ends_with_a_request_under_way_never_gets_the_signal_early() {
         // At once, or after a delay that has nothing to do with the request.
         bench.pass(if late { ms(1300) } else { ms(3) });
         bench.tell(Event::Exited { worker: WorkerId(1), status: ExitStatus::Code(0), left: false });
-        assert_eq!(examined(&bench), None);
+        assert_eq!(examined_as(&bench), None);
         bench.boot(WorkerId(4));
         bench.pass(ms(1000));
         bench.tell(Event::Observed {
@@ -1004,6 +1022,72 @@ fn server_that_ends_with_a_request_under_way_never_gets_the_signal_early() {
         ended(&mut bench, WorkerId(2));
         assert!(bench.took(&stop_signal(WorkerId(2))), "one exam a generation is enough");
     }
+}
+
+#[test]
+fn next_generation_is_examined_before_more_than_one_of_it_is_told_early() {
+    let mut bench = finishing();
+    bench.reload();
+    bench.boot(WorkerId(5));
+    bench.boot(WorkerId(6));
+    bench.pass(ms(1000));
+    bench.out.clear();
+    let busy = Traffic { busy: 4, ..Traffic::default() };
+    let (third, fourth) = (WorkerId(3), WorkerId(4));
+    bench.tell(Event::Observed { worker: third, traffic: busy });
+    bench.tell(Event::Observed { worker: fourth, traffic: busy });
+    let examined = |worker| move |action: &Action| matches!(action, Action::Examine { worker: who, .. } if *who == worker);
+    assert!(
+        bench.out.iter().any(examined(third)) && !bench.out.iter().any(examined(fourth)),
+        "{:?}",
+        bench.out
+    );
+    assert!(!bench.took(&stop_signal(third)) && !bench.took(&stop_signal(fourth)));
+    bench.pass(ms(5));
+    assert!(
+        bench.took(&Action::Observe { worker: fourth, closing: Closing::WhenIdle }),
+        "it waits for the exam"
+    );
+    bench.tell(Event::Examining { worker: third, holds: true });
+    assert!(bench.took(&stop_signal(third)) && !bench.took(&stop_signal(fourth)));
+    bench.pass(ms(100));
+    assert!(bench.took(&Action::LetGo { worker: third }));
+    bench.tell(Event::Observed { worker: fourth, traffic: busy });
+    assert!(bench.took(&stop_signal(fourth)), "its generation lives on with a request");
+    // However long the last of its own requests take.
+    bench.pass(ms(3000));
+    bench.tell(Event::Exited { worker: third, status: ExitStatus::Code(0), left: false });
+    assert_eq!(examined_as(&bench), None);
+}
+
+#[test]
+fn generation_that_does_not_catch_the_signal_is_never_told_early() {
+    let mut bench = finishing();
+    bench.reload();
+    bench.boot(WorkerId(5));
+    bench.boot(WorkerId(6));
+    bench.pass(ms(1000));
+    bench.out.clear();
+    let busy = Traffic { busy: 4, ..Traffic::default() };
+    bench.tell(Event::Observed { worker: WorkerId(3), traffic: busy });
+    bench.tell(Event::Examining { worker: WorkerId(3), holds: false });
+    for worker in [WorkerId(3), WorkerId(4), WorkerId(3), WorkerId(4)] {
+        bench.pass(ms(20));
+        bench.tell(Event::Observed { worker, traffic: busy });
+        assert!(!bench.took(&stop_signal(worker)), "{:?}", bench.out);
+    }
+}
+
+#[test]
+fn worker_that_is_not_done_any_more_is_not_stopped_for_its_exam() {
+    let mut bench = lasting();
+    ended(&mut bench, WorkerId(1));
+    bench.pass(ms(5));
+    let busy = Traffic { busy: 1, ended: 3, ..Traffic::default() };
+    bench.tell(Event::Observed { worker: WorkerId(1), traffic: busy });
+    bench.tell(Event::Examining { worker: WorkerId(1), holds: true });
+    assert!(bench.took(&Action::LetGo { worker: WorkerId(1) }));
+    assert!(!bench.took(&stop_signal(WorkerId(1))));
 }
 
 #[test]

@@ -65,7 +65,12 @@ impl Leaving {
         self.seen = traffic;
         self.calm = if quiet { self.calm.saturating_add(1) } else { 0 };
         self.look = Look::At(now + until_next_look(now - self.since, traffic));
-        Some(self.calm >= 2)
+        Some(self.is_done())
+    }
+
+    /// Nothing was seen of it twice.
+    pub(super) fn is_done(&self) -> bool {
+        self.calm >= 2
     }
 }
 

@@ -79,7 +79,7 @@ pub struct Connection {
     pub untransmitted: u32,
     /// Bytes received so far.
     pub bytes_received: u64,
-    /// Bytes sent so far, retransmissions included.
+    /// Bytes sent so far, each once.
     pub bytes_sent: u64,
     /// Segments with data sent so far.
     pub segments_out: u32,
@@ -91,6 +91,14 @@ pub struct Connection {
     pub last_received: Duration,
     /// How long ago data was last sent.
     pub last_sent: Duration,
+}
+
+impl Connection {
+    /// Whether the other end is this address, in whichever form the family has it.
+    pub fn is_from(&self, client: SocketAddr) -> bool {
+        let same = |ip: IpAddr| ip.to_canonical();
+        self.remote.port() == client.port() && same(self.remote.ip()) == same(client.ip())
+    }
 }
 
 /// A netlink socket to ask.
@@ -259,8 +267,8 @@ pub struct Moved {
     pub last_sent: Duration,
 }
 
-/// sizeof(struct tcp_info) up to and including tcpi_bytes_sent.
-const TCP_INFO: usize = 208;
+/// sizeof(struct tcp_info) up to and including tcpi_bytes_retrans.
+const TCP_INFO: usize = 216;
 
 impl Moved {
     /// Offsets in `struct tcp_info`, which only ever grows at its end.
@@ -276,8 +284,13 @@ impl Moved {
             segments_out: u32_or_zero(info, 156),
             segments_in: u32_or_zero(info, 152),
             last_acknowledged: milliseconds(56),
-            // tcpi_bytes_sent is there since Linux 4.19; acknowledged bytes since 4.1.
-            bytes_sent: u64_or_zero(info, if info.len() >= TCP_INFO { 200 } else { 120 }),
+            // tcpi_bytes_sent counts what was sent again too; both are there since Linux 4.19. Acknowledged
+            // bytes are since 4.1.
+            bytes_sent: if info.len() >= TCP_INFO {
+                u64_or_zero(info, 200).saturating_sub(u64_or_zero(info, 208))
+            } else {
+                u64_or_zero(info, 120)
+            },
         }
     }
 

@@ -198,17 +198,17 @@ pub fn accept(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
-/// Makes a non-blocking TCP client's socket, bound to a port of the kernel's choice: which one.
+/// Makes a non-blocking TCP client's socket, bound to a port of the kernel's choice: where it is.
 ///
 /// # Errors
 /// EADDRNOTAVAIL when no port is left, EMFILE.
-pub fn client(local: SocketAddr) -> io::Result<(OwnedFd, u16)> {
+pub fn client(local: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
     let family = if local.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(family, SockType::Stream, flags, SockProtocol::Tcp)?;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(local))?;
     let (bound, _) = local_address(fd.as_fd())?;
-    Ok((fd, bound.port()))
+    Ok((fd, bound))
 }
 
 /// Begins the connection of such a socket. Its end is told by SO_ERROR.

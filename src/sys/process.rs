@@ -133,6 +133,12 @@ pub fn process_of_thread(tid: i32) -> Option<i32> {
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
+/// Whether an error of a look into /proc says that the process has ended: its folder is gone, or was going
+/// when it was read.
+pub fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
 /// One open descriptor that is a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenSocket {

@@ -2,6 +2,7 @@
 //! No privilege is needed (socket(7)).
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// SKF_AD_OFF + SKF_AD_RANDOM: a random number for this packet (Linux 3.14).
@@ -41,12 +42,17 @@ pub fn steer(socket: BorrowedFd<'_>, active: &[u32]) -> io::Result<()> {
     attach(socket, &program(active))
 }
 
-/// As [`steer`], but connections from this port of a client go to this position: for the supervisor's own.
+/// As [`steer`], but connections of this client go to this position: for the supervisor's own.
 ///
 /// # Errors
 /// As [`steer`].
-pub fn steer_but(socket: BorrowedFd<'_>, active: &[u32], port: u16, position: u32) -> io::Result<()> {
-    let mut exception = exception(port, position);
+pub fn steer_but(
+    socket: BorrowedFd<'_>,
+    active: &[u32],
+    client: SocketAddr,
+    position: u32,
+) -> io::Result<()> {
+    let mut exception = exception(client, position);
     exception.extend(program(active));
     attach(socket, &exception)
 }
@@ -54,18 +60,27 @@ pub fn steer_but(socket: BorrowedFd<'_>, active: &[u32], port: u16, position: u3
 /// SKF_NET_OFF: from here on the packet is read from its IP header on.
 const IP_HEADER: u32 = 0xfff0_0000;
 
-/// Leads connections from one port to one position, and falls through for all others. The IP header has
-/// no options in what the host sends to itself, so the port stands behind 20 or 40 bytes of it.
-fn exception(port: u16, position: u32) -> Vec<libc::sock_filter> {
+/// Leads connections from one client to one position, and falls through for all others. Of an address of
+/// IPv6 the last word is compared. The IP header has no options in what the host sends to itself, so the
+/// port stands behind 20 or 40 bytes of it.
+fn exception(client: SocketAddr, position: u32) -> Vec<libc::sock_filter> {
     let load = |width, at| step(libc::BPF_LD | width | libc::BPF_ABS, 0, 0, IP_HEADER + at);
+    let unless = |value, skipped| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, skipped, value);
+    let (version, source, port, word) = match client.ip() {
+        IpAddr::V4(ip) => (4, 12, 20, u32::from(ip)),
+        IpAddr::V6(ip) => {
+            let [.., a, b, c, d] = ip.octets();
+            (6, 20, 40, u32::from_be_bytes([a, b, c, d]))
+        }
+    };
     vec![
         load(libc::BPF_B, 0),
         step(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 0, 0, 4),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 2, 0, 6),
-        load(libc::BPF_H, 20),
-        step(libc::BPF_JMP | libc::BPF_JA, 0, 0, 1),
-        load(libc::BPF_H, 40),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, u32::from(port)),
+        unless(version, 5),
+        load(libc::BPF_W, source),
+        unless(word, 3),
+        load(libc::BPF_H, port),
+        unless(u32::from(client.port()), 1),
         step(libc::BPF_RET | libc::BPF_K, 0, 0, position),
     ]
 }
@@ -100,12 +115,12 @@ mod tests {
         use super::super::listen;
         use std::os::fd::AsFd;
         for ip in ["127.0.0.1", "::1"] {
-            let ip: std::net::IpAddr = ip.parse().expect("an address");
+            let ip: IpAddr = ip.parse().expect("an address");
             let Ok(first) = listen::open(ip, 0, false, 8) else { continue };
             let (address, _) = listen::local_address(first.as_fd()).expect("bound");
             let second = listen::open(ip, address.port(), false, 8).expect("shared");
-            let (client, port) = listen::client(std::net::SocketAddr::new(ip, 0)).expect("a port");
-            steer_but(first.as_fd(), &[0], port, 1).expect("a group");
+            let (client, own) = listen::client(SocketAddr::new(ip, 0)).expect("a port");
+            steer_but(first.as_fd(), &[0], own, 1).expect("a group");
             let _others: Vec<_> =
                 (0..4).map(|_| std::net::TcpStream::connect(address).expect("queued")).collect();
             listen::begin(client.as_fd(), address).expect("begun");

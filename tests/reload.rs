@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use support::daemon::{Builder, exists, send, state_and_parent};
 use support::hammer::{Style, body, get};
 use support::history::{History, Outcome, Reload};
-use support::wait::holds_for;
+use support::wait::{holds_for, try_until};
 use support::{App, Daemon, Fixture, Hammer, Home, Load, file, fixtures, free_port, skip, users, wait_until};
 
 const fn ms(milliseconds: u64) -> Duration {
@@ -797,10 +797,17 @@ fn held_by(pid: i32, inodes: &[u64]) -> usize {
 
 /// Ends a worker while clients wait in its queue; how many connections it had accepted.
 fn kill_with_a_queue(pid: i32, port: u16) -> usize {
-    send(pid, Signal::SIGSTOP);
-    wait_until(ms(5_000), "clients in the queue of a worker that stands still", || {
-        let stands = state_and_parent(pid).is_some_and(|(state, _)| state == 'T');
-        stands && connections_to(port).contains(&0)
+    // It may have accepted all clients there are, by chance: then they wait for it, and nobody comes.
+    wait_until(ms(20_000), "clients in the queue of a worker that stands still", || {
+        send(pid, Signal::SIGSTOP);
+        let queued = try_until(ms(300), || {
+            let stands = state_and_parent(pid).is_some_and(|(state, _)| state == 'T');
+            stands && connections_to(port).contains(&0)
+        });
+        if queued.is_err() {
+            send(pid, Signal::SIGCONT);
+        }
+        queued.is_ok()
     });
     let accepted = held_by(pid, &connections_to(port));
     send(pid, Signal::SIGKILL);
@@ -1063,7 +1070,7 @@ impl MemoryGroup {
 impl Drop for MemoryGroup {
     fn drop(&mut self) {
         // What was in it is gone; the kernel may take a moment to see that.
-        let _ = support::wait::try_until(ms(2_000), || std::fs::remove_dir(&self.folder));
+        let _ = try_until(ms(2_000), || std::fs::remove_dir(&self.folder));
     }
 }
 

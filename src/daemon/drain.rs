@@ -317,20 +317,7 @@ fn glance_at_all(
 }
 
 fn sample(connection: &Connection) -> Sample {
-    Sample {
-        id: connection.cookie,
-        established: true,
-        unread: connection.unread,
-        unsent: connection.unsent,
-        untransmitted: connection.untransmitted,
-        bytes_received: connection.bytes_received,
-        bytes_sent: connection.bytes_sent,
-        segments_out: connection.segments_out,
-        segments_in: connection.segments_in,
-        last_acknowledged: connection.last_acknowledged,
-        last_received: connection.last_received,
-        last_sent: connection.last_sent,
-    }
+    sample_of(connection.cookie, &connection.moved)
 }
 
 fn sample_of(cookie: u64, moved: &Moved) -> Sample {

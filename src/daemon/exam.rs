@@ -204,7 +204,7 @@ impl Daemon {
         let all = diagnostics.dump(exam.address.port, connections::CONNECTIONS)?;
         let other_end = all.iter().find(|c| c.is_from(exam.client) && c.state == State::Established);
         let Some(accepted) = other_end.filter(|c| c.inode != 0) else { return Ok(false) };
-        let read = accepted.bytes_received >= BEGINNING.len() as u64 && accepted.unread == 0;
+        let read = accepted.moved.bytes_received >= BEGINNING.len() as u64 && accepted.moved.unread == 0;
         let of_worker = |pid| process::sockets(pid).map(|all| all.iter().any(|s| s.inode == accepted.inode));
         for pid in self.processes.tree_of(worker) {
             match of_worker(pid) {

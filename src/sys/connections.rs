@@ -71,26 +71,8 @@ pub struct Connection {
     pub v6only: bool,
     /// The other end.
     pub remote: SocketAddr,
-    /// Bytes that the process has not read; for a listener, connections that wait.
-    pub unread: u32,
-    /// Bytes that the other end has not acknowledged.
-    pub unsent: u32,
-    /// Of these, bytes that were not sent yet.
-    pub untransmitted: u32,
-    /// Bytes received so far.
-    pub bytes_received: u64,
-    /// Bytes sent so far, each once.
-    pub bytes_sent: u64,
-    /// Segments with data sent so far.
-    pub segments_out: u32,
-    /// Segments with data received so far.
-    pub segments_in: u32,
-    /// How long ago the other end last acknowledged something, by a segment with data or without.
-    pub last_acknowledged: Duration,
-    /// How long ago data was last received; milliseconds are the kernel's grain.
-    pub last_received: Duration,
-    /// How long ago data was last sent.
-    pub last_sent: Duration,
+    /// What has moved on it. For a listener, `unread` is how many connections wait.
+    pub moved: Moved,
 }
 
 impl Connection {
@@ -220,7 +202,7 @@ fn connection(body: &[u8]) -> Option<Connection> {
     };
     let attributes = &body[MESSAGE..];
     let info = attribute(attributes, INET_DIAG_INFO).unwrap_or(&[]);
-    let moved = Moved::read(info);
+    let moved = Moved { unread: u32_at(body, 56), unacknowledged: u32_at(body, 60), ..Moved::read(info) };
     Some(Connection {
         cookie: u64::from(u32_at(body, 44)) | (u64::from(u32_at(body, 48)) << 32),
         inode: u64::from(u32_at(body, 68)),
@@ -229,41 +211,32 @@ fn connection(body: &[u8]) -> Option<Connection> {
         local: address(8, 4)?,
         v6only: attribute(attributes, INET_DIAG_SKV6ONLY) == Some(&[1]),
         remote: address(24, 6)?,
-        unread: u32_at(body, 56),
-        unsent: u32_at(body, 60),
-        untransmitted: moved.untransmitted,
-        last_sent: moved.last_sent,
-        last_received: moved.last_received,
-        bytes_received: moved.bytes_received,
-        segments_out: moved.segments_out,
-        segments_in: moved.segments_in,
-        last_acknowledged: moved.last_acknowledged,
-        bytes_sent: moved.bytes_sent,
+        moved,
     })
 }
 
-/// What `struct tcp_info` says has moved.
+/// What has moved on a connection, as `struct tcp_info` has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moved {
-    /// As in [`Connection`].
+    /// Bytes that the process has not read.
     pub unread: u32,
-    /// Segments that the other end has not acknowledged.
+    /// Bytes or segments that the other end has not acknowledged: 0 for none.
     pub unacknowledged: u32,
-    /// As in [`Connection`].
+    /// Of these, bytes that were not sent yet.
     pub untransmitted: u32,
-    /// As in [`Connection`].
+    /// Bytes received so far.
     pub bytes_received: u64,
-    /// As in [`Connection`].
+    /// Bytes sent so far, each once.
     pub bytes_sent: u64,
-    /// As in [`Connection`].
+    /// Segments with data sent so far.
     pub segments_out: u32,
-    /// As in [`Connection`].
+    /// Segments with data received so far.
     pub segments_in: u32,
-    /// As in [`Connection`].
+    /// How long ago the other end last acknowledged something, by a segment with data or without.
     pub last_acknowledged: Duration,
-    /// As in [`Connection`].
+    /// How long ago data was last received; milliseconds are the kernel's grain at best.
     pub last_received: Duration,
-    /// As in [`Connection`].
+    /// How long ago data was last sent.
     pub last_sent: Duration,
 }
 
@@ -383,15 +356,13 @@ mod tests {
         let mut diagnostics = Diagnostics::open().expect("sock_diag");
         let waiting = diagnostics.dump(address.port(), CONNECTIONS).expect("a dump");
         assert_eq!(waiting.len(), 1, "{waiting:?}");
-        assert_eq!((waiting[0].inode, waiting[0].unread), (0, 5));
+        assert_eq!((waiting[0].inode, waiting[0].moved.unread), (0, 5));
         let (server, peer) = listener.accept().expect("one waits");
         let accepted = diagnostics.dump(address.port(), CONNECTIONS).expect("a dump");
         let inode = super::super::listen::inode(server.as_fd()).expect("a socket");
         assert_eq!((accepted[0].inode, accepted[0].remote), (inode, peer));
-        assert_eq!(
-            (accepted[0].bytes_received, accepted[0].segments_out, accepted[0].segments_in),
-            (5, 0, 1)
-        );
+        let moved = accepted[0].moved;
+        assert_eq!((moved.bytes_received, moved.segments_out, moved.segments_in), (5, 0, 1));
         let listening = diagnostics.dump(address.port(), LISTENERS).expect("a dump");
         assert_eq!(listening.len(), 1);
     }

@@ -6,13 +6,13 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::daemon::{Builder, cpu_ticks, exists, send};
 use support::hammer::get;
 use support::wait::holds_for;
-use support::{App, Daemon, Fixture, Hammer, Home, file, fixtures, free_port, root, skip, wait_until};
+use support::{App, Daemon, Fixture, Hammer, Home, Load, file, fixtures, free_port, root, skip, wait_until};
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -773,24 +773,40 @@ fn absurd_values_start_nothing() {
     assert_eq!(home.processes(), [], "something was started");
 }
 
+/// Stops `api` in the middle of this load.
+fn stop_loses_nothing(fixture: &Fixture, user: Option<u32>, load: Load) {
+    let port = free_port();
+    let app = App::new("api", fixture).instances(3).port(port).delay(50).text("drain_idle", "400ms");
+    let daemon = Daemon::foreground_as(user, app);
+    let pids = daemon.wait_online("api", 3);
+    let hammer = load.to(port).start();
+    let asked = Instant::now();
+    daemon.run(&["stop", "api"]).expect_code(0);
+    let done = Instant::now();
+    assert!(daemon.workers().is_empty());
+    let history = hammer.stop();
+    history.expect_only_refused_after(asked);
+    history.expect_nothing_from(&pids, done);
+}
+
 #[test]
 fn stop_loses_nothing_that_was_accepted() {
-    let servers = ["node", "asyncio", "go", "perl", "http.server", "epoll-first"];
-    let everybody = servers.into_iter().map(|name| (name, None));
-    let ordinary = support::users().into_iter().filter(Option::is_some).map(|user| ("node", user));
-    for (name, user) in everybody.chain(ordinary) {
+    for name in ["node", "asyncio", "go", "perl", "http.server", "epoll-first"] {
         let Some(fixture) = fixtures::server(name) else { continue };
-        let port = free_port();
-        let app = App::new("api", &fixture).instances(3).port(port).delay(50);
-        let daemon = Daemon::foreground_as(user, app.text("drain_idle", "500ms"));
-        daemon.wait_online("api", 3);
-        let hammer = Hammer::start(port);
-        daemon.run(&["stop", "api"]).expect_code(0);
-        let history = hammer.stop();
-        // Whoever came after the last worker had left is refused; nobody else is.
-        let refused = history.count(support::history::Outcome::Refused);
-        assert_eq!(history.lost(), refused, "{name} {user:?}: {history:?}");
-        assert!(daemon.workers().is_empty());
+        stop_loses_nothing(&fixture, None, Load::on(0));
+    }
+    let Some(node) = fixtures::server("node") else { return };
+    for user in support::users().into_iter().filter(Option::is_some) {
+        stop_loses_nothing(&node, user, Load::on(0));
+    }
+}
+
+#[test]
+fn stop_loses_nothing_on_kept_connections_and_streams() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    for user in support::users() {
+        stop_loses_nothing(&node, user, Load::on(0).keep_alive(ms(30)));
+        stop_loses_nothing(&node, user, Load::on(0).path("/stream?n=5&pause=100"));
     }
 }
 

@@ -4,9 +4,8 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use support::hammer::Style;
 use support::history::Outcome;
 use support::{App, Daemon, Fixture, Hammer, Load, fixtures, free_port, users, wait_until};
 
@@ -18,25 +17,35 @@ fn api(fixture: &Fixture, port: u16) -> App {
     App::new("api", fixture).instances(6).port(port)
 }
 
-fn six_one_six(fixture: &Fixture, user: Option<u32>, delay: u32, style: Style) {
+/// Whoever was removed answers nothing more; who stayed, and who came, does.
+fn six_one_six(app: App, user: Option<u32>, load: Load) {
     let port = free_port();
-    let app = api(fixture, port).delay(delay).text("drain_idle", "10ms").text("drain_timeout", "5s");
-    let daemon = Daemon::foreground_as(user, app);
-    daemon.wait_online("api", 6);
-    let hammer = Load::on(port).style(style).start();
-    for count in [1, 6] {
-        daemon.run(&["scale", "api", &count.to_string()]).expect_code(0);
-        daemon.wait_online("api", count);
-        hammer.wait_answers(20);
-    }
-    hammer.stop().expect_none_lost();
+    let daemon = Daemon::foreground_as(user, app.port(port).text("drain_timeout", "5s"));
+    let first = daemon.wait_online("api", 6);
+    let hammer = load.to(port).start();
+    daemon.run(&["scale", "api", "1"]).expect_code(0);
+    let removed = Instant::now();
+    assert_eq!(daemon.wait_online("api", 1), first[..1]);
+    hammer.wait_answers(20);
+    daemon.run(&["scale", "api", "6"]).expect_code(0);
+    let last = daemon.wait_online("api", 6);
+    // Kept connections stay where they are: only new clients find the new ones.
+    let fresh = Hammer::start(port);
+    wait_until(ms(20_000), "answers of all", || {
+        let seen = fresh.so_far().by_pid();
+        last.iter().all(|pid| seen.contains_key(pid))
+    });
+    fresh.stop().expect_none_lost();
+    let history = hammer.stop();
+    history.expect_none_lost();
+    history.expect_nothing_from(&first[1..], removed);
 }
 
 #[test]
 fn six_to_one_to_six_loses_nothing() {
     for name in ["node", "go", "perl", "epoll-first"] {
         let Some(fixture) = fixtures::server(name) else { continue };
-        six_one_six(&fixture, None, 20, Style::OneShot);
+        six_one_six(api(&fixture, 0).delay(20), None, Load::on(0));
     }
 }
 
@@ -44,14 +53,26 @@ fn six_to_one_to_six_loses_nothing() {
 fn six_to_one_to_six_loses_nothing_as_an_ordinary_user() {
     let Some(fixture) = fixtures::node("server.js") else { return };
     for user in users().into_iter().filter(Option::is_some) {
-        six_one_six(&fixture, user, 20, Style::OneShot);
+        six_one_six(api(&fixture, 0).delay(20), user, Load::on(0));
     }
 }
 
 #[test]
 fn six_to_one_to_six_loses_nothing_on_kept_connections() {
     let Some(fixture) = fixtures::node("server.js") else { return };
-    six_one_six(&fixture, None, 5, Style::KeepAlive { think: ms(30) });
+    for user in users() {
+        let app = api(&fixture, 0).delay(5).text("drain_idle", "10ms");
+        six_one_six(app, user, Load::on(0).keep_alive(ms(30)));
+    }
+}
+
+#[test]
+fn six_to_one_to_six_cuts_no_stream() {
+    let Some(fixture) = fixtures::node("server.js") else { return };
+    for (user, path) in users().into_iter().zip(["/stream?n=6&pause=100", "/events?n=6&pause=100"]) {
+        let app = api(&fixture, 0).text("drain_idle", "400ms");
+        six_one_six(app, user, Load::on(0).path(path));
+    }
 }
 
 #[test]

@@ -26,45 +26,46 @@ fn fork(name: &str, fixture: &Fixture) -> App {
     App::new(name, fixture).text("exec_mode", "fork")
 }
 
-/// Ends the supervisor in the middle of a load: whoever was accepted is served.
-fn shuts_down_without_loss(fixture: &Fixture, user: Option<u32>, signal: Signal) {
+/// Ends the supervisor in the middle of this load: whoever was accepted is served.
+fn shuts_down_without_loss(app: App, user: Option<u32>, signal: Signal, load: Load) {
     let port = free_port();
-    let mut daemon = Daemon::foreground_as(user, api(fixture, port).delay(50));
-    daemon.wait_online("api", 3);
-    let hammer = Hammer::start(port);
+    let mut daemon = Daemon::foreground_as(user, app.port(port).delay(50));
+    let pids = daemon.wait_online("api", 3);
+    let hammer = load.to(port).start();
+    let asked = Instant::now();
     daemon.signal(signal);
     assert_eq!(daemon.wait_exit(ms(15_000)), 0, "{signal}");
+    let done = Instant::now();
     let left = daemon.home.processes();
     assert!(left.is_empty(), "{signal}: {left:#?}");
     let history = hammer.stop();
-    // Whoever came after the last worker had left is refused; nobody else is.
-    assert_eq!(history.lost(), history.count(Outcome::Refused), "{signal} {user:?}: {history:?}");
+    history.expect_only_refused_after(asked);
+    history.expect_nothing_from(&pids, done);
 }
 
 #[test]
 fn shutdown_under_load_loses_nothing_that_was_accepted() {
     for name in ["node", "perl", "go"] {
         let Some(fixture) = fixtures::server(name) else { continue };
-        shuts_down_without_loss(&fixture, None, Signal::SIGTERM);
+        shuts_down_without_loss(api(&fixture, 0), None, Signal::SIGTERM, Load::on(0));
     }
     let Some(node) = fixtures::server("node") else { return };
-    shuts_down_without_loss(&node, None, Signal::SIGINT);
+    shuts_down_without_loss(api(&node, 0), None, Signal::SIGINT, Load::on(0));
     for user in users().into_iter().filter(Option::is_some) {
-        shuts_down_without_loss(&node, user, Signal::SIGTERM);
+        shuts_down_without_loss(api(&node, 0), user, Signal::SIGTERM, Load::on(0));
     }
 }
 
 #[test]
-fn streams_are_finished_before_the_end() {
+fn kept_connections_and_streams_are_finished_before_the_end() {
     let Some(node) = fixtures::node("server.js") else { return };
-    let port = free_port();
-    let mut daemon = Daemon::foreground(api(&node, port).text("drain_idle", "1s"));
-    daemon.wait_online("api", 3);
-    let hammer = Load::on(port).path("/stream?n=5&pause=300").start();
-    daemon.signal(Signal::SIGTERM);
-    assert_eq!(daemon.wait_exit(ms(15_000)), 0);
-    let history = hammer.stop();
-    assert_eq!(history.lost(), history.count(Outcome::Refused), "{history:?}");
+    for user in users() {
+        let quiet = |span: &str| api(&node, 0).text("drain_idle", span);
+        let kept = Load::on(0).keep_alive(ms(30));
+        shuts_down_without_loss(quiet("400ms"), user, Signal::SIGTERM, kept);
+        let streams = Load::on(0).path("/stream?n=5&pause=300");
+        shuts_down_without_loss(quiet("1s"), user, Signal::SIGTERM, streams);
+    }
 }
 
 /// Fault 23.

@@ -193,6 +193,28 @@ impl History {
         }
     }
 
+    /// Fails unless this load came through a stop: what was sent before `asked` was answered, nothing but
+    /// refusals is seen after it, and nobody was refused earlier. What was sent on a connection that had
+    /// served before, and was closed, is for the caller to judge.
+    ///
+    /// Who connects to this host knows at once whether it is refused, so that a refusal's end is its moment:
+    /// one that is known only after `asked` may have been begun a moment before, by a client that the
+    /// scheduler kept from connecting.
+    pub(crate) fn expect_only_refused_after(&self, asked: Instant) {
+        assert!(self.broken.is_empty(), "the load generator broke: {:?}", self.broken);
+        let finished = self.answers().any(|(record, _)| record.end > asked);
+        assert!(finished, "nothing was under way when the stop was asked: {self:?}");
+        for record in self.records.iter().filter(|record| record.outcome.lost()) {
+            let (outcome, detail) = (record.outcome, &record.detail);
+            assert_eq!(outcome, Outcome::Refused, "lost in a stop: {detail}: {self:?}");
+            assert!(
+                record.end > asked,
+                "refused {:?} before the stop was asked: {self:?}",
+                asked - record.end
+            );
+        }
+    }
+
     fn answers(&self) -> impl Iterator<Item = (&Record, Answerer)> {
         self.records
             .iter()

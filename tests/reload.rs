@@ -956,6 +956,50 @@ fn a_reload_revives_an_errored_app() {
     body(port, "/");
 }
 
+/// One of three workers ends again and again, each time soon after it was ready, while the others serve: the
+/// clients do not notice, neither before the reload to mended code, nor in it, nor after it.
+fn mends_one_of_three_under_load(max_restarts: u32, user: Option<u32>) {
+    let Some(good) = fixtures::node("server.js") else { return };
+    let Some(bad) = fixtures::node("bad.js") else { return };
+    let port = free_port();
+    let crashing = api(&bad, port).instances(3).set("max_restarts", max_restarts);
+    let crashing = crashing.env("BAD", "exits-after-ready").env("ONLY", 1);
+    let daemon = Daemon::foreground_as(user, crashing.text("exp_backoff_restart_delay", "20ms"));
+    wait_until(ms(20_000), "those that serve", || daemon.pids("api").len() >= 2);
+    let hammer = Hammer::start(port);
+    let state = || daemon.app("api").workers.into_iter().find(|worker| worker.instance == 1);
+    wait_until(ms(30_000), "a crash loop of the second worker", || match state() {
+        Some(worker) if worker.restarts >= 3 || worker.status == "errored" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let steady = daemon.app("api").workers.into_iter().filter(|worker| worker.instance != 1);
+    assert!(steady.into_iter().all(|worker| worker.restarts == 0), "another worker than the second crashed");
+    daemon.home.write(&api(&good, port).instances(3).to_string());
+    let asked = Instant::now();
+    let left = daemon.pids("api");
+    daemon.run(&["reload", "api"]).expect_code(0);
+    let done = Instant::now();
+    let mended = daemon.wait_online("api", 3);
+    wait_until(ms(10_000), "answers of all", || {
+        let seen = hammer.so_far().by_pid();
+        mended.iter().all(|pid| seen.contains_key(pid))
+    });
+    let history = hammer.stop();
+    history.expect_none_lost();
+    let generation = daemon.app("api").generation;
+    history.expect_in_step_with(&[Reload { generation, asked, done, left }]);
+}
+
+#[test]
+fn a_reload_under_load_ends_the_crash_loop_of_one_of_three_and_loses_nothing() {
+    users().into_iter().for_each(|user| mends_one_of_three_under_load(0, user));
+}
+
+#[test]
+fn a_reload_under_load_revives_the_errored_one_of_three_and_loses_nothing() {
+    mends_one_of_three_under_load(2, None);
+}
+
 /// Fault 85, and the Ray case.
 #[test]
 fn a_hundred_reloads_leak_nothing() {

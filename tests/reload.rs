@@ -51,15 +51,11 @@ fn reload(daemon: &Daemon) -> Reload {
 
 /// What becomes of this load while `api` is reloaded again and again.
 fn reload_under(daemon: &Daemon, load: Load) -> History {
-    reload_times(reloads(), daemon, load)
-}
-
-fn reload_times(times: usize, daemon: &Daemon, load: Load) -> History {
     let count = daemon.app("api").instances as usize;
     daemon.wait_online("api", count);
     let hammer = load.start();
     let mut seen = Vec::new();
-    for _ in 0..times {
+    for _ in 0..reloads() {
         seen.push(reload(daemon));
         hammer.wait_answers(6);
     }
@@ -304,7 +300,7 @@ fn many_idle_keep_alive_connections_lose_nothing() {
     history.expect_none_lost();
 }
 
-/// Every kind of client, on this server, as each user: a reload a case, since Node has them all thrice.
+/// Every kind of client, on this server; one of them as an ordinary user.
 fn loses_nothing_of_any_kind(name: &str, kinds: &[Load]) {
     let Some(fixture) = fixtures::server(name) else { return };
     for (turn, kind) in kinds.iter().enumerate() {
@@ -312,9 +308,9 @@ fn loses_nothing_of_any_kind(name: &str, kinds: &[Load]) {
         let user = users().pop().flatten().filter(|_| turn == 0);
         let port = free_port();
         // Shorter than the time until a silent connection's turn, longer than any pause in a request.
-        let app = api(&fixture, port).text("drain_idle", "200ms").text("drain_timeout", "2s");
+        let app = api(&fixture, port).text("drain_idle", "150ms").text("drain_timeout", "2s");
         let daemon = Daemon::foreground_as(user, app.set("max_surge", 2));
-        let history = reload_times(reloads().div_ceil(3), &daemon, kind.clone().to(port));
+        let history = reload_under(&daemon, kind.clone().to(port));
         eprintln!("{name}, {kind:?}, user {user:?}: {history:?}");
         history.expect_none_lost();
     }
@@ -323,21 +319,21 @@ fn loses_nothing_of_any_kind(name: &str, kinds: &[Load]) {
 /// Whose head goes first, whose body takes its time, who waits, and who keeps connections for later.
 fn kinds() -> Vec<Load> {
     vec![
-        Load::on(0).clients(3).style(Style::Upload { pieces: 5, every: ms(100) }),
-        Load::on(0).clients(3).style(Style::ConnectThenWait { wait: ms(150) }),
-        Load::on(0).clients(2).style(Style::Idle { connections: 60, every: ms(10) }),
+        Load::on(0).clients(3).style(Style::Upload { pieces: 4, every: ms(60) }),
+        Load::on(0).clients(3).style(Style::ConnectThenWait { wait: ms(100) }),
+        Load::on(0).clients(2).style(Style::Idle { connections: 40, every: ms(10) }),
     ]
 }
 
 #[test]
 fn every_kind_of_client_of_asyncio_loses_nothing() {
-    let streams = Load::on(0).clients(3).path("/stream?n=5&pause=100");
+    let streams = Load::on(0).clients(3).path("/stream?n=4&pause=60");
     loses_nothing_of_any_kind("asyncio", &[kinds(), vec![streams]].concat());
 }
 
 #[test]
 fn every_kind_of_client_of_static_go_loses_nothing() {
-    let streams = Load::on(0).clients(3).path("/stream?n=5&pause=100");
+    let streams = Load::on(0).clients(3).path("/stream?n=4&pause=60");
     loses_nothing_of_any_kind("go", &[kinds(), vec![streams]].concat());
 }
 
@@ -352,9 +348,9 @@ fn streams_of_an_ordinary_user_are_not_cut() {
     let Some(fixture) = fixtures::node("server.js") else { return };
     for user in users().into_iter().filter(Option::is_some) {
         let port = free_port();
-        let daemon = Daemon::foreground_as(user, api(&fixture, port).text("drain_idle", "600ms"));
-        let load = Load::on(port).path("/events?n=5&pause=200");
-        reload_times(reloads().div_ceil(3), &daemon, load).expect_none_lost();
+        let daemon = Daemon::foreground_as(user, api(&fixture, port).text("drain_idle", "300ms"));
+        let load = Load::on(port).path("/events?n=5&pause=100");
+        reload_under(&daemon, load).expect_none_lost();
     }
 }
 

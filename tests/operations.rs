@@ -12,12 +12,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use clusterd::control::protocol::AppInfo;
+use clusterd::control::protocol::{AppInfo, List};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use support::daemon::Running;
+use support::hammer::body;
 use support::{
-    App, Daemon, Fixture, Hammer, Load, ORDINARY, Output, file, fixtures, free_port, root, skip, wait_until,
+    App, Daemon, Fixture, Hammer, Home, Load, ORDINARY, Output, file, fixtures, free_port, root, skip,
+    wait_until,
 };
 
 const fn ms(milliseconds: u64) -> Duration {
@@ -236,7 +239,7 @@ fn versioned(version: u32) -> String {
 fn a_program_replaced_during_a_reload_changes_no_running_worker_and_the_mix_is_shown() {
     let Some(node) = fixtures::node("swapped.js") else { return };
     let port = free_port();
-    let home = std::sync::Arc::new(support::Home::new(None));
+    let home = std::sync::Arc::new(Home::new(None));
     home.put("swapped.js", &versioned(1));
     let app = api(&node, port).env("BOOT_MS", 300);
     let daemon = support::daemon::Builder::new(&app).start_in(home);
@@ -500,4 +503,64 @@ fn a_reload_has_never_more_new_workers_at_a_time_than_max_surge() {
         daemon.home.finish(running).expect_code(0);
         assert!(most >= 4 + surge, "it never went so far");
     }
+}
+
+/// `make run`, with this program for the one that it would build, and another port.
+fn make_run(home: &Home, port: u16) -> Option<Running> {
+    support::runtime("make")?;
+    let source = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        fs::read_to_string(path).expect("it belongs to the sources")
+    };
+    let example = source("ecosystem.example.toml");
+    let elsewhere = example.replace("PORT = 3000", &format!("PORT = {port}"));
+    assert_ne!(example, elsewhere, "the example's port is written in another way");
+    home.put("ecosystem.example.toml", &elsewhere);
+    home.put("Makefile", &source("Makefile"));
+    Some(home.spawn_behind(&["sh", "-c", "exec make run CARGO=true BINARY=\"$0\""]))
+}
+
+/// The README's second command, and what it says to try in a second terminal.
+#[test]
+fn make_run_serves_the_example_and_every_command_of_the_readme_works_on_it() {
+    let (home, port) = (Home::new(None), free_port());
+    let Some(running) = make_run(&home, port) else { return };
+    let listed = |count: usize| {
+        wait_until(ms(20_000), "the workers of the example", || {
+            let output = home.run(&["list", "--json"]);
+            let list: List = serde_json::from_str(&output.stdout).map_err(|_| format!("{output:?}"))?;
+            let online = list.apps[0].workers.iter().filter(|worker| worker.status == "online");
+            let pids: BTreeSet<i32> = online.filter_map(|worker| worker.pid).collect();
+            if pids.len() == count { Ok(pids) } else { Err(output.stdout) }
+        })
+    };
+    let answering = |wanted: &BTreeSet<i32>| {
+        let mut seen = BTreeSet::new();
+        wait_until(ms(20_000), "answers of every worker", || {
+            let answer = body(port, "/");
+            let pid = answer.split(|byte: char| !byte.is_ascii_digit()).filter_map(|word| word.parse().ok());
+            seen.extend(pid.filter(|pid: &i32| wanted.contains(pid)));
+            seen == *wanted
+        });
+    };
+    let first = listed(4);
+    answering(&first);
+    let hammer = Hammer::start(port);
+    home.run(&["reload", "all"]).expect_code(0);
+    let second = listed(4);
+    assert!(first.is_disjoint(&second), "{first:?} were not all replaced");
+    answering(&second);
+    home.run(&["scale", "hello", "6"]).expect_code(0);
+    answering(&listed(6));
+    home.run(&["scale", "hello", "2"]).expect_code(0);
+    listed(2);
+    hammer.stop().expect_none_lost();
+    let shown = home.run(&["list"]).expect_code(0).stdout;
+    assert_eq!(shown.lines().filter(|line| line.contains("hello")).count(), 2, "{shown}");
+    let logs = home.run(&["logs", "hello", "--no-follow"]).expect_code(0).stdout;
+    assert!(logs.contains(&format!("serves 127.0.0.1:{port}")), "{logs}");
+    home.run(&["kill"]).expect_code(0);
+    let ended = running.wait(ms(10_000)).expect_code(0);
+    assert!(ended.stdout.contains("serves"), "workers' output is not shown: {ended:?}");
+    assert_eq!(home.processes(), []);
 }

@@ -157,8 +157,16 @@ impl Home {
 
     /// As [`Home::spawn`], after a last change to the command.
     pub(crate) fn spawn_with(&self, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Running {
+        self.launch(self.command(&[]), arguments, change)
+    }
+
+    /// Starts a program that gets the path of `clusterd` as its last argument, in its place.
+    pub(crate) fn spawn_behind(&self, wrap: &[&str]) -> Running {
+        self.launch(self.command(wrap), &[], |_| {})
+    }
+
+    fn launch(&self, mut command: Command, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Running {
         let (stdout, stderr) = (anonymous_file(), anonymous_file());
-        let mut command = self.command(&[]);
         command.args(arguments).stdout(duplicate(&stdout)).stderr(duplicate(&stderr));
         change(&mut command);
         let begin = Instant::now();

@@ -391,6 +391,10 @@ fn flood(daemon: &Daemon, count: usize) -> Vec<OwnedFd> {
     clients
 }
 
+/// How long a command or a request may take in the middle of a flood. A debug build whose two processors
+/// are wanted by four more programs took 160 ms at most.
+const DESPITE_THE_FLOOD: Duration = ms(1_000);
+
 /// Fault 65.
 #[test]
 fn ten_thousand_connections_disturb_neither_the_apps_nor_the_owner() {
@@ -401,7 +405,7 @@ fn ten_thousand_connections_disturb_neither_the_apps_nor_the_owner() {
     let daemon = Daemon::foreground(api(port));
     let pids = daemon.wait_online("api", 2);
     let (resident, descriptors) = (daemon.resident(), daemon.descriptors());
-    let hammer = Load::on(port).clients(3).start();
+    let hammer = Load::on(port).clients(3).limit(DESPITE_THE_FLOOD).start();
     let (over, connected) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         // Also when the test fails: the scope waits for its thread.
@@ -412,9 +416,15 @@ fn ten_thousand_connections_disturb_neither_the_apps_nor_the_owner() {
                 connected.fetch_add(flood(&daemon, 2_000).len(), Ordering::Relaxed);
             }
         });
-        // In the middle of it the owner is heard.
+        // In the middle of it the owner is heard. One who is kept from a processor for a tenth of a second
+        // between connecting and speaking may lose the place, is told so, and asks again.
         for _ in 0..10 {
-            daemon.home.spawn(&["list"]).wait(ms(30_000)).expect_code(0);
+            wait_until(DESPITE_THE_FLOOD, "a list in the middle of the flood", || {
+                let list = daemon.home.spawn(&["list"]).wait(DESPITE_THE_FLOOD);
+                let dropped = list.stderr.contains("dropped this connection");
+                assert!(list.code == 0 || dropped, "{list:?}");
+                if list.code == 0 { Ok(()) } else { Err(list) }
+            });
             assert!(daemon.descriptors() < descriptors + 300, "no limit on connections");
         }
         wait_until(ms(30_000), "ten thousand", || connected.load(Ordering::Relaxed) >= 10_000);

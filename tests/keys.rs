@@ -4,10 +4,14 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use clusterd::control::protocol::WorkerInfo;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use support::daemon::{Builder, status_kib};
@@ -81,6 +85,125 @@ fn kill_timeout_and_drain_timeout_are_those_of_the_newest_file() {
     let output = daemon.run(&["stop", "api"]).expect_code(0);
     assert!(output.took >= ms(300) && output.took < ms(5_000), "{output:?}");
     drop(endless);
+}
+
+/// The profile is that of the start: a reload does not name it again.
+#[test]
+fn the_variables_of_the_profile_are_those_of_the_newest_file() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let with = |profile: &str| {
+        let app = App::new("api", &node).instances(1).port(port).env("VERSION", "of no profile");
+        app.set("env_production", profile).set("env_staging", "{ VERSION = \"of another profile\" }")
+    };
+    let old = with("{ VERSION = 1, GONE = \"here\" }");
+    let daemon = Builder::new(old).argument("--env").argument("production").start();
+    daemon.wait_online("api", 1);
+    assert_eq!((body(port, "/version"), body(port, "/env/GONE")), ("1".to_owned(), "here".to_owned()));
+    reload_as(&daemon, &with("{ VERSION = 2, ADDED = true }"));
+    assert_eq!(body(port, "/version"), "2");
+    assert_eq!((body(port, "/env/GONE"), body(port, "/env/ADDED")), ("unset".to_owned(), "true".to_owned()));
+}
+
+#[test]
+fn wait_ready_is_that_of_the_newest_file() {
+    let Some(node) = fixtures::node("ready.js") else { return };
+    let port = free_port();
+    let silent = App::new("api", &node).instances(1).port(port).env("READY_AFTER_MS", -1);
+    let daemon = Daemon::foreground(&silent);
+    let before = daemon.wait_online("api", 1);
+    let waits = silent.set("wait_ready", true).text("listen_timeout", "800ms");
+    daemon.home.write(&waits.to_string());
+    daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(&["api", "listen_timeout"]);
+    assert_eq!(daemon.wait_online("api", 1), before);
+    reload_as(&daemon, &waits.env("READY_AFTER_MS", 0).text("listen_timeout", "20s"));
+    assert_ne!(daemon.wait_online("api", 1), before);
+}
+
+#[test]
+fn interpreter_args_are_those_of_the_newest_file() {
+    let home = std::sync::Arc::new(Home::new(None));
+    home.put("flags.sh", "echo \"line: $(tr '\\0' ' ' </proc/$$/cmdline)\"\nwhile :; do sleep 0.02; done\n");
+    let app = App::bare("api").text("script", "flags.sh").text("exec_mode", "fork").text("interpreter", "sh");
+    let daemon = Builder::new(app.clone().text("interpreter_args", "-u")).start_in(home);
+    daemon.wait_for_text("line: sh -u ");
+    reload_as(&daemon, &app.set("interpreter_args", "[\"-f\", \"-C\"]"));
+    daemon.wait_for_text("line: sh -f -C ");
+}
+
+/// What was a stable life in the old file is an unstable one in the new.
+#[test]
+fn min_uptime_and_max_restarts_are_those_of_the_newest_file() {
+    let bystander = fork("bystander", &fixtures::worker(&["idle"]));
+    let app = fork("api", &fixtures::worker(&["exit", "1", "700"])).text("exp_backoff_restart_delay", "1ms");
+    let old = app.clone().text("min_uptime", "100ms").set("max_restarts", 1);
+    let daemon = Daemon::foreground(file(&[old, bystander.clone()]));
+    wait_until(ms(20_000), "restarts", || daemon.app("api").workers[0].restarts >= 2);
+    let new = app.text("min_uptime", "20s").set("max_restarts", 3);
+    daemon.home.write(&file(&[new, bystander]));
+    daemon.run(&["reload", "api"]).expect_code(0);
+    daemon.wait_status("api", "errored");
+    daemon.wait_for_text("given up after 3 unstable exits in a row");
+}
+
+#[test]
+fn max_surge_is_that_of_the_newest_file() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let app = App::new("api", &node).instances(3).port(port);
+    let daemon = Daemon::foreground(&app);
+    daemon.wait_online("api", 3);
+    let most = |surge: u32| {
+        daemon.home.write(&app.clone().set("max_surge", surge).env("BOOT_MS", 500).to_string());
+        let mut running = daemon.spawn(&["reload", "api"]);
+        let mut most = 0;
+        wait_until(ms(30_000), "the end of the reload", || {
+            let launching = |worker: &WorkerInfo| worker.status == "launching";
+            most = most.max(daemon.app("api").workers.iter().filter(|worker| launching(worker)).count());
+            !running.runs()
+        });
+        daemon.home.finish(running).expect_code(0);
+        most
+    };
+    assert_eq!((most(3), most(1)), (3, 1), "workers that launch at a time");
+}
+
+#[test]
+fn on_reload_failure_is_that_of_the_newest_file() {
+    let port = free_port();
+    let api = |fixture: &Fixture| App::new("api", fixture).instances(2).port(port);
+    let old = api(&fixtures::worker(&["serve"])).text("on_reload_failure", "hold");
+    let daemon = Daemon::foreground(old);
+    daemon.wait_online("api", 2);
+    let second_gives_up =
+        "mkdir first 2>/dev/null || { sleep 1; echo no luck >&2; exit 9; }; exec ./fixture_worker serve";
+    let new = api(&fixtures::shell(second_gives_up));
+    for (policy, state, generations) in [("rollback", "failed", 1), ("hold", "held", 2)] {
+        let _ = fs::remove_dir(daemon.home.apps().join("first"));
+        daemon.home.write(&new.clone().text("on_reload_failure", policy).to_string());
+        daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(&["no luck"]);
+        daemon.wait_online("api", 2);
+        let app = daemon.app("api");
+        assert_eq!(app.reload.map(|reload| reload.state).as_deref(), Some(state));
+        let left: BTreeSet<u32> = app.workers.iter().map(|worker| worker.generation).collect();
+        assert_eq!(left.len(), generations, "{policy}: {left:?}");
+    }
+}
+
+#[test]
+fn drain_idle_is_that_of_the_newest_file() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let api = App::new("api", &node).instances(1).port(port);
+    let daemon = Daemon::foreground(api.clone().text("drain_idle", "25s"));
+    daemon.wait_online("api", 1);
+    reload_as(&daemon, &api.text("drain_idle", "600ms"));
+    // An answer that has begun and is not over: nothing but its silence tells that nobody waits for more.
+    let mut client = TcpStream::connect(("127.0.0.1", port)).expect("somebody serves");
+    client.write_all(b"GET /events?n=2&pause=60000 HTTP/1.1\r\nHost: a\r\n\r\n").expect("it fits");
+    client.read_exact(&mut [0; 16]).expect("an answer begins");
+    let output = daemon.run(&["stop", "api"]).expect_code(0);
+    assert!(output.took >= ms(400) && output.took < ms(10_000), "{output:?}");
 }
 
 /// Serves on every descriptor that it was handed.

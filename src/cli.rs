@@ -66,7 +66,7 @@ Supervisor:
   validate   check a file; nothing is started
   version    print the version
 
-Targets: all, a name, an id, a namespace, /regex/, or a file; several at once.
+Targets: all, name, id, namespace[/name], /regex/, or a file; several at once.
 Options everywhere: --home DIR, --json, --help.
 
 Examples:

@@ -282,7 +282,6 @@ fn a_broken_file_is_two_and_names_the_place_for_every_verb_that_takes_one() {
         &["broken.toml"],
         &["start", "broken.toml"],
         &["reload", "broken.toml"],
-        &["stop", "broken.toml"],
     ] {
         let output = clusterd(home.path(), words);
         assert_code(&output, 2);
@@ -404,7 +403,6 @@ fn commands_become_the_requests_they_name() {
         (&["ping"][..], Request::Ping {}),
         (&["kill"], Request::Kill {}),
         (&["stop", "api", "3"], Request::Stop { targets: all(&["api", "3"]), no_wait: false }),
-        (&["stop", "a.toml"], Request::Stop { targets: all(&["api"]), no_wait: false }),
         (&["del", "all", "--no-wait"], Request::Delete { targets: all(&["all"]), no_wait: true }),
         (&["start", "api"], Request::Start { targets: all(&["api"]), file: None, no_wait: false }),
         (
@@ -428,6 +426,18 @@ fn commands_become_the_requests_they_name() {
         let (asked, output) = answered(words, &done());
         assert_eq!(asked, wanted, "{words:?}");
         assert_code(&output, 0);
+    }
+}
+
+#[test]
+fn a_file_as_a_target_travels_as_its_path_and_is_not_read() {
+    let home = home();
+    fs::write(home.path().join("broken.toml"), "this is [not TOML").unwrap();
+    for word in ["broken.toml", "missing.toml"] {
+        let (asked, output) = answered_by(home.path(), command(home.path(), &["stop", "api", word]), &done());
+        assert_code(&output, 0);
+        let path = home.path().join(word).to_str().unwrap().to_owned();
+        assert_eq!(asked, Request::Stop { targets: vec!["api".into(), path], no_wait: false });
     }
 }
 

@@ -156,6 +156,63 @@ fn a_namespace_is_a_target_of_its_apps_alone() {
     daemon.run(&["stop", "red"]).expect_code(1).expect_stderr(&["red"]);
 }
 
+/// The state of `api` in a namespace: its word, or none where it is not known.
+fn standing_in(daemon: &Daemon, namespace: &str) -> Option<String> {
+    let apps = daemon.list().apps;
+    apps.into_iter().find(|app| app.namespace == namespace && app.name == "api").map(|app| app.status)
+}
+
+#[test]
+fn a_file_as_a_target_means_the_apps_started_from_it_and_nobody_of_the_same_name() {
+    let daemon = Daemon::foreground(idle("api"));
+    daemon.wait_online("api", 1);
+    let staging = file(&[idle("api").text("namespace", "staging"), idle("job").text("namespace", "staging")]);
+    daemon.home.put("staging.toml", &staging);
+    daemon.run(&["start", "staging.toml"]).expect_code(0);
+    let both = |staging: Option<&str>| {
+        assert_eq!(standing_in(&daemon, "default").as_deref(), Some("online"), "the one that was not named");
+        assert_eq!(standing_in(&daemon, "staging").as_deref(), staging);
+    };
+    both(Some("online"));
+    let listed = daemon.run(&["list", "staging.toml", "--json"]).expect_code(0);
+    let listed: Value = serde_json::from_str(&listed.stdout).expect("JSON");
+    assert_eq!(listed["apps"].as_array().expect("an array").len(), 2, "{listed}");
+    assert_eq!(daemon.run(&["pid", "staging.toml"]).expect_code(0).stdout.lines().count(), 2);
+    // One app of the file that is gone does not keep the others from being stopped.
+    daemon.run(&["delete", "job"]).expect_code(0);
+    daemon.run(&["stop", "../apps/staging.toml"]).expect_code(0);
+    both(Some("stopped"));
+    daemon.run(&["start", "staging/api"]).expect_code(0);
+    both(Some("online"));
+    // What became of the file since then does not matter.
+    daemon.home.put("staging.toml", "this is [not TOML");
+    daemon.run(&["stop", "staging.toml"]).expect_code(0);
+    both(Some("stopped"));
+    std::fs::remove_file(daemon.home.apps().join("staging.toml")).expect("it is there");
+    daemon.run(&["delete", "staging.toml"]).expect_code(0);
+    both(None);
+    let path = daemon.home.apps().join("staging.toml").display().to_string();
+    daemon.run(&["delete", "staging.toml"]).expect_code(1).expect_stderr(&["no app was started from", &path]);
+    both(None);
+}
+
+#[test]
+fn standard_input_as_a_target_keeps_to_its_namespaces() {
+    let of = |namespace: &str| idle("api").text("namespace", namespace);
+    let daemon = Daemon::foreground(file(&[of("default"), of("staging")]));
+    wait_until(ms(10_000), "both", || {
+        ["default", "staging"].iter().all(|name| standing_in(&daemon, name).as_deref() == Some("online"))
+    });
+    daemon.home.put("input.toml", &of("staging").to_string());
+    let input = std::fs::File::open(daemon.home.apps().join("input.toml")).expect("it was written");
+    let stop = daemon.home.spawn_with(&["stop", "-"], |command| {
+        command.stdin(input);
+    });
+    daemon.home.finish(stop).expect_code(0);
+    assert_eq!(standing_in(&daemon, "staging").as_deref(), Some("stopped"));
+    assert_eq!(standing_in(&daemon, "default").as_deref(), Some("online"));
+}
+
 #[test]
 fn signal_reaches_the_leader_and_nobody_else_of_its_tree() {
     let child = "trap 'echo child heard it' USR1; echo child is set; while :; do sleep 0.02; done";

@@ -26,11 +26,11 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         Verb::Validate(validate) => given.validate(&validate),
         Verb::Start(start) => given.start(start),
         Verb::Stop(stop) => {
-            let targets = names(stop.targets)?;
+            let targets = meant(stop.targets)?;
             given.ask(Request::Stop { targets, no_wait: stop.no_wait }, None)
         }
         Verb::Delete(stop) => {
-            let targets = names(stop.targets)?;
+            let targets = meant(stop.targets)?;
             given.ask(Request::Delete { targets, no_wait: stop.no_wait }, None)
         }
         Verb::Restart(replace) => given.ask(restart(replace)?, None),
@@ -42,19 +42,19 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
             given.ask(request, None)
         }
         Verb::Signal(signal) => {
-            let targets = names(signal.targets)?;
+            let targets = meant(signal.targets)?;
             given.ask(Request::Signal { signal: signal.signal, targets }, read)
         }
         Verb::List(list) => {
-            let targets = names(list.targets)?;
+            let targets = meant(list.targets)?;
             given.ask(Request::List { targets, connections: list.connections, detail: false }, read)
         }
         Verb::Describe(describe) => {
-            let targets = names(describe.targets)?;
+            let targets = meant(describe.targets)?;
             given.describe(Request::List { targets, connections: true, detail: true })
         }
         Verb::Logs(logs) => given.ask(follow(logs)?, None),
-        Verb::Pid(pid) => given.ask(Request::Pid { targets: names(pid.targets)? }, read),
+        Verb::Pid(pid) => given.ask(Request::Pid { targets: meant(pid.targets)? }, read),
         Verb::Ping => given.ask(Request::Ping {}, read),
         Verb::Kill => given.ask(Request::Kill {}, None),
     }
@@ -113,7 +113,7 @@ impl Caller {
 
     fn validate(&self, validate: &Validate) -> Result<i32, Failure> {
         let file = file::read(&validate.file, &validate.selection)?;
-        let apps = file::check(&file)?;
+        let apps: Vec<String> = file::check(&file)?.into_iter().map(|app| app.name).collect();
         let source = file.path.as_deref().unwrap_or("standard input");
         let words = format!("{source}: valid; apps: {}", apps.join(", "));
         self.output(Shape::Table)
@@ -221,7 +221,7 @@ fn follow(logs: Logs) -> Result<Request, Failure> {
         (false, true) => Some(Stream::Err),
         (false, false) => None,
     };
-    Ok(Request::Logs { targets: names(logs.targets)?, lines: logs.lines, follow: !logs.no_follow, stream })
+    Ok(Request::Logs { targets: meant(logs.targets)?, lines: logs.lines, follow: !logs.no_follow, stream })
 }
 
 /// The file among the words, checked, and the other words.
@@ -238,22 +238,28 @@ fn split(words: Vec<String>, selection: &Selection) -> Result<(Option<File>, Vec
     }
 }
 
-/// Targets where every file stands for the apps in it.
-fn names(words: Vec<String>) -> Result<Vec<String>, Failure> {
+/// Targets where a file is its absolute path: the supervisor knows which apps come from it, whatever has
+/// become of the file. What standard input holds is known by its apps' names alone.
+fn meant(words: Vec<String>) -> Result<Vec<String>, Failure> {
     let mut targets = Vec::new();
     for word in words {
-        if !file::is_file(&word) {
-            targets.push(word);
-            continue;
+        match word.as_str() {
+            "-" => targets.extend(apps_of_input()?),
+            file if file::is_file(file) => targets.push(file::absolute(file)?),
+            _ => targets.push(word),
         }
-        let apps = file::check(&file::read(&word, &Selection::default())?)?;
-        // No target at all would mean every app.
-        if apps.is_empty() {
-            return Err(Failure::usage(format_args!("{word}: there is no app in this file")));
-        }
-        targets.extend(apps);
     }
     Ok(targets)
+}
+
+/// `namespace/name` of each app in the file on standard input.
+fn apps_of_input() -> Result<Vec<String>, Failure> {
+    let apps = file::check(&file::read("-", &Selection::default())?)?;
+    // No target at all would mean every app.
+    if apps.is_empty() {
+        return Err(Failure::usage("-: there is no app in this file"));
+    }
+    Ok(apps.into_iter().map(|app| format!("{}/{}", app.namespace, app.name)).collect())
 }
 
 fn read_checked(word: &str, selection: &Selection) -> Result<File, Failure> {

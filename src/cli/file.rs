@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::Selection;
 use super::output::Failure;
-use crate::config::{self, Diagnostics, Host, MAX_TEXT};
+use crate::config::{self, AppConfig, Diagnostics, Host, MAX_TEXT};
 use crate::control::protocol::File;
 use crate::sys::cpus;
 
@@ -31,8 +31,7 @@ pub(super) fn is_program(word: &str) -> bool {
 /// Reads the file named by `word`, and nothing of what it means. Its path is made absolute but symbolic
 /// links are kept: a `current` link is to be followed anew at each reload.
 pub(super) fn read(word: &str, selection: &Selection) -> Result<File, Failure> {
-    let cwd = std::env::current_dir()
-        .map_err(|error| Failure::failed(format_args!("the current folder is gone: {error}")))?;
+    let cwd = current_folder()?;
     let path = (word != "-").then(|| cwd.join(word));
     let unreadable =
         |error: io::Error| Failure::usage(format_args!("{word}: cannot read this file: {error}"));
@@ -52,6 +51,16 @@ pub(super) fn read(word: &str, selection: &Selection) -> Result<File, Failure> {
         only: selection.only.clone(),
         environment: environment(),
     })
+}
+
+/// The absolute path of a file that need not be there (any more): what the supervisor knows its apps by.
+pub(super) fn absolute(word: &str) -> Result<String, Failure> {
+    utf8(&current_folder()?.join(word))
+}
+
+fn current_folder() -> Result<PathBuf, Failure> {
+    std::env::current_dir()
+        .map_err(|error| Failure::failed(format_args!("the current folder is gone: {error}")))
 }
 
 /// A pipe is as good as a file; one that nobody writes into is an empty file rather than a wait for ever.
@@ -93,16 +102,15 @@ pub(super) fn environment() -> BTreeMap<String, String> {
     std::env::vars_os().filter_map(text).collect()
 }
 
-/// Checks the file as the supervisor will, and gives the names of the apps in it that are meant.
-pub(super) fn check(file: &File) -> Result<Vec<String>, Failure> {
+/// Checks the file as the supervisor will, and gives the apps in it that are meant.
+pub(super) fn check(file: &File) -> Result<Vec<AppConfig>, Failure> {
     let host = Host {
         parallelism: cpus::available_parallelism(),
         folder: PathBuf::from(&file.folder),
         profile: file.profile.clone(),
         only: file.only.clone(),
     };
-    let config = config::load(&file.text, source(file.path.as_deref()), &host).map_err(wrong)?;
-    Ok(config.apps.into_iter().map(|app| app.name).collect())
+    config::load(&file.text, source(file.path.as_deref()), &host).map(|config| config.apps).map_err(wrong)
 }
 
 #[cfg(test)]

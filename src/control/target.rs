@@ -1,16 +1,19 @@
-//! Targets: what people write to say whom a command is about → apps and slots. Pure; files are the
-//! client's matter and never come here.
+//! Targets: what people write to say whom a command is about → apps and slots. Pure: a file is the path
+//! that an app came from, and is never opened here.
 //!
 //! The rule is PM2's: `all`, `/regex/` over names, else a name, else a namespace, else an id. So an app
-//! that is called `0` can still be reached, and the word is never guessed at.
+//! that is called `0` can still be reached, and the word is never guessed at. No name has a slash: an
+//! absolute path means the apps that came from this file, and `namespace/name` one app.
+
+use std::path::Path;
 
 use regex_lite::Regex;
 use thiserror::Error;
 
 use crate::supervisor::event::{AppId, Scope, SlotId};
 
-/// The longest target, in bytes.
-const LENGTH_LIMIT: usize = 1024;
+/// The longest target, in bytes: PATH_MAX, for files.
+const LENGTH_LIMIT: usize = 4096;
 
 /// An app as far as a target can mean it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct Candidate<'a> {
     pub name: &'a str,
     /// Its namespace.
     pub namespace: &'a str,
+    /// The ecosystem file that it came from; none for standard input.
+    pub file: Option<&'a Path>,
     /// Its slots: the ids that `list` shows.
     pub slots: Vec<SlotId>,
 }
@@ -39,6 +44,12 @@ pub enum TargetError {
     /// A valid expression that no name matches.
     #[error("no app's name matches {target}")]
     NoMatch {
+        /// As written.
+        target: String,
+    },
+    /// A file that no app came from.
+    #[error("no app was started from {target}; `clusterd describe` shows the file of each app")]
+    NoFile {
         /// As written.
         target: String,
     },
@@ -77,13 +88,16 @@ fn one(target: &str, among: &[Candidate<'_>]) -> Result<Vec<(AppId, Scope)>, Tar
     if target.len() > LENGTH_LIMIT {
         return Err(TargetError::TooLong);
     }
+    if let Some(path) = file(target) {
+        return of_file(target, path, among);
+    }
     if target == "all" {
         return Ok(whole(among.iter()));
     }
     if let Some(pattern) = expression(target) {
         return matching(target, pattern, among);
     }
-    let named = whole(among.iter().filter(|app| app.name == target));
+    let named = whole(among.iter().filter(|app| is_called(app, target)));
     let grouped = || whole(among.iter().filter(|app| app.namespace == target));
     let numbered = || {
         let id = target.parse().ok().map(SlotId)?;
@@ -94,6 +108,21 @@ fn one(target: &str, among: &[Candidate<'_>]) -> Result<Vec<(AppId, Scope)>, Tar
         .or_else(|| Some(grouped()).filter(|found| !found.is_empty()))
         .or_else(numbered);
     found.ok_or_else(|| TargetError::Unknown { target: target.to_owned(), nearest: nearest(target, among) })
+}
+
+/// `name`, or `namespace/name`.
+fn is_called(app: &Candidate<'_>, target: &str) -> bool {
+    app.name == target || target.split_once('/') == Some((app.namespace, app.name))
+}
+
+/// The path, when the target is an absolute one; `/…/` is an expression.
+pub fn file(target: &str) -> Option<&Path> {
+    (target.starts_with('/') && !target.ends_with('/')).then(|| Path::new(target))
+}
+
+fn of_file(target: &str, path: &Path, among: &[Candidate<'_>]) -> Result<Vec<(AppId, Scope)>, TargetError> {
+    let found = whole(among.iter().filter(|app| app.file == Some(path)));
+    if found.is_empty() { Err(TargetError::NoFile { target: target.to_owned() }) } else { Ok(found) }
 }
 
 /// The inside of `/…/`.
@@ -147,6 +176,7 @@ mod tests {
             app,
             name,
             namespace,
+            file: (namespace == "front").then_some(Path::new("/srv/front.toml")),
             slots: slots.iter().map(|id| SlotId(*id)).collect(),
         };
         vec![app(API, "api", "back", &[0, 1]), app(WEB, "web", "front", &[2]), app(ZERO, "0", "front", &[3])]
@@ -166,6 +196,17 @@ mod tests {
         assert_eq!(resolved(&["front"]), all(&[WEB, ZERO]));
         assert_eq!(resolved(&["/^[aw]/"]), all(&[API, WEB]));
         assert_eq!(resolved(&["1"]), Ok(vec![(API, Scope::Slot(SlotId(1)))]));
+        assert_eq!(resolved(&["front/web"]), all(&[WEB]));
+        assert_eq!(resolved(&["/srv/front.toml"]), all(&[WEB, ZERO]));
+        assert_eq!(resolved(&["/srv/./front.toml", "2"]), all(&[WEB, ZERO]));
+    }
+
+    #[test]
+    fn another_namespaces_app_of_that_name_and_an_unknown_file_are_nobody() {
+        assert!(resolved(&["back/web"]).unwrap_err().contains("\"back/web\""));
+        assert!(resolved(&["front/"]).is_err());
+        let error = resolved(&["api", "/srv/web"]).unwrap_err();
+        assert!(error.starts_with("no app was started from /srv/web; "), "{error}");
     }
 
     #[test]
@@ -200,6 +241,6 @@ mod tests {
         assert!(resolved(&["/(/"]).unwrap_err().contains("not a regular expression"));
         assert!(resolved(&["//"]).is_err());
         assert!(resolved(&["/"]).is_err());
-        assert!(resolved(&[&"x".repeat(2000)]).unwrap_err().contains("longer"));
+        assert!(resolved(&[&"x".repeat(5000)]).unwrap_err().contains("longer"));
     }
 }

@@ -1,7 +1,7 @@
 //! What a client wishes, turned into what the core is asked: targets resolved, files read and checked
 //! as a whole before anything is touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -395,37 +395,34 @@ impl Daemon {
     }
 
     fn whom_or_all(&self, targets: &[String]) -> Result<Whom, Error> {
-        let mut names = Vec::new();
-        let mut whom: Whom = Vec::new();
+        let candidates: Vec<Candidate<'_>> = self
+            .supervisor
+            .apps()
+            .map(|(app, name, namespace)| Candidate {
+                app,
+                name,
+                namespace,
+                file: self.catalog.app(app).and_then(|record| record.source.path.as_deref()),
+                slots: self.supervisor.slots(app).map(|s| s.slot).collect(),
+            })
+            .collect();
+        let mut spelt = Vec::new();
         for text in targets {
-            let of_file: Vec<AppId> = self
-                .catalog
-                .apps()
-                .filter(|(_, r)| r.source.path.as_deref() == Some(Path::new(text)))
-                .map(|(app, _)| app)
-                .collect();
-            if of_file.is_empty() {
-                names.push(text.clone());
-            } else {
-                whom.extend(of_file.into_iter().map(|app| (app, Scope::All)));
-            }
+            spelt.extend(as_known(text, &candidates));
         }
-        if !names.is_empty() || targets.is_empty() {
-            let candidates: Vec<Candidate<'_>> = self
-                .supervisor
-                .apps()
-                .map(|(app, name, namespace)| Candidate {
-                    app,
-                    name,
-                    namespace,
-                    slots: self.supervisor.slots(app).map(|s| s.slot).collect(),
-                })
-                .collect();
-            let found = target::resolve(&names, &candidates).map_err(|e| failure(e.to_string()))?;
-            whom.extend(found.into_iter().filter(|w| !whom.contains(w)).collect::<Vec<_>>());
-        }
-        Ok(whom)
+        target::resolve(&spelt, &candidates).map_err(|e| failure(e.to_string()))
     }
+}
+
+/// A target as it is, but a file by the paths under which its apps were started, where these differ:
+/// through a symbolic link, or with `..`.
+fn as_known(target: &str, among: &[Candidate<'_>]) -> Vec<String> {
+    let path = target::file(target).filter(|path| !among.iter().any(|app| app.file == Some(path)));
+    let Some(real) = path.and_then(|path| path.canonicalize().ok()) else { return vec![target.to_owned()] };
+    let files: BTreeSet<&Path> = among.iter().filter_map(|app| app.file).collect();
+    let same = files.into_iter().filter(|file| file.canonicalize().is_ok_and(|file| file == real));
+    let same: Vec<String> = same.filter_map(|file| file.to_str().map(str::to_owned)).collect();
+    if same.is_empty() { vec![target.to_owned()] } else { same }
 }
 
 /// A reload is about an app as a whole, whichever of its workers were named.

@@ -35,8 +35,14 @@ fn fails_to_start(app: App, says: &[&str]) {
     assert!(output.took < ms(20_000), "{output:?}");
     let broken = daemon.app("broken");
     assert!(broken.workers.iter().all(|worker| worker.status != "online"), "{broken:#?}");
-    let reason = broken.workers.first().and_then(|worker| worker.last_exit.as_ref());
-    assert_eq!(reason.map(|exit| exit.reason.as_str()), Some("spawn"), "{broken:#?}");
+    let exit = broken.workers.first().and_then(|worker| worker.last_exit.clone()).expect("one failed");
+    assert_eq!(exit.reason, "spawn", "{broken:#?}");
+    let message = exit.message.expect("why it could not be started");
+    let described = daemon.run(&["describe", "broken"]).expect_code(0).stdout;
+    for part in says {
+        assert!(message.contains(part), "no {part:?} in {message:?}");
+        assert!(described.contains(part), "no {part:?} in {described}");
+    }
     daemon.wait_online("bystander", 1);
 }
 

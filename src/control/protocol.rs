@@ -368,6 +368,9 @@ pub struct LastExitInfo {
     pub signal: Option<String>,
     /// `crash`, `exit`, `daemonised`, `stop`, `reload`, `restart`, `scale`, `kill_timeout`, `spawn` …
     pub reason: String,
+    /// The sentence, where the words above do not say it all: why it could not be started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// RFC 3339, UTC.
     pub at: String,
 }

@@ -447,7 +447,8 @@ fn exit_words(exit: &LastExitInfo) -> String {
         (None, Some(code)) => format!("exit code {code}"),
         (None, None) => "never ran".to_owned(),
     };
-    format!("{how} ({}) at {}", escape(&exit.reason), escape(&exit.at))
+    let why = exit.message.as_ref().map(|message| format!(": {}", escape(message))).unwrap_or_default();
+    format!("{how} ({}) at {}{why}", escape(&exit.reason), escape(&exit.at))
 }
 
 /// A table's column.
@@ -718,9 +719,18 @@ mod tests {
             code: Some(1),
             signal: None,
             reason: "crash".into(),
+            message: None,
             at: "2026-01-01T00:00:00Z".into(),
         });
-        let mut described = app("api", vec![ended]);
+        let mut never = worker(1, "errored");
+        never.last_exit = Some(LastExitInfo {
+            code: None,
+            signal: None,
+            reason: "spawn".into(),
+            message: Some("exec \"/srv/server\": no such file (ENOENT)".into()),
+            at: "2026-01-01T00:00:00Z".into(),
+        });
+        let mut described = app("api", vec![ended, never]);
         described.detail = Some(AppDetail {
             file: Some("/srv/ecosystem.toml".into()),
             command: "node server.js".into(),
@@ -736,6 +746,7 @@ mod tests {
             "  env         PORT, NODE_ENV\n",
             "  kill_timeout  1600ms\n",
             "  0 last ended: exit code 1 (crash) at 2026-01-01T00:00:00Z\n",
+            "  1 last ended: never ran (spawn) at 2026-01-01T00:00:00Z: exec \"/srv/server\": no such file (ENOENT)\n",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }

@@ -144,7 +144,13 @@ impl Daemon {
             Some(ExitStatus::Signal(signal)) => (None, Some(signal_name(signal))),
             None => (None, None),
         };
-        LastExitInfo { code, signal, reason: exit.cause.as_str().to_owned(), at: self.wall_clock_at(exit.at) }
+        LastExitInfo {
+            code,
+            signal,
+            reason: exit.cause.as_str().to_owned(),
+            message: exit.failure.as_ref().map(|failure| failure.message.clone()),
+            at: self.wall_clock_at(exit.at),
+        }
     }
 
     /// RFC 3339 for a moment that has passed.

@@ -415,7 +415,7 @@ impl App {
         let candidate = self.is_candidate(&self.slots[index].workers[place]);
         let gone = self.slots[index].workers[place].clone();
         self.bury(index, place);
-        self.slots[index].last_exit = Some(LastExit { status: None, cause: Cause::Spawn, at: turn.now });
+        self.slots[index].last_exit = Some(LastExit::never_ran(failure.clone(), turn.now));
         let slot = self.slots[index].id;
         turn.report(Fact::SpawnFailed { app: self.id, slot, worker, failure: failure.clone() });
         if !gone.is_up() {
@@ -559,7 +559,7 @@ impl App {
         self.remember_served(index, place);
         self.conclude_exam(index, place, turn);
         self.slots[index].ran = true;
-        self.slots[index].last_exit = Some(LastExit { status: Some(status), cause, at: turn.now });
+        self.slots[index].last_exit = Some(LastExit::ended(status, cause, turn.now));
         self.behead(index, place, left, turn);
         let failure = Failure::Died { worker, status, cause, lived, ready };
         if candidate {

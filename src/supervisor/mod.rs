@@ -250,7 +250,7 @@ impl Supervisor {
         if slots().next().is_none() || !slots().all(app::Slot::has_given_up) {
             return None;
         }
-        let failed = |slot: &app::Slot| match slot.last_exit?.status? {
+        let failed = |slot: &app::Slot| match slot.last_exit.as_ref()?.status? {
             ExitStatus::Code(code) => Some(code).filter(|code| *code != 0),
             ExitStatus::Signal(_) => None,
         };

@@ -83,7 +83,7 @@ impl App {
             uptime: worker.map(|worker| now - worker.spawned).unwrap_or_default(),
             restarts: slot.restarts,
             unstable_restarts: slot.backoff.unstable(),
-            last_exit: slot.last_exit,
+            last_exit: slot.last_exit.clone(),
         }
     }
 }

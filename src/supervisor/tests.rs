@@ -206,13 +206,13 @@ fn only_a_quick_good_end_with_processes_left_is_daemonising() {
         bench.tell(Event::Started { worker: WorkerId(1) });
         bench.pass(ms(lived));
         bench.tell(Event::Exited { worker: WorkerId(1), status, left });
-        let exit = bench.supervisor.view(bench.now).apps[0].workers[0].last_exit;
+        let exit = bench.supervisor.view(bench.now).apps[0].workers[0].last_exit.clone();
         assert_eq!(exit.map(|exit| exit.cause), Some(expected), "{status:?}, left: {left}, after {lived} ms");
     }
     let mut asked = Bench::online(Policy::default());
     asked.stop();
     asked.tell(Event::Exited { worker: WorkerId(1), status: ExitStatus::Code(0), left: true });
-    let exit = asked.supervisor.view(asked.now).apps[0].workers[0].last_exit;
+    let exit = asked.supervisor.view(asked.now).apps[0].workers[0].last_exit.clone();
     assert_eq!(exit.map(|exit| exit.cause), Some(Cause::Stop));
 }
 

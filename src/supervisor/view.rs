@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::event::{Address, AppId, Cause, ExitStatus, Failure, Generation, SlotId, WorkerId};
+use super::event::{Address, AppId, Cause, ExitStatus, Failure, Generation, SlotId, SpawnFailure, WorkerId};
 use super::policy::Mode;
 use super::time::Time;
 
@@ -114,12 +114,26 @@ pub struct WorkerView {
 }
 
 /// How a slot's last process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LastExit {
     /// None when it never ran.
     pub status: Option<ExitStatus>,
     /// Why.
     pub cause: Cause,
+    /// What kept it from running; none when it ran.
+    pub failure: Option<SpawnFailure>,
     /// When.
     pub at: Time,
+}
+
+impl LastExit {
+    /// It could not be started.
+    pub const fn never_ran(failure: SpawnFailure, at: Time) -> LastExit {
+        LastExit { status: None, cause: Cause::Spawn, failure: Some(failure), at }
+    }
+
+    /// It ran, and ended.
+    pub const fn ended(status: ExitStatus, cause: Cause, at: Time) -> LastExit {
+        LastExit { status: Some(status), cause, failure: None, at }
+    }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 /// What a key takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A name: `[A-Za-z0-9._-]{1,64}`.
+    /// A name: `[A-Za-z0-9._-]{1,64}`, and none that could not be a target: digits alone, `all`, `.`, `..`,
+    /// a dash at the beginning.
     Name,
     /// A program, or with `command` its whole argument vector.
     Script,
@@ -58,7 +59,7 @@ impl Kind {
     pub fn expected(self) -> String {
         match self {
             Kind::Name => "1 to 64 letters, digits, '.', '_' or '-', not digits alone, \
-                           not beginning with '-'"
+                           not \"all\", \".\" or \"..\", not beginning with '-'"
                 .into(),
             Kind::Script => "a program: a file relative to cwd, a word from PATH, a line for `sh -c`, \
                              or command = [\"program\", \"argument\"]"

@@ -185,12 +185,23 @@ pub(super) fn name<'v>(value: &'v DeValue<'_>, what: &str) -> Result<&'v str, Re
             format!("{} would be taken for the id of a worker", quoted(name)),
             format!("add a letter: \"app{}\"", name.chars().take(48).collect::<String>()),
         )),
+        Some(NameFault::Dash) => Err(Refusal::said(
+            format!("{} would be taken for an option", quoted(name)),
+            "begin with a letter or a digit",
+        )),
+        Some(NameFault::Dots) => {
+            Err(Refusal::said(format!("{} would be taken for a folder", quoted(name)), "choose another name"))
+        }
     }
 }
 
 pub(super) enum NameFault {
-    /// Empty, too long, a character that is not allowed, or a dash at the beginning.
+    /// Empty, too long, or a character that is not allowed.
     Shape,
+    /// A dash at the beginning.
+    Dash,
+    /// `.` or `..`.
+    Dots,
     /// The target `all`.
     All,
     /// Digits alone.
@@ -199,11 +210,14 @@ pub(super) enum NameFault {
 
 pub(super) fn name_fault(name: &str) -> Option<NameFault> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) || name.starts_with('-') {
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
         return Some(NameFault::Shape);
     }
+    if name.starts_with('-') {
+        return Some(NameFault::Dash);
+    }
     if matches!(name, "." | "..") {
-        return Some(NameFault::Shape);
+        return Some(NameFault::Dots);
     }
     if name == "all" {
         return Some(NameFault::All);

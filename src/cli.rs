@@ -25,7 +25,7 @@ use clap::{Args, Parser, Subcommand};
     arg_required_else_help = true
 )]
 pub struct Cli {
-    /// Holds the socket, the state and the logs (also CLUSTERD_HOME).
+    /// Holds the socket and the logs (also CLUSTERD_HOME).
     #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
     pub home: Option<PathBuf>,
 

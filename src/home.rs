@@ -12,9 +12,9 @@ use thiserror::Error;
 /// The folders of one supervisor. Two supervisors of one home exclude each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {
-    /// What lives as long as the supervisor: socket, lock, pid files.
+    /// What lives as long as the supervisor: sockets and lock.
     pub runtime: PathBuf,
-    /// What survives it.
+    /// What survives it: by default the logs are below it.
     pub state: PathBuf,
     /// Log files, where `log_dir` does not say otherwise.
     pub logs: PathBuf,
@@ -108,11 +108,6 @@ impl Home {
     /// The socket that workers report their readiness to.
     pub fn notify(&self) -> PathBuf {
         self.runtime.join("notify.sock")
-    }
-
-    /// The pid files of workers.
-    pub fn pids(&self) -> PathBuf {
-        self.runtime.join("pids")
     }
 
     /// What a background supervisor says.

@@ -40,7 +40,9 @@
 //!
 //! - `supervisor` imports nothing that can touch the world; it never sees a process id.
 //! - `sys` decides nothing and knows nothing of the crate; `unsafe` lives there and nowhere else.
-//! - Nothing in the loop waits for anything but the poll: no sleep, no second thread, no blocking write.
+//! - Nothing in the loop waits for a process, a client or a reader: no sleep, no second thread, and what
+//!   goes into pipes, sockets and terminals is never a blocking write. Files are read and written in the
+//!   loop, a bounded amount a turn: a disk that hangs holds it up.
 //! - A process is signalled through its descriptor, never by a bare number.
 //! - The supervisor itself never lowers the number of workers that serve below what is wanted; crashes,
 //!   operators and limits do.

@@ -301,20 +301,6 @@ impl Server {
         self.tell_dropped(out);
     }
 
-    /// Makes the socket file again if a cleaner removed it, and says whether it did. Connections stay.
-    pub fn restore(&mut self) -> io::Result<bool> {
-        if identity(&self.path).is_ok_and(|file| file == self.file) {
-            return Ok(false);
-        }
-        let (mut listener, file) = listen(&self.path)?;
-        // Should that fail, the old one is still there for the next attempt.
-        self.registry.register(&mut listener, Token(self.tokens.start), Interest::READABLE)?;
-        self.registry.deregister(&mut self.listener)?;
-        (self.listener, self.file) = (listener, file);
-        self.accepting = Accepting::More;
-        Ok(true)
-    }
-
     fn at(&mut self, place: usize) -> Option<&mut Connection> {
         self.places.get_mut(place)?.as_mut()
     }
@@ -1044,20 +1030,6 @@ mod tests {
         polite.write_all(PING).unwrap();
         rig.until(|rig| !rig.out.is_empty());
         assert!(matches!(rig.out[..], [Incoming::Request { .. }]));
-    }
-
-    #[test]
-    fn a_removed_socket_file_is_made_again_and_a_present_one_is_left() {
-        let mut rig = Rig::new();
-        let path = rig.folder.path().join("s");
-        assert!(!rig.server.restore().unwrap());
-        fs::remove_file(&path).unwrap();
-        assert!(rig.server.restore().unwrap());
-        rig.request(PING);
-        let folder = rig.folder;
-        drop(rig.server);
-        assert!(!path.exists());
-        drop(folder);
     }
 
     #[test]

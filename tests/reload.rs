@@ -113,6 +113,26 @@ fn reload_of_a_server_that_registers_with_epoll_before_bind_loses_nothing() {
     loses_nothing("epoll-first");
 }
 
+/// One request per connection, a third of the reloads: for servers that do nothing new with their sockets.
+fn loses_nothing_in_a_quick_case(name: &str) {
+    let Some(fixture) = fixtures::server(name) else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&fixture, port).delay(20));
+    let history = reload_times(reloads().div_ceil(3), &daemon, Load::on(port));
+    eprintln!("{name}: {history:?}");
+    history.expect_none_lost();
+}
+
+#[test]
+fn reload_of_unmodified_ruby_loses_nothing() {
+    loses_nothing_in_a_quick_case("ruby");
+}
+
+#[test]
+fn reload_of_phps_own_server_loses_nothing() {
+    loses_nothing_in_a_quick_case("php");
+}
+
 /// The sockets are the supervisor's, and handed over by LISTEN_FDS.
 fn declared_loses_nothing(fixture: &Fixture) {
     for user in users() {

@@ -39,6 +39,17 @@ pub(crate) fn perl(script: &str) -> Option<Fixture> {
     interpreted("perl", script)
 }
 
+/// A script under Ruby.
+pub(crate) fn ruby(script: &str) -> Option<Fixture> {
+    interpreted("ruby", script)
+}
+
+/// PHP's built-in web server; it takes its port from the command line alone.
+pub(crate) fn php(script: &str) -> Option<Fixture> {
+    let program = runtime("php")?;
+    Some(shell(&format!("exec {} -S 0.0.0.0:$PORT {script}", program.display())))
+}
+
 /// The static Go server.
 pub(crate) fn go() -> Option<Fixture> {
     go_server().map(|_| Fixture::new(&["./go_server"]))
@@ -64,6 +75,8 @@ pub(crate) fn server(name: &str) -> Option<Fixture> {
         "http.server" => python("http_server.py"),
         "go" => go(),
         "perl" => perl("blocking.pl"),
+        "ruby" => ruby("tcp_server.rb"),
+        "php" => php("index.php"),
         "epoll-first" => python("epoll_first.py"),
         other => panic!("no server {other:?}"),
     }

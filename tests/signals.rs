@@ -222,6 +222,36 @@ fn hang_up_reloads_every_app_each_for_itself() {
     assert_eq!(daemon.wait_online("two", 2), before[1]);
 }
 
+/// Nobody's terminal, nobody's first file: all that was started, from whichever file.
+#[test]
+fn hang_up_of_a_background_supervisor_reloads_the_apps_of_every_file() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let ports = [free_port(), free_port()];
+    let app = |name: &str, port: u16, version: u32| {
+        App::new(name, &node).instances(2).port(port).delay(20).env("VERSION", version)
+    };
+    let one = |version: u32| app("one", ports[0], version);
+    let two = |version: u32| app("two", ports[1], version);
+    let (daemon, output) = Daemon::background(one(1));
+    output.expect_code(0);
+    daemon.home.put("two.toml", &two(1).to_string());
+    daemon.run(&["start", "two.toml"]).expect_code(0);
+    let before = ["one", "two"].map(|name| daemon.wait_online(name, 2));
+    daemon.home.write(&one(2).to_string());
+    daemon.home.put("two.toml", &file(&[two(2), fork("new", &fixtures::worker(&["idle"]))]));
+    let hammers = ports.map(Hammer::start);
+    daemon.signal(Signal::SIGHUP);
+    for (name, old) in ["one", "two"].into_iter().zip(&before) {
+        wait_until(ms(20_000), &format!("new workers of {name} only"), || {
+            let now = daemon.pids(name);
+            if now.len() == 2 && now.iter().all(|pid| !old.contains(pid)) { Ok(()) } else { Err(now) }
+        });
+    }
+    assert_eq!(ports.map(|port| support::hammer::body(port, "/version")), ["2", "2"]);
+    hammers.into_iter().for_each(|hammer| hammer.stop().expect_none_lost());
+    assert!(daemon.try_app("new").is_err(), "only the foreground starts what is new in its file");
+}
+
 /// A terminal of its own for a command; it goes away with what is given back.
 fn on_a_terminal(home: &Home, words: &[&str]) -> (Child, OwnedFd) {
     let pty = nix::pty::openpty(None, None).expect("terminals are left");

@@ -118,7 +118,7 @@ fn loses_nothing_in_a_quick_case(name: &str) {
     let Some(fixture) = fixtures::server(name) else { return };
     let port = free_port();
     let daemon = Daemon::foreground(api(&fixture, port).delay(20));
-    let history = reload_times(reloads().div_ceil(3), &daemon, Load::on(port));
+    let history = reload_under(&daemon, Load::on(port));
     eprintln!("{name}: {history:?}");
     history.expect_none_lost();
 }

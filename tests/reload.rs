@@ -113,7 +113,7 @@ fn reload_of_a_server_that_registers_with_epoll_before_bind_loses_nothing() {
     loses_nothing("epoll-first");
 }
 
-/// One request per connection, a third of the reloads: for servers that do nothing new with their sockets.
+/// One request per connection, one handler: for servers that do nothing new with their sockets.
 fn loses_nothing_in_a_quick_case(name: &str) {
     let Some(fixture) = fixtures::server(name) else { return };
     let port = free_port();

@@ -59,8 +59,9 @@ fn of_group(level: &Level) -> Option<Free> {
     let number = |name: &str| read(&level.folder.join(name))?.trim().parse::<u64>().ok();
     let (limit, usage) = (number(limit)?, number(usage)?);
     let files = read(&level.folder.join("memory.stat")).unwrap_or_default();
-    // Pages of files are counted in, and are given up before anybody is killed.
-    let reclaimable: u64 = ["inactive_file", "active_file"]
+    // Pages of files are counted in, and are given up before anybody is killed; so are the caches of the
+    // kernel (dentries, inodes), which v1 counts in too, but does not tell in its memory.stat (memory.rst).
+    let reclaimable: u64 = ["inactive_file", "active_file", "slab_reclaimable"]
         .iter()
         .filter_map(|name| statistic(&files, &format!("{prefix}{name}")))
         .sum();
@@ -116,6 +117,19 @@ mod tests {
             ("sys/fs/cgroup/a/web/memory.current", "10000\n"),
         ]);
         assert_eq!(free(host.path()), Some(Free { bytes: 15_000, limit: Some(100_000) }));
+    }
+
+    #[test]
+    fn caches_of_the_kernel_are_free() {
+        let host = host(&[
+            ("proc/meminfo", MEMINFO),
+            ("proc/self/cgroup", "0::/web\n"),
+            ("proc/self/mountinfo", V2),
+            ("sys/fs/cgroup/web/memory.max", "100000\n"),
+            ("sys/fs/cgroup/web/memory.current", "99000\n"),
+            ("sys/fs/cgroup/web/memory.stat", "slab_reclaimable 60000\nslab_unreclaimable 500\nslab 60500\n"),
+        ]);
+        assert_eq!(free(host.path()), Some(Free { bytes: 61_000, limit: Some(100_000) }));
     }
 
     #[test]

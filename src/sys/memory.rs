@@ -19,10 +19,17 @@ pub struct Free {
 /// The least of what the host and each control group above this process have left; none when nothing is
 /// known. `root` is `/` but for tests.
 pub fn free(root: &Path) -> Option<Free> {
-    let host = read(&root.join("proc/meminfo")).and_then(|text| of_host(&text));
-    let groups = cgroup::levels(root, "memory");
-    let groups = groups.iter().filter_map(of_group);
-    host.into_iter().chain(groups).min_by_key(|free| free.bytes)
+    let meminfo = read(&root.join("proc/meminfo"));
+    let host = meminfo.as_deref().and_then(of_host);
+    let mut swap = meminfo.as_deref().map_or(0, swap_of_host);
+    let mut groups = cgroup::levels(root, "memory");
+    // The outermost first: what it may not swap, those in it may not either.
+    groups.reverse();
+    let of_group = |level: &Level| {
+        swap = swap.min(swap_of_group(level));
+        of_group(level, swap)
+    };
+    host.into_iter().chain(groups.iter().filter_map(of_group)).min_by_key(|free| free.bytes)
 }
 
 /// What a process takes, in bytes: of pages that it shares its share (Pss of /proc/PID/smaps_rollup,
@@ -40,8 +47,11 @@ pub fn proportional(pid: i32) -> io::Result<u64> {
 /// is left of the swap it would give too.
 fn of_host(meminfo: &str) -> Option<Free> {
     let available = field(meminfo, "MemAvailable:")?;
-    let swap = field(meminfo, "SwapFree:").unwrap_or(0);
-    Some(Free { bytes: available.saturating_add(swap), limit: None })
+    Some(Free { bytes: available.saturating_add(swap_of_host(meminfo)), limit: None })
+}
+
+fn swap_of_host(meminfo: &str) -> u64 {
+    field(meminfo, "SwapFree:").unwrap_or(0)
 }
 
 /// `Name:     1234 kB`, in bytes.
@@ -50,14 +60,13 @@ fn field(text: &str, name: &str) -> Option<u64> {
     rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-fn of_group(level: &Level) -> Option<Free> {
+/// `swap`: what may still be swapped out of the group, in bytes.
+fn of_group(level: &Level, swap: u64) -> Option<Free> {
     let (limit, usage, prefix) = match level.hierarchy {
         Hierarchy::V1 => ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
         Hierarchy::V2 => ("memory.max", "memory.current", ""),
     };
-    // "max" is none (cgroup-v2.rst).
-    let number = |name: &str| read(&level.folder.join(name))?.trim().parse::<u64>().ok();
-    let (limit, usage) = (number(limit)?, number(usage)?);
+    let (limit, usage) = (number(level, limit)?, number(level, usage)?);
     let files = read(&level.folder.join("memory.stat")).unwrap_or_default();
     // Pages of files are counted in, and are given up before anybody is killed; so are the caches of the
     // kernel (dentries, inodes), which v1 counts in too, but does not tell in its memory.stat (memory.rst).
@@ -65,7 +74,39 @@ fn of_group(level: &Level) -> Option<Free> {
         .iter()
         .filter_map(|name| statistic(&files, &format!("{prefix}{name}")))
         .sum();
-    Some(Free { bytes: limit.saturating_sub(usage.saturating_sub(reclaimable)), limit: Some(limit) })
+    let left = |limit: u64, usage: u64| limit.saturating_sub(usage.saturating_sub(reclaimable));
+    let bytes = left(limit, usage).saturating_add(swap);
+    let both = both_of_group(level).map_or(u64::MAX, |(limit, usage)| left(limit, usage));
+    Some(Free { bytes: bytes.min(both), limit: Some(limit) })
+}
+
+/// What a group of v2 may still swap; no bound where it has no limit, or swap is not accounted for.
+fn swap_of_group(level: &Level) -> u64 {
+    let left = || {
+        let (limit, usage) = (number(level, "memory.swap.max")?, number(level, "memory.swap.current")?);
+        Some(limit.saturating_sub(usage))
+    };
+    match level.hierarchy {
+        Hierarchy::V1 => u64::MAX,
+        Hierarchy::V2 => left().unwrap_or(u64::MAX),
+    }
+}
+
+/// The limit and usage of memory and swap together, which is how v1 bounds swap; none where swap is not
+/// accounted for.
+fn both_of_group(level: &Level) -> Option<(u64, u64)> {
+    match level.hierarchy {
+        Hierarchy::V1 => Some((
+            number(level, "memory.memsw.limit_in_bytes")?,
+            number(level, "memory.memsw.usage_in_bytes")?,
+        )),
+        Hierarchy::V2 => None,
+    }
+}
+
+/// A file of a group that holds one number; "max" is none (cgroup-v2.rst).
+fn number(level: &Level, name: &str) -> Option<u64> {
+    read(&level.folder.join(name))?.trim().parse().ok()
 }
 
 /// `inactive_file 4096`, in bytes.
@@ -78,7 +119,8 @@ fn statistic(text: &str, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const MEMINFO: &str = "MemTotal:  2000 kB\nMemFree:  100 kB\nMemAvailable:  1000 kB\nSwapFree:  24 kB\n";
+    const MEMINFO: &str = "MemTotal:  2000 kB\nMemFree:  100 kB\nMemAvailable:  1024 kB\nSwapFree:  0 kB\n";
+    const SWAPPY: &str = "MemAvailable:  1000 kB\nSwapFree:  24 kB\n";
     const V2: &str = "30 20 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
     const V1: &str = "31 20 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
 
@@ -102,6 +144,55 @@ mod tests {
             ("sys/fs/cgroup/web/memory.current", "4096\n"),
         ]);
         assert_eq!(free(host.path()), Some(Free { bytes: 1024 * 1024, limit: None }));
+    }
+
+    #[test]
+    fn swap_of_the_host_is_memory_as_well() {
+        let host = host(&[("proc/meminfo", SWAPPY)]);
+        assert_eq!(free(host.path()), Some(Free { bytes: 1024 * 1024, limit: None }));
+    }
+
+    #[test]
+    fn a_group_may_swap_as_much_as_the_host_has_and_every_group_above_it_lets_it() {
+        let left = |outer: &str, inner: &str, used: &str| {
+            let host = host(&[
+                ("proc/meminfo", SWAPPY),
+                ("proc/self/cgroup", "0::/a/web\n"),
+                ("proc/self/mountinfo", V2),
+                ("sys/fs/cgroup/a/memory.max", "max\n"),
+                ("sys/fs/cgroup/a/memory.swap.max", outer),
+                ("sys/fs/cgroup/a/memory.swap.current", "0\n"),
+                ("sys/fs/cgroup/a/web/memory.max", "50000\n"),
+                ("sys/fs/cgroup/a/web/memory.current", "49000\n"),
+                ("sys/fs/cgroup/a/web/memory.swap.max", inner),
+                ("sys/fs/cgroup/a/web/memory.swap.current", used),
+            ]);
+            free(host.path()).map(|free| free.bytes)
+        };
+        assert_eq!(left("max\n", "max\n", "3000\n"), Some(1000 + 24 * 1024));
+        assert_eq!(left("max\n", "5000\n", "3000\n"), Some(1000 + 2000));
+        assert_eq!(left("0\n", "5000\n", "3000\n"), Some(1000));
+        assert_eq!(left("max\n", "5000\n", "9000\n"), Some(1000));
+    }
+
+    #[test]
+    fn v1_groups_may_swap_within_the_limit_of_both() {
+        let left = |both: &str, used: &str| {
+            let host = host(&[
+                ("proc/meminfo", SWAPPY),
+                ("proc/self/cgroup", "4:memory:/web\n"),
+                ("proc/self/mountinfo", V1),
+                ("sys/fs/cgroup/memory/web/memory.limit_in_bytes", "60000\n"),
+                ("sys/fs/cgroup/memory/web/memory.usage_in_bytes", "59000\n"),
+                ("sys/fs/cgroup/memory/web/memory.memsw.limit_in_bytes", both),
+                ("sys/fs/cgroup/memory/web/memory.memsw.usage_in_bytes", used),
+                ("sys/fs/cgroup/memory/web/memory.stat", "total_inactive_file 500\n"),
+            ]);
+            free(host.path()).map(|free| free.bytes)
+        };
+        assert_eq!(left("9223372036854771712\n", "59000\n"), Some(1500 + 24 * 1024));
+        assert_eq!(left("70000\n", "65000\n"), Some(5500));
+        assert_eq!(left("60000\n", "59800\n"), Some(700));
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl Daemon {
     }
 
     fn promised_memory(&self) -> u64 {
-        let taken = |worker| self.processes.tree_of(worker).iter().map(|pid| self.resident(*pid)).sum();
+        let taken = |worker| resident(&self.processes.tree_of(worker));
         self.outstanding(|promised| promised.memory, taken)
     }
 
@@ -85,16 +85,9 @@ impl Daemon {
         let free = memory::free(Path::new("/"))?;
         let workers = self.processes.iter().filter(|(_, process)| process.app == app);
         let trees = workers.map(|(worker, _)| self.processes.tree_of(worker));
-        let heaviest = trees.max_by_key(|tree| tree.iter().map(|pid| self.resident(*pid)).sum::<u64>())?;
-        // Pages that the tree shares are counted once; where that is not shown, in each process.
-        let taken = |pid: &i32| memory::proportional(*pid).unwrap_or_else(|_| self.resident(*pid));
-        let each = heaviest.iter().map(taken).sum();
+        let heaviest = trees.max_by_key(|tree| resident(tree))?;
+        let each = taken(Path::new("/"), &heaviest);
         Some(Stock { good: Good::Memory { limit: free.limit }, free: free.bytes, each })
-    }
-
-    /// RSS in bytes; 0 when it has ended.
-    fn resident(&self, pid: i32) -> u64 {
-        process::stat(pid).map_or(0, |stat| stat.resident_pages * self.surroundings.page_size)
     }
 
     fn descriptors_for(&self, app: AppId) -> Option<Stock> {
@@ -104,5 +97,51 @@ impl Daemon {
         let each = DESCRIPTORS_OF_A_WORKER + u64::try_from(sockets).unwrap_or(u64::MAX);
         let free = limit.saturating_sub(open).saturating_sub(SPARE_DESCRIPTORS);
         Some(Stock { good: Good::Descriptors { limit }, free, each })
+    }
+}
+
+/// In RAM; what processes share is counted in each.
+fn resident(tree: &[i32]) -> u64 {
+    tree.iter().map(|pid| memory::resident(Path::new("/"), *pid)).sum()
+}
+
+/// What a tree of processes takes at least. Of those that do not show their share, only the largest counts:
+/// a forked process may share all that it has with its parent.
+fn taken(root: &Path, tree: &[i32]) -> u64 {
+    let (mut shown, mut largest) = (0_u64, 0);
+    for pid in tree {
+        match memory::proportional(root, *pid) {
+            Ok(share) => shown = shown.saturating_add(share),
+            Err(_) => largest = memory::resident(root, *pid).max(largest),
+        }
+    }
+    shown.max(largest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_forked_processes_share_is_not_counted_in_each_where_it_is_not_shown() {
+        let host = tempfile::tempdir().expect("a temporary folder");
+        let write = |path: &str, text: &str| {
+            let path = host.path().join("proc").join(path);
+            fs::create_dir_all(path.parent().expect("it has one")).expect("it is ours");
+            fs::write(path, text).expect("it is ours");
+        };
+        for pid in 1..=4 {
+            write(&format!("{pid}/status"), &format!("RssAnon:  10{pid} kB\nRssShmem:  0 kB\n"));
+        }
+        assert_eq!(taken(host.path(), &[1, 2, 3, 4, 5]), 104 * 1024);
+        assert_eq!(taken(host.path(), &[5]), 0);
+        for pid in 1..=3 {
+            write(&format!("{pid}/smaps_rollup"), "Pss_Anon:  40 kB\nPss_Shmem:  0 kB\n");
+        }
+        assert_eq!(taken(host.path(), &[1, 2, 3]), 120 * 1024);
+        assert_eq!(taken(host.path(), &[1, 2, 3, 4]), 120 * 1024);
+        assert_eq!(taken(host.path(), &[1, 4]), 104 * 1024);
     }
 }

@@ -32,15 +32,26 @@ pub fn free(root: &Path) -> Option<Free> {
     host.into_iter().chain(groups.iter().filter_map(of_group)).min_by_key(|free| free.bytes)
 }
 
-/// What a process takes, in bytes: of pages that it shares its share (Pss of /proc/PID/smaps_rollup,
-/// since Linux 4.14).
+/// What a process takes that another one like it would take again, in bytes: its share of anonymous and
+/// of shared memory. Pages of files that it maps are not in it: the next one finds them in the page cache.
+/// Of /proc/PID/smaps_rollup (`Pss_Anon` and `Pss_Shmem`, since Linux 5.4; before, all of `Pss`, since
+/// 4.14). `root` is `/` but for tests.
 ///
 /// # Errors
 /// EACCES without the right to trace it; ENOENT or ESRCH when it is gone; InvalidData when the text is
 /// not as documented.
-pub fn proportional(pid: i32) -> io::Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    field(&text, "Pss:").ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+pub fn proportional(root: &Path, pid: i32) -> io::Result<u64> {
+    let text = fs::read_to_string(root.join(format!("proc/{pid}/smaps_rollup")))?;
+    let anonymous = sum(&text, "Pss_Anon:", "Pss_Shmem:");
+    anonymous.or_else(|| field(&text, "Pss:")).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// The anonymous and shared memory that a process has in RAM, in bytes, whoever else has it too
+/// (`RssAnon` and `RssShmem` of /proc/PID/status, since Linux 4.5, which everybody may read; before, all
+/// of `VmRSS`); 0 when nothing is shown. `root` is `/` but for tests.
+pub fn resident(root: &Path, pid: i32) -> u64 {
+    let text = read(&root.join(format!("proc/{pid}/status"))).unwrap_or_default();
+    sum(&text, "RssAnon:", "RssShmem:").or_else(|| field(&text, "VmRSS:")).unwrap_or(0)
 }
 
 /// MemAvailable is what the kernel would give without swapping (since Linux 3.14, proc_meminfo(5)); what
@@ -52,6 +63,11 @@ fn of_host(meminfo: &str) -> Option<Free> {
 
 fn swap_of_host(meminfo: &str) -> u64 {
     field(meminfo, "SwapFree:").unwrap_or(0)
+}
+
+/// Of two fields, both of which must be there.
+fn sum(text: &str, one: &str, other: &str) -> Option<u64> {
+    field(text, one)?.checked_add(field(text, other)?)
 }
 
 /// `Name:     1234 kB`, in bytes.
@@ -239,6 +255,26 @@ mod tests {
     }
 
     #[test]
+    fn mapped_files_are_not_what_the_next_process_takes() {
+        let host = host(&[
+            (
+                "proc/7/smaps_rollup",
+                "Rss:  9000 kB\nPss:  8000 kB\nPss_Dirty:  70 kB\nPss_Anon:  60 kB\nPss_File:  7930 kB\n\
+                 Pss_Shmem:  10 kB\n",
+            ),
+            ("proc/7/status", "VmRSS:  9000 kB\nRssAnon:  65 kB\nRssFile:  8920 kB\nRssShmem:  15 kB\n"),
+            ("proc/8/smaps_rollup", "Rss:  9000 kB\nPss:  8000 kB\n"),
+            ("proc/8/status", "VmRSS:  9000 kB\n"),
+            ("proc/9/smaps_rollup", "\n"),
+        ]);
+        let shares = [7, 8].map(|pid| proportional(host.path(), pid).expect("it is there") / 1024);
+        assert_eq!(shares, [70, 8000]);
+        assert_eq!([7, 8, 9].map(|pid| resident(host.path(), pid) / 1024), [80, 9000, 0]);
+        let error = |pid| proportional(host.path(), pid).expect_err("nothing is told").kind();
+        assert_eq!((error(9), error(10)), (io::ErrorKind::InvalidData, io::ErrorKind::NotFound));
+    }
+
+    #[test]
     fn odd_files_of_the_kernel_say_nothing_and_panic_never() {
         for text in ["", "kB", "MemAvailable:", "MemAvailable: x kB", "MemAvailable: 99999999999999999999 kB"]
         {
@@ -250,8 +286,10 @@ mod tests {
 
     #[test]
     fn this_process_takes_memory_and_the_host_has_some() {
-        let own = proportional(std::process::id() as i32).expect("our own is ours to see");
+        let (root, pid) = (Path::new("/"), std::process::id() as i32);
+        let own = proportional(root, pid).expect("our own is ours to see");
         assert!(own > 100_000, "{own}");
+        assert!(resident(root, pid) > 100_000);
         assert!(free(Path::new("/")).is_some_and(|free| free.bytes > 0));
     }
 }

@@ -141,7 +141,7 @@ fn spawn_failed(worker: WorkerId, transient: bool) -> Event {
 
 /// The host has room for so many more workers.
 fn measured(fits: u64) -> Event {
-    let stock = Stock { good: Good::Memory { limit: None }, free: fits, each: 1 };
+    let stock = Stock { good: Good::Memory { limit: None }, free: fits, least: 1, each: 1 };
     Event::Measured { app: APP, headroom: Headroom { stocks: vec![stock] } }
 }
 

@@ -186,7 +186,8 @@ impl World {
             }
             Action::Measure { app } => {
                 let (free, each) = (self.dice.roll(1000), 100);
-                let stock = Stock { good: Good::Descriptors { limit: 1000 }, free, each };
+                let least = 1 + self.dice.roll(100);
+                let stock = Stock { good: Good::Descriptors { limit: 1000 }, free, least, each };
                 let headroom = Headroom { stocks: vec![stock] };
                 self.soon(2, Event::Measured { app: *app, headroom });
             }

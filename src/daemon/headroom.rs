@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::supervisor::event::{AppId, Event, WorkerId};
-use crate::supervisor::headroom::{Good, Headroom, Promise, Stock};
+use crate::supervisor::headroom::{self, Candidate, Good, Headroom, Promise, Stock};
+use crate::supervisor::view::WorkerView;
 use crate::sys::{memory, process};
 
 use super::Daemon;
@@ -43,12 +44,11 @@ impl Daemon {
         self.promises.by_app.retain(|other, _| *other != app && self.supervisor.reloads(*other));
         let memory = self.memory_for(app).map(|stock| stock.less(self.promised_memory()));
         let descriptors = self.descriptors_for(app).map(|stock| stock.less(self.promised_descriptors()));
-        let stocks: Vec<Stock> = memory.into_iter().chain(descriptors).collect();
-        let fits = stocks.iter().map(|stock| stock.fits()).min().unwrap_or(0);
+        let headroom = Headroom { stocks: memory.into_iter().chain(descriptors).collect() };
         let surge = self.catalog.app(app).map_or(0, |record| record.recipe.policy.max_surge);
         let promise = |stock: Option<Stock>| Promise {
-            workers: surge.min(fits),
-            each: stock.map_or(0, |stock| stock.each),
+            workers: surge.min(headroom.promises()),
+            each: stock.map_or(0, |stock| stock.least),
         };
         let promised = Promised {
             after: self.processes.iter().map(|(worker, _)| worker).max(),
@@ -56,7 +56,7 @@ impl Daemon {
             descriptors: promise(descriptors),
         };
         self.promises.by_app.insert(app, promised);
-        self.inbox.push_back(Event::Measured { app, headroom: Headroom { stocks } });
+        self.inbox.push_back(Event::Measured { app, headroom });
     }
 
     fn promised_memory(&self) -> u64 {
@@ -84,10 +84,24 @@ impl Daemon {
     fn memory_for(&self, app: AppId) -> Option<Stock> {
         let free = memory::free(Path::new("/"))?;
         let workers = self.processes.iter().filter(|(_, process)| process.app == app);
-        let trees = workers.map(|(worker, _)| self.processes.tree_of(worker));
-        let heaviest = trees.max_by_key(|tree| resident(tree))?;
-        let each = taken(Path::new("/"), &heaviest);
-        Some(Stock { good: Good::Memory { limit: free.limit }, free: free.bytes, each })
+        let weighed = workers.map(|(worker, _)| (worker, resident(&self.processes.tree_of(worker))));
+        let weights: BTreeMap<WorkerId, u64> = weighed.collect();
+        let heaviest = weights.iter().max_by_key(|(_, weight)| **weight).map(|(worker, _)| *worker)?;
+        // A closer look takes its time: at two workers only.
+        let taken = |worker| taken(Path::new("/"), &self.processes.tree_of(worker));
+        let least = headroom::lightest(&self.candidates(app, &weights)).map_or(0, taken);
+        let each = taken(heaviest).max(least);
+        Some(Stock { good: Good::Memory { limit: free.limit }, free: free.bytes, least, each })
+    }
+
+    fn candidates(&self, app: AppId, weights: &BTreeMap<WorkerId, u64>) -> Vec<Candidate> {
+        let view = self.supervisor.view(self.now);
+        let workers = view.apps.iter().filter(|seen| seen.app == app).flat_map(|seen| &seen.workers);
+        let candidate = |seen: &WorkerView| {
+            let worker = seen.worker.filter(|_| seen.ready)?;
+            Some(Candidate { worker, lived: seen.uptime, weight: *weights.get(&worker)? })
+        };
+        workers.filter_map(candidate).collect()
     }
 
     fn descriptors_for(&self, app: AppId) -> Option<Stock> {
@@ -96,7 +110,7 @@ impl Daemon {
         let sockets = workers.map(|(worker, _)| self.sockets.of(worker).count()).max().unwrap_or(0);
         let each = DESCRIPTORS_OF_A_WORKER + u64::try_from(sockets).unwrap_or(u64::MAX);
         let free = limit.saturating_sub(open).saturating_sub(SPARE_DESCRIPTORS);
-        Some(Stock { good: Good::Descriptors { limit }, free, each })
+        Some(Stock { good: Good::Descriptors { limit }, free, least: each, each })
     }
 }
 

@@ -181,7 +181,7 @@ impl Daemon {
                 Told::about(Info, *app, "reload_started", message).roll_out(0, *total)
             }
             Fact::ReloadNarrowed { app, fits, stock } => {
-                let scarce = scarcity(stock);
+                let scarce = scarcity(stock, stock.each);
                 let message = format!("{scarce}: the reload goes on with at most {fits} more at a time");
                 Told::about(Warn, *app, "reload_narrowed", message)
             }
@@ -260,8 +260,8 @@ impl Daemon {
 }
 
 /// What a worker takes, and what is left.
-fn scarcity(stock: &Stock) -> String {
-    let Stock { free, each, .. } = *stock;
+fn scarcity(stock: &Stock, each: u64) -> String {
+    let free = stock.free;
     match stock.good {
         Good::Memory { limit } => {
             let of = limit.map_or_else(
@@ -288,7 +288,7 @@ fn no_room(shortage: &Shortage) -> String {
     format!(
         "there is no room for {workers} more beside the workers that run: {}, {missing} too little; {remedy}, \
          or replace without an overlap: `clusterd restart`",
-        scarcity(stock)
+        scarcity(stock, stock.least)
     )
 }
 

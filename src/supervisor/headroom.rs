@@ -3,6 +3,10 @@
 //! A reload overlaps two generations. Where that does not fit, it is better not to begin than to have
 //! the kernel choose a victim. Nothing here measures.
 
+use std::time::Duration;
+
+use super::event::WorkerId;
+
 /// Something that workers take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Good {
@@ -25,15 +29,25 @@ pub struct Stock {
     pub good: Good,
     /// What is left.
     pub free: u64,
-    /// What one more worker takes; 0 when that is not known.
+    /// What one more worker takes at least; 0 when that is not known. Less than this refuses a reload.
+    pub least: u64,
+    /// What one more worker may take; 0 when that is not known. Less than this has it go in smaller steps.
     pub each: u64,
 }
 
 impl Stock {
-    /// So many more workers fit.
+    /// So many more workers fit, whatever they come to take.
     pub fn fits(self) -> u32 {
-        let count = self.free.checked_div(self.each).unwrap_or(u64::MAX);
-        u32::try_from(count).unwrap_or(u32::MAX)
+        self.times(self.each)
+    }
+
+    /// So many more workers fit if they take as little as they can.
+    pub fn may_fit(self) -> u32 {
+        self.times(self.least)
+    }
+
+    fn times(self, each: u64) -> u32 {
+        u32::try_from(self.free.checked_div(each).unwrap_or(u64::MAX)).unwrap_or(u32::MAX)
     }
 
     /// What is left when others were promised so much.
@@ -41,9 +55,9 @@ impl Stock {
         Stock { free: self.free.saturating_sub(promised), ..self }
     }
 
-    /// What is missing for so many more.
+    /// What is missing for so many more, at least.
     pub fn missing_for(self, workers: u32) -> u64 {
-        self.each.saturating_mul(u64::from(workers)).saturating_sub(self.free)
+        self.least.saturating_mul(u64::from(workers)).saturating_sub(self.free)
     }
 }
 
@@ -58,15 +72,48 @@ impl Headroom {
     /// How a reload may go that needs room for at least `least` workers beside those that run, and has a
     /// use for `most`.
     pub fn plan(&self, least: u32, most: u32) -> Plan {
-        let Some(scarce) = self.stocks.iter().copied().min_by_key(|stock| stock.fits()) else {
-            return Plan::Free;
-        };
-        match scarce.fits() {
-            fits if fits < least => Plan::Refused(Shortage { stock: scarce, workers: least }),
-            fits if fits < most => Plan::Narrow { fits, stock: scarce },
-            _ => Plan::Free,
+        let short = self.stocks.iter().copied().min_by_key(|stock| stock.may_fit());
+        if let Some(stock) = short.filter(|stock| stock.may_fit() < least) {
+            return Plan::Refused(Shortage { stock, workers: least });
+        }
+        let scarce = self.stocks.iter().copied().min_by_key(|stock| stock.fits());
+        match scarce.map(|stock| (stock, stock.fits().max(least))) {
+            Some((stock, fits)) if fits < most => Plan::Narrow { fits, stock },
+            Some(_) | None => Plan::Free,
         }
     }
+
+    /// So many workers at a time a reload may count on; none when it is refused.
+    pub fn promises(&self) -> u32 {
+        match self.plan(1, u32::MAX) {
+            Plan::Free => u32::MAX,
+            Plan::Narrow { fits, .. } => fits,
+            Plan::Refused(_) => 0,
+        }
+    }
+}
+
+/// After so long a worker has what a worker of its app needs.
+const WARM: Duration = Duration::from_secs(60);
+
+/// A ready worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Who.
+    pub worker: WorkerId,
+    /// Since it was started.
+    pub lived: Duration,
+    /// What it takes.
+    pub weight: u64,
+}
+
+/// Who shows what a new worker takes at least: the lightest that has warmed up, since what others have
+/// beyond it may have leaked; where none has, the oldest.
+pub fn lightest(ready: &[Candidate]) -> Option<WorkerId> {
+    let warm = ready.iter().filter(|candidate| candidate.lived >= WARM);
+    let lightest = warm.min_by_key(|candidate| (candidate.weight, candidate.worker));
+    let oldest = || ready.iter().max_by_key(|candidate| (candidate.lived, candidate.worker));
+    lightest.or_else(oldest).map(|candidate| candidate.worker)
 }
 
 /// What a reload under way was told that there is, for workers of which not all have taken it yet.
@@ -115,11 +162,11 @@ mod tests {
     use super::*;
 
     fn memory(free: u64, each: u64) -> Stock {
-        Stock { good: Good::Memory { limit: Some(1000) }, free, each }
+        Stock { good: Good::Memory { limit: Some(1000) }, free, least: each, each }
     }
 
     fn descriptors(free: u64, each: u64) -> Stock {
-        Stock { good: Good::Descriptors { limit: 64 }, free, each }
+        Stock { good: Good::Descriptors { limit: 64 }, free, least: each, each }
     }
 
     #[test]
@@ -142,6 +189,34 @@ mod tests {
         assert_eq!(headroom.plan(2, 4), Plan::Narrow { fits: 2, stock });
         assert_eq!(headroom.plan(3, 4), Plan::Refused(Shortage { stock, workers: 3 }));
         assert_eq!(stock.missing_for(3), 50);
+    }
+
+    #[test]
+    fn what_one_worker_leaked_makes_the_steps_smaller_and_refuses_nothing() {
+        let stock = Stock { least: 60, ..memory(100, 500) };
+        let headroom = Headroom { stocks: vec![stock] };
+        assert_eq!(headroom.plan(1, 4), Plan::Narrow { fits: 1, stock });
+        assert_eq!(headroom.plan(1, 1), Plan::Free);
+        assert_eq!(headroom.plan(2, 4), Plan::Refused(Shortage { stock, workers: 2 }));
+        assert_eq!((headroom.promises(), stock.missing_for(2)), (1, 20));
+        let stock = descriptors(9, 10);
+        assert_eq!(Headroom { stocks: vec![stock] }.promises(), 0);
+        assert_eq!(Headroom::default().promises(), u32::MAX);
+    }
+
+    #[test]
+    fn the_lightest_worker_that_has_warmed_up_shows_what_a_new_one_takes() {
+        let candidate = |worker, seconds, weight| Candidate {
+            worker: WorkerId(worker),
+            lived: Duration::from_secs(seconds),
+            weight,
+        };
+        let (leaked, fine) = (candidate(1, 9000, 500), candidate(2, 60, 60));
+        let (young, newborn) = (candidate(3, 59, 20), candidate(4, 1, 5));
+        assert_eq!(lightest(&[leaked, fine, young, newborn]), Some(WorkerId(2)));
+        assert_eq!(lightest(&[newborn, young]), Some(WorkerId(3)));
+        assert_eq!(lightest(&[leaked]), Some(WorkerId(1)));
+        assert_eq!(lightest(&[]), None);
     }
 
     #[test]

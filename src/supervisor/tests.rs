@@ -76,7 +76,8 @@ impl Bench {
 
     /// From now on the host has memory for so many more workers.
     fn fits(&mut self, workers: u64) {
-        let stock = Stock { good: Good::Memory { limit: None }, free: workers * 100 + 1, each: 100 };
+        let stock =
+            Stock { good: Good::Memory { limit: None }, free: workers * 100 + 1, least: 100, each: 100 };
         self.headroom = Headroom { stocks: vec![stock] };
     }
 

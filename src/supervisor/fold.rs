@@ -64,7 +64,7 @@ struct Loop {
     times: u32,
     first: Time,
     told: Time,
-    /// Who is ready now, since when, and was not told of.
+    /// Who is ready now, and since when.
     up: Option<(WorkerId, Time)>,
 }
 
@@ -131,12 +131,14 @@ impl Folds {
         ups.fold(None, |next, (_, since)| earlier(next, Some(since + STEADY)))
     }
 
-    /// Who has been ready for long enough by now; each is told of once.
+    /// Who has been ready for long enough by now, of those whose readiness was not told; each is told of
+    /// once. Whoever is, has ended its slot's loop.
     pub fn steady(&mut self, now: Time) -> Vec<Steady> {
         let mut steady = Vec::new();
         self.loops.retain(|_, known| {
             let stays = known.up.filter(|(_, since)| now >= *since + STEADY);
-            steady.extend(stays.map(|(worker, _)| Steady { worker, times: known.times }));
+            let untold = stays.filter(|_| known.is_folded());
+            steady.extend(untold.map(|(worker, _)| Steady { worker, times: known.times }));
             stays.is_none()
         });
         steady
@@ -152,13 +154,10 @@ impl Folds {
     }
 
     fn ready(&mut self, slot: SlotId, worker: WorkerId, now: Time) -> Telling {
-        match self.loops.get_mut(&slot) {
-            Some(known) if known.is_folded() => {
-                known.up = Some((worker, now));
-                Telling::Not
-            }
-            Some(_) | None => Telling::Whole,
+        if let Some(known) = self.loops.get_mut(&slot) {
+            known.up = Some((worker, now));
         }
+        self.unless(slot, Loop::is_folded)
     }
 
     fn ended(&mut self, app: AppId, slot: SlotId, kind: Kind, now: Time) -> Telling {
@@ -281,6 +280,24 @@ mod tests {
         assert_eq!(folds.steady(at(13)), [Steady { worker: WorkerId(1), times: 10 }]);
         assert_eq!((folds.steady(at(14)), folds.next_deadline()), (vec![], None));
         assert_eq!(folds.hear(&exited(1, Cause::Crash), at(15)), Telling::Whole);
+    }
+
+    #[test]
+    fn crashes_with_a_stable_life_between_them_are_no_loop() {
+        for looked_at in [true, false] {
+            let mut folds = Folds::default();
+            for day in 1..=10 {
+                let begin = day * 86_400;
+                let life = [starting(), ready()];
+                assert_eq!(life.map(|fact| folds.hear(&fact, at(begin))), [Telling::Whole; 2], "{day}");
+                if looked_at {
+                    assert_eq!(folds.steady(at(begin + 2)), [], "it was told to be ready");
+                    assert_eq!(folds.next_deadline(), None);
+                }
+                let end = [exited(1, Cause::Crash), waits()];
+                assert_eq!(end.map(|fact| folds.hear(&fact, at(begin + 9))), [Telling::Whole; 2], "{day}");
+            }
+        }
     }
 
     #[test]

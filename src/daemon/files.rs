@@ -105,7 +105,7 @@ impl Daemon {
                     }
                     commands.extend(self.reload_file(&path, &config, &apps));
                 }
-                Err(error) => log::error!("{}: reload on SIGHUP: {}", self.names_of(&apps), error.message),
+                Err(error) => log::error!("{}", broken_file(&path, &self.names_of(&apps), &error.message)),
             }
         }
         if !commands.is_empty() {
@@ -158,9 +158,22 @@ impl Daemon {
     }
 }
 
+/// `apps`: the names of those that came from the file; empty when there are none.
+fn broken_file(path: &Path, apps: &str, error: &str) -> String {
+    let of = if apps.is_empty() { String::new() } else { format!(" ({apps})") };
+    format!("{}{of}: reload on SIGHUP: {error}", path.display())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broken_file_is_named_first_and_apps_only_when_there_are_some() {
+        let line = |apps| broken_file(Path::new("/srv/apps.toml"), apps, "line 3: oops");
+        assert_eq!(line(""), "/srv/apps.toml: reload on SIGHUP: line 3: oops");
+        assert_eq!(line("web, api"), "/srv/apps.toml (web, api): reload on SIGHUP: line 3: oops");
+    }
 
     #[test]
     fn only_who_said_a_shutdown_timeout_takes_it_back() {

@@ -200,7 +200,7 @@ impl Daemon {
 
     /// Once: how ports are shared on this host, as soon as it is proven.
     fn tell_level(&mut self) {
-        if !self.warned.contains(&("refused", None)) && self.warned.insert(("level", None)) {
+        if !self.warned.knows("refused", None) && self.warned.first("level", None) {
             log::info!(
                 "ports: bind and listen of workers are intercepted, their sockets duplicated and steered"
             );

@@ -32,8 +32,9 @@ mod sockets;
 mod sources;
 mod start;
 mod wake;
+mod warned;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -77,6 +78,7 @@ use requests::Requests;
 use sockets::Sockets;
 use sources::{Source, Tokens};
 use start::Order;
+use warned::Warned;
 
 /// Tokens of the control server; all others lie above.
 const CONTROL_TOKENS: usize = 1024;
@@ -189,7 +191,7 @@ struct Daemon {
     /// Who each of the latest workers is, also when the core has forgotten it.
     names: BTreeMap<WorkerId, (String, WorkerRef)>,
     owners: Owners,
-    warned: HashSet<(&'static str, Option<AppId>)>,
+    warned: Warned,
     folds: Folds,
     promises: Promises,
     home: Home,
@@ -284,7 +286,7 @@ impl Daemon {
             buffer: vec![0; BUFFER],
             names: BTreeMap::new(),
             owners: Owners::default(),
-            warned: HashSet::new(),
+            warned: Warned::default(),
             folds: Folds::default(),
             promises: Promises::default(),
             home,
@@ -494,9 +496,23 @@ impl Daemon {
         }
     }
 
+    /// The app of a worker that runs, or is remembered by name.
+    fn app_of(&self, worker: WorkerId) -> Option<AppId> {
+        let running = self.processes.get(worker).map(|process| process.app);
+        running.or_else(|| self.names.get(&worker).map(|(_, place)| place.app))
+    }
+
+    /// What is the same for all apps on this host.
     fn warn_once(&mut self, what: &'static str, text: impl FnOnce() -> String) {
-        if self.warned.insert((what, None)) {
+        if self.warned.first(what, None) {
             log::warn!("{}", text());
+        }
+    }
+
+    /// What may be another matter in another app; `text` goes on after the worker's label.
+    fn warn_once_of(&mut self, worker: WorkerId, what: &'static str, text: impl FnOnce() -> String) {
+        if self.warned.first(what, self.app_of(worker)) {
+            log::warn!("{}: {}", self.label(worker), text());
         }
     }
 

@@ -59,11 +59,10 @@ impl Daemon {
                         .push_back(crate::supervisor::event::Event::Accepting { worker, socket: *socket }),
                     Ok(false) => {}
                     Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                        let label = self.label(worker);
-                        self.warn_once("inspect", || {
+                        self.warn_once_of(worker, "inspect", || {
                             format!(
-                                "{label}: the host does not show what a worker waits on ({error}); let the \
-                                 server say READY=1, or call listen(2) on what it was handed"
+                                "the host does not show what a worker waits on ({error}); let the server \
+                                 say READY=1, or call listen(2) on what it was handed"
                             )
                         });
                     }

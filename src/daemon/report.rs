@@ -99,7 +99,7 @@ impl Daemon {
     /// Nothing of the app is left.
     fn forget(&mut self, app: AppId) {
         self.catalog.delete(app);
-        self.warned.retain(|(_, about)| *about != Some(app));
+        self.warned.forget(app);
         self.output.forget_app(app);
     }
 

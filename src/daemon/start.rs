@@ -330,7 +330,7 @@ impl Daemon {
         let app = process.app;
         let ours = std::process::id() as i32;
         let restricted = process::has_no_new_privileges(process.pid) && !process::has_no_new_privileges(ours);
-        if restricted && self.warned.insert(("privileges", Some(app))) {
+        if restricted && self.warned.first("privileges", Some(app)) {
             log::info!(
                 "{}: without CAP_SYS_ADMIN its workers run with no_new_privs, so setuid programs have no \
                  effect in them; where that matters, write intercept = false",

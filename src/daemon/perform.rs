@@ -2,6 +2,7 @@
 //! back of the inbox; nothing here calls the core.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use crate::supervisor::event::{Action, SignalKind, SocketId, WorkerId};
 use crate::supervisor::time::Time;
@@ -83,10 +84,21 @@ impl Daemon {
     }
 
     fn shut(&mut self, socket: SocketId) {
-        let Some(fd) = self.sockets.fd(socket) else { return };
-        if let Err(error) = listen::hide(fd) {
-            log::warn!("cannot keep new connections from a server that stops: {error}");
-        }
+        let Some(held) = self.sockets.get(socket) else { return };
+        let (owner, hidden) = (held.owner, listen::hide(held.fd.as_fd()));
+        self.tell_hidden(owner, hidden);
+    }
+
+    /// That a socket which is to go away could not be hidden: once for each app.
+    pub(super) fn tell_hidden(&mut self, owner: WorkerId, hidden: io::Result<()>) {
+        let Err(error) = hidden else { return };
+        self.warn_once_of(owner, "hide", || {
+            format!(
+                "new connections cannot be kept from a socket of its app that goes away ({error}): a client \
+                 that comes at that moment may be led to it and reset. Linux before 5.7, and a server that \
+                 binds its socket to a network interface, take CAP_NET_RAW for it"
+            )
+        });
     }
 
     fn close(&mut self, socket: SocketId) {

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -93,10 +93,15 @@ impl Daemon {
     pub(super) fn relay(&mut self, socket: SocketId, now: Time) {
         let entry = Emptying { since: now, look_at: now, handshakes: None };
         self.relays.emptying.insert(socket, entry);
-        if let Some(fd) = self.sockets.fd(socket)
-            && let Err(error) = listen::never_wait(fd).and_then(|()| listen::hide(fd))
-        {
-            log::debug!("relay: {error}");
+        if let Some((fd, owner)) = self.sockets.get(socket).map(|held| (held.fd.as_fd(), held.owner)) {
+            let (hurried, hidden) = withdraw(fd);
+            if let Err(error) = hurried {
+                log::warn!(
+                    "{}: accepting from its queue may take the supervisor's time: it cannot be bounded ({error})",
+                    self.label(owner)
+                );
+            }
+            self.tell_hidden(owner, hidden);
         }
         self.empty_queue(socket, now);
     }
@@ -303,6 +308,12 @@ fn transfer(from: &mut Side, to: &mut Side) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Readies a dead worker's socket for its queue to be emptied: accepting from it never waits, and nobody
+/// new comes in. One does not depend on the other.
+fn withdraw(socket: BorrowedFd<'_>) -> (io::Result<()>, io::Result<()>) {
+    (listen::never_wait(socket), listen::hide(socket))
+}
+
 /// Where a socket that listens at this address can be reached from its own host. A dual-stack wildcard
 /// is reached by IPv4, which works where the loopback device has no IPv6 address too.
 pub(super) fn reachable(address: Address) -> SocketAddr {
@@ -312,4 +323,23 @@ pub(super) fn reachable(address: Address) -> SocketAddr {
         IpAddr::V4(_) | IpAddr::V6(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
     };
     SocketAddr::new(ip, address.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_hidden_whether_or_not_accept_can_be_bounded() {
+        let file = tempfile::tempfile().expect("a temporary file");
+        let (hurried, hidden) = withdraw(file.as_fd());
+        let errno = |done: io::Result<()>| done.err().and_then(|error| error.raw_os_error());
+        assert_eq!((errno(hurried), errno(hidden)), (Some(libc::ENOTSOCK), Some(libc::ENOTSOCK)));
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = socket.local_addr().expect("it is bound");
+        let (hurried, hidden) = withdraw(socket.as_fd());
+        hurried.and(hidden).expect("it is a socket of ours");
+        assert!(std::net::TcpStream::connect(address).is_err(), "somebody came in");
+        assert!(socket.accept().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
+    }
 }

@@ -92,6 +92,10 @@ const DECISIONS_PER_TURN: usize = 4096;
 /// Names of workers that are remembered for sentences about those that are gone.
 const NAMES: usize = 4096;
 
+/// A wait from which on there is time for housekeeping, and how often that is done at most.
+const LULL: Duration = Duration::from_secs(1);
+const RELEASE_EVERY: Duration = Duration::from_secs(60);
+
 /// How long the end waits for the reader of our own output.
 const LAST_LINES_TIME: Duration = Duration::from_millis(500);
 
@@ -209,6 +213,8 @@ struct Daemon {
     /// Clients of `kill`, told when it is done.
     leaving_clients: Vec<ClientId>,
     exit: Option<i32>,
+    /// When our own code was last given back to the page cache.
+    released: Option<Time>,
 }
 
 /// What the supervisor found when it was started, and made of it.
@@ -301,6 +307,7 @@ impl Daemon {
             may_be_over: false,
             leaving_clients: Vec::new(),
             exit: None,
+            released: None,
         };
         Ok(daemon)
     }
@@ -335,9 +342,25 @@ impl Daemon {
 
     fn wait(&mut self, events: &mut Events) -> Result<(), Error> {
         let timeout = self.time_to_wait();
+        if timeout.is_none_or(|timeout| timeout >= LULL) {
+            self.use_the_lull();
+        }
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(host("poll")(error)),
             _ => Ok(()),
+        }
+    }
+
+    /// Nothing is to be done for a while: what the work until here needed of our own code in memory is
+    /// given back.
+    fn use_the_lull(&mut self) {
+        let now = self.read_clock();
+        if self.released.is_some_and(|at| now.since(at) < RELEASE_EVERY) {
+            return;
+        }
+        self.released = Some(now);
+        if let Err(error) = process::release_code() {
+            log::debug!("give code back: {error}");
         }
     }
 

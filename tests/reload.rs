@@ -1122,8 +1122,16 @@ impl MemoryGroup {
         format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.folder.display())
     }
 
+    /// Nor more by swapping, where the host has swap and accounts for it.
     fn set(&self, mebibytes: u64) {
-        std::fs::write(self.folder.join(self.limit), (mebibytes << 20).to_string()).expect("it is ours");
+        let bytes = (mebibytes << 20).to_string();
+        let write = |name: &str, text: &str| std::fs::write(self.folder.join(name), text);
+        // v1 refuses a limit of memory and swap below that of memory at every moment.
+        let both = || write("memory.memsw.limit_in_bytes", &bytes).ok();
+        both();
+        write(self.limit, &bytes).expect("it is ours");
+        both();
+        write("memory.swap.max", "0").ok();
     }
 }
 

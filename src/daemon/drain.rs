@@ -63,11 +63,10 @@ impl Daemon {
         let traffic = match self.look(worker, closing, now) {
             Ok(traffic) => traffic,
             Err(error) => {
-                let label = self.label(worker);
-                self.warn_once("observe", || {
+                self.warn_once_of(worker, "observe", || {
                     format!(
-                        "{label}: the host does not show a worker's connections ({error}); workers leave \
-                         when their accept queue is empty and drain_timeout is over"
+                        "the host does not show a worker's connections ({error}); workers leave when their \
+                         accept queue is empty and drain_timeout is over"
                     )
                 });
                 Traffic { busy: 1, ..Traffic::default() }

@@ -1,0 +1,258 @@
+//! What the world's facts do to one app: they are recorded, and the steps that follow are derived in
+//! `reconcile`.
+
+use std::time::Duration;
+
+use super::Bug;
+use super::app::{App, EXTENSIONS, Heard, Idle, Turn};
+use super::backoff::Next;
+use super::event::{
+    Action, Address, Cause, ExitStatus, Fact, Failure, Proof, SignalKind, SocketId, SpawnFailure, Traffic,
+    Word, WorkerId,
+};
+use super::group::{Holder, Socket};
+use super::view::LastExit;
+use super::worker::{Boot, Phase, Worker};
+
+/// A program that leaves others behind and ends well so soon after its start has put itself in the
+/// background: scripts that wait until their server answers take a few seconds for that.
+const DAEMONISED: Duration = Duration::from_secs(10);
+
+impl App {
+    pub(super) fn at(&mut self, worker: WorkerId) -> Option<&mut Worker> {
+        let (slot, place) = self.find(worker)?;
+        Some(&mut self.slots[slot].workers[place])
+    }
+
+    /// The program runs.
+    pub(super) fn started(&mut self, worker: WorkerId, turn: &mut Turn<'_>) {
+        let Some((slot, place)) = self.find(worker) else { return };
+        let inspected = self.policy(self.slots[slot].workers[place].generation).declares_listen;
+        let entry = &mut self.slots[slot];
+        entry.backoff.started();
+        entry.ran = true;
+        if let Phase::Starting { boot, look_at, .. } = &mut entry.workers[place].phase {
+            *boot = Boot::Running;
+            *look_at = inspected.then_some(turn.now);
+        }
+    }
+
+    /// It never ran.
+    pub(super) fn spawn_failed(&mut self, worker: WorkerId, failure: SpawnFailure, turn: &mut Turn<'_>) {
+        let Some((index, place)) = self.find(worker) else { return };
+        let candidate = self.is_candidate(&self.slots[index].workers[place]);
+        let gone = self.slots[index].workers[place].clone();
+        self.bury(index, place);
+        self.slots[index].last_exit = Some(LastExit::never_ran(failure.clone(), turn.now));
+        let slot = self.slots[index].id;
+        turn.report(Fact::SpawnFailed { app: self.id, slot, worker, failure: failure.clone() });
+        if !gone.is_up() {
+            return;
+        }
+        let policy = self.policy(gone.generation).clone();
+        if failure.transient && !turn.has(Bug::HiccupIsCharged) {
+            let delay = self.slots[index].backoff.hiccup(&policy, turn.jitter);
+            self.wait(index, delay, turn);
+            if candidate && self.slots[index].backoff.is_stuck() {
+                self.verdict(Some(worker), Failure::Spawn { worker, failure }, turn);
+            }
+        } else if candidate {
+            self.verdict(Some(worker), Failure::Spawn { worker, failure }, turn);
+        } else {
+            self.fail_requests(index, &Failure::Spawn { worker, failure }, turn);
+            let next = self.slots[index].backoff.failed(&policy, turn.jitter);
+            self.hold_back(index, next, turn);
+        }
+    }
+
+    /// A socket of this worker's began to listen.
+    pub(super) fn listening(&mut self, worker: WorkerId, socket: SocketId, address: Address, handed: bool) {
+        let Some((slot, place)) = self.find(worker) else { return };
+        if self.sockets.get(socket).is_some() {
+            return;
+        }
+        let entry = &self.slots[slot];
+        let headless = entry.workers[place].is_headless();
+        let holder = if headless { Holder::Orphan } else { Holder::Worker(worker) };
+        let accepts = !handed && !headless;
+        let slot = entry.id;
+        self.sockets.append(socket, Socket { address, slot, holder, handed, accepts, shut: false });
+        if !handed {
+            self.heard = Heard::Listening;
+            for spare in self.sockets.handed_for(worker, address) {
+                self.sockets.abandon(spare);
+            }
+        }
+    }
+
+    /// A worker closed a socket of its own and lives on.
+    pub(super) fn abandoned(&mut self, socket: SocketId, turn: &Turn<'_>) {
+        if !turn.has(Bug::AbandonedStaysServing) {
+            self.sockets.abandon(socket);
+        }
+    }
+
+    /// It waits for connections on a socket that it was handed.
+    pub(super) fn accepting(&mut self, worker: WorkerId, socket: SocketId) {
+        if let Some(held) = self.sockets.get_mut(socket)
+            && held.holder == Holder::Worker(worker)
+        {
+            held.accepts = true;
+            self.heard = Heard::Listening;
+        }
+        let unseen = self.sockets.of(worker).any(|(_, socket)| socket.handed && !socket.accepts);
+        if !unseen && let Some(Worker { phase: Phase::Ready { look_at, .. }, .. }) = self.at(worker) {
+            *look_at = None;
+        }
+    }
+
+    /// It said something about itself.
+    pub(super) fn said(&mut self, worker: WorkerId, word: Word, turn: &mut Turn<'_>) {
+        match word {
+            Word::Ready => self.said_ready(worker, turn),
+            Word::Stopping => self.said_stopping(worker, turn),
+            Word::Extend(more) => self.said_extend(worker, more, turn),
+        }
+    }
+
+    /// Only a worker that starts, and was not late yet, gets more time; never less than it has.
+    pub(super) fn said_extend(&mut self, worker: WorkerId, more: Duration, turn: &Turn<'_>) {
+        let Some((slot, place)) = self.find(worker) else { return };
+        let found = &self.slots[slot].workers[place];
+        let reach = self.policy(found.generation).listen_timeout.saturating_mul(EXTENSIONS);
+        let latest = if turn.has(Bug::ExtendIsUnbounded) { turn.now + more } else { found.spawned + reach };
+        let asked = (turn.now + more).min(latest);
+        match &mut self.slots[slot].workers[place].phase {
+            Phase::Starting { ready_by: Some(by), .. } => *by = asked.max(*by),
+            Phase::Stopping { kill_at, .. } if turn.has(Bug::ExtendPostponesKill) => *kill_at = asked,
+            Phase::Starting { ready_by: None, .. }
+            | Phase::Ready { .. }
+            | Phase::Quitting { .. }
+            | Phase::Draining(_)
+            | Phase::Finishing(_)
+            | Phase::Stopping { .. }
+            | Phase::Killed { .. }
+            | Phase::Leftover { .. }
+            | Phase::Doomed => {}
+        }
+    }
+
+    pub(super) fn said_ready(&mut self, worker: WorkerId, turn: &mut Turn<'_>) {
+        let Some((slot, place)) = self.find(worker) else { return };
+        let found = &self.slots[slot].workers[place];
+        let revived = turn.has(Bug::LateReadyRevives) && found.leaving().is_some();
+        if found.is_starting() || revived {
+            self.sockets.said_ready(worker);
+            self.promote(slot, place, Proof::Said, turn);
+        }
+    }
+
+    pub(super) fn said_stopping(&mut self, worker: WorkerId, turn: &mut Turn<'_>) {
+        let Some((slot, place)) = self.find(worker) else { return };
+        let found = &self.slots[slot].workers[place];
+        if !found.is_ready() {
+            return;
+        }
+        let early = self.is_candidate(found);
+        let (policy, spawned) = (self.policy(found.generation), found.spawned);
+        let kill_at = turn.killed_by(turn.now + policy.drain_timeout + policy.kill_timeout);
+        let stable_at = spawned + policy.min_uptime;
+        self.remember_served(slot, place);
+        let slot = &mut self.slots[slot];
+        slot.workers[place].phase = Phase::Quitting { early, kill_at };
+        // Not counted, but no faster than stable workers either: a worker that leaves right after each
+        // start must not become a storm.
+        if stable_at > turn.now && slot.idle == Idle::Free {
+            slot.idle = Idle::Waiting(stable_at);
+        }
+    }
+
+    /// Its first process ended.
+    pub(super) fn exited(&mut self, worker: WorkerId, status: ExitStatus, left: bool, turn: &mut Turn<'_>) {
+        let Some((index, place)) = self.find(worker) else { return };
+        let found = &self.slots[index].workers[place];
+        if found.is_headless() {
+            return;
+        }
+        let lived = turn.now - found.spawned;
+        let cause = found.leaving().unwrap_or(match status {
+            ExitStatus::Code(0) if left && found.is_up() && lived < DAEMONISED => Cause::Daemonised,
+            ExitStatus::Code(0) => Cause::Exit,
+            ExitStatus::Code(_) | ExitStatus::Signal(_) => Cause::Crash,
+        });
+        let slot = self.slots[index].id;
+        turn.report(Fact::Exited { app: self.id, slot, worker, status, cause, lived });
+        let (up, ready, candidate) = (found.is_up(), found.is_ready(), self.is_candidate(found));
+        let generation = found.generation;
+        self.remember_served(index, place);
+        self.conclude_exam(index, place, turn);
+        self.slots[index].ran = true;
+        self.slots[index].last_exit = Some(LastExit::ended(status, cause, turn.now));
+        self.behead(index, place, left, turn);
+        let failure = Failure::Died { worker, status, cause, lived, ready };
+        if candidate {
+            self.verdict(Some(worker), failure, turn);
+        } else if up {
+            self.fail_requests(index, &failure, turn);
+            let policy = self.policy(generation).clone();
+            let next = self.slots[index].backoff.exited(lived, &policy, turn.jitter);
+            self.hold_back(index, next, turn);
+            if next == Next::GiveUp && generation == self.target() {
+                self.verdict(Some(worker), failure, turn);
+            }
+        }
+    }
+
+    /// What is left of a worker's tree is told to stop, or the worker is gone.
+    pub(super) fn behead(&mut self, index: usize, place: usize, left: bool, turn: &mut Turn<'_>) {
+        let found = &self.slots[index].workers[place];
+        if !left || turn.has(Bug::LeftoverIsForgotten) {
+            self.bury(index, place);
+            return;
+        }
+        let told = matches!(found.phase, Phase::Killed { .. });
+        let worker = found.id;
+        let kill_at = turn.killed_by(turn.now + self.policy(found.generation).kill_timeout);
+        self.slots[index].workers[place].phase = Phase::Leftover { kill_at };
+        if !told {
+            turn.out.push(Action::Signal { worker, signal: SignalKind::Stop });
+        }
+    }
+
+    /// The last process of its tree ended.
+    pub(super) fn gone(&mut self, worker: WorkerId) {
+        let Some((slot, place)) = self.find(worker) else { return };
+        if self.slots[slot].workers[place].is_headless() {
+            self.bury(slot, place);
+        }
+    }
+
+    /// Nothing of a worker is left. Only now do its sockets become free: as long as a process of its
+    /// tree has one open, closing our duplicate would not take it out of the kernel's array.
+    pub(super) fn bury(&mut self, slot: usize, place: usize) {
+        let gone = self.slots[slot].workers.remove(place);
+        self.sockets.orphan(gone.id);
+    }
+
+    /// A look at a leaving worker's traffic.
+    pub(super) fn observed(&mut self, worker: WorkerId, traffic: Traffic, turn: &mut Turn<'_>) {
+        let Some((slot, place)) = self.find(worker) else { return };
+        let found = &mut self.slots[slot].workers[place];
+        let told = matches!(found.phase, Phase::Finishing(_));
+        let (Phase::Draining(leaving) | Phase::Finishing(leaving)) = &mut found.phase else { return };
+        let Some(done) = leaving.saw(traffic, turn.now) else { return };
+        let cause = leaving.cause;
+        if !told {
+            self.go_on(slot, place, done, turn);
+        } else if done {
+            self.await_end(slot, place, cause, turn);
+        }
+    }
+
+    /// Nobody waits in this orphan's queue any more.
+    pub(super) fn relayed(&mut self, socket: SocketId, turn: &mut Turn<'_>) {
+        if self.sockets.get(socket).is_some_and(|held| held.holder == Holder::Relaying) {
+            self.sockets.close(socket, turn.planted, turn.out);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What is due: deadlines that have come, proofs that time gives, and looks at workers.
+
+use super::Bug;
+use super::app::{App, INSPECTED, Idle, Turn};
+use super::event::{Action, Cause, Closing, Fact, Failure};
+use super::rollout::Trial;
+use super::time::Time;
+use super::worker::{Look, Phase, until_next_inspection};
+
+impl App {
+    /// Acts on everything that is due.
+    pub(super) fn tick(&mut self, turn: &mut Turn<'_>) {
+        for slot in 0..self.slots.len() {
+            let entry = &mut self.slots[slot];
+            if let Idle::Waiting(until) = entry.idle
+                && turn.now >= until
+            {
+                // A failure of the host lets a given up slot's next generation wait, and nobody else.
+                entry.idle = if entry.backoff.gave_up() { Idle::Errored } else { Idle::Free };
+            }
+            for place in 0..self.slots[slot].workers.len() {
+                let entry = &self.slots[slot];
+                if let Some(proof) = self.proof(entry, &entry.workers[place], turn.now) {
+                    self.promote(slot, place, proof, turn);
+                }
+                self.tick_worker(slot, place, turn);
+            }
+        }
+    }
+
+    pub(super) fn tick_worker(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
+        self.tick_exam(slot, place, turn);
+        let now = turn.now;
+        let due = |at: Time| now >= at;
+        match &mut self.slots[slot].workers[place].phase {
+            Phase::Starting { ready_by, .. } => {
+                if ready_by.is_some_and(due) {
+                    self.late(slot, place, turn);
+                }
+            }
+            Phase::Ready { soak_until, .. } => {
+                if soak_until.is_some_and(due) {
+                    *soak_until = None;
+                    self.settled(slot, place, turn);
+                }
+            }
+            Phase::Draining(leaving) | Phase::Finishing(leaving) => {
+                if due(leaving.until) {
+                    let (cause, traffic) = (leaving.cause, leaving.seen);
+                    let worker = self.slots[slot].workers[place].id;
+                    turn.report(Fact::DrainTimedOut { app: self.id, worker, traffic });
+                    self.stop(slot, place, cause, turn);
+                }
+            }
+            Phase::Stopping { kill_at, .. }
+            | Phase::Quitting { kill_at, .. }
+            | Phase::Leftover { kill_at } => {
+                if due(*kill_at) && !turn.has(Bug::NeverKills) {
+                    let worker = self.slots[slot].workers[place].id;
+                    turn.report(Fact::KillTimedOut { app: self.id, worker });
+                    self.kill(slot, place, Cause::KillTimeout, turn);
+                }
+            }
+            Phase::Killed { .. } | Phase::Doomed => {}
+        }
+    }
+
+    /// A worker of the new generation that proved itself passes the trial for all, and opens a slot that
+    /// was given up with the old one.
+    pub(super) fn settled(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
+        if self.slots[slot].backoff.gave_up() {
+            self.slots[slot].free();
+        }
+        let generation = self.slots[slot].workers[place].generation;
+        if let Some(rollout) = &mut self.rollout
+            && rollout.to == generation
+        {
+            rollout.trial = Trial::Passed;
+        }
+        turn.changed = true;
+    }
+
+    pub(super) fn late(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
+        let entry = &self.slots[slot];
+        let found = &entry.workers[place];
+        let worker = found.id;
+        let candidate = self.is_candidate(found);
+        if candidate && turn.has(Bug::NoReadyDeadline) {
+            return;
+        }
+        let failure = Failure::NotReady {
+            worker,
+            limit: self.policy(found.generation).listen_timeout,
+            missing: self.missing(entry, found),
+            found: self.sockets.accepted(worker).into_keys().collect(),
+        };
+        if let Phase::Starting { ready_by, .. } = &mut self.slots[slot].workers[place].phase {
+            *ready_by = None;
+        }
+        if candidate {
+            self.verdict(Some(worker), failure, turn);
+        } else {
+            turn.report(Fact::Late { app: self.id, worker });
+            self.fail_requests(slot, &failure, turn);
+        }
+    }
+
+    /// Orders the looks that are due. After everything else of a turn: what they see must be the
+    /// world that this turn made.
+    pub(super) fn look(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now;
+        let examined = self.being_examined();
+        for worker in self.slots.iter_mut().flat_map(|slot| &mut slot.workers) {
+            let (id, closing) = (worker.id, worker.closing(now));
+            let waits = examined.contains(&worker.generation);
+            let closing = if waits { closing.and(Some(Closing::WhenIdle)) } else { closing };
+            let next = now + until_next_inspection(now - worker.spawned);
+            match &mut worker.phase {
+                Phase::Starting { look_at, .. } => {
+                    if look_at.is_some_and(|at| now >= at) {
+                        *look_at = Some(next);
+                        turn.out.push(Action::Inspect { worker: id });
+                    }
+                }
+                Phase::Ready { look_at, .. } => {
+                    if look_at.is_some_and(|at| now >= at) {
+                        *look_at = (now - worker.spawned < INSPECTED).then_some(next);
+                        turn.out.push(Action::Inspect { worker: id });
+                    }
+                }
+                Phase::Draining(leaving) | Phase::Finishing(leaving) => {
+                    if let (Look::At(at), Some(closing)) = (leaving.look, closing)
+                        && now >= at
+                    {
+                        leaving.look = Look::Awaited;
+                        turn.out.push(Action::Observe { worker: id, closing });
+                    }
+                }
+                Phase::Quitting { .. }
+                | Phase::Stopping { .. }
+                | Phase::Killed { .. }
+                | Phase::Leftover { .. }
+                | Phase::Doomed => {}
+            }
+        }
+    }
+}

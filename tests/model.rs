@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
-use clusterd::supervisor::policy::{Mode, OnReloadFailure, Policy, SpecId};
+use clusterd::supervisor::policy::{MemoryLimit, Mode, OnReloadFailure, Policy, SpecId};
 use clusterd::supervisor::time::Time;
-use clusterd::supervisor::view::{Status, View};
+use clusterd::supervisor::view::{AppView, Status, View};
 use clusterd::supervisor::{Bug, NORMAL_NOW, Probe, Stage, Supervisor};
 
 const APP: AppId = AppId(1);
@@ -54,6 +54,8 @@ struct World {
     extends: bool,
     /// The host cannot start a worker for a moment.
     hiccups: bool,
+    /// Workers come to take more memory than they may, and reach their age.
+    spends: bool,
 }
 
 const ONE: World = World {
@@ -74,10 +76,17 @@ const ONE: World = World {
     abandons: false,
     extends: false,
     hiccups: false,
+    spends: false,
 };
+
+/// Workers that are to be replaced while they serve.
+const SPENDS: World = World { spends: true, narrow: true, sturdy: true, ..ONE };
 
 /// Starts and stops in quick succession, of workers that have connections.
 const HASTY: World = World { hasty: true, listens: true, sturdy: true, wishes: 4, ..ONE };
+
+/// What a worker may take, in bytes.
+const LIMIT: u64 = 100;
 
 fn definition(world: World) -> Definition {
     let policy = Policy {
@@ -96,6 +105,9 @@ fn definition(world: World) -> Definition {
         min_healthy_time: TICK,
         on_reload_failure: if world.hold { OnReloadFailure::Hold } else { OnReloadFailure::Rollback },
         drain_timeout: TICK,
+        max_memory_restart: world.spends.then_some(MemoryLimit::Shared(u64::from(world.instances) * LIMIT)),
+        poll_interval: TICK,
+        max_age: world.spends.then_some(4 * TICK),
     };
     Definition { name: "a".into(), namespace: "n".into(), policy, spec: SpecId(1) }
 }
@@ -206,6 +218,9 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
     if world.hiccups && probe.stage == Stage::Ordered {
         facts.push(spawn_failed(worker, true));
     }
+    if world.spends && probe.stage == Stage::Ready {
+        facts.extend([false, true].map(|closely| Event::Weighed { worker, bytes: LIMIT + 1, closely }));
+    }
     facts
 }
 
@@ -309,6 +324,7 @@ impl Turn<'_> {
         self.extensions_help_only_who_starts()?;
         self.failures_of_the_host_are_not_charged()?;
         self.reload_without_room_touches_nothing()?;
+        self.one_worker_is_renewed_at_a_time()?;
         self.reload_keeps_serving()
     }
 
@@ -596,12 +612,28 @@ impl Turn<'_> {
         };
         let settled = probes.iter().all(|probe| probe.settled && probe.generation == probes[0].generation);
         let refused = self.event().is_some_and(|event| *event == measured(0)) && settled;
+        // The answer may be one for a worker that is to be replaced.
+        let refused = refused && reloads(&self.before.view(self.now));
         ensure(!refused || !self.out.iter().any(moved), || "a reload without room touched something".into())?;
         let unasked = !self.after.measuring().is_empty()
+            && reloads(&self.view)
             && self.spawned().iter().any(|(_, generation)| {
                 self.after.view(self.now).apps.iter().any(|app| app.generation == *generation)
             });
         ensure(!unasked, || "a reload began before there was an answer".into())
+    }
+
+    /// Of all slots whose worker is spent, one has its successor beside it.
+    fn one_worker_is_renewed_at_a_time(&self) -> Verdict {
+        let up = |probe: &&Probe| probe.stage <= Stage::Ready;
+        let renewed = |slot: SlotId| {
+            let beside = |probe: &&Probe| probe.slot == slot && !probe.spent;
+            self.live.iter().filter(up).any(|probe| beside(&probe))
+        };
+        let spent: BTreeSet<SlotId> =
+            self.live.iter().filter(|probe| probe.spent).map(|probe| probe.slot).collect();
+        let renewed = spent.into_iter().filter(|slot| renewed(*slot)).count();
+        ensure(renewed <= 1 || reloads(&self.view), || format!("{renewed} workers are renewed at a time"))
     }
 
     /// A reload takes a serving worker away only where another serves in its place.
@@ -618,12 +650,19 @@ impl Turn<'_> {
                 let fit = probe.settled || !before.settled;
                 probe.slot == before.slot && probe.stage == Stage::Ready && fit
             });
-            ensure(!told || instead || said(before.worker), || {
+            // Without room for both the spent one stops first.
+            let made_room = before.spent && matches!(self.event(), Some(Event::Measured { .. }));
+            ensure(!told || instead || made_room || said(before.worker), || {
                 format!("{:?} was taken away, and nobody serves in its place", before.worker)
             })?;
         }
         Ok(())
     }
+}
+
+fn reloads(view: &View) -> bool {
+    let progressing = |app: &AppView| app.reload.as_ref().is_some_and(|reload| reload.state == "progressing");
+    view.apps.iter().any(progressing)
 }
 
 /// Facts about nobody change nothing.
@@ -891,6 +930,21 @@ fn failures_of_the_host_hold_every_promise() {
     passes("hiccups", World { hiccups: true, ..ONE }, 20);
 }
 
+#[test]
+fn spent_workers_hold_every_promise() {
+    passes("spends", World { narrow: false, sturdy: false, ..SPENDS }, 20);
+}
+
+#[test]
+fn spent_workers_in_fork_mode_hold_every_promise() {
+    passes("spends, fork", World { mode: Mode::Fork, ..SPENDS }, 20);
+}
+
+#[test]
+fn two_spent_instances_hold_every_promise_nearby() {
+    passes_nearby("two spend", World { instances: 2, listens: true, ..SPENDS });
+}
+
 /// A checker is only as good as the bugs it is known to find. A release cannot make them.
 #[test]
 #[cfg(debug_assertions)]
@@ -918,6 +972,8 @@ fn every_planted_bug_is_found() {
         (Bug::ExtendIsUnbounded, World { extends: true, ..ONE }),
         (Bug::ExtendPostponesKill, World { extends: true, ..ONE }),
         (Bug::HiccupIsCharged, World { hiccups: true, ..ONE }),
+        (Bug::RenewsBeforeReady, SPENDS),
+        (Bug::RenewsAllAtOnce, World { instances: 2, ..SPENDS }),
     ];
     for (bug, world) in bugs {
         let found = search(world, Some(bug), usize::MAX, Reach::All);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
-use clusterd::supervisor::policy::{Mode, OnReloadFailure, Policy, SpecId};
+use clusterd::supervisor::policy::{MemoryLimit, Mode, OnReloadFailure, Policy, SpecId};
 use clusterd::supervisor::time::Time;
 use clusterd::supervisor::{Probe, Stage, Supervisor};
 
@@ -90,6 +90,8 @@ impl World {
             max_surge: 1 + u32::try_from(self.dice.roll(2)).unwrap(),
             on_reload_failure: [OnReloadFailure::Rollback, OnReloadFailure::Hold]
                 [usize::from(self.dice.one_in(4))],
+            max_memory_restart: (app.0 != 2).then_some(MemoryLimit::Each(100)),
+            max_age: self.dice.one_in(3).then_some(Duration::from_secs(20)),
             ..Policy::default()
         };
         self.told += 1;
@@ -184,6 +186,10 @@ impl World {
                     self.soon(3, Event::Observed { worker: *worker, traffic });
                 }
             }
+            Action::Weigh { worker, closely } => {
+                let bytes = if self.dice.one_in(if *closely { 2 } else { 20 }) { 101 } else { 60 };
+                self.soon(5, Event::Weighed { worker: *worker, bytes, closely: *closely });
+            }
             Action::Measure { app } => {
                 let (free, each) = (self.dice.roll(1000), 100);
                 let least = 1 + self.dice.roll(100);
@@ -267,6 +273,9 @@ impl World {
         if character == 1 {
             let status = ExitStatus::Code(i32::try_from(self.dice.roll(2)).unwrap());
             let left = self.dice.one_in(4);
+            if self.dice.one_in(3) {
+                self.soon(20_000, Event::OutOfMemory { worker });
+            }
             self.soon(20_000, Event::Exited { worker, status, left });
         }
         if character == 2 {
@@ -314,6 +323,8 @@ impl World {
             | Event::Relayed { .. }
             | Event::Abandoned { .. }
             | Event::Measured { .. }
+            | Event::Weighed { .. }
+            | Event::OutOfMemory { .. }
             | Event::Command { .. }
             | Event::Deadline => true,
         }

@@ -12,7 +12,7 @@ use super::Selection;
 use super::output::Failure;
 use crate::config::{self, AppConfig, Diagnostics, Host, MAX_TEXT};
 use crate::control::protocol::File;
-use crate::sys::cpus;
+use crate::sys::{cpus, memory};
 
 /// Whether a word means a file rather than a target: `-`, `*.toml`, or a path (not `/regex/`) to one.
 pub(super) fn is_file(word: &str) -> bool {
@@ -106,6 +106,7 @@ pub(super) fn environment() -> BTreeMap<String, String> {
 pub(super) fn check(file: &File) -> Result<Vec<AppConfig>, Failure> {
     let host = Host {
         parallelism: cpus::available_parallelism(),
+        memory: memory::total(Path::new("/")),
         folder: PathBuf::from(&file.folder),
         profile: file.profile.clone(),
         only: file.only.clone(),

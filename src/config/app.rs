@@ -12,7 +12,7 @@ use super::keys::{self, AppKey, Kind};
 use super::raw::{self, Entry, Other};
 use super::reader::{Reader, join};
 use super::value::{self, Refusal};
-use super::{AppConfig, Host, Interpreter, Listen, LogTarget, Program, Spec, launch, listen, words};
+use super::{AppConfig, Host, Interpreter, Listen, LogTarget, Program, Spec, launch, listen, size, words};
 use crate::supervisor::policy::{Mode, OnReloadFailure, Policy};
 
 /// One app as read, with the places that comparisons between apps need.
@@ -209,8 +209,14 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             Some("hold") => OnReloadFailure::Hold,
             Some(_) | None => OnReloadFailure::Rollback,
         };
+        let max_memory_restart =
+            self.read(AppKey::MaxMemoryRestart, |value| size::memory_limit(value, host.memory));
+        let max_age = self.duration(AppKey::MaxAge);
         let mut time = |id, default| self.duration(id).unwrap_or(default);
         Policy {
+            max_memory_restart,
+            max_age,
+            poll_interval: defaults.poll_interval,
             instances: instances.unwrap_or(defaults.instances),
             mode,
             declares_listen,

@@ -46,6 +46,8 @@ pub enum Kind {
     Environment,
     /// A signal by name or number.
     Signal,
+    /// Bytes, or a share of the memory that there is.
+    Memory,
 }
 
 /// The most instances an app can have.
@@ -86,6 +88,11 @@ impl Kind {
                              { name = \"http\", address = \":3000\", backlog = 511 }, or an array of these"
                 .into(),
             Kind::Environment => "a table of variables".into(),
+            Kind::Memory => {
+                "an amount of memory from 1 MiB: \"512M\", \"1.5G\", bytes, or a share such as \"80%\" \
+                             of what there is for all instances together"
+                    .into()
+            }
             Kind::Signal => "the name or the number of a signal, such as \"SIGTERM\" or 15".into(),
         }
     }
@@ -136,6 +143,8 @@ pub enum AppKey {
     MaxSurge,
     MinHealthyTime,
     OnReloadFailure,
+    MaxMemoryRestart,
+    MaxAge,
     OutFile,
     ErrorFile,
     Namespace,
@@ -147,6 +156,7 @@ pub enum AppKey {
 pub enum DaemonKey {
     LogDir,
     LogFiles,
+    PollInterval,
     ShutdownTimeout,
 }
 
@@ -339,6 +349,22 @@ pub const APP: &[Key<AppKey>] = &[
         "rollback: the old version goes on serving; hold: both stay for you to look at",
     ),
     key(
+        AppKey::MaxMemoryRestart,
+        "max_memory_restart",
+        &[],
+        Kind::Memory,
+        "none: no limit",
+        "a worker whose processes take more than this is replaced; its successor is ready first",
+    ),
+    key(
+        AppKey::MaxAge,
+        "max_age",
+        &[],
+        time(Duration::from_secs(1), Duration::from_secs(366 * 24 * 60 * 60)),
+        "none: no limit",
+        "a worker is replaced when it is so old, or up to a tenth younger; its successor is ready first",
+    ),
+    key(
         AppKey::OutFile,
         "out_file",
         &["out", "output", "out_log"],
@@ -375,6 +401,14 @@ pub const DAEMON: &[Key<DaemonKey>] = &[
         "where log files go, relative to this file's folder",
     ),
     key(DaemonKey::LogFiles, "log_files", &[], Kind::Flag, "true", "whether log files are written at all"),
+    key(
+        DaemonKey::PollInterval,
+        "poll_interval",
+        &[],
+        time(Duration::from_millis(100), DAY),
+        "\"1s\"",
+        "how often workers that have max_memory_restart are weighed",
+    ),
     key(
         DaemonKey::ShutdownTimeout,
         "shutdown_timeout",
@@ -416,7 +450,6 @@ const PM2_ONLY: &[&str] = &[
     "log_date_format",
     "log_file",
     "log_type",
-    "max_memory_restart",
     "merge_logs",
     "name_prefix",
     "pid",

@@ -492,7 +492,13 @@ mod tests {
         }
 
         fn resolve(&self, lines: &str) -> Result<CommandLine, LaunchError> {
-            let host = Host { parallelism: 1, folder: self.path("app"), profile: None, only: Vec::new() };
+            let host = Host {
+                parallelism: 1,
+                memory: None,
+                folder: self.path("app"),
+                profile: None,
+                only: Vec::new(),
+            };
             let text = format!("[[apps]]\nname = \"a\"\n{lines}");
             let config = load(&text, "t", &host).unwrap_or_else(|error| panic!("{error}"));
             let own = Path::new("/opt/clusterd");

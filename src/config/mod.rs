@@ -14,6 +14,7 @@ mod reader;
 mod render;
 mod resolve;
 mod settings;
+mod size;
 pub mod units;
 mod value;
 mod words;
@@ -45,6 +46,9 @@ pub struct Config {
 pub struct Host {
     /// CPUs this process may use: affinity and cgroup quota honoured, at least 1.
     pub parallelism: u32,
+    /// Memory that this process and its workers may take in all, in bytes: the least limit of a control group
+    /// above it, or the host's RAM. None where the host does not show it.
+    pub memory: Option<u64>,
     /// The folder of the file (for standard input: the caller's), absolute.
     pub folder: PathBuf,
     /// `--env NAME`.
@@ -60,6 +64,8 @@ pub struct DaemonConfig {
     pub log_dir: Option<PathBuf>,
     /// Whether default log files are written at all: they are, unless the file says no.
     pub log_files: Option<bool>,
+    /// How often workers with a memory limit are weighed.
+    pub poll_interval: Option<Duration>,
     /// The bound on a whole shutdown. It holds for all files together, hence none where this one says
     /// nothing.
     pub shutdown_timeout: Option<Duration>,

@@ -74,6 +74,11 @@ fn read_file(tree: &DeTable<'_>, host: &Host, collector: &mut Collector<'_>) -> 
     }
     let wanted = |app: &AppConfig| host.only.is_empty() || host.only.contains(&app.name);
     config.apps = drafts.into_iter().map(|draft| draft.app).filter(wanted).collect();
+    if let Some(interval) = config.daemon.poll_interval {
+        for app in &mut config.apps {
+            app.policy.poll_interval = interval;
+        }
+    }
     config
 }
 
@@ -130,6 +135,7 @@ fn read_daemon(entry: &Entry<'_>, host: &Host, collector: &mut Collector<'_>) ->
     config.log_dir =
         reader.read(DaemonKey::LogDir, |value| value::path(value).map(|path| join(&host.folder, path)));
     config.log_files = reader.flag(DaemonKey::LogFiles);
+    config.poll_interval = reader.duration(DaemonKey::PollInterval);
     config.shutdown_timeout = reader.duration(DaemonKey::ShutdownTimeout);
     config
 }

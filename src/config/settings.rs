@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::keys::{self, AppKey};
 use super::units::{show_duration, signal_name};
-use super::{Interpreter, LogTarget, Program, Spec, listen};
+use super::{Interpreter, LogTarget, Program, Spec, listen, size};
 use crate::supervisor::policy::{Mode, OnReloadFailure, Policy};
 
 /// Each key of the file with its value and unit. The name and the namespace are the caller's; keys that are
@@ -66,6 +66,8 @@ fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<String> {
             OnReloadFailure::Rollback => "rollback".to_owned(),
             OnReloadFailure::Hold => "hold".to_owned(),
         },
+        AppKey::MaxMemoryRestart => size::show(policy.max_memory_restart?),
+        AppKey::MaxAge => show_duration(policy.max_age?),
         AppKey::OutFile => log_target(&spec.out_file),
         AppKey::ErrorFile => log_target(&spec.error_file),
     })

@@ -274,6 +274,7 @@ impl Daemon {
     fn load(&self, file: &protocol::File) -> Result<Config, Error> {
         let host = Host {
             parallelism: sys::cpus::available_parallelism(),
+            memory: sys::memory::total(Path::new("/")),
             folder: PathBuf::from(&file.folder),
             profile: file.profile.clone(),
             only: file.only.clone(),
@@ -470,6 +471,7 @@ fn source_of(file: &protocol::File, environment: catalog::Environment) -> Rc<Sou
 fn host(source: &Source) -> Host {
     Host {
         parallelism: sys::cpus::available_parallelism(),
+        memory: sys::memory::total(Path::new("/")),
         folder: source.folder.clone(),
         profile: source.profile.clone(),
         only: source.only.clone(),

@@ -41,7 +41,7 @@ impl Daemon {
     pub(super) fn measure(&mut self, app: AppId) {
         // Also what left its parent: it is part of what a worker takes.
         self.processes.adopt(&[]);
-        self.promises.by_app.retain(|other, _| *other != app && self.supervisor.reloads(*other));
+        self.promises.by_app.retain(|other, _| *other != app && self.supervisor.replaces(*other));
         let memory = self.memory_for(app).map(|stock| stock.less(self.promised_memory()));
         let descriptors = self.descriptors_for(app).map(|stock| stock.less(self.promised_descriptors()));
         let headroom = Headroom { stocks: memory.into_iter().chain(descriptors).collect() };

@@ -33,6 +33,7 @@ mod sources;
 mod start;
 mod wake;
 mod warned;
+mod weigh;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsStr;
@@ -79,6 +80,7 @@ use sockets::Sockets;
 use sources::{Source, Tokens};
 use start::Order;
 use warned::Warned;
+use weigh::Scales;
 
 /// Tokens of the control server; all others lie above.
 const CONTROL_TOKENS: usize = 1024;
@@ -198,6 +200,7 @@ struct Daemon {
     warned: Warned,
     folds: Folds,
     promises: Promises,
+    scales: Scales,
     home: Home,
     /// Held as long as the supervisor lives: one per home.
     _lock: Flock<File>,
@@ -295,6 +298,7 @@ impl Daemon {
             warned: Warned::default(),
             folds: Folds::default(),
             promises: Promises::default(),
+            scales: Scales::new(),
             home,
             _lock: lock,
             surroundings,
@@ -476,6 +480,7 @@ impl Daemon {
 
     /// Deregisters what was watched before its descriptors are closed.
     fn forget_process(&mut self, worker: WorkerId) {
+        self.scales.forget(worker);
         if let Some(process) = self.processes.remove(worker) {
             self.unwatch(&process.tokens);
         }

@@ -24,6 +24,7 @@ impl Daemon {
             }
             Action::LetGo { worker } => self.let_go(worker),
             Action::Inspect { worker } => self.inspect(worker),
+            Action::Weigh { worker, closely } => self.weigh(worker, closely),
             Action::Measure { app } => self.measure(app),
             Action::Steer { socket, active } => self.steer(socket, &active),
             Action::Shut { socket } => self.shut(socket),

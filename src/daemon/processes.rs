@@ -35,6 +35,8 @@ pub(super) struct Process {
     pub(super) report: Option<OwnedFd>,
     /// exec failed, or what came before it: the core knows, and the exit is only reaped.
     pub(super) failed: bool,
+    /// SIGKILL was sent to its tree.
+    pub(super) killed: bool,
     /// Where its bind and listen calls come in.
     pub(super) notify: Option<OwnedFd>,
     /// Node's channel.
@@ -183,7 +185,10 @@ impl Processes {
     }
 
     /// SIGKILL to the whole tree, looked through again for what was forked meanwhile.
-    pub(super) fn kill(&self, worker: WorkerId) -> io::Result<()> {
+    pub(super) fn kill(&mut self, worker: WorkerId) -> io::Result<()> {
+        if let Some(process) = self.by_worker.get_mut(&worker) {
+            process.killed = true;
+        }
         let mut killed = HashSet::new();
         for _ in 0..KILL_PASSES {
             let fresh: Vec<i32> =

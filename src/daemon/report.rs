@@ -7,7 +7,8 @@ use log::Level;
 use crate::control::protocol::Progress;
 use crate::control::render::size;
 use crate::supervisor::event::{
-    Address, AppId, Cause, ExitStatus, Fact, Failure, OnReloadFailureTaken, Proof, SlotId, WorkerId,
+    Address, AppId, Cause, ExitStatus, Fact, Failure, OnReloadFailureTaken, Proof, Renewal, SlotId, Spent,
+    WorkerId,
 };
 use crate::supervisor::fold::{Steady, Telling};
 use crate::supervisor::headroom::{Good, Shortage, Stock};
@@ -132,6 +133,13 @@ impl Daemon {
                                that leave get it when they are done";
                 Told::about(Warn, *app, "examined", message.to_owned())
             }
+            Fact::Spent { app, slot, worker, why } => {
+                Told::about(Warn, *app, "spent", spent(*why)).slot(*slot).worker(*worker)
+            }
+            Fact::Renewing { app, slot, how } => {
+                let (level, message) = renewing(how);
+                Told::about(level, *app, "renewing", message).slot(*slot)
+            }
             Fact::DrainTimedOut { app, worker, traffic } => {
                 let (busy, queued) = (traffic.busy, traffic.queued);
                 let message = format!(
@@ -153,7 +161,11 @@ impl Daemon {
             }
             Fact::Exited { app, slot, worker, status, cause, lived } => {
                 let level =
-                    if matches!(cause, Cause::Crash | Cause::Exit | Cause::Daemonised) { Warn } else { Info };
+                    if matches!(cause, Cause::Crash | Cause::Exit | Cause::Daemonised | Cause::OutOfMemory) {
+                        Warn
+                    } else {
+                        Info
+                    };
                 let (how, lived) = (exit_text(*status), shown(*lived));
                 let message = format!("{how} after {lived} ({}){}", cause.as_str(), advice(*cause));
                 Told::about(level, *app, "exited", message).slot(*slot).worker(*worker)
@@ -259,6 +271,35 @@ impl Daemon {
     }
 }
 
+/// Why a worker is to be replaced.
+fn spent(why: Spent) -> String {
+    match why {
+        Spent::Memory { bytes, limit } => {
+            let (taken, limit) = (size(bytes), size(limit));
+            format!("takes {taken}, more than max_memory_restart ({limit}): it is to be replaced")
+        }
+        Spent::Age { lived } => format!("is {} old (max_age): it is to be replaced", shown(lived)),
+    }
+}
+
+fn renewing(how: &Renewal) -> (Level, String) {
+    match how {
+        Renewal::Overlapping => {
+            (Level::Info, "its worker is replaced: the new one is ready before the old one leaves".to_owned())
+        }
+        Renewal::StopThenStart => {
+            (Level::Info, "its worker is replaced: stopped, then started (fork mode)".to_owned())
+        }
+        Renewal::MakingRoom(Shortage { stock, .. }) => {
+            let message = format!(
+                "its worker is stopped before the new one is started, since there is no room for both: {}",
+                scarcity(stock, stock.least)
+            );
+            (Level::Warn, message)
+        }
+    }
+}
+
 /// What a worker takes, and what is left.
 fn scarcity(stock: &Stock, each: u64) -> String {
     let free = stock.free;
@@ -332,7 +373,13 @@ fn advice(cause: Cause) -> &'static str {
              running is stopped; run it in the foreground (nginx: `daemon off;`, gunicorn: no --daemon, \
              redis: `daemonize no`)"
         }
-        Cause::Crash
+        Cause::OutOfMemory => {
+            ": the kernel killed it for want of memory; give max_memory_restart a value that is reached first, \
+             or raise the limit of the control group"
+        }
+        Cause::Memory
+        | Cause::Age
+        | Cause::Crash
         | Cause::Exit
         | Cause::Stop
         | Cause::Reload

@@ -132,6 +132,7 @@ impl Daemon {
             self.forget_process(worker);
             return;
         }
+        self.look_for_out_of_memory(worker, status);
         let left = self.processes.has_leftovers(worker);
         self.inbox.push_back(Event::Exited { worker, status, left });
     }

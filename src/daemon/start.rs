@@ -119,6 +119,7 @@ impl Daemon {
             command,
             report: Some(pipes.report.0),
             failed: false,
+            killed: false,
             notify: None,
             channel: pipes.channel.map(|(ours, _)| ours),
             bound: HashSet::new(),

@@ -13,6 +13,7 @@ use super::event::{
 use super::exam::Handling;
 use super::group::{Sockets, Standing, Standings};
 use super::policy::{Mode, Policy, SpecId};
+use super::renew::Renewing;
 use super::rollout::{FailedReload, Queued, Rollout};
 use super::time::Time;
 use super::view::LastExit;
@@ -154,6 +155,8 @@ pub(super) struct Slot {
     /// A process ran here that the next one replaces.
     pub(super) ran: bool,
     pub(super) restarts: u32,
+    /// So many workers in a row were spent soon after their start.
+    pub(super) haste: u32,
     pub(super) last_exit: Option<LastExit>,
 }
 
@@ -175,6 +178,7 @@ impl Slot {
     pub(super) fn free(&mut self) {
         self.backoff.reset();
         self.idle = Idle::Free;
+        self.haste = 0;
     }
 }
 
@@ -216,6 +220,10 @@ pub(super) struct App {
     pub(super) slots: Vec<Slot>,
     pub(super) sockets: Sockets,
     pub(super) heard: Heard,
+    /// A spent worker that is being replaced.
+    pub(super) renewing: Option<Renewing>,
+    /// When workers that have a memory limit are weighed next.
+    pub(super) weigh_at: Option<Time>,
     pub(super) handling: Handling,
     /// The last generation of which a worker was examined.
     pub(super) examined: Generation,
@@ -245,6 +253,8 @@ impl App {
             slots: Vec::new(),
             sockets: Sockets::default(),
             heard: Heard::Nothing,
+            renewing: None,
+            weigh_at: None,
             handling: Handling::Unproven,
             examined: Generation::default(),
             requests: Vec::new(),
@@ -361,7 +371,7 @@ impl App {
 
     /// The next moment at which this app needs attention.
     pub(super) fn deadline(&self, planted: Planted) -> Option<Time> {
-        let mut next = None;
+        let mut next = self.weigh_at;
         for slot in &self.slots {
             if let (Wanted::Run, Idle::Waiting(until)) = (slot.wanted, slot.idle) {
                 let hidden = planted.has(Bug::BackoffSleepsForEver);

@@ -98,6 +98,12 @@ fn wait(delay: Duration) -> Next {
     if delay.is_zero() { Next::Now } else { Next::Wait(delay) }
 }
 
+/// How long a worker must have lived to be replaced when `times` before it in a row were spent soon after
+/// their start.
+pub fn pause(times: u32) -> Duration {
+    if times == 0 { Duration::ZERO } else { grown(Duration::from_secs(1), times - 1) }
+}
+
 /// `first` grown by half `times` times, up to the cap.
 fn grown(first: Duration, times: u32) -> Duration {
     let mut delay = first.min(CAP);
@@ -121,17 +127,27 @@ impl Jitter {
         Jitter(seed)
     }
 
+    /// `span`, up to a tenth shorter: for what must not come late.
+    pub fn shorten(&mut self, span: Duration) -> Duration {
+        span - span / 1000 * self.next(101)
+    }
+
     /// `delay`, a tenth shorter to a tenth longer, within the cap.
     pub fn spread(&mut self, delay: Duration) -> Duration {
         if self.0 == 0 {
             return delay;
         }
+        let permille = 900 + self.next(201);
+        (delay * permille / 1000).min(CAP)
+    }
+
+    /// A number below `bound`; 0 without a seed.
+    fn next(&mut self, bound: u32) -> u32 {
         // xorshift64 (Marsaglia 2003): never reaches 0 from any other state.
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        let permille = 900 + u32::try_from(self.0 % 201).unwrap_or(100);
-        (delay * permille / 1000).min(CAP)
+        u32::try_from(self.0 % u64::from(bound)).unwrap_or(0)
     }
 }
 

@@ -278,6 +278,20 @@ pub enum Event {
         /// It has.
         holds: bool,
     },
+    /// The answer to `Action::Weigh`.
+    Weighed {
+        /// Who.
+        worker: WorkerId,
+        /// What its tree takes, in bytes.
+        bytes: u64,
+        /// Memory that processes share was counted once.
+        closely: bool,
+    },
+    /// The kernel killed it for want of memory; `Exited` follows.
+    OutOfMemory {
+        /// Who.
+        worker: WorkerId,
+    },
     /// The answer to `Action::Relay`: nobody waits in this socket's queue any more.
     Relayed {
         /// Which.
@@ -316,6 +330,8 @@ impl Event {
             | Event::Said { .. }
             | Event::Observed { .. }
             | Event::Examining { .. }
+            | Event::Weighed { .. }
+            | Event::OutOfMemory { .. }
             | Event::Relayed { .. }
             | Event::Abandoned { .. }
             | Event::Measured { .. }
@@ -392,6 +408,13 @@ pub enum Action {
     Inspect {
         /// Who.
         worker: WorkerId,
+    },
+    /// Look how much memory the worker's tree takes. Answered by `Weighed`.
+    Weigh {
+        /// Whose.
+        worker: WorkerId,
+        /// Count once what processes share: a look that takes its time.
+        closely: bool,
     },
     /// Look what is left of memory and descriptors for more workers of this app. Answered by `Measured`.
     Measure {
@@ -518,6 +541,12 @@ pub enum Cause {
     Restart,
     /// Fewer instances are wanted.
     Scale,
+    /// Its tree took more than `max_memory_restart`.
+    Memory,
+    /// It reached `max_age`.
+    Age,
+    /// The kernel killed it for want of memory.
+    OutOfMemory,
     /// It did not end in `kill_timeout` and was killed.
     KillTimeout,
     /// It could not be started.
@@ -535,10 +564,51 @@ impl Cause {
             Cause::Reload => "reload",
             Cause::Restart => "restart",
             Cause::Scale => "scale",
+            Cause::Memory => "memory",
+            Cause::Age => "age",
+            Cause::OutOfMemory => "oom",
             Cause::KillTimeout => "kill_timeout",
             Cause::Spawn => "spawn",
         }
     }
+}
+
+/// Why a worker that serves is to be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Spent {
+    /// Its tree takes more memory than it may.
+    Memory {
+        /// What it takes, in bytes.
+        bytes: u64,
+        /// What it may take, in bytes.
+        limit: u64,
+    },
+    /// It is as old as it may become.
+    Age {
+        /// Since its start.
+        lived: Duration,
+    },
+}
+
+impl Spent {
+    /// As a reason of its exit.
+    pub const fn cause(self) -> Cause {
+        match self {
+            Spent::Memory { .. } => Cause::Memory,
+            Spent::Age { .. } => Cause::Age,
+        }
+    }
+}
+
+/// How a worker that is to be replaced gets its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Renewal {
+    /// The successor is ready for `min_healthy_time` before the worker leaves.
+    Overlapping,
+    /// The worker stops first: its app is in fork mode.
+    StopThenStart,
+    /// The worker stops first: the host has no room for both.
+    MakingRoom(Shortage),
 }
 
 /// How a worker's readiness was proven.
@@ -601,6 +671,26 @@ pub enum Fact {
         app: AppId,
         /// It does.
         finishes: bool,
+    },
+    /// A worker that serves is to be replaced, as soon as its turn comes.
+    Spent {
+        /// Of which app.
+        app: AppId,
+        /// In which slot.
+        slot: SlotId,
+        /// Who.
+        worker: WorkerId,
+        /// Why.
+        why: Spent,
+    },
+    /// Its turn came.
+    Renewing {
+        /// Of which app.
+        app: AppId,
+        /// In which slot.
+        slot: SlotId,
+        /// How.
+        how: Renewal,
     },
     /// Its connections did not finish in `drain_timeout`.
     DrainTimedOut {

@@ -175,7 +175,7 @@ impl App {
             return;
         }
         let lived = turn.now - found.spawned;
-        let cause = found.leaving().unwrap_or(match status {
+        let cause = found.foretold.or(found.leaving()).unwrap_or(match status {
             ExitStatus::Code(0) if left && found.is_up() && lived < DAEMONISED => Cause::Daemonised,
             ExitStatus::Code(0) => Cause::Exit,
             ExitStatus::Code(_) | ExitStatus::Signal(_) => Cause::Crash,

@@ -85,16 +85,18 @@ impl Folds {
     pub fn hear(&mut self, fact: &Fact, now: Time) -> Telling {
         match fact {
             Fact::Starting { slot, .. } => self.unless(*slot, Loop::is_folded),
+            Fact::Spent { slot, .. } | Fact::Renewing { slot, .. } => self.unless(*slot, Loop::is_folded),
             Fact::BackingOff { slot, .. } => self.unless(*slot, |known| known.times > FULL),
             Fact::Ready { slot, worker, .. } => self.ready(*slot, *worker, now),
             Fact::Exited { app, slot, status, cause, .. } => match cause {
-                Cause::Crash | Cause::Exit | Cause::Daemonised => {
+                Cause::Crash | Cause::Exit | Cause::Daemonised | Cause::OutOfMemory | Cause::Memory => {
                     self.ended(*app, *slot, Kind::Exit(*status, *cause), now)
                 }
                 Cause::Stop
                 | Cause::Reload
                 | Cause::Restart
                 | Cause::Scale
+                | Cause::Age
                 | Cause::KillTimeout
                 | Cause::Spawn => self.over(*slot),
             },

@@ -22,6 +22,7 @@ mod normal;
 mod planted;
 pub mod policy;
 mod reconcile;
+mod renew;
 mod rollout;
 mod show;
 mod tick;
@@ -105,6 +106,8 @@ pub struct Probe {
     pub stage: Stage,
     /// Ready for `min_healthy_time`.
     pub settled: bool,
+    /// It serves, and is to be replaced.
+    pub spent: bool,
     /// It was told to stop while it has an unfinished request of the supervisor's own.
     pub examined: bool,
 }
@@ -204,6 +207,8 @@ impl Supervisor {
             | Event::Examining { .. }
             | Event::Abandoned { .. }
             | Event::Measured { .. }
+            | Event::Weighed { .. }
+            | Event::OutOfMemory { .. }
             | Event::Relayed { .. } => self.fact(event, now, out),
         }
         for index in 0..self.apps.len() {
@@ -332,6 +337,7 @@ impl Supervisor {
                 generation: worker.generation,
                 stage: worker.stage(),
                 settled: worker.is_settled(),
+                spent: worker.is_up() && worker.spent.is_some(),
                 examined: worker.exam.deadline().is_some(),
             };
             slot.workers.iter().map(probe).collect::<Vec<_>>()
@@ -339,15 +345,19 @@ impl Supervisor {
         self.apps.iter().flat_map(|app| &app.slots).flat_map(of_slot).collect()
     }
 
-    /// Whether a reload of this app is under way.
-    pub fn reloads(&self, app: AppId) -> bool {
-        self.apps.iter().any(|other| other.id == app && other.rollout.is_some())
+    /// Whether workers of this app are being replaced.
+    pub fn replaces(&self, app: AppId) -> bool {
+        let replaces = |app: &App| app.rollout.is_some() || app.renewing.is_some();
+        self.apps.iter().any(|other| other.id == app && replaces(other))
     }
 
-    /// The apps whose reload awaits an answer to `Action::Measure`.
+    /// The apps of which a reload, or a worker's replacement, awaits an answer to `Action::Measure`.
     #[doc(hidden)]
     pub fn measuring(&self) -> Vec<AppId> {
-        let awaits = |app: &&App| app.rollout.as_ref().is_some_and(|rollout| rollout.room == Room::Unknown);
+        let awaits = |app: &&App| {
+            let asked = app.renewing.is_some_and(|renewing| renewing.way == renew::Way::Asked);
+            asked || app.rollout.as_ref().is_some_and(|rollout| rollout.room == Room::Unknown)
+        };
         self.apps.iter().filter(awaits).map(|app| app.id).collect()
     }
 
@@ -403,6 +413,8 @@ impl Supervisor {
             | Event::Exited { worker, .. }
             | Event::Gone { worker }
             | Event::Observed { worker, .. }
+            | Event::Weighed { worker, .. }
+            | Event::OutOfMemory { worker }
             | Event::Examining { worker, .. } => self.index_of(*worker),
             Event::Relayed { socket } | Event::Abandoned { socket } => {
                 self.apps.iter().position(|app| app.sockets.get(*socket).is_some())
@@ -431,6 +443,8 @@ impl Supervisor {
                 Event::Gone { worker } => app.gone(worker),
                 Event::Observed { worker, traffic } => app.observed(worker, traffic, turn),
                 Event::Examining { worker, holds } => app.examining(worker, holds, turn),
+                Event::Weighed { worker, bytes, closely } => app.weighed(worker, bytes, closely, turn),
+                Event::OutOfMemory { worker } => app.out_of_memory(worker),
                 Event::Relayed { socket } => app.relayed(socket, turn),
                 Event::Abandoned { socket } => app.abandoned(socket, turn),
                 Event::Measured { headroom, .. } => app.measured(&headroom, turn),

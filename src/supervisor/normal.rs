@@ -12,9 +12,10 @@ use super::app::{App, EXTENSIONS, End, INSPECTED, Idle, Request, SILENT, Slot, U
 use super::event::{Cause, Generation, Proof, RequestId, SlotId, Traffic, WorkerId};
 use super::exam::{Exam, Handling};
 use super::policy::Policy;
+use super::renew::{Renewing, SOON};
 use super::rollout::Rollout;
 use super::time::Time;
-use super::worker::{Leaving, Look, Phase, Worker};
+use super::worker::{Leaving, Look, Phase, Retiring, Worker};
 use super::{Ids, Life, NORMAL_NOW, Supervisor};
 
 /// Stands for every cause: none is decided by.
@@ -163,6 +164,12 @@ fn app(app: &App, names: &Names) -> App {
     if let Some(queued) = &mut normal.queue {
         queued.requests = queued.requests.iter().map(|id| names.request(*id)).collect();
     }
+    normal.renewing = app.renewing.map(|renewing| Renewing {
+        slot: names.slot(renewing.slot),
+        worker: names.worker(renewing.worker),
+        way: renewing.way,
+    });
+    normal.weigh_at = app.weigh_at.map(|at| names.ahead(at));
     normal.requests = app.requests.iter().map(|entry| request(entry, names)).collect();
     let to = app.rollout.as_ref().map(|rollout| rollout.to);
     normal.slots = app
@@ -204,6 +211,16 @@ fn slot(app: &App, slot: &Slot, names: &Names, generation: &impl Fn(Generation) 
         spawned: names.behind(worker.spawned, memory(worker, app.policy(worker.generation))),
         phase: phase(worker, names),
         exam: exam(worker.exam, names),
+        expires: worker.expires.filter(|_| worker.is_up()).map(|at| names.ahead(at)),
+        cleared_until: worker
+            .cleared_until
+            .filter(|at| *at > names.now && worker.is_ready())
+            .map(|at| names.ahead(at)),
+        spent: worker
+            .spent
+            .filter(|_| worker.is_up())
+            .map(|spent| Retiring { cause: ANY_CAUSE, after: spent.after.map(|at| names.ahead(at)) }),
+        foretold: None,
     };
     normal.workers = ordered(slot).into_iter().map(worker).collect();
     normal
@@ -212,7 +229,9 @@ fn slot(app: &App, slot: &Slot, names: &Names, generation: &impl Fn(Generation) 
 /// The age beyond which nothing depends on a worker's age any more.
 fn memory(worker: &Worker, policy: &Policy) -> Duration {
     let inspected = if worker.looked_at().is_some() { INSPECTED } else { Duration::ZERO };
-    let stable = policy.min_uptime.max(inspected);
+    let renewed = policy.max_memory_restart.is_some() || policy.max_age.is_some();
+    let young = if renewed { SOON } else { Duration::ZERO };
+    let stable = policy.min_uptime.max(inspected).max(young);
     match worker.phase {
         Phase::Starting { ready_by: None, .. } => stable.max(SILENT.min(policy.listen_timeout)),
         Phase::Starting { ready_by: Some(_), .. } => {

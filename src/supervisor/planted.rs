@@ -45,6 +45,10 @@ pub enum Bug {
     ExtendIsUnbounded,
     /// A worker that was told to stop puts off its SIGKILL.
     ExtendPostponesKill,
+    /// A spent worker leaves as soon as its successor was started.
+    RenewsBeforeReady,
+    /// All spent workers of an app are replaced at a time.
+    RenewsAllAtOnce,
     /// What the host lacks for a moment counts as an unstable exit.
     HiccupIsCharged,
 }

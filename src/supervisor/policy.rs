@@ -28,6 +28,25 @@ pub enum OnReloadFailure {
     Hold,
 }
 
+/// How much memory a worker may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MemoryLimit {
+    /// So many bytes each.
+    Each(u64),
+    /// So many bytes for all instances together, in equal shares.
+    Shared(u64),
+}
+
+impl MemoryLimit {
+    /// The limit of one of so many workers, in bytes.
+    pub fn of_one(self, instances: u32) -> u64 {
+        match self {
+            MemoryLimit::Each(bytes) => bytes,
+            MemoryLimit::Shared(bytes) => bytes / u64::from(instances.max(1)),
+        }
+    }
+}
+
 /// One app's validated numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
@@ -59,6 +78,12 @@ pub struct Policy {
     pub on_reload_failure: OnReloadFailure,
     /// How long a leaving worker may take for its connections.
     pub drain_timeout: Duration,
+    /// A worker whose tree takes more than this is replaced; none: no limit.
+    pub max_memory_restart: Option<MemoryLimit>,
+    /// How often workers that have such a limit are weighed.
+    pub poll_interval: Duration,
+    /// A worker is replaced when it is so old, or up to a tenth younger; none: never.
+    pub max_age: Option<Duration>,
 }
 
 impl Default for Policy {
@@ -79,6 +104,9 @@ impl Default for Policy {
             min_healthy_time: Duration::from_secs(1),
             on_reload_failure: OnReloadFailure::Rollback,
             drain_timeout: Duration::from_secs(30),
+            max_memory_restart: None,
+            poll_interval: Duration::from_secs(1),
+            max_age: None,
         }
     }
 }

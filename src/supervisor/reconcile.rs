@@ -25,12 +25,14 @@ impl App {
             self.swap(turn);
             self.fill(turn);
             self.roll(turn);
+            self.renew(turn);
             if !turn.changed {
                 break;
             }
         }
         self.serve(turn);
         self.look(turn);
+        self.weigh(turn);
         self.answer_done(turn);
         self.rest(turn);
         self.forget(turn);
@@ -67,13 +69,13 @@ impl App {
         pace
     }
 
-    fn overlaps(&self, slot: &Slot, generation: Generation) -> bool {
+    pub(super) fn overlaps(&self, slot: &Slot, generation: Generation) -> bool {
         let cluster = |generation| self.policy(generation).mode == Mode::Cluster;
         cluster(generation) && slot.workers.iter().all(|worker| cluster(worker.generation))
     }
 
     /// Whether a worker of this generation has a place in this slot now.
-    fn is_vacant(&self, slot: &Slot, generation: Generation) -> bool {
+    pub(super) fn is_vacant(&self, slot: &Slot, generation: Generation) -> bool {
         slot.workers.is_empty() || (slot.gate == Gate::Open && self.overlaps(slot, generation))
     }
 
@@ -85,7 +87,7 @@ impl App {
 
     /// Whether one more worker may live. Where not, the oldest drain ends early, unless a worker is
     /// ending anyway: connections that never close must not hold up for `drain_timeout` who is wanted.
-    fn finds_room(&mut self, turn: &mut Turn<'_>) -> bool {
+    pub(super) fn finds_room(&mut self, turn: &mut Turn<'_>) -> bool {
         let limit = self.limit();
         if self.workers().count() < limit || turn.has(Bug::NoCap) {
             return true;
@@ -318,11 +320,12 @@ impl App {
         }
     }
 
-    fn spawn(&mut self, slot: usize, generation: Generation, turn: &mut Turn<'_>) {
-        let (spec, ready_by) = {
+    pub(super) fn spawn(&mut self, slot: usize, generation: Generation, turn: &mut Turn<'_>) {
+        let (spec, ready_by, max_age) = {
             let version = self.version(generation);
-            (version.spec, Some(turn.now + version.policy.listen_timeout))
+            (version.spec, Some(turn.now + version.policy.listen_timeout), version.policy.max_age)
         };
+        let expires = max_age.map(|age| turn.now + turn.jitter.shorten(age));
         let worker = turn.ids.worker();
         let entry = &mut self.slots[slot];
         if entry.ran && entry.up().next().is_none() {
@@ -330,7 +333,17 @@ impl App {
             entry.ran = false;
         }
         let phase = Phase::Starting { boot: Boot::Ordered, ready_by, look_at: None };
-        entry.workers.push(Worker { id: worker, generation, spawned: turn.now, phase, exam: Exam::None });
+        entry.workers.push(Worker {
+            id: worker,
+            generation,
+            spawned: turn.now,
+            phase,
+            exam: Exam::None,
+            expires,
+            cleared_until: None,
+            spent: None,
+            foretold: None,
+        });
         let (slot, instance) = (entry.id, entry.instance);
         let inherit = self.sockets.inherit(slot, worker);
         turn.report(Fact::Starting { app: self.id, slot, worker });

@@ -2,7 +2,7 @@
 
 use super::event::*;
 use super::headroom::{Good, Headroom, Stock};
-use super::policy::{Mode, OnReloadFailure, Policy, SpecId};
+use super::policy::{MemoryLimit, Mode, OnReloadFailure, Policy, SpecId};
 use super::time::Time;
 use super::view::Status;
 use super::*;
@@ -1102,4 +1102,219 @@ fn exam_that_cannot_be_made_holds_nobody_up() {
     bench.pass(ms(10));
     ended(&mut bench, WorkerId(1));
     assert!(bench.took(&stop_signal(WorkerId(1))));
+}
+
+const MIB: u64 = 1024 * 1024;
+
+fn limited(instances: u32) -> Policy {
+    Policy { max_memory_restart: Some(MemoryLimit::Each(100 * MIB)), ..cluster(instances) }
+}
+
+impl Bench {
+    fn weigh(&mut self, worker: WorkerId, mebibytes: u64, closely: bool) {
+        self.tell(Event::Weighed { worker, bytes: mebibytes * MIB, closely });
+    }
+
+    /// It takes more than it may, at both looks.
+    fn outgrow(&mut self, worker: WorkerId) {
+        self.weigh(worker, 101, false);
+        self.weigh(worker, 101, true);
+    }
+
+    fn last_cause(&self) -> Option<Cause> {
+        self.supervisor.view(self.now).apps[0]
+            .workers
+            .iter()
+            .find_map(|row| row.last_exit.clone())
+            .map(|e| e.cause)
+    }
+}
+
+#[test]
+fn workers_with_a_limit_are_weighed_together_and_others_never() {
+    let mut bench = Bench::online(limited(2));
+    bench.pass(ms(1000));
+    let quickly = |worker| Action::Weigh { worker: WorkerId(worker), closely: false };
+    assert!(bench.took(&quickly(1)) && bench.took(&quickly(2)), "{:?}", bench.out);
+    assert_eq!(bench.out.len(), 2, "{:?}", bench.out);
+    let mut free = Bench::online(cluster(2));
+    free.pass(ms(60_000));
+    assert_eq!(free.out, []);
+    assert_eq!(free.supervisor.next_deadline(), None);
+}
+
+#[test]
+fn only_what_is_over_the_limit_at_a_close_look_is_replaced() {
+    let mut bench = Bench::online(limited(1));
+    let closely = Action::Weigh { worker: WorkerId(1), closely: true };
+    bench.weigh(WorkerId(1), 100, false);
+    assert!(!bench.took(&closely), "at its limit it may be");
+    bench.weigh(WorkerId(1), 101, false);
+    assert!(bench.took(&closely));
+    bench.weigh(WorkerId(1), 60, true);
+    bench.out.clear();
+    bench.weigh(WorkerId(1), 101, false);
+    assert!(!bench.took(&closely), "not again within ten seconds");
+    bench.pass(ms(10_000));
+    bench.weigh(WorkerId(1), 101, false);
+    assert!(bench.took(&closely));
+    assert_eq!(bench.spawned(), []);
+    bench.weigh(WorkerId(1), 101, true);
+    assert_eq!(bench.spawned(), [WorkerId(2)]);
+}
+
+#[test]
+fn the_fat_worker_serves_until_its_successor_was_ready_for_min_healthy_time() {
+    let mut bench = Bench::online(limited(1));
+    bench.outgrow(WorkerId(1));
+    assert_eq!(bench.spawned(), [WorkerId(2)]);
+    bench.boot(WorkerId(2));
+    bench.pass(ms(999));
+    let left =
+        |bench: &Bench| bench.out.iter().any(|a| matches!(a, Action::Report { fact: Fact::Draining { .. } }));
+    assert!(!left(&bench));
+    bench.pass(ms(1));
+    assert!(left(&bench));
+    bench.drain(WorkerId(1));
+    assert_eq!(bench.last_cause(), Some(Cause::Memory));
+    assert_eq!(
+        (bench.status(), bench.supervisor.view(bench.now).apps[0].workers[0].restarts),
+        (Status::Online, 1)
+    );
+}
+
+#[test]
+fn fat_workers_of_an_app_are_replaced_one_after_the_other() {
+    let mut bench = Bench::online(limited(3));
+    for worker in [3, 1, 2] {
+        bench.outgrow(WorkerId(worker));
+    }
+    assert_eq!(bench.spawned(), [WorkerId(4)]);
+    bench.boot(WorkerId(4));
+    bench.pass(ms(1000));
+    assert_eq!(bench.spawned(), [WorkerId(4), WorkerId(5)], "the next begins while the first one drains");
+}
+
+#[test]
+fn a_share_of_the_memory_is_divided_among_the_instances() {
+    let shared = Policy { max_memory_restart: Some(MemoryLimit::Shared(200 * MIB)), ..cluster(2) };
+    let mut bench = Bench::online(shared);
+    bench.weigh(WorkerId(1), 100, true);
+    assert_eq!(bench.spawned(), []);
+    bench.wish(Command::Scale { app: APP, scale: Scale::To(4) });
+    bench.out.clear();
+    bench.weigh(WorkerId(1), 51, true);
+    assert_eq!(bench.spawned(), [WorkerId(5)]);
+}
+
+#[test]
+fn without_room_for_both_the_fat_worker_stops_first() {
+    let mut bench = Bench::online(limited(2));
+    bench.fits(0);
+    bench.outgrow(WorkerId(1));
+    assert_eq!(bench.spawned(), []);
+    bench.drain(WorkerId(1));
+    assert_eq!(bench.spawned(), [WorkerId(3)]);
+}
+
+#[test]
+fn in_fork_mode_the_fat_worker_stops_first() {
+    let policy = Policy { mode: Mode::Fork, ..limited(1) };
+    let mut bench = Bench::with(policy);
+    bench.tell(Event::Started { worker: WorkerId(1) });
+    bench.out.clear();
+    bench.outgrow(WorkerId(1));
+    assert!(bench.took(&Action::Signal { worker: WorkerId(1), signal: SignalKind::Stop }));
+    assert_eq!(bench.spawned(), []);
+    bench.exit(WorkerId(1));
+    assert_eq!(bench.spawned(), [WorkerId(2)]);
+}
+
+/// Else a limit below what the server needs would have it started without end.
+#[test]
+fn workers_that_are_too_fat_from_the_start_are_replaced_ever_more_seldom() {
+    let mut bench = Bench::online(limited(1));
+    bench.pass(ms(120_000));
+    let mut gaps = Vec::new();
+    for worker in 1..14 {
+        bench.outgrow(WorkerId(worker));
+        let spent = bench.now;
+        while !bench.spawned().contains(&WorkerId(worker + 1)) {
+            bench.pass(ms(100));
+        }
+        gaps.push((bench.now - spent).as_secs());
+        bench.boot(WorkerId(worker + 1));
+        bench.pass(ms(1000));
+        bench.calm(WorkerId(worker));
+        bench.pass(ms(2));
+        bench.drain(WorkerId(worker));
+        bench.out.clear();
+    }
+    assert!(gaps[0] == 0 && gaps[1] == 0, "{gaps:?}");
+    assert!(gaps.is_sorted(), "{gaps:?}");
+    assert!((10..=15).contains(gaps.last().expect("there are some")), "{gaps:?}");
+}
+
+#[test]
+fn a_reload_replaces_the_fat_worker_with_the_others() {
+    let mut bench = Bench::online(limited(1));
+    bench.outgrow(WorkerId(1));
+    bench.reload();
+    let candidate = *bench.spawned().last().expect("the new generation is started");
+    bench.boot(candidate);
+    bench.pass(ms(1000));
+    for worker in [1, 2] {
+        bench.tell(Event::Exited { worker: WorkerId(worker), status: ExitStatus::Signal(15), left: false });
+    }
+    let rows = bench.supervisor.view(bench.now).apps[0].workers.clone();
+    assert_eq!(rows.iter().map(|row| row.generation).collect::<Vec<_>>(), [Generation(2)]);
+    assert_eq!(bench.spawned().len(), 2, "the successor of the fat one, and the new generation");
+}
+
+#[test]
+fn stop_ends_the_fat_worker_and_its_successor() {
+    let mut bench = Bench::online(limited(1));
+    bench.outgrow(WorkerId(1));
+    bench.boot(WorkerId(2));
+    let stop = bench.stop();
+    for worker in [1, 2] {
+        bench.tell(Event::Exited { worker: WorkerId(worker), status: ExitStatus::Signal(15), left: false });
+    }
+    assert_eq!((bench.outcome(stop), bench.status()), (Some(Outcome::Done), Status::Stopped));
+    assert_eq!(bench.spawned(), [WorkerId(2)]);
+}
+
+#[test]
+fn a_successor_that_crashes_is_started_again_while_the_fat_worker_serves() {
+    let mut bench = Bench::online(limited(1));
+    bench.outgrow(WorkerId(1));
+    bench.exit(WorkerId(2));
+    bench.exit(WorkerId(3));
+    bench.pass(ms(100));
+    assert_eq!(bench.spawned(), [WorkerId(2), WorkerId(3), WorkerId(4)]);
+    assert_eq!(bench.status(), Status::Online);
+    assert!(!bench.took(&Action::Signal { worker: WorkerId(1), signal: SignalKind::Stop }));
+}
+
+#[test]
+fn a_worker_of_age_is_replaced_in_the_same_way() {
+    let aged = Policy { max_age: Some(ms(60_000)), ..cluster(2) };
+    let mut bench = Bench::online(aged);
+    bench.pass(ms(54_999));
+    assert_eq!(bench.spawned(), []);
+    bench.pass(ms(1));
+    assert_eq!(bench.spawned(), [WorkerId(3)], "one at a time");
+    bench.boot(WorkerId(3));
+    bench.pass(ms(1000));
+    bench.drain(WorkerId(1));
+    assert_eq!(bench.last_cause(), Some(Cause::Age));
+}
+
+#[test]
+fn who_was_killed_for_want_of_memory_did_not_crash() {
+    let mut bench = Bench::online(cluster(1));
+    bench.tell(Event::OutOfMemory { worker: WorkerId(1) });
+    bench.tell(Event::Exited { worker: WorkerId(1), status: ExitStatus::Signal(9), left: false });
+    assert_eq!(bench.last_cause(), Some(Cause::OutOfMemory));
+    assert_eq!(bench.spawned(), [WorkerId(2)]);
 }

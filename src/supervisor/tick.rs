@@ -30,6 +30,7 @@ impl App {
 
     pub(super) fn tick_worker(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
         self.tick_exam(slot, place, turn);
+        self.tick_spent(slot, place, turn);
         let now = turn.now;
         let due = |at: Time| now >= at;
         match &mut self.slots[slot].workers[place].phase {
@@ -43,6 +44,7 @@ impl App {
                     *soak_until = None;
                     self.settled(slot, place, turn);
                 }
+                self.tick_age(slot, place, turn);
             }
             Phase::Draining(leaving) | Phase::Finishing(leaving) => {
                 if due(leaving.until) {

@@ -25,7 +25,9 @@ impl App {
     /// before anything is touched.
     pub(super) fn measured(&mut self, headroom: &Headroom, turn: &mut Turn<'_>) {
         let live = self.workers().count();
-        let Some(Rollout { room: Room::Unknown, to, total, .. }) = self.rollout else { return };
+        let Some(Rollout { room: Room::Unknown, to, total, .. }) = self.rollout else {
+            return self.measured_for_renewal(headroom, turn);
+        };
         let added = self.slots.iter().filter(|slot| slot.is_wanted() && slot.born == to).count();
         let least = u32::try_from(added).unwrap_or(u32::MAX).saturating_add(1);
         let surge = self.policy(to).max_surge;

@@ -352,6 +352,7 @@ impl App {
                 workers: Vec::new(),
                 ran: false,
                 restarts: 0,
+                haste: 0,
                 last_exit: None,
             },
         );

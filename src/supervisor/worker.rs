@@ -107,6 +107,23 @@ pub(super) struct Worker {
     pub(super) phase: Phase,
     /// Whether it finishes its requests upon its signal is being tried.
     pub(super) exam: Exam,
+    /// When it is as old as it may become.
+    pub(super) expires: Option<Time>,
+    /// What its tree takes was looked at closely and found to be within the limit: not again before this.
+    pub(super) cleared_until: Option<Time>,
+    /// It is to be replaced.
+    pub(super) spent: Option<Retiring>,
+    /// Why it ends, known before it has.
+    pub(super) foretold: Option<Cause>,
+}
+
+/// That, and from when on, a worker is to be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Retiring {
+    pub(super) cause: Cause,
+    /// Not before this, or one that is spent right after its start would be replaced without end. None once
+    /// it has come.
+    pub(super) after: Option<Time>,
 }
 
 impl Worker {
@@ -203,14 +220,15 @@ impl Worker {
     pub(super) fn deadline(&self) -> Option<Time> {
         let own = match &self.phase {
             Phase::Starting { ready_by, look_at, .. } => earlier(*ready_by, *look_at),
-            Phase::Ready { look_at, soak_until, .. } => earlier(*look_at, *soak_until),
+            Phase::Ready { look_at, soak_until, .. } => earlier(earlier(*look_at, *soak_until), self.expires),
             Phase::Draining(leaving) | Phase::Finishing(leaving) => Some(leaving.deadline()),
             Phase::Quitting { kill_at, .. }
             | Phase::Stopping { kill_at, .. }
             | Phase::Leftover { kill_at } => Some(*kill_at),
             Phase::Killed { .. } | Phase::Doomed => None,
         };
-        earlier(own, self.exam.deadline())
+        let renewed = self.spent.and_then(|spent| spent.after);
+        earlier(earlier(own, renewed), self.exam.deadline())
     }
 
     /// Which connections a look may end; `None` when there is nothing to look at.

@@ -1,8 +1,9 @@
 //! How much memory is left, on the host and within the control groups of this process (v1 and v2), and
 //! how much a process takes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::cgroup::{self, Hierarchy, Level, read};
@@ -52,6 +53,71 @@ pub fn proportional(root: &Path, pid: i32) -> io::Result<u64> {
 pub fn resident(root: &Path, pid: i32) -> u64 {
     let text = read(&root.join(format!("proc/{pid}/status"))).unwrap_or_default();
     sum(&text, "RssAnon:", "RssShmem:").or_else(|| field(&text, "VmRSS:")).unwrap_or(0)
+}
+
+/// What a process takes of memory, files that it maps among it, each page divided by those who share it, in
+/// bytes (`Pss` of /proc/PID/smaps_rollup, since Linux 4.14). `root` is `/` but for tests.
+///
+/// # Errors
+/// As [`proportional`].
+pub fn share(root: &Path, pid: i32) -> io::Result<u64> {
+    let text = fs::read_to_string(root.join(format!("proc/{pid}/smaps_rollup")))?;
+    field(&text, "Pss:").ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// A process whose memory is read again and again: one system call each time.
+#[derive(Debug)]
+pub struct Meter(File);
+
+impl Meter {
+    /// Opens /proc/PID/statm, which everybody may read.
+    ///
+    /// # Errors
+    /// ENOENT when it is gone; EMFILE.
+    pub fn open(pid: i32) -> io::Result<Meter> {
+        Ok(Meter(File::open(format!("/proc/{pid}/statm"))?))
+    }
+
+    /// Pages in RAM, of files too, whoever else has them.
+    ///
+    /// # Errors
+    /// ESRCH when it is gone; InvalidData when the text is not as documented (proc_pid_statm(5)).
+    pub fn resident_pages(&self) -> io::Result<u64> {
+        let mut text = [0_u8; 128];
+        let read = self.0.read_at(&mut text, 0)?;
+        resident_of(&text[..read]).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+}
+
+/// The second number of statm.
+fn resident_of(statm: &[u8]) -> Option<u64> {
+    std::str::from_utf8(statm).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The least limit of a control group above this process, or the host's RAM, in bytes. `root` is `/` but for
+/// tests.
+pub fn total(root: &Path) -> Option<u64> {
+    let host = read(&root.join("proc/meminfo")).and_then(|text| field(&text, "MemTotal:"));
+    let limit = |level: &Level| match level.hierarchy {
+        Hierarchy::V1 => number(level, "memory.limit_in_bytes"),
+        Hierarchy::V2 => number(level, "memory.max"),
+    };
+    host.into_iter().chain(cgroup::levels(root, "memory").iter().filter_map(limit)).min()
+}
+
+/// Processes that the kernel has killed so far for want of memory, in this process's own control group or
+/// below (`oom_kill` of memory.events, v2, or of memory.oom_control, v1 since Linux 4.13), else on the host
+/// (/proc/vmstat, since 4.13). `root` is `/` but for tests.
+pub fn kills(root: &Path) -> Option<u64> {
+    let of_group = |level: &Level| {
+        let file = match level.hierarchy {
+            Hierarchy::V1 => "memory.oom_control",
+            Hierarchy::V2 => "memory.events",
+        };
+        statistic(&read(&level.folder.join(file))?, "oom_kill")
+    };
+    let of_host = || statistic(&read(&root.join("proc/vmstat"))?, "oom_kill");
+    cgroup::levels(root, "memory").iter().find_map(of_group).or_else(of_host)
 }
 
 /// MemAvailable is what the kernel would give without swapping (since Linux 3.14, proc_meminfo(5)); what
@@ -272,6 +338,55 @@ mod tests {
         assert_eq!([7, 8, 9].map(|pid| resident(host.path(), pid) / 1024), [80, 9000, 0]);
         let error = |pid| proportional(host.path(), pid).expect_err("nothing is told").kind();
         assert_eq!((error(9), error(10)), (io::ErrorKind::InvalidData, io::ErrorKind::NotFound));
+    }
+
+    #[test]
+    fn the_least_limit_is_what_there_is_in_all() {
+        let bounded = |limit: &str| {
+            let host = host(&[
+                ("proc/meminfo", MEMINFO),
+                ("proc/self/cgroup", "0::/web\n"),
+                ("proc/self/mountinfo", V2),
+                ("sys/fs/cgroup/web/memory.max", limit),
+            ]);
+            total(host.path())
+        };
+        assert_eq!(bounded("max\n"), Some(2000 * 1024));
+        assert_eq!(bounded("50000\n"), Some(50_000));
+        assert_eq!(bounded("9000000\n"), Some(2000 * 1024), "more than there is");
+        assert_eq!(total(Path::new("/nowhere")), None);
+    }
+
+    #[test]
+    fn kills_are_counted_in_the_own_group_before_the_host() {
+        let host_wide = ("proc/vmstat", "pgfault 5\noom_kill 70\n");
+        let v2 = host(&[
+            host_wide,
+            ("proc/self/cgroup", "0::/web\n"),
+            ("proc/self/mountinfo", V2),
+            ("sys/fs/cgroup/web/memory.events", "low 0\noom 4\noom_kill 3\noom_group_kill 0\n"),
+        ]);
+        assert_eq!(kills(v2.path()), Some(3));
+        let v1 = host(&[
+            host_wide,
+            ("proc/self/cgroup", "4:memory:/web\n"),
+            ("proc/self/mountinfo", V1),
+            ("sys/fs/cgroup/memory/web/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
+        ]);
+        assert_eq!(kills(v1.path()), Some(2));
+        assert_eq!(kills(host(&[host_wide]).path()), Some(70));
+        assert_eq!(kills(Path::new("/nowhere")), None);
+    }
+
+    #[test]
+    fn a_meter_shows_what_the_process_has_until_it_is_gone() {
+        let own = Meter::open(std::process::id() as i32).expect("our own is ours to see");
+        assert!(own.resident_pages().is_ok_and(|pages| pages > 100));
+        assert_eq!(Meter::open(0).expect_err("there is none").kind(), io::ErrorKind::NotFound);
+        assert_eq!(resident_of(b"1000 25 3 4 0 5 0\n"), Some(25));
+        for odd in [&b""[..], b"1000", b"1 x", b"\xff 2"] {
+            assert_eq!(resident_of(odd), None);
+        }
     }
 
     #[test]

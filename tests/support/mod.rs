@@ -15,6 +15,7 @@ pub(crate) mod daemon;
 pub(crate) mod fixtures;
 pub(crate) mod hammer;
 pub(crate) mod history;
+pub(crate) mod memory_group;
 pub(crate) mod ports;
 pub(crate) mod wait;
 
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use daemon::{Daemon, Home, Output, clusterd};
 pub(crate) use fixtures::{App, Fixture, file};
 pub(crate) use hammer::{Hammer, Load};
+pub(crate) use memory_group::MemoryGroup;
 pub(crate) use ports::free_port;
 pub(crate) use wait::wait_until;
 

@@ -1,0 +1,95 @@
+//! How much memory workers take, read on files of /proc that stay open, and whether the kernel killed one for
+//! want of it: facts for the core, which decides.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::supervisor::event::{Event, ExitStatus, WorkerId};
+use crate::supervisor::time::Time;
+use crate::sys::memory::{self, Meter};
+use crate::sys::process;
+
+use super::Daemon;
+
+/// How often a tree is looked through for processes that were forked meanwhile: it takes ten times as long as
+/// reading what the known ones take.
+const TREE_EVERY: Duration = Duration::from_secs(5);
+
+/// The processes of one worker's tree.
+#[derive(Debug)]
+struct Scale {
+    members: Vec<(i32, Option<Meter>)>,
+    since: Time,
+}
+
+/// What is known from earlier looks.
+#[derive(Debug, Default)]
+pub(super) struct Scales {
+    by_worker: HashMap<WorkerId, Scale>,
+    /// Processes that the kernel had killed for want of memory when it was last asked.
+    kills: u64,
+}
+
+impl Scales {
+    pub(super) fn new() -> Scales {
+        Scales { by_worker: HashMap::new(), kills: memory::kills(Path::new("/")).unwrap_or(0) }
+    }
+
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.by_worker.remove(&worker);
+    }
+
+    /// The kernel killed one more than was known. Several at once are told one by one.
+    fn one_more(&mut self) -> bool {
+        let more = memory::kills(Path::new("/")).is_some_and(|kills| kills > self.kills);
+        self.kills += u64::from(more);
+        more
+    }
+}
+
+impl Daemon {
+    /// Answered by `Weighed`, unless the worker is gone.
+    pub(super) fn weigh(&mut self, worker: WorkerId, closely: bool) {
+        let bytes = if closely { self.weigh_closely(worker) } else { self.weigh_quickly(worker) };
+        if bytes > 0 {
+            self.inbox.push_back(Event::Weighed { worker, bytes, closely });
+        }
+    }
+
+    /// The sum of RSS.
+    fn weigh_quickly(&mut self, worker: WorkerId) -> u64 {
+        let stale = |scale: &Scale| self.now.since(scale.since) >= TREE_EVERY;
+        if self.scales.by_worker.get(&worker).is_none_or(stale) {
+            let members = self.processes.tree_of(worker).into_iter().map(|pid| (pid, Meter::open(pid).ok()));
+            let scale = Scale { members: members.collect(), since: self.now };
+            self.scales.by_worker.insert(worker, scale);
+        }
+        let Some(scale) = self.scales.by_worker.get(&worker) else { return 0 };
+        // Without a descriptor to spare it is opened each time.
+        let pages = |(pid, meter): &(i32, Option<Meter>)| match meter {
+            Some(meter) => meter.resident_pages().unwrap_or(0),
+            None => process::stat(*pid).map_or(0, |stat| stat.resident_pages),
+        };
+        scale.members.iter().map(pages).sum::<u64>() * self.surroundings.page_size
+    }
+
+    /// Memory that processes share counts once. Where the host does not show it, RSS has to do.
+    fn weigh_closely(&mut self, worker: WorkerId) -> u64 {
+        self.processes.adopt(&[]);
+        let resident = |pid| process::stat(pid).map_or(0, |stat| stat.resident_pages);
+        let of_one = |pid| {
+            memory::share(Path::new("/"), pid).unwrap_or_else(|_| resident(pid) * self.surroundings.page_size)
+        };
+        self.processes.tree_of(worker).into_iter().map(of_one).sum()
+    }
+
+    /// A worker that was ended by SIGKILL, and not by us: was it the kernel?
+    pub(super) fn look_for_out_of_memory(&mut self, worker: WorkerId, status: ExitStatus) {
+        let killed = status == ExitStatus::Signal(libc::SIGKILL);
+        let by_us = self.processes.get(worker).is_some_and(|process| process.killed);
+        if killed && !by_us && self.scales.one_more() {
+            self.inbox.push_back(Event::OutOfMemory { worker });
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Workers that serve and are to be replaced all the same: they take too much memory, or are too old.
+//!
+//! One at a time in each app, and where generations can overlap the successor is ready for
+//! `min_healthy_time` before its predecessor leaves. A reload replaces them anyway and goes first.
+
+use std::time::Duration;
+
+use super::Bug;
+use super::app::{App, Gate, Idle, Slot, Turn};
+use super::backoff;
+use super::event::{Action, Cause, Fact, Renewal, SlotId, Spent, WorkerId};
+use super::headroom::{Headroom, Plan};
+use super::worker::{Retiring, Worker};
+
+/// What a close look found to be within the limit is not looked at closely again for so long: reading it
+/// stops the worker for milliseconds (proc_pid_smaps(5) walks its whole memory).
+const CLEARED: Duration = Duration::from_secs(10);
+
+/// A worker that is spent sooner after its start is one of those that need a pause.
+pub(super) const SOON: Duration = Duration::from_secs(60);
+
+/// So many in a row have reached the longest pause.
+const HASTE: u32 = 8;
+
+/// The replacement under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Renewing {
+    pub(super) slot: SlotId,
+    /// The spent one.
+    pub(super) worker: WorkerId,
+    pub(super) way: Way,
+}
+
+/// How a spent worker gets its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Way {
+    /// The host was asked for room, and has not answered.
+    Asked,
+    /// The successor comes first.
+    Overlapping,
+    /// The spent one stops first.
+    InPlace,
+}
+
+impl App {
+    // Facts.
+
+    /// What a worker's tree takes.
+    pub(super) fn weighed(&mut self, worker: WorkerId, bytes: u64, closely: bool, turn: &mut Turn<'_>) {
+        let Some((slot, place)) = self.find(worker) else { return };
+        let Some(limit) = self.memory_limit(&self.slots[slot].workers[place]) else { return };
+        let found = &mut self.slots[slot].workers[place];
+        if bytes <= limit {
+            if closely {
+                found.cleared_until = Some(turn.now + CLEARED);
+            }
+        } else if closely {
+            self.spend(slot, place, Spent::Memory { bytes, limit }, turn);
+        } else if found.cleared_until.is_none_or(|until| turn.now >= until) {
+            turn.out.push(Action::Weigh { worker, closely: true });
+        }
+    }
+
+    /// The kernel killed it for want of memory.
+    pub(super) fn out_of_memory(&mut self, worker: WorkerId) {
+        if let Some((slot, place)) = self.find(worker) {
+            self.slots[slot].workers[place].foretold = Some(Cause::OutOfMemory);
+        }
+    }
+
+    /// The host's answer for a worker that is to be replaced.
+    pub(super) fn measured_for_renewal(&mut self, headroom: &Headroom, turn: &mut Turn<'_>) {
+        let Some(renewing @ Renewing { slot, way: Way::Asked, .. }) = self.renewing else { return };
+        let (way, how) = match headroom.plan(1, 1) {
+            Plan::Free | Plan::Narrow { .. } => (Way::Overlapping, Renewal::Overlapping),
+            Plan::Refused(shortage) => (Way::InPlace, Renewal::MakingRoom(shortage)),
+        };
+        turn.report(Fact::Renewing { app: self.id, slot, how });
+        self.renewing = Some(Renewing { way, ..renewing });
+    }
+
+    // What is due.
+
+    /// A ready worker that has reached its age.
+    pub(super) fn tick_age(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
+        let found = &mut self.slots[slot].workers[place];
+        if found.expires.is_some_and(|at| turn.now >= at) {
+            found.expires = None;
+            let lived = turn.now - found.spawned;
+            self.spend(slot, place, Spent::Age { lived }, turn);
+        }
+    }
+
+    /// The pause of a worker that was spent soon after its start is over.
+    pub(super) fn tick_spent(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
+        if let Some(spent) = &mut self.slots[slot].workers[place].spent
+            && spent.after.is_some_and(|at| turn.now >= at)
+        {
+            spent.after = None;
+            turn.changed = true;
+        }
+    }
+
+    /// Orders that workers be weighed, all of an app together so that they cost one wake-up.
+    pub(super) fn weigh(&mut self, turn: &mut Turn<'_>) {
+        let watched: Vec<(WorkerId, Duration)> = self
+            .workers()
+            .filter(|worker| self.memory_limit(worker).is_some())
+            .map(|worker| (worker.id, self.policy(worker.generation).poll_interval))
+            .collect();
+        let Some(interval) = watched.iter().map(|(_, interval)| *interval).min() else {
+            self.weigh_at = None;
+            return;
+        };
+        match self.weigh_at {
+            Some(at) if turn.now < at => return,
+            Some(_) => {
+                let weigh = |(worker, _)| Action::Weigh { worker, closely: false };
+                turn.out.extend(watched.into_iter().map(weigh));
+            }
+            None => {}
+        }
+        self.weigh_at = Some(turn.now + interval);
+    }
+
+    /// What a worker may take; none when it has no limit, or is to be replaced anyway.
+    fn memory_limit(&self, worker: &Worker) -> Option<u64> {
+        let limit = self.policy(worker.generation).max_memory_restart?;
+        (worker.is_ready() && worker.spent.is_none()).then(|| limit.of_one(self.instances))
+    }
+
+    // Steps.
+
+    /// A worker that serves is to be replaced.
+    pub(super) fn spend(&mut self, slot: usize, place: usize, why: Spent, turn: &mut Turn<'_>) {
+        let entry = &mut self.slots[slot];
+        let found = &mut entry.workers[place];
+        if !found.is_ready() || found.spent.is_some() {
+            return;
+        }
+        let after = found.spawned + backoff::pause(entry.haste);
+        let soon = turn.now - found.spawned < SOON;
+        entry.haste = if soon { (entry.haste + 1).min(HASTE) } else { 0 };
+        found.expires = None;
+        found.spent = Some(Retiring { cause: why.cause(), after: (after > turn.now).then_some(after) });
+        let (slot, worker) = (entry.id, found.id);
+        turn.report(Fact::Spent { app: self.id, slot, worker, why });
+        turn.changed = true;
+    }
+
+    /// Replaces the spent worker whose turn it is.
+    pub(super) fn renew(&mut self, turn: &mut Turn<'_>) {
+        if self.rollout.is_some() || self.renewing.is_some_and(|renewing| self.is_renewed(renewing)) {
+            self.renewing = None;
+        }
+        if self.rollout.is_none() && self.renewing.is_none() {
+            self.begin_renewal(turn);
+        }
+        if let Some(renewing) = self.renewing {
+            self.go_on_renewing(renewing, turn);
+        }
+    }
+
+    /// The first slot, in the order of instance, whose worker is spent.
+    fn begin_renewal(&mut self, turn: &mut Turn<'_>) {
+        let ready = |slot: &&Slot| slot.is_wanted() && slot.idle == Idle::Free;
+        let found = self.slots.iter().filter(ready).find_map(|slot| Some((slot, due(slot)?)));
+        let Some((entry, worker)) = found else { return };
+        let slot = entry.id;
+        let way = if self.overlaps(entry, self.good) { Way::Asked } else { Way::InPlace };
+        match way {
+            Way::Asked => turn.out.push(Action::Measure { app: self.id }),
+            Way::Overlapping | Way::InPlace => {
+                turn.report(Fact::Renewing { app: self.id, slot, how: Renewal::StopThenStart });
+            }
+        }
+        self.renewing = Some(Renewing { slot, worker, way });
+    }
+
+    fn go_on_renewing(&mut self, renewing: Renewing, turn: &mut Turn<'_>) {
+        let Some((slot, place)) = self.find(renewing.worker) else { return };
+        if !self.slots[slot].workers[place].is_up() {
+            return;
+        }
+        match renewing.way {
+            Way::Asked => {}
+            Way::Overlapping => self.overlap(slot, renewing.worker, turn),
+            Way::InPlace => {
+                self.slots[slot].gate = Gate::AfterTree;
+                self.let_go(slot, renewing.worker, turn);
+            }
+        }
+        if turn.has(Bug::RenewsAllAtOnce) && renewing.way == Way::Overlapping {
+            for slot in 0..self.slots.len() {
+                if let Some(worker) = due(&self.slots[slot]) {
+                    self.overlap(slot, worker, turn);
+                }
+            }
+        }
+    }
+
+    /// The successor first; once it is settled the spent one leaves.
+    fn overlap(&mut self, slot: usize, worker: WorkerId, turn: &mut Turn<'_>) {
+        let entry = &self.slots[slot];
+        let successor = entry.up().find(|other| other.id != worker);
+        let hasty = turn.has(Bug::RenewsBeforeReady);
+        match successor {
+            Some(successor) if successor.is_settled() || hasty => {
+                self.slots[slot].restarts = self.slots[slot].restarts.saturating_add(1);
+                self.let_go(slot, worker, turn);
+            }
+            Some(_) => {}
+            None => {
+                let may = entry.idle == Idle::Free && self.is_vacant(entry, self.good);
+                if may && self.finds_room(turn) {
+                    self.spawn(slot, self.good, turn);
+                }
+            }
+        }
+    }
+
+    fn let_go(&mut self, slot: usize, worker: WorkerId, turn: &mut Turn<'_>) {
+        let found = self.slots[slot].workers.iter().find(|other| other.id == worker);
+        let Some(cause) = found.and_then(|found| found.spent).map(|spent| spent.cause) else { return };
+        self.leave_where(slot, cause, turn, |other| other.id == worker);
+    }
+
+    /// Whether the next one's turn may come: this one has its successor, or gets none for now.
+    fn is_renewed(&self, renewing: Renewing) -> bool {
+        let Some(slot) = self.slots.iter().find(|entry| entry.id == renewing.slot) else { return true };
+        let serves = slot.up().any(|worker| worker.id == renewing.worker);
+        let established = |worker: &Worker| worker.is_settled() || worker.spent.is_some();
+        let over = match slot.idle {
+            Idle::Errored => true,
+            Idle::Waiting(_) => !serves,
+            Idle::Free => !serves && slot.up().any(established),
+        };
+        over || !slot.is_wanted()
+    }
+}
+
+/// Its spent worker, when the pause is over.
+fn due(slot: &Slot) -> Option<WorkerId> {
+    let due = |worker: &&Worker| worker.spent.is_some_and(|spent| spent.after.is_none());
+    slot.up().find(due).map(|worker| worker.id)
+}

@@ -110,6 +110,11 @@ impl Home {
         self.runtime.join("notify.sock")
     }
 
+    /// Where each worker's process id is written, unless the file names another place.
+    pub fn pids(&self) -> PathBuf {
+        self.runtime.join("pids")
+    }
+
     /// What a background supervisor says.
     pub fn log(&self) -> PathBuf {
         self.logs.join("clusterd.log")
@@ -127,7 +132,9 @@ impl Home {
     /// As root: refuses folders that another user could write to, or could exchange for others by
     /// writing to a folder above. For other users there is nothing to gain, and nothing is refused.
     pub fn check(&self, uid: u32) -> Result<(), HomeError> {
-        if uid == 0 { self.folders().into_iter().try_for_each(check_folder) } else { Ok(()) }
+        let outside = unmapped_user();
+        let check = |folder| check_folder(folder, outside);
+        if uid == 0 { self.folders().into_iter().try_for_each(check) } else { Ok(()) }
     }
 
     fn folders(&self) -> [&Path; 3] {
@@ -158,12 +165,29 @@ fn user_runtime(
     xdg.or_else(usual).map(|base| base.join("clusterd"))
 }
 
-fn check_folder(folder: &Path) -> Result<(), HomeError> {
+/// The number that users show as who are outside of our user namespace, when nobody inside has it
+/// (user_namespaces(7)). In a rootless container the host's root is one of them.
+fn unmapped_user() -> Option<u32> {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let number = read("/proc/sys/kernel/overflowuid").trim().parse().ok()?;
+    (!is_mapped(&read("/proc/self/uid_map"), number)).then_some(number)
+}
+
+/// Lines of first number inside, first outside, and how many. Without a map all numbers are what they are.
+fn is_mapped(map: &str, number: u32) -> bool {
+    let covers = |line: &str| {
+        let words: Vec<u64> = line.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
+        matches!(words[..], [first, _, count] if (first..first + count).contains(&u64::from(number)))
+    };
+    map.trim().is_empty() || map.lines().any(covers)
+}
+
+fn check_folder(folder: &Path, outside: Option<u32>) -> Result<(), HomeError> {
     let fail = |cause| HomeError::Create { path: folder.to_owned(), cause };
     let real = fs::canonicalize(folder).map_err(fail)?;
     for (depth, path) in real.ancestors().enumerate() {
         let metadata = fs::metadata(path).map_err(fail)?;
-        if let Some(owner) = stranger(&metadata, depth == 0) {
+        if let Some(owner) = stranger(&metadata, depth == 0, outside) {
             return Err(HomeError::Unsafe { path: path.to_owned(), owner, mode: metadata.mode() & 0o7777 });
         }
     }
@@ -171,8 +195,9 @@ fn check_folder(folder: &Path) -> Result<(), HomeError> {
 }
 
 /// Who, other than root, can write into this folder. Above our own, a group may (`/var/log` is `syslog`'s on
-/// Ubuntu), and so may all in a sticky one, where nobody can rename what is another's.
-fn stranger(metadata: &Metadata, ours: bool) -> Option<String> {
+/// Ubuntu), and so may all in a sticky one, where nobody can rename what is another's; and it may belong to
+/// somebody `outside` of our user namespace, who made the namespace's world.
+fn stranger(metadata: &Metadata, ours: bool, outside: Option<u32>) -> Option<String> {
     const STICKY: u32 = 0o1000;
     let (mode, uid) = (metadata.mode(), metadata.uid());
     let forbidden = match ours {
@@ -180,7 +205,10 @@ fn stranger(metadata: &Metadata, ours: bool) -> Option<String> {
         false if mode & STICKY != 0 => 0,
         false => 0o002,
     };
-    if uid != 0 { Some(uid.to_string()) } else { (mode & forbidden != 0).then(|| "any".to_owned()) }
+    if uid != 0 && (ours || Some(uid) != outside) {
+        return Some(uid.to_string());
+    }
+    (mode & forbidden != 0).then(|| "any".to_owned())
 }
 
 #[cfg(test)]
@@ -250,6 +278,18 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
         home.create().unwrap();
         assert_eq!(mode(&path), 0o750);
+    }
+
+    #[test]
+    fn who_is_outside_of_a_user_namespace_is_known_by_its_map() {
+        for (map, number, mapped) in [
+            ("         0          0 4294967295\n", 65534, true),
+            ("         0       1000          1\n", 65534, false),
+            ("         0       1000          1\n         1     100000      65536\n", 65534, true),
+            ("", 65534, true),
+        ] {
+            assert_eq!(is_mapped(map, number), mapped, "{map}");
+        }
     }
 
     #[test]

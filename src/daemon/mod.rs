@@ -256,8 +256,6 @@ impl Surroundings {
 impl Daemon {
     fn new(options: Options) -> Result<Daemon, Error> {
         let home = options.home;
-        home.create()?;
-        home.check(socket::own_uid())?;
         let lock = lock(&home)?;
         let surroundings = Surroundings::take()?;
         let (foreground, own_log) = install_log(options.foreground, &home)?;
@@ -579,8 +577,11 @@ impl Daemon {
     }
 }
 
-/// One supervisor per home: a lock, never a stale pid file. The number in it is for people.
+/// The home, safe to live in, and ours alone: one supervisor per home by a lock, never a stale pid file. The
+/// number in it is for people.
 fn lock(home: &Home) -> Result<Flock<File>, Error> {
+    home.create()?;
+    home.check(socket::own_uid())?;
     let path = home.lock();
     let file = OpenOptions::new()
         .read(true)

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clusterd::config::keys::{self, AppKey, Kind};
-use clusterd::config::{self, Config, Diagnostics, Host, Interpreter, LogTarget, Program, Spec};
+use clusterd::config::{
+    self, Account, Config, Diagnostics, FilterEnv, Host, Interpreter, LogTarget, ProcessSettings, Program,
+    Spec,
+};
 use clusterd::supervisor::policy::{MemoryLimit, Mode, OnReloadFailure, Policy};
 use proptest::prelude::*;
 
@@ -88,6 +91,7 @@ fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
     let expected = Spec {
         out_file: LogTarget::File("/srv/site/hello-out.log".into()),
         error_file: LogTarget::File("/srv/site/hello-error.log".into()),
+        process: examples_of_process(),
         ..plain.apps[0].spec.clone()
     };
     assert_eq!(*spec, expected);
@@ -96,6 +100,109 @@ fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
         (Some(config::SHUTDOWN_TIMEOUT), None)
     );
     assert_eq!(all.apps[1].spec.args, ["--port", "3001", "--title", "Hello again"]);
+}
+
+/// What the example shows of settings without a fixed default.
+fn examples_of_process() -> ProcessSettings {
+    let process = &good(
+        "[[apps]]\nscript = \"a\"\nrlimits = { nofile = 4096, core = { soft = 0, hard = \"unlimited\" } }\n",
+    )
+    .apps[0]
+        .spec
+        .process;
+    ProcessSettings {
+        user: Some(Account::Name("www-data".into())),
+        group: Some(Account::Name("www-data".into())),
+        umask: Some(0o022),
+        nice: Some(5),
+        oom_score_adj: Some(100),
+        env_files: vec!["/srv/site/.env".into()],
+        increment_var: Some("PORT".into()),
+        pid_file: Some("/srv/site/hello.pid".into()),
+        ..process.clone()
+    }
+}
+
+#[test]
+fn process_settings_are_shown_as_they_are_written() {
+    let lines = [
+        "user = \"www\"",
+        "group = 33",
+        "umask = \"027\"",
+        "nice = -5",
+        "rlimits = { nofile = { soft = 1, hard = \"unlimited\" }, core = 0, stack = { hard = 8 } }",
+        "no_new_privs = true",
+        "env_file = [\"/a\",\"/b\"]",
+        "filter_env = [\"A\"]",
+        "increment_var = \"PORT\"",
+        "pid_file = \"/run/a.pid\"",
+    ];
+    let app = app_with(&lines.join("\n"));
+    let settings = config::settings(&app.policy, &app.spec);
+    for line in lines {
+        let (key, value) = line.split_once(" = ").expect("a key and its value");
+        let shown = &settings[key];
+        assert!(shown == value || format!("{shown:?}") == value || key == "rlimits", "{key}: {shown}");
+    }
+    let limits = "{ core = 0, nofile = { soft = 1, hard = \"unlimited\" }, stack = { hard = 8 } }";
+    assert!(settings["rlimits"].len() == limits.len(), "{}", settings["rlimits"]);
+    assert_eq!(
+        app_with(&format!("rlimits = {}", settings["rlimits"])).spec.process.rlimits,
+        app.spec.process.rlimits
+    );
+}
+
+#[test]
+fn every_form_of_a_process_setting_means_what_it_says() {
+    let process =
+        |line: &str| good(&format!("[[apps]]\nscript = \"a\"\n{line}\n")).apps.remove(0).spec.process;
+    assert_eq!(process(""), ProcessSettings::default());
+    for (line, account) in [
+        ("user = \"www\"", Account::Name("www".into())),
+        ("user = \"0day\"", Account::Name("0day".into())),
+        ("uid = \"1000x\"", Account::Name("1000x".into())),
+        ("uid = 1000", Account::Id(1000)),
+        ("uid = \"1000\"", Account::Id(1000)),
+        ("user = 0", Account::Id(0)),
+    ] {
+        assert_eq!(process(line).user, Some(account), "{line}");
+    }
+    assert_eq!(process("gid = \"adm\"").group, Some(Account::Name("adm".into())));
+    for (line, umask) in
+        [("umask = \"027\"", 0o27), ("umask = 0o77", 0o77), ("umask = 0", 0), ("umask = \"0o2\"", 2)]
+    {
+        assert_eq!(process(line).umask, Some(umask), "{line}");
+    }
+    for (line, soft, hard) in [
+        ("rlimits = { nofile = 5 }", Some(5), Some(5)),
+        ("rlimits = { RLIMIT_NOFILE = \"5\" }", Some(5), Some(5)),
+        ("rlimits = { stack = \"8M\" }", Some(8 << 20), Some(8 << 20)),
+        ("rlimits = { core = \"unlimited\" }", Some(u64::MAX), Some(u64::MAX)),
+        ("rlimits = { core = { hard = 0 } }", None, Some(0)),
+        ("rlimits = { core = { soft = 1, hard = \"unlimited\" } }", Some(1), Some(u64::MAX)),
+    ] {
+        let limits = process(line).rlimits;
+        assert_eq!((limits.len(), limits[0].soft, limits[0].hard), (1, soft, hard), "{line}");
+    }
+    let files = |line: &str| process(&format!("cwd = \"app\"\n{line}")).env_files;
+    assert_eq!(files("env_file = \".env\""), [PathBuf::from("/srv/site/app/.env")]);
+    assert_eq!(files("envFile = [\"a\", \"/b\"]"), [PathBuf::from("/srv/site/app/a"), "/b".into()]);
+    for (line, filter) in [
+        ("filter_env = false", FilterEnv::Nothing),
+        ("filter_env = true", FilterEnv::Everything),
+        ("filter_env = \"AWS\"", FilterEnv::Named("AWS".into())),
+        ("filter_env = [\"AWS\"]", FilterEnv::Containing(vec!["AWS".into()])),
+    ] {
+        let read = process(line).filter_env;
+        assert_eq!(read, filter, "{line}");
+        let dropped = ["AWS", "AWS_KEY"].map(|name| read.drops(name));
+        let expected = match filter {
+            FilterEnv::Nothing => [false, false],
+            FilterEnv::Named(_) => [true, false],
+            FilterEnv::Everything | FilterEnv::Containing(_) => [true, true],
+        };
+        assert_eq!(dropped, expected, "{line}");
+    }
 }
 
 #[test]
@@ -185,7 +292,7 @@ fn settings_are_in_the_words_of_the_file_and_read_back_the_same() {
     for (key, value) in expected {
         assert_eq!(settings[key], value, "{key}");
     }
-    let skipped = ["script", "interpreter", "env", "out_file", "error_file"];
+    let skipped = ["script", "interpreter", "env", "out_file", "error_file", "pid_file"];
     let mut text = String::from("[[apps]]\nscript = \"server.js\"\nenv = { SECRET = \"x\" }\n");
     for (key, value) in settings.iter().filter(|(key, _)| !skipped.contains(&key.as_str())) {
         let is_bare = value.starts_with('[') || value == "true" || value == "false";
@@ -490,7 +597,6 @@ fn absurd_values_are_refused_with_what_would_be_right() {
         ("env = { A = \"\\u0000\" }", "contains a NUL character"),
         ("env = { LISTEN_FDS = 3 }", "clusterd sets this variable itself"),
         ("env_ = { A = 1 }", "the name of the profile is missing"),
-        ("env_file = \".env\"", "unknown key \"env_file\""),
         ("listen = \"localhost:3000\"", "write \"127.0.0.1:3000\" or \"[::1]:3000\""),
         ("listen = \"example.org:80\"", "only numeric addresses"),
         ("listen = \"unix:/run/a.sock\"", "this version listens on TCP only"),
@@ -510,6 +616,46 @@ fn absurd_values_are_refused_with_what_would_be_right() {
         ("listen = { address = 80, backlog = 0 }", "listen.backlog: expected a whole number from 1 to 65535"),
         ("listen = { address = 80, adress = 81 }", "did you mean \"address\"?"),
         ("listen = { address = 80, mode = 384 }", "belongs to a Unix socket"),
+        ("user = \"\"", "leave the key out to run as clusterd's own user"),
+        ("user = \"a:b\"", "cannot be the name of an account"),
+        ("user = \"a\\nb\"", "cannot be the name of an account"),
+        ("user = 4294967295", "a number from 0 to 4294967294"),
+        ("uid = \"4294967295\"", "a number from 0 to 4294967294"),
+        ("user = -1", "a number from 0 to 4294967294"),
+        ("user = \"99999999999999999999\"", "a number from 0 to 4294967294"),
+        ("gid = true", "expected a name, or a number"),
+        ("group = 1.5", "expected a name, or a number"),
+        ("umask = 22", "write it in octal: \"022\""),
+        ("umask = 0o1777", "from \"000\" to \"777\""),
+        ("umask = \"8\"", "permission bits in octal"),
+        ("umask = \"\"", "permission bits in octal"),
+        ("umask = \"u=rwx\"", "permission bits in octal"),
+        ("nice = 20", "a whole number from -20 to 19"),
+        ("nice = -21", "a whole number from -20 to 19"),
+        ("oom_score_adj = 1001", "a whole number from -1000 to 1000"),
+        ("rlimits = 5", "write rlimits = { nofile = 65536 }"),
+        ("rlimits = { nofiles = 1 }", "rlimits.nofiles: the kernel has no limit of this name"),
+        ("rlimits = { nofile = -1 }", "rlimits.nofile: expected a whole number, \"unlimited\""),
+        ("rlimits = { nofile = \"1K\" }", "rlimits.nofile: expected a whole number"),
+        ("rlimits = { data = \"1X\" }", "units are K, M, G"),
+        ("rlimits = { nofile = { soft = 2, hard = 1 } }", "soft (2) is greater than hard (1)"),
+        (
+            "rlimits = { core = { soft = \"unlimited\", hard = 1 } }",
+            "soft (\"unlimited\") is greater than hard",
+        ),
+        ("rlimits = { nofile = {} }", "write { soft = 1024, hard = 4096 }"),
+        ("rlimits = { nofile = { sotf = 1 } }", "is neither soft nor hard"),
+        ("no_new_privs = 1", "expected true or false"),
+        ("env_file = \"\"", "the path of a file of NAME=value lines"),
+        ("env_file = [\".env\", 1]", "the path of a file of NAME=value lines"),
+        ("env_file = \"a\\u0000b\"", "contains a NUL character"),
+        ("filter_env = \"\"", "write true to drop the whole base environment"),
+        ("filter_env = [\"\"]", "write true to drop the whole base environment"),
+        ("filter_env = 1", "expected true for all"),
+        ("instance_var = \"A=B\"", "a variable's name"),
+        ("instance_var = \"LISTEN_FDS\"", "clusterd sets this variable itself"),
+        ("increment_var = \"\"", "a variable's name"),
+        ("pid_file = \"run/\"", "add the file's name: \"run/app.pid\""),
         ("naem = \"x\"", "unknown key \"naem\"; help: did you mean \"name\"?"),
         ("watch = true", "known to PM2, not supported by this version"),
     ];

@@ -74,6 +74,7 @@ const LAYERS: &[Layer] = &[
             "std::net::SocketAddr",
             "std::num",
             "std::ops",
+            "std::os::unix::ffi",
             "std::path",
             "std::str",
             "std::time::Duration",

@@ -65,12 +65,9 @@ pub(super) fn read_app(
             return Other::Unknown { help };
         }
         match entry.written.strip_prefix(keys::PROFILE_PREFIX) {
-            Some(profile) if entry.written != "env_file" => {
+            Some(profile) => {
                 profiles.push((profile.to_owned(), entry.clone()));
                 Other::Taken
-            }
-            Some(_) => {
-                Other::Unknown { help: Some("not supported by this version of clusterd; use env".to_owned()) }
             }
             None => Other::Unknown { help: None },
         }
@@ -267,6 +264,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             drain_idle: self.duration(AppKey::DrainIdle).unwrap_or(super::DRAIN_IDLE),
             out_file: self.log_target(AppKey::OutFile, &cwd),
             error_file: self.log_target(AppKey::ErrorFile, &cwd),
+            process: self.process_settings(&cwd),
             cwd,
         }
     }

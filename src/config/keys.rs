@@ -48,6 +48,29 @@ pub enum Kind {
     Signal,
     /// Bytes, or a share of the memory that there is.
     Memory,
+    /// A user or a group.
+    Account,
+    /// Permission bits in octal.
+    Umask,
+    /// A whole number within these bounds, which may be negative.
+    Whole {
+        /// The least.
+        min: i32,
+        /// The greatest.
+        max: i32,
+    },
+    /// A table of resource limits.
+    Limits,
+    /// One of these limits.
+    Limit,
+    /// Files of variables.
+    EnvFiles,
+    /// What the base environment loses.
+    Filter,
+    /// The name of a variable.
+    Variable,
+    /// The path of a file.
+    File,
 }
 
 /// The most instances an app can have.
@@ -94,6 +117,19 @@ impl Kind {
                     .into()
             }
             Kind::Signal => "the name or the number of a signal, such as \"SIGTERM\" or 15".into(),
+            Kind::Account => "a name, or a number from 0 to 4294967294".into(),
+            Kind::Umask => "permission bits in octal from \"000\" to \"777\", such as \"027\"".into(),
+            Kind::Whole { min, max } => format!("a whole number from {min} to {max}"),
+            Kind::Limits => "a table of limits, such as { nofile = 65536, core = 0 }".into(),
+            Kind::Limit => "a whole number, \"unlimited\", or { soft = 1024, hard = 4096 }; \
+                            where it is of bytes also a string with a unit such as \"512M\""
+                .into(),
+            Kind::EnvFiles => "the path of a file of NAME=value lines, or an array of them".into(),
+            Kind::Filter => "true for all, the name of a variable, \
+                             or an array of strings for every name that contains one of them"
+                .into(),
+            Kind::Variable => "the name of a variable".into(),
+            Kind::File => "the path of a file".into(),
         }
     }
 }
@@ -125,11 +161,22 @@ pub enum AppKey {
     InterpreterArgs,
     Args,
     Cwd,
+    User,
+    Group,
+    Umask,
+    Nice,
+    OomScoreAdj,
+    Rlimits,
+    NoNewPrivs,
     Instances,
     ExecMode,
     Listen,
     Intercept,
     Env,
+    EnvFile,
+    FilterEnv,
+    IncrementVar,
+    InstanceVar,
     KillSignal,
     KillTimeout,
     WaitReady,
@@ -147,6 +194,7 @@ pub enum AppKey {
     MaxAge,
     OutFile,
     ErrorFile,
+    PidFile,
     Namespace,
 }
 
@@ -218,6 +266,62 @@ pub const APP: &[Key<AppKey>] = &[
         "\".\"",
         "the working directory, relative to this file's folder; symbolic links are followed at each start",
     ),
+    key(
+        AppKey::User,
+        "user",
+        &["uid"],
+        Kind::Account,
+        "clusterd's own user",
+        "as whom the workers run, with that user's groups: a name or a number; needs a clusterd that runs as root",
+    ),
+    key(
+        AppKey::Group,
+        "group",
+        &["gid"],
+        Kind::Account,
+        "the user's own; for a number without an entry in /etc/passwd the group of the same number",
+        "the group of the workers, in place of the user's own",
+    ),
+    key(
+        AppKey::Umask,
+        "umask",
+        &[],
+        Kind::Umask,
+        "clusterd's own",
+        "permission bits that new files of the workers do not get",
+    ),
+    key(
+        AppKey::Nice,
+        "nice",
+        &[],
+        Kind::Whole { min: -20, max: 19 },
+        "clusterd's own",
+        "19 gives way to every other process, -20 to none; below clusterd's own it takes CAP_SYS_NICE",
+    ),
+    key(
+        AppKey::OomScoreAdj,
+        "oom_score_adj",
+        &[],
+        Kind::Whole { min: -1000, max: 1000 },
+        "clusterd's own",
+        "1000 is killed first when memory is short, -1000 never; below clusterd's own it takes CAP_SYS_RESOURCE",
+    ),
+    key(
+        AppKey::Rlimits,
+        "rlimits",
+        &[],
+        Kind::Limits,
+        "those that clusterd was started with",
+        "resource limits of each worker; to raise a hard one takes CAP_SYS_RESOURCE",
+    ),
+    key(
+        AppKey::NoNewPrivs,
+        "no_new_privs",
+        &[],
+        Kind::Flag,
+        "false",
+        "setuid programs and file capabilities have no effect in the workers",
+    ),
     key(AppKey::Instances, "instances", &[], Kind::Instances, "1", "how many workers run"),
     key(
         AppKey::ExecMode,
@@ -244,6 +348,38 @@ pub const APP: &[Key<AppKey>] = &[
         "servers that open their port themselves share it",
     ),
     key(AppKey::Env, "env", &[], Kind::Environment, "{}", "environment variables of the workers"),
+    key(
+        AppKey::EnvFile,
+        "env_file",
+        &[],
+        Kind::EnvFiles,
+        "[]",
+        "files of variables beneath env, relative to cwd, read anew at each start",
+    ),
+    key(
+        AppKey::FilterEnv,
+        "filter_env",
+        &[],
+        Kind::Filter,
+        "false",
+        "what the workers do not get of the environment that clusterd was called with",
+    ),
+    key(
+        AppKey::IncrementVar,
+        "increment_var",
+        &[],
+        Kind::Variable,
+        "none",
+        "a variable whose number is one more for each instance",
+    ),
+    key(
+        AppKey::InstanceVar,
+        "instance_var",
+        &[],
+        Kind::Variable,
+        "\"NODE_APP_INSTANCE\"",
+        "the variable that holds the instance's number, from 0 on",
+    ),
     key(
         AppKey::KillSignal,
         "kill_signal",
@@ -381,6 +517,14 @@ pub const APP: &[Key<AppKey>] = &[
         "where standard error goes, relative to cwd",
     ),
     key(
+        AppKey::PidFile,
+        "pid_file",
+        &["pid"],
+        Kind::File,
+        "pids/<name>-<instance>.pid in clusterd's home",
+        "where a worker's process id is written, relative to cwd; with -<instance> when there are several",
+    ),
+    key(
         AppKey::Namespace,
         "namespace",
         &[],
@@ -437,13 +581,9 @@ const PM2_ONLY: &[&str] = &[
     "disable_trace",
     "event_loop_inspector",
     "execute_command",
-    "filter_env",
     "force",
-    "gid",
     "ignore_watch",
-    "increment_var",
     "install_url",
-    "instance_var",
     "io",
     "kill_retry_time",
     "log",
@@ -452,8 +592,6 @@ const PM2_ONLY: &[&str] = &[
     "log_type",
     "merge_logs",
     "name_prefix",
-    "pid",
-    "pid_file",
     "pmx",
     "port",
     "post_update",
@@ -463,8 +601,6 @@ const PM2_ONLY: &[&str] = &[
     "time",
     "trace",
     "treekill",
-    "uid",
-    "user",
     "v8",
     "vizion",
     "watch",

@@ -8,9 +8,10 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::env_file::{self, Variable};
 use super::error::printable;
 use super::{Interpreter, Program, Spec};
 
@@ -60,6 +61,59 @@ impl fmt::Display for LaunchError {
 }
 
 impl std::error::Error for LaunchError {}
+
+/// The variables of these files, in their order, as they are now. Values are not shown in errors.
+///
+/// # Errors
+/// The file and the line that is wrong, or why a file cannot be read.
+pub fn read_env_files(files: &[PathBuf]) -> Result<Vec<Variable>, LaunchError> {
+    let mut variables = Vec::new();
+    for file in files {
+        let step = || format!("read env_file {}", show(file));
+        let bytes = read_env_file(file).map_err(|error| {
+            let message = format!("env_file {}; correct env_file, or its mode", fault(file, &error));
+            LaunchError::new(step(), errno_of(&error), message)
+        })?;
+        let read = env_file::parse(&bytes).map_err(|wrong| {
+            let message = format!("env_file {}:{}: {}", show(file), wrong.line, wrong.message);
+            LaunchError::new(step(), libc::EINVAL, message)
+        })?;
+        variables.extend(read);
+    }
+    Ok(variables)
+}
+
+fn read_env_file(path: &Path) -> io::Result<Vec<u8>> {
+    // Opening a named pipe would wait for its writer.
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(env_file::MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
+    match bytes.len() > env_file::MAX_FILE {
+        true => Err(io::Error::other(format!("has more than {} bytes", env_file::MAX_FILE))),
+        false => Ok(bytes),
+    }
+}
+
+/// Explains why arguments and variables together were too much for execve(2): the longest of them.
+/// `variables` are their names with the length of name and value.
+pub fn too_much(command: &CommandLine, variables: &[(String, usize)]) -> LaunchError {
+    let arguments: usize = command.argv.iter().map(|word| word.len() + 1).sum();
+    let all: usize = variables.iter().map(|(_, length)| length + 1).sum();
+    let longest = variables.iter().max_by_key(|(_, length)| *length);
+    let named = longest.map_or_else(String::new, |(name, length)| {
+        format!("; the longest variable is {} with {length} bytes", printable(name))
+    });
+    let program = show(&command.program);
+    let message = format!(
+        "{program} got more than the kernel takes (E2BIG): {arguments} bytes of arguments and {all} bytes of \
+         variables{named}. A quarter of the stack limit is for both (rlimits.stack), 6 MiB at most: shorten \
+         args, env or env_file, or drop variables of the caller with filter_env"
+    );
+    LaunchError::new(format!("exec {program}"), libc::E2BIG, message)
+}
 
 /// Programs that run a file, by its extension.
 #[derive(Debug, PartialEq, Eq)]
@@ -719,6 +773,38 @@ mod tests {
         ] {
             assert_eq!(world.fault(lines), (errno, expected.to_owned()), "{lines}");
         }
+    }
+
+    #[test]
+    fn env_files_are_read_in_their_order_and_faults_name_file_and_line() {
+        let world = World::new(&[]);
+        let (one, two) = (world.path("app/one.env"), world.path("app/two.env"));
+        fs::write(&one, "A=1\nB=1\n").unwrap();
+        fs::write(&two, "B=2\n").unwrap();
+        let variables = read_env_files(&[one.clone(), two.clone()]).unwrap();
+        let expected = [("A", "1"), ("B", "1"), ("B", "2")].map(|(n, v)| (n.into(), v.into()));
+        assert_eq!(variables, expected);
+        fs::write(&two, "B=2\n\nnonsense\n").unwrap();
+        let error = read_env_files(&[one, two.clone()]).unwrap_err();
+        assert!(error.message.starts_with(&format!("env_file {}:3: expected", two.display())), "{error}");
+        assert_eq!((error.errno, error.transient), (libc::EINVAL, false));
+        let gone = read_env_files(&[world.path("app/gone.env")]).unwrap_err();
+        assert!(gone.errno == libc::ENOENT && gone.message.contains("gone.env does not exist"), "{gone}");
+        let folder = read_env_files(&[world.path("app")]).unwrap_err();
+        assert!(folder.message.contains("is not a regular file"), "{folder}");
+        fs::write(&two, vec![b'#'; env_file::MAX_FILE + 1]).unwrap();
+        let long = read_env_files(&[two]).unwrap_err();
+        assert!(long.message.contains("has more than 1048576 bytes"), "{long}");
+    }
+
+    #[test]
+    fn too_much_names_the_longest_variable() {
+        let world = World::new(&["sh"]);
+        let command = world.resolve("command = [\"sh\", \"x\"]").unwrap();
+        let error = too_much(&command, &[("SMALL".into(), 3), ("BIG".into(), 100_000)]);
+        assert!(error.message.contains("5 bytes of arguments and 100005 bytes of variables"), "{error}");
+        assert!(error.message.contains("the longest variable is BIG with 100000 bytes"), "{error}");
+        assert_eq!((error.errno, error.transient), (libc::E2BIG, false));
     }
 
     #[test]

@@ -5,10 +5,12 @@
 
 mod app;
 mod check;
+pub mod env_file;
 pub mod error;
 pub mod keys;
 pub mod launch;
 mod listen;
+mod process;
 mod raw;
 mod reader;
 mod render;
@@ -20,6 +22,7 @@ mod value;
 mod words;
 
 pub use error::{Diagnostics, Place, Problem};
+pub use process::{Account, FilterEnv, ProcessSettings, Resource, Rlimit};
 pub use raw::{MAX_TEXT, decode};
 pub use resolve::load;
 pub use settings::settings;
@@ -116,6 +119,8 @@ pub struct Spec {
     pub out_file: LogTarget,
     /// Where standard error goes.
     pub error_file: LogTarget,
+    /// As whom, and within which limits.
+    pub process: ProcessSettings,
 }
 
 /// What to run.

@@ -22,7 +22,7 @@ pub(super) struct Reader<'a, 'v, 't, K: 'static> {
 }
 
 impl<'v, K: PartialEq + Copy> Reader<'_, 'v, '_, K> {
-    fn kind(&self, id: K) -> Kind {
+    pub(super) fn kind(&self, id: K) -> Kind {
         keys::row(self.table, id).kind
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::keys::{self, AppKey};
 use super::units::{show_duration, signal_name};
-use super::{Interpreter, LogTarget, Program, Spec, listen, size};
+use super::{Interpreter, LogTarget, Program, Spec, listen, process, size};
 use crate::supervisor::policy::{Mode, OnReloadFailure, Policy};
 
 /// Each key of the file with its value and unit. The name and the namespace are the caller's; keys that are
@@ -70,6 +70,18 @@ fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<String> {
         AppKey::MaxAge => show_duration(policy.max_age?),
         AppKey::OutFile => log_target(&spec.out_file),
         AppKey::ErrorFile => log_target(&spec.error_file),
+        AppKey::User
+        | AppKey::Group
+        | AppKey::Umask
+        | AppKey::Nice
+        | AppKey::OomScoreAdj
+        | AppKey::Rlimits
+        | AppKey::NoNewPrivs
+        | AppKey::EnvFile
+        | AppKey::FilterEnv
+        | AppKey::IncrementVar
+        | AppKey::InstanceVar
+        | AppKey::PidFile => return process::shown(key, spec),
     })
 }
 

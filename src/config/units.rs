@@ -134,6 +134,31 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationRefusal> {
     })
 }
 
+/// Reads `512M`, `1.5G`, `512MiB`, `64 KB`: K, M, G and T are powers of 1024, as PM2 has it; digits alone are
+/// bytes. None for anything else, and for more than 63 bits hold.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = (&text[..end], text[end..].trim_start().to_ascii_uppercase());
+    let shift = match unit.as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() || fraction.len() > 6 || (shift == 0 && number.contains('.')) {
+        return None;
+    }
+    let digits = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u64>().ok() };
+    let (whole, part) = (digits(whole)?, digits(fraction)?);
+    let whole = whole.checked_mul(1 << shift)?;
+    let part = (part << shift) / 10_u64.pow(fraction.len() as u32);
+    whole.checked_add(part).filter(|size| i64::try_from(*size).is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -162,6 +187,23 @@ mod tests {
     }
 
     #[test]
+    fn sizes_are_powers_of_1024() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("512", 512),
+            ("1K", 1024),
+            ("1.5G", 3 << 29),
+            ("512MiB", 512 << 20),
+            (" 2 mb ", 2 << 20),
+        ] {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "M", "1.5", "-1K", "1e3", "1X", "1..5K", "99999999T", "1.1234567M", "١K"] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn every_spelling_of_a_signal_is_its_number() {
         for text in ["SIGTERM", "TERM", "sigterm", "15"] {
             assert_eq!(signal_number(text), Some(15), "{text}");
@@ -184,6 +226,7 @@ mod tests {
         #[test]
         fn no_text_is_too_strange_for_a_unit(text in ".{0,40}") {
             let _ = parse_duration(&text);
+            let _ = parse_size(&text);
             let _ = signal_number(&text);
         }
 

@@ -9,7 +9,7 @@ use super::value::{self, MAX_STRING, Refusal};
 pub(super) const MAX_WORDS: usize = 4096;
 
 /// Variables that clusterd sets itself for each worker.
-const OWN_VARIABLES: &[&str] = &[
+pub(super) const OWN_VARIABLES: &[&str] = &[
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",
@@ -86,8 +86,8 @@ fn word(value: &DeValue<'_>) -> Result<String, Refusal> {
     }
 }
 
-/// The text of a variable.
-pub(super) fn variable(name: &str, value: &DeValue<'_>) -> Result<String, Refusal> {
+/// Whether a variable can have this name.
+pub(super) fn variable_name(name: &str) -> Result<(), Refusal> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(Refusal::said(
             "a variable's name is not empty and holds neither '=' nor NUL",
@@ -97,6 +97,12 @@ pub(super) fn variable(name: &str, value: &DeValue<'_>) -> Result<String, Refusa
     if OWN_VARIABLES.contains(&name) {
         return Err(Refusal::said("clusterd sets this variable itself for each worker", "remove it"));
     }
+    Ok(())
+}
+
+/// The text of a variable.
+pub(super) fn variable(name: &str, value: &DeValue<'_>) -> Result<String, Refusal> {
+    variable_name(name)?;
     let text = value::as_text(value);
     if name.len() + 1 + text.len() >= MAX_STRING {
         return Err(Refusal::said(

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::supervisor::address::{Address, Claim};
 use crate::supervisor::event::{AppId, Event, SocketId, WorkerId};
@@ -112,12 +112,31 @@ impl Daemon {
         // Only now is it sure that the thread was not gone, and its number somebody else's, when its
         // socket was duplicated.
         if self.still_waits(worker, notice) {
+            self.take_over(worker, socket.as_fd());
             listen::share_address(socket.as_fd())?;
             if let Some(process) = self.processes.get_mut(worker) {
                 process.bound.insert(inode);
             }
         }
         Ok(Verdict::Continue)
+    }
+
+    /// Sockets of one address must be of one user, or the kernel refuses the second of them: the supervisor's,
+    /// whoever the worker runs as. So a reload can change the user, declared sockets share the address with
+    /// those that the server binds, and other processes of the worker's user cannot join the group.
+    fn take_over(&mut self, worker: WorkerId, socket: BorrowedFd<'_>) {
+        let is_foreign = self.processes.get(worker).is_some_and(|p| p.is_other_user);
+        if !is_foreign {
+            return;
+        }
+        if let Err(error) = listen::own(socket, crate::sys::socket::own_uid()) {
+            self.warn_once_of(worker, "take over", || {
+                format!(
+                    "its sockets stay its user's ({error}): a reload that changes `user` finds the port in use; \
+                     grant CAP_CHOWN"
+                )
+            });
+        }
     }
 
     fn still_waits(&self, worker: WorkerId, notice: &Notice) -> bool {

@@ -10,12 +10,15 @@
 //! One thread, nothing in it waits for anything but the poll. The only place below `main` that uses
 //! the log macros.
 
+mod abroad;
 mod catalog;
 mod commands;
 mod drain;
+mod environment;
 mod exam;
 mod files;
 mod headroom;
+mod identity;
 mod intercept;
 mod list;
 mod node;
@@ -23,10 +26,12 @@ mod options;
 mod output;
 mod owner;
 mod perform;
+mod pidfiles;
 mod processes;
 mod relay;
 mod report;
 mod requests;
+mod settings;
 mod signals;
 mod sockets;
 mod sources;
@@ -68,6 +73,7 @@ use crate::sys::clock::Clock;
 use crate::sys::connections::Diagnostics;
 use crate::sys::{self, notify, process, socket, spawn};
 
+use abroad::Abroad;
 use catalog::Catalog;
 use files::{MainFile, ShutdownTimeout};
 use headroom::Promises;
@@ -192,6 +198,8 @@ struct Daemon {
     requests: Requests,
     notify: OwnedFd,
     notify_path: PathBuf,
+    /// The notify socket of workers of other users, once there is one.
+    abroad: Option<Abroad>,
     diagnostics: Option<Diagnostics>,
     buffer: Vec<u8>,
     /// Who each of the latest workers is, also when the core has forgotten it.
@@ -289,6 +297,7 @@ impl Daemon {
             requests: Requests::default(),
             notify,
             notify_path,
+            abroad: None,
             diagnostics: Diagnostics::open().ok(),
             buffer: vec![0; BUFFER],
             names: BTreeMap::new(),
@@ -316,6 +325,7 @@ impl Daemon {
 
     fn run(mut self) -> Result<i32, Error> {
         self.watch_consoles().map_err(host("watch standard output"))?;
+        self.clear_pid_files();
         let pid = std::process::id();
         log::info!(
             "clusterd {} (pid {pid}) runs, home {}",
@@ -481,6 +491,7 @@ impl Daemon {
         self.scales.forget(worker);
         if let Some(process) = self.processes.remove(worker) {
             self.unwatch(&process.tokens);
+            self.retire_pid(&process);
         }
     }
 
@@ -559,6 +570,7 @@ impl Daemon {
         if let Err(error) = fs::remove_file(&self.notify_path) {
             log::debug!("notify socket: {error}");
         }
+        self.abroad = None;
         self.last_lines();
     }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use mio::Token;
@@ -28,7 +29,8 @@ pub(super) struct Process {
     /// What was executed.
     pub(super) command: CommandLine,
     pub(super) pid: i32,
-    pub(super) pidfd: OwnedFd,
+    /// None where the host refuses to make one.
+    pub(super) pidfd: Option<OwnedFd>,
     /// The first process has ended; the worker is what is left of its tree.
     pub(super) leader_gone: bool,
     /// Until exec succeeded or failed.
@@ -43,10 +45,21 @@ pub(super) struct Process {
     pub(super) channel: Option<super::node::Channel>,
     /// Inodes of sockets that got SO_REUSEPORT at bind.
     pub(super) bound: HashSet<u64>,
+    /// It runs as another user than the supervisor.
+    pub(super) is_other_user: bool,
+    /// Where its process id is written.
+    pub(super) pid_file: Option<PathBuf>,
     /// What is registered with the poll on its behalf.
     pub(super) tokens: Vec<(Token, i32)>,
     /// CPU time at the last look, for the percentage.
     pub(super) cpu: Option<CpuSample>,
+}
+
+impl Process {
+    /// To the first process, which must not have been reaped.
+    fn signal(&self, number: i32) -> io::Result<()> {
+        process::signal_child(self.pid, self.pidfd.as_ref().map(AsFd::as_fd), number)
+    }
 }
 
 /// CPU time of a tree at a moment.
@@ -174,8 +187,8 @@ impl Processes {
         let Some(process) = self.by_worker.get(&worker) else { return Ok(()) };
         let signal = process.recipe.spec.kill_signal;
         if !process.leader_gone {
-            process::signal(process.pidfd.as_fd(), signal)?;
-            return process::signal(process.pidfd.as_fd(), libc::SIGCONT);
+            process.signal(signal)?;
+            return process.signal(libc::SIGCONT);
         }
         for pid in self.tree_of(worker) {
             signal_member(pid, signal)?;
@@ -206,7 +219,7 @@ impl Processes {
     /// Any signal to the first process only (`clusterd signal`).
     pub(super) fn signal_leader(&self, worker: WorkerId, signal: i32) -> io::Result<()> {
         match self.by_worker.get(&worker) {
-            Some(process) if !process.leader_gone => process::signal(process.pidfd.as_fd(), signal),
+            Some(process) if !process.leader_gone => process.signal(signal),
             _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
         }
     }
@@ -217,7 +230,7 @@ impl Processes {
 /// not reaped keeps it.
 fn signal_member(pid: i32, signal: i32) -> io::Result<()> {
     let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ESRCH);
-    match process::open(pid).and_then(|pidfd| process::signal(pidfd.as_fd(), signal)) {
+    match process::signal_member(pid, signal) {
         Err(error) if !gone(&error) => Err(error),
         _ => Ok(()),
     }

@@ -1,7 +1,7 @@
 //! What the world has to say, translated into events: nothing is decided here and nothing ordered.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use mio::Token;
 
@@ -138,8 +138,16 @@ impl Daemon {
     }
 
     fn take_notifications(&mut self) -> bool {
+        let at_home = self.take_notifications_from(|daemon| Some(daemon.notify.as_fd()));
+        let abroad = self.take_notifications_from(|daemon| Some(daemon.abroad.as_ref()?.socket.as_fd()));
+        at_home || abroad
+    }
+
+    /// True when there may be more.
+    fn take_notifications_from(&mut self, socket: impl Fn(&Daemon) -> Option<BorrowedFd<'_>>) -> bool {
         for _ in 0..NOTIFICATIONS_PER_TURN {
-            match notify::receive(self.notify.as_fd()) {
+            let Some(socket) = socket(self) else { return false };
+            match notify::receive(socket) {
                 Ok(Some(datagram)) => self.take_notification(&datagram),
                 Ok(None) => return false,
                 // The message is gone, and the next ones are still there: nothing will say so again.
@@ -151,7 +159,13 @@ impl Daemon {
 
     fn take_notification(&mut self, datagram: &notify::Datagram) {
         let Some(worker) = self.sender(datagram.pid) else {
-            log::warn!("a notification of pid {}, which is no worker's, was ignored", datagram.pid);
+            // Anybody may send to the socket for workers of other users, as often as they like.
+            let pid = datagram.pid;
+            self.warn_once("forged", || {
+                format!(
+                    "a notification of pid {pid}, which is no worker's, was ignored; so are others like it"
+                )
+            });
             return;
         };
         if datagram.truncated {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -15,14 +15,15 @@ use crate::logs::Origin;
 use crate::logs::worker::WorkerOutput;
 use crate::supervisor::event::{Address, AppId, Event, Generation, SlotId, SocketId, SpawnFailure, WorkerId};
 use crate::supervisor::policy::SpecId;
-use crate::sys::spawn::{self, Plan, Step, errno_text};
+use crate::sys::spawn::{self, Failure, Plan, Step, errno_text};
 use crate::sys::{listen, output, process};
 
-use super::catalog::{Environment, Recipe};
+use super::catalog::Recipe;
+use super::environment::Variables;
 use super::node::Channel;
 use super::output::Files;
 use super::processes::{Process, WORKER_VARIABLE};
-use super::{Daemon, Source};
+use super::{Daemon, Source, identity, settings};
 
 /// What `Action::Spawn` carries.
 #[derive(Clone, Debug)]
@@ -81,10 +82,16 @@ impl Daemon {
 
     fn try_start(&mut self, order: &Order) -> Result<(), SpawnFailure> {
         let recipe = self.catalog.recipe(order.spec).cloned().ok_or_else(|| missing_recipe(order))?;
-        let command = self.command_line(&recipe)?;
+        let process = &recipe.spec.process;
+        let who = identity::resolve(process)?;
+        let variables = Variables::of(&recipe, who.as_ref())?;
+        let command = self.command_line(&recipe, &variables)?;
+        let notify = self.notify_address(who.as_ref())?;
+        let pid_file = self.reserve_pid_file(order, &recipe)?;
         let handed = self.declared_sockets(order, &recipe.spec.listen)?;
         let pipes = Pipes::open(command.speaks_node_ipc)?;
-        let env = self.environment(order, &recipe, &command, handed.len(), pipes.channel.is_some());
+        let own = self.own_variables(order, &recipe, notify, handed.len(), pipes.channel.is_some());
+        let env = variables.complete(&recipe, &command, order.instance, own)?;
         let program = c_string(command.program.as_os_str())?;
         let argv = command.argv.iter().map(|a| c_string(a)).collect::<Result<_, _>>()?;
         let cwd = c_string(command.cwd.as_os_str())?;
@@ -103,6 +110,7 @@ impl Daemon {
             listen_fds: handed.len(),
             intercept: recipe.spec.intercept,
             nofile: self.surroundings.nofile,
+            settings: &settings::of(process, who.as_ref()),
         });
         let spawned = spawned.map_err(|error| {
             self.unwatch(&ties.all());
@@ -123,6 +131,8 @@ impl Daemon {
             notify: None,
             channel: pipes.channel.map(|(ours, _)| ours),
             bound: HashSet::new(),
+            is_other_user: who.is_some_and(|who| who.is_other),
+            pid_file: self.publish_pid(pid_file, spawned.pid, order.worker),
             tokens: ties.others,
             cpu: None,
         };
@@ -131,14 +141,12 @@ impl Daemon {
         Ok(())
     }
 
-    fn command_line(&self, recipe: &Recipe) -> Result<launch::CommandLine, SpawnFailure> {
-        let path = recipe
-            .spec
-            .env
-            .get("PATH")
-            .map(OsString::from)
-            .or_else(|| recipe.environment.get(OsStr::new("PATH")).cloned());
-        launch::resolve(&recipe.spec, path.as_deref(), Some(&self.surroundings.program))
+    fn command_line(
+        &self,
+        recipe: &Recipe,
+        variables: &Variables,
+    ) -> Result<launch::CommandLine, SpawnFailure> {
+        launch::resolve(&recipe.spec, variables.path(), Some(&self.surroundings.program))
             .map_err(launch_failure)
     }
 
@@ -186,28 +194,22 @@ impl Daemon {
         Ok(socket)
     }
 
-    /// Base ← declared ← the worker's own variables, computed afresh at every start.
-    fn environment(
+    /// What clusterd says to each worker.
+    fn own_variables(
         &self,
         order: &Order,
         recipe: &Recipe,
-        command: &launch::CommandLine,
+        notify: OsString,
         sockets: usize,
         channel: bool,
-    ) -> Vec<CString> {
-        let mut env: Environment = recipe.environment.as_ref().clone();
-        env.extend(command.extra_env.iter().cloned());
-        env.extend(recipe.spec.env.iter().map(|(name, value)| (name.into(), value.into())));
-        let mut set = |name: &str, value: OsString| {
-            env.insert(name.into(), value);
-        };
-        let app = self.app_name(order.app);
-        set("NODE_APP_INSTANCE", order.instance.to_string().into());
-        set("CLUSTERD_APP", app.into());
+    ) -> Vec<(&'static str, OsString)> {
+        let mut own = Vec::new();
+        let mut set = |name, value| own.push((name, value));
+        set("CLUSTERD_APP", self.app_name(order.app).into());
         set("CLUSTERD_INSTANCE", order.instance.to_string().into());
         set("CLUSTERD_GENERATION", order.generation.0.to_string().into());
         set(WORKER_VARIABLE, order.worker.0.to_string().into());
-        set("NOTIFY_SOCKET", self.notify_path.clone().into_os_string());
+        set("NOTIFY_SOCKET", notify);
         if sockets > 0 {
             let names: Vec<&str> = recipe.spec.listen.iter().map(|l| l.name.as_str()).collect();
             set("LISTEN_FDS", sockets.to_string().into());
@@ -216,7 +218,7 @@ impl Daemon {
         if channel {
             set("NODE_CHANNEL_FD", (3 + sockets).to_string().into());
         }
-        env.into_iter().filter_map(|(name, value)| variable(&name, &value)).collect()
+        own
     }
 
     /// Registers what a worker is going to be heard by.
@@ -309,11 +311,11 @@ impl Daemon {
                 self.not_intercepted(worker, errno);
                 false
             }
-            spawn::Report::Failed(step, errno) => {
+            spawn::Report::Failed(failure) => {
                 self.close_report(worker);
                 let Some(process) = self.processes.get_mut(worker) else { return true };
                 process.failed = true;
-                let failure = step_failure(process, step, errno);
+                let failure = step_failure(process, failure);
                 self.inbox.push_back(Event::SpawnFailed { worker, failure });
                 true
             }
@@ -372,14 +374,6 @@ impl Daemon {
     }
 }
 
-fn variable(name: &OsStr, value: &OsStr) -> Option<CString> {
-    let mut bytes = name.to_owned().into_vec();
-    bytes.push(b'=');
-    bytes.extend_from_slice(value.as_bytes());
-    // A name or value with a NUL cannot exist in an environment; files are checked when they are read.
-    CString::new(bytes).ok()
-}
-
 fn c_string(text: &OsStr) -> Result<CString, SpawnFailure> {
     CString::new(text.as_bytes()).map_err(|_| {
         let message = format!("{}: a NUL byte cannot be passed to a program", text.display());
@@ -387,12 +381,12 @@ fn c_string(text: &OsStr) -> Result<CString, SpawnFailure> {
     })
 }
 
-fn permanent(step: String, errno: i32, message: String) -> SpawnFailure {
+pub(super) fn permanent(step: String, errno: i32, message: String) -> SpawnFailure {
     SpawnFailure { step, errno, message, transient: false }
 }
 
 /// The host had no process, memory or descriptor to give: it passes, and the app is not to blame.
-fn host_failure(step: &str, error: &io::Error) -> SpawnFailure {
+pub(super) fn host_failure(step: &str, error: &io::Error) -> SpawnFailure {
     let errno = error.raw_os_error().unwrap_or(0);
     let message = format!("{step}: {}{}", errno_text(errno), hint(errno));
     SpawnFailure { step: step.to_owned(), errno, message, transient: is_transient(errno) }
@@ -443,27 +437,39 @@ fn missing_recipe(order: &Order) -> SpawnFailure {
     permanent("prepare".to_owned(), 0, format!("what generation {} runs is not known", order.generation.0))
 }
 
-fn launch_failure(error: launch::LaunchError) -> SpawnFailure {
+pub(super) fn launch_failure(error: launch::LaunchError) -> SpawnFailure {
     let message = error.to_string();
     SpawnFailure { step: error.step, errno: error.errno, message, transient: error.transient }
 }
 
-fn step_failure(process: &Process, step: Step, errno: i32) -> SpawnFailure {
+fn step_failure(process: &Process, failure: Failure) -> SpawnFailure {
+    let process_settings = &process.recipe.spec.process;
+    let Failure { step, item, errno } = failure;
     let text = errno_text(errno);
+    let whom = settings::as_whom(process_settings);
     let (step, message) = match step {
+        Step::Exec if errno == libc::E2BIG => {
+            let variables = Variables::of(&process.recipe, None);
+            let lengths = variables.map_or_else(|_| Vec::new(), |variables| variables.lengths());
+            return launch_failure(launch::too_much(&process.command, &lengths));
+        }
         Step::Exec => {
-            let failure = launch_failure(launch::exec_failure(&process.command, errno));
+            let mut failure = launch_failure(launch::exec_failure(&process.command, errno));
+            if errno == libc::EACCES {
+                failure.message += &whom;
+            }
             return SpawnFailure { transient: failure.transient || is_transient(errno), ..failure };
         }
         Step::Directory => {
             let cwd = process.command.cwd.display();
-            (format!("chdir {cwd}"), format!("cannot enter cwd {cwd}: {text}"))
+            (format!("chdir {cwd}"), format!("cannot enter cwd {cwd}{whom}: {text}"))
         }
         Step::Session => ("setsid".to_owned(), format!("setsid: {text}")),
         Step::Descriptors => {
             ("descriptors".to_owned(), format!("cannot hand over descriptors: {text}{}", hint(errno)))
         }
         Step::Limits => ("limits".to_owned(), format!("cannot set RLIMIT_NOFILE: {text}")),
+        Step::Settings(setting) => return settings::failure(process_settings, setting, item, errno),
     };
     SpawnFailure { step, errno, message, transient: is_transient(errno) }
 }

@@ -38,6 +38,16 @@ pub fn share_address(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(setsockopt(&socket, sockopt::ReusePort, &true)?)
 }
 
+/// Makes a socket count as ours rather than its maker's: only sockets of one user share an address (SO_REUSEPORT
+/// in socket(7)). To be done before bind(2); the maker's rights over its descriptor stay as they are.
+///
+/// # Errors
+/// EPERM without CAP_CHOWN.
+pub fn own(socket: BorrowedFd<'_>, uid: u32) -> io::Result<()> {
+    // fchown(2) of a socket sets the user that the kernel compares (sockfs_setattr in Linux, 4.10).
+    std::os::unix::fs::fchown(socket, Some(uid), None)
+}
+
 /// listen(2), also on a duplicate of another process's socket: it is the same socket.
 ///
 /// # Errors

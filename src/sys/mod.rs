@@ -2,6 +2,7 @@
 //! of the crate. `unsafe` lives here and nowhere else.
 #![allow(unsafe_code)]
 
+pub mod accounts;
 pub mod cgroup;
 pub mod clock;
 pub mod connections;
@@ -12,7 +13,9 @@ pub mod listen;
 pub mod memory;
 pub mod notify;
 pub mod output;
+pub mod pidfile;
 pub mod process;
+pub mod settings;
 pub mod socket;
 pub mod spawn;
 pub mod steer;

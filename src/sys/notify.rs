@@ -29,11 +29,24 @@ pub struct Datagram {
 /// # Errors
 /// EADDRINUSE when the path exists; InvalidInput when it is longer than 107 bytes (unix(7)).
 pub fn open(path: &Path) -> io::Result<OwnedFd> {
+    open_at(&UnixAddr::new(path).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?)
+}
+
+/// The same without a file, for senders that cannot reach one: `@name` to them (sd_notify(3)). Every process
+/// of this network namespace can send to it.
+///
+/// # Errors
+/// EADDRINUSE when the name is taken; InvalidInput when it is longer than 107 bytes (unix(7)).
+pub fn open_abstract(name: &str) -> io::Result<OwnedFd> {
+    let address = UnixAddr::new_abstract(name.as_bytes());
+    open_at(&address.map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?)
+}
+
+fn open_at(address: &UnixAddr) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
     setsockopt(&fd, sockopt::PassCred, &true)?;
-    let address = UnixAddr::new(path).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    bind(fd.as_raw_fd(), &address)?;
+    bind(fd.as_raw_fd(), address)?;
     Ok(fd)
 }
 

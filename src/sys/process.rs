@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 /// Fields of /proc/PID/stat (proc_pid_stat(5)).
@@ -304,6 +304,40 @@ pub fn signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Sends a signal to a child that was not reaped yet, so that its number still means it: by its descriptor,
+/// or by the number where the host knows no such descriptors (ENOSYS, or EPERM of a container's profile).
+///
+/// # Errors
+/// As [`signal`].
+pub fn signal_child(pid: i32, pidfd: Option<BorrowedFd<'_>>, number: i32) -> io::Result<()> {
+    match pidfd.map(|pidfd| signal(pidfd, number)) {
+        Some(Err(error)) if is_refused(&error) => kill(pid, number),
+        Some(sent) => sent,
+        None => kill(pid, number),
+    }
+}
+
+/// Sends a signal to a process of ours that may not be our child, as safely as the host allows.
+///
+/// # Errors
+/// As [`signal`].
+pub fn signal_member(pid: i32, number: i32) -> io::Result<()> {
+    match open(pid).and_then(|pidfd| signal(pidfd, number)) {
+        Err(error) if is_refused(&error) => kill(pid, number),
+        sent => sent,
+    }
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
+}
+
+fn kill(pid: i32, number: i32) -> io::Result<()> {
+    // SAFETY: numbers only.
+    let result = unsafe { libc::kill(pid, number) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -409,6 +443,12 @@ pub fn own_descriptors() -> io::Result<(u64, u64)> {
 pub fn has_no_new_privileges(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     status.lines().any(|line| line.strip_prefix("NoNewPrivs:").is_some_and(|value| value.trim() == "1"))
+}
+
+/// Whether setgroups(2) is allowed in our user namespace (user_namespaces(7)).
+pub fn may_set_groups() -> bool {
+    // Kernels without user namespaces have no such file.
+    fs::read_to_string("/proc/self/setgroups").map_or(true, |text| text.trim() != "deny")
 }
 
 /// Whether a process catches this signal (`SigCgt` in proc_pid_status(5)), rather than leave it to the kernel.

@@ -69,6 +69,11 @@ pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// The effective group id of this process.
+pub fn own_gid() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
 fn address(path: &Path) -> io::Result<UnixAddr> {
     UnixAddr::new(path).map_err(|_| {
         let text = format!(

@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use super::intercept;
+use super::settings::{self, Setting, Settings};
 
 /// CLONE_CLEAR_SIGHAND (Linux 5.5). `libc` has it as an `int`, where it overflows to 0.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
@@ -42,6 +43,8 @@ pub struct Plan<'a> {
     pub intercept: bool,
     /// The soft and hard RLIMIT_NOFILE that the supervisor itself was started with.
     pub nofile: (u64, u64),
+    /// As whom, and within which limits.
+    pub settings: &'a Settings,
 }
 
 /// A process on its way to exec.
@@ -49,8 +52,9 @@ pub struct Plan<'a> {
 pub struct Spawned {
     /// Its process id; it leads a session of its own.
     pub pid: i32,
-    /// Its process descriptor: the only thing it is ever signalled by.
-    pub pidfd: OwnedFd,
+    /// Its process descriptor: what it is signalled by. None where the host refuses to make one: Linux before
+    /// 5.3, and container profiles that do not know pidfd_open(2).
+    pub pidfd: Option<OwnedFd>,
 }
 
 /// The steps between clone and exec that can fail.
@@ -66,10 +70,26 @@ pub enum Step {
     Limits,
     /// execve(2).
     Exec,
+    /// What the file asks for.
+    Settings(Setting),
 }
 
 impl Step {
-    const ALL: [Step; 5] = [Step::Session, Step::Descriptors, Step::Directory, Step::Limits, Step::Exec];
+    const ALL: [Step; 13] = [
+        Step::Session,
+        Step::Descriptors,
+        Step::Directory,
+        Step::Limits,
+        Step::Exec,
+        Step::Settings(Setting::OomScore),
+        Step::Settings(Setting::Limit),
+        Step::Settings(Setting::Nice),
+        Step::Settings(Setting::Groups),
+        Step::Settings(Setting::Group),
+        Step::Settings(Setting::User),
+        Step::Settings(Setting::Undone),
+        Step::Settings(Setting::NoNewPrivileges),
+    ];
 }
 
 /// One message of a process on its way to exec.
@@ -80,10 +100,24 @@ pub enum Report {
     /// The kernel refused the notification filter with this errno; the worker starts without it.
     NotIntercepted(i32),
     /// It failed, and is gone.
-    Failed(Step, i32),
+    Failed(Failure),
     /// The descriptor was closed: exec succeeded, unless `Failed` came before.
     End,
 }
+
+/// Where a process failed on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What it was doing.
+    pub step: Step,
+    /// With which of several: an index; 0 where there is but one.
+    pub item: usize,
+    /// The error number (errno(3)).
+    pub errno: i32,
+}
+
+/// Tag, step, item, and the errno.
+const REPORT_LENGTH: usize = 7;
 
 const TAG_INTERCEPTED: u8 = b'I';
 const TAG_NOT_INTERCEPTED: u8 = b'N';
@@ -110,7 +144,7 @@ pub fn spawn(plan: &Plan<'_>) -> io::Result<Spawned> {
 /// The errno of recvmsg(2).
 pub fn read_report(report: BorrowedFd<'_>) -> io::Result<Option<Report>> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-    let mut bytes = [0_u8; 6];
+    let mut bytes = [0_u8; REPORT_LENGTH];
     let mut control = nix::cmsg_space!([RawFd; 1]);
     let mut iov = [io::IoSliceMut::new(&mut bytes)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
@@ -133,13 +167,14 @@ pub fn read_report(report: BorrowedFd<'_>) -> io::Result<Option<Report>> {
 }
 
 fn decode(bytes: &[u8], passed: Option<OwnedFd>) -> Report {
-    let errno = bytes.get(2..6).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
+    let errno = bytes.get(3..REPORT_LENGTH).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
     match (bytes.first(), passed) {
         (Some(&TAG_INTERCEPTED), Some(fd)) => Report::Intercepted(fd),
         (Some(&TAG_INTERCEPTED | &TAG_NOT_INTERCEPTED), _) => Report::NotIntercepted(errno),
         (Some(&TAG_FAILED), _) => {
             let step = bytes.get(1).and_then(|i| Step::ALL.get(usize::from(*i)));
-            Report::Failed(step.copied().unwrap_or(Step::Exec), errno)
+            let item = bytes.get(2).copied().map_or(0, usize::from);
+            Report::Failed(Failure { step: step.copied().unwrap_or(Step::Exec), item, errno })
         }
         _ => Report::End,
     }
@@ -155,7 +190,7 @@ pub fn report_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// All that the child needs, as plain pointers and numbers.
-struct Prepared {
+struct Prepared<'a> {
     program: *const libc::c_char,
     argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
@@ -166,10 +201,11 @@ struct Prepared {
     report: RawFd,
     intercept: Option<intercept::Filter>,
     nofile: libc::rlimit,
+    settings: &'a Settings,
 }
 
-impl Prepared {
-    fn new(plan: &Plan<'_>, report: RawFd) -> Prepared {
+impl<'a> Prepared<'a> {
+    fn new(plan: &Plan<'a>, report: RawFd) -> Prepared<'a> {
         let mut listen_pid = LISTEN_PID_SLOT.to_vec();
         listen_pid.push(0);
         let mut envp: Vec<_> = plan.env.iter().map(|s| s.as_ptr()).collect();
@@ -190,6 +226,7 @@ impl Prepared {
             report,
             intercept: plan.intercept.then(intercept::Filter::new),
             nofile: libc::rlimit { rlim_cur: plan.nofile.0, rlim_max: plan.nofile.1 },
+            settings: plan.settings,
         }
     }
 }
@@ -208,7 +245,7 @@ fn restore_signals(before: &nix::sys::signal::SigSet) {
 }
 
 /// Parent: the child's pid and descriptor. Child: never returns.
-fn clone_process(prepared: &mut Prepared) -> io::Result<(i32, OwnedFd)> {
+fn clone_process(prepared: &mut Prepared<'_>) -> io::Result<(i32, Option<OwnedFd>)> {
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
         flags: libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
@@ -224,7 +261,7 @@ fn clone_process(prepared: &mut Prepared) -> io::Result<(i32, OwnedFd)> {
         1.. => {
             // SAFETY: the kernel has just made this descriptor for us (CLONE_PIDFD, Linux 5.2).
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok((pid as i32, pidfd))
+            Ok((pid as i32, Some(pidfd)))
         }
         _ => {
             let error = io::Error::last_os_error();
@@ -237,7 +274,7 @@ fn clone_process(prepared: &mut Prepared) -> io::Result<(i32, OwnedFd)> {
     }
 }
 
-fn fork_process(prepared: &mut Prepared) -> io::Result<(i32, OwnedFd)> {
+fn fork_process(prepared: &mut Prepared<'_>) -> io::Result<(i32, Option<OwnedFd>)> {
     // SAFETY: the supervisor has one thread, so the child may go on; it makes system calls only.
     let pid = unsafe { libc::fork() };
     match pid {
@@ -245,8 +282,9 @@ fn fork_process(prepared: &mut Prepared) -> io::Result<(i32, OwnedFd)> {
         1.. => {
             let pid = rustix::process::Pid::from_raw(pid)
                 .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
-            // Not reaped yet, so the number still means our child.
-            let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+            // Not reaped yet, so the number still means our child. A descriptor that cannot be had must not
+            // leave a child behind that nobody knows of.
+            let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok();
             Ok((pid.as_raw_nonzero().get(), pidfd))
         }
         _ => Err(io::Error::last_os_error()),
@@ -267,48 +305,56 @@ struct CloneArgs {
     tls: u64,
 }
 
-fn run_child(prepared: &mut Prepared) -> ! {
-    let (step, errno) = prepare_and_exec(prepared);
-    let index = Step::ALL.iter().position(|s| *s == step).unwrap_or(0);
-    send(prepared.report, TAG_FAILED, index as u8, errno, None);
+fn run_child(prepared: &mut Prepared<'_>) -> ! {
+    let failure = prepare_and_exec(prepared);
+    let index = Step::ALL.iter().position(|s| *s == failure.step).unwrap_or(0);
+    send(prepared.report, TAG_FAILED, [index as u8, failure.item as u8], failure.errno, None);
     // SAFETY: ends this process without running anything of the parent's.
     unsafe { libc::_exit(127) }
 }
 
 /// Returns only on failure.
-fn prepare_and_exec(prepared: &mut Prepared) -> (Step, i32) {
+fn prepare_and_exec(prepared: &mut Prepared<'_>) -> Failure {
+    let failed = |step| Failure { step, item: 0, errno: errno() };
     // SAFETY: no arguments; a fresh child is never a group leader.
     if unsafe { libc::setsid() } < 0 {
-        return (Step::Session, errno());
+        return failed(Step::Session);
     }
     if let Err(errno) = place_descriptors(prepared) {
-        return (Step::Descriptors, errno);
+        return Failure { step: Step::Descriptors, item: 0, errno };
     }
-    // SAFETY: a NUL-terminated path that outlives the call.
-    if unsafe { libc::chdir(prepared.cwd) } < 0 {
-        return (Step::Directory, errno());
+    reset_dispositions();
+    // Before the limits, since it takes a descriptor; before the change of user, since root may do it without
+    // no_new_privs.
+    if let Some(filter) = &prepared.intercept {
+        match intercept::install(filter) {
+            Ok(fd) => send(prepared.report, TAG_INTERCEPTED, [0, 0], 0, Some(fd)),
+            Err(errno) => send(prepared.report, TAG_NOT_INTERCEPTED, [0, 0], errno, None),
+        }
     }
     // SAFETY: a valid struct that outlives the call.
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const prepared.nofile) } < 0 {
-        return (Step::Limits, errno());
+        return failed(Step::Limits);
     }
-    reset_dispositions();
-    if let Some(filter) = &prepared.intercept {
-        match intercept::install(filter) {
-            Ok(fd) => send(prepared.report, TAG_INTERCEPTED, 0, 0, Some(fd)),
-            Err(errno) => send(prepared.report, TAG_NOT_INTERCEPTED, 0, errno, None),
-        }
+    let settings = prepared.settings;
+    if let Err(failure) = settings::limit(settings).and_then(|()| settings::become_other(settings)) {
+        return failure;
+    }
+    // As the worker's user: what it may not enter is not its working directory.
+    // SAFETY: a NUL-terminated path that outlives the call.
+    if unsafe { libc::chdir(prepared.cwd) } < 0 {
+        return failed(Step::Directory);
     }
     patch_listen_pid(&mut prepared.listen_pid);
     clear_mask();
     // SAFETY: NUL-terminated strings in NULL-terminated arrays, all of which outlive the call.
     unsafe { libc::execve(prepared.program, prepared.argv.as_ptr(), prepared.envp.as_ptr()) };
-    (Step::Exec, errno())
+    failed(Step::Exec)
 }
 
 /// Descriptor `i` becomes `sources[i]`, and the report the next one. All others close: at the supervisor's
 /// limit there must be room for what the child still opens (the seccomp listener).
-fn place_descriptors(prepared: &mut Prepared) -> Result<(), i32> {
+fn place_descriptors(prepared: &mut Prepared<'_>) -> Result<(), i32> {
     let count = prepared.sources.len() as RawFd;
     prepared.report = clear_of(prepared.report, count)?;
     for source in &mut prepared.sources {
@@ -399,11 +445,11 @@ fn patch_listen_pid(slot: &mut [u8]) {
     slot[start + count] = 0;
 }
 
-fn send(socket: RawFd, tag: u8, index: u8, errno: i32, fd: Option<RawFd>) {
-    let mut bytes = [0_u8; 6];
+fn send(socket: RawFd, tag: u8, what: [u8; 2], errno: i32, fd: Option<RawFd>) {
+    let mut bytes = [0_u8; REPORT_LENGTH];
     bytes[0] = tag;
-    bytes[1] = index;
-    bytes[2..].copy_from_slice(&errno.to_ne_bytes());
+    bytes[1..3].copy_from_slice(&what);
+    bytes[3..].copy_from_slice(&errno.to_ne_bytes());
     let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // Room for one descriptor, aligned as cmsghdr needs it: CMSG_SPACE(4) is 24 bytes.
     let mut control = [0_u64; 3];

@@ -1,0 +1,115 @@
+//! Where each worker's process id is written: before the worker is cloned it is known that it can be, and
+//! the file goes when the worker's first process does. During a reload two workers of one instance overlap:
+//! the newest has the file, and it goes back to the other when the newest ends first.
+
+use std::path::{Path, PathBuf};
+
+use crate::supervisor::event::{SpawnFailure, WorkerId};
+use crate::sys::pidfile::{self, Draft};
+
+use super::Daemon;
+use super::catalog::Recipe;
+use super::processes::Process;
+use super::start::{Order, permanent};
+
+/// A file that waits for the number.
+pub(super) struct Reserved {
+    path: PathBuf,
+    draft: Draft,
+}
+
+/// Digits before the extension, as PM2 has it: `api.pid` → `api-2.pid`.
+fn numbered(path: &Path, instance: u32) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = path.extension().map_or_else(String::new, |text| format!(".{}", text.to_string_lossy()));
+    path.with_file_name(format!("{stem}-{instance}{extension}"))
+}
+
+impl Daemon {
+    /// What a killed supervisor of this home left behind.
+    pub(super) fn clear_pid_files(&self) {
+        let folder = self.home.pids();
+        if let Err(error) = pidfile::clear(&folder) {
+            log::warn!("{}: files of processes that have ended cannot be removed: {error}", folder.display());
+        }
+    }
+
+    /// Makes the file. One that was named and cannot be made fails the start; a default one costs a warning.
+    pub(super) fn reserve_pid_file(
+        &mut self,
+        order: &Order,
+        recipe: &Recipe,
+    ) -> Result<Option<Reserved>, SpawnFailure> {
+        let several = recipe.policy.instances > 1 || order.instance > 0;
+        let named = recipe.spec.process.pid_file.as_ref();
+        let path = match named {
+            Some(path) if several => numbered(path, order.instance),
+            Some(path) => path.clone(),
+            None => self.home.pids().join(format!("{}-{}.pid", self.app_name(order.app), order.instance)),
+        };
+        match Draft::new(&path, order.worker.0) {
+            Ok(draft) => Ok(Some(Reserved { path, draft })),
+            Err(error) if named.is_some() => {
+                let shown = path.display();
+                let message = format!(
+                    "pid file {shown}: cannot be made: {error}; give clusterd's user write permission there, or \
+                     name another path"
+                );
+                Err(permanent(format!("open {shown}"), error.raw_os_error().unwrap_or(0), message))
+            }
+            Err(error) => {
+                self.warn_once("default pid file", || {
+                    format!("no pid files are written: {}: {error}", path.display())
+                });
+                Ok(None)
+            }
+        }
+    }
+
+    /// Writes the number; the worker runs, so that a failure is only told.
+    pub(super) fn publish_pid(
+        &self,
+        reserved: Option<Reserved>,
+        pid: i32,
+        worker: WorkerId,
+    ) -> Option<PathBuf> {
+        let Reserved { path, draft } = reserved?;
+        match draft.publish(pid) {
+            Ok(()) => Some(path),
+            Err(error) => {
+                log::error!("{}: pid file {}: {error}", self.label(worker), path.display());
+                None
+            }
+        }
+    }
+
+    /// The process has ended, and is known no more.
+    pub(super) fn retire_pid(&self, process: &Process) {
+        let Some(path) = &process.pid_file else { return };
+        let heir = self
+            .processes
+            .iter()
+            .filter(|(_, other)| other.pid_file.as_ref() == Some(path) && !other.leader_gone)
+            .max_by_key(|(worker, _)| *worker);
+        let done = match heir {
+            // The newest wrote it last, unless it is the one that has just ended.
+            Some((worker, heir)) => Draft::new(path, worker.0).and_then(|draft| draft.publish(heir.pid)),
+            None => pidfile::remove(path, process.pid),
+        };
+        if let Err(error) = done {
+            log::warn!("pid file {}: {error}", path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_instance_stands_before_the_extension() {
+        for (path, expected) in [("/run/api.pid", "/run/api-2.pid"), ("/run/a.b/api", "/run/a.b/api-2")] {
+            assert_eq!(numbered(Path::new(path), 2), Path::new(expected));
+        }
+    }
+}

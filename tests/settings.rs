@@ -496,6 +496,41 @@ fn a_killed_supervisors_pid_files_are_cleared_and_named_ones_that_cannot_be_made
     assert!(message.contains("file/x.pid: cannot be made: File exists"), "{message}");
 }
 
+/// npm neither joins a port nor answers a signal for its server: the tree does.
+#[test]
+fn npm_start_serves_reloads_without_loss_and_stops_as_a_whole() {
+    if support::runtime("npm").is_none() {
+        return;
+    }
+    let Some(node) = fixtures::node("graceful.js") else { return };
+    let home = Arc::new(Home::new(None));
+    let package = format!(
+        "{{\"name\":\"a\",\"version\":\"1.0.0\",\"scripts\":{{\"start\":\"{} graceful.js\"}}}}",
+        node.command[0]
+    );
+    home.put("package.json", &package);
+    let port = free_port();
+    let app = App::bare("api").text("script", "npm start").instances(1).port(port).delay(20);
+    let app = app
+        .text("min_healthy_time", "100ms")
+        .text("kill_timeout", "10s")
+        .env("npm_config_update_notifier", "false");
+    let daemon = Builder::new(&app).start_in(home);
+    let npm = daemon.wait_online("api", 1)[0];
+    let load = Load::on(port).start();
+    let server: i32 =
+        body(port, "/").split(' ').next().and_then(|pid| pid.parse().ok()).expect("its process id");
+    assert_ne!(server, npm, "the server is below npm");
+    daemon.run(&["reload", "api"]).expect_code(0);
+    load.stop().expect_none_lost();
+    wait_until(ms(10_000), "the old tree is gone", || {
+        !support::daemon::exists(server) && !support::daemon::exists(npm)
+    });
+    let output = daemon.run(&["stop", "api"]).expect_code(0);
+    assert!(output.took < ms(9_000), "it was killed, not asked: {output:?}");
+    assert_eq!(daemon.workers(), []);
+}
+
 /// Fault 33: profiles of containers that do not know the newer calls answer EPERM, others ENOSYS.
 #[test]
 fn a_profile_that_refuses_newer_calls_costs_nothing_that_serves() {

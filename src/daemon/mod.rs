@@ -39,6 +39,7 @@ mod start;
 mod wake;
 mod warned;
 mod weigh;
+mod wrappers;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsStr;

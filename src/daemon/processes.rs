@@ -10,6 +10,7 @@ use std::rc::Rc;
 use mio::Token;
 
 use super::catalog::Recipe;
+use super::wrappers;
 use crate::config::launch::CommandLine;
 use crate::supervisor::event::{AppId, ExitStatus, SlotId, WorkerId};
 use crate::sys::process::{self, Ended, Started};
@@ -49,6 +50,8 @@ pub(super) struct Process {
     pub(super) is_other_user: bool,
     /// Where its process id is written.
     pub(super) pid_file: Option<PathBuf>,
+    /// Who below the first process got the stop signal together with it.
+    pub(super) told: HashSet<i32>,
     /// What is registered with the poll on its behalf.
     pub(super) tokens: Vec<(Token, i32)>,
     /// CPU time at the last look, for the percentage.
@@ -181,16 +184,24 @@ impl Processes {
         members
     }
 
-    /// The stop signal: to the first process, or to all that is left when it is gone. A stopped
-    /// process is continued, or it would not hear it.
-    pub(super) fn stop(&self, worker: WorkerId) -> io::Result<()> {
-        let Some(process) = self.by_worker.get(&worker) else { return Ok(()) };
+    /// The stop signal: to the first process, and below it to those that it would keep the signal from; when
+    /// it is gone to all that is left and was not told yet. A stopped process is continued, or it would not
+    /// hear it.
+    pub(super) fn stop(&mut self, worker: WorkerId) -> io::Result<()> {
+        let beheaded = self.by_worker.get(&worker).is_some_and(|process| process.leader_gone);
+        let left = if beheaded { self.tree_of(worker) } else { Vec::new() };
+        let Some(process) = self.by_worker.get_mut(&worker) else { return Ok(()) };
         let signal = process.recipe.spec.kill_signal;
-        if !process.leader_gone {
+        let others = if beheaded {
+            left.into_iter().filter(|pid| !process.told.contains(pid)).collect()
+        } else {
+            let below = wrappers::below(process.pid);
             process.signal(signal)?;
-            return process.signal(libc::SIGCONT);
-        }
-        for pid in self.tree_of(worker) {
+            process.signal(libc::SIGCONT)?;
+            below
+        };
+        process.told.extend(&others);
+        for pid in others {
             signal_member(pid, signal)?;
             signal_member(pid, libc::SIGCONT)?;
         }

@@ -131,6 +131,7 @@ impl Daemon {
             notify: None,
             channel: pipes.channel.map(|(ours, _)| ours),
             bound: HashSet::new(),
+            told: HashSet::new(),
             is_other_user: who.is_some_and(|who| who.is_other),
             pid_file: self.publish_pid(pid_file, spawned.pid, order.worker),
             tokens: ties.others,

@@ -80,6 +80,18 @@ pub fn all() -> Vec<i32> {
     entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// A process's arguments, as it shows them (/proc/PID/cmdline): the first 4096 bytes. None of one that is gone.
+pub fn arguments(pid: i32) -> Vec<String> {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(format!("/proc/{pid}/cmdline"))
+        .and_then(|file| file.take(4096).read_to_end(&mut bytes));
+    if read.is_err() {
+        bytes.clear();
+    }
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    bytes.split(|b| *b == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
 /// The process and all its descendants, parents first.
 pub fn tree(pid: i32) -> Vec<i32> {
     let mut members = vec![pid];

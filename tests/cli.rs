@@ -465,7 +465,7 @@ fn a_file_travels_with_its_text_its_folder_and_the_callers_environment() {
     assert_eq!(file.path, Some(home.path().join("a.toml").to_str().unwrap().to_owned()));
     assert_eq!(file.folder, home.path().to_str().unwrap());
     assert_eq!((file.profile.as_deref(), file.only), (Some("production"), vec!["api".into(), "web".into()]));
-    assert_eq!(file.environment["COLOUR"], "blue");
+    assert_eq!(file.environment.text["COLOUR"], "blue");
 }
 
 #[test]
@@ -473,7 +473,7 @@ fn the_environment_travels_with_restart_only_when_asked() {
     let (asked, _) = answered(&["restart", "api"], &done());
     assert!(matches!(asked, Request::Restart { update_env: None, .. }));
     let (asked, _) = answered(&["restart", "api", "--update-env"], &done());
-    assert!(matches!(asked, Request::Restart { update_env: Some(env), .. } if env.contains_key("PATH")));
+    assert!(matches!(asked, Request::Restart { update_env: Some(env), .. } if env.text.contains_key("PATH")));
 }
 
 #[test]

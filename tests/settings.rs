@@ -6,8 +6,10 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
@@ -349,6 +351,25 @@ fn files_of_variables_are_read_anew_and_bytes_pass_unchanged() {
     daemon.home.put("one.env", "A=five\n");
     daemon.run(&["restart", "api"]).expect_code(0);
     assert_eq!(of(daemon.wait_online("api", 1)[0]), ["five", "three", "env"]);
+}
+
+/// Fault 12, through the control socket.
+#[test]
+fn odd_bytes_of_the_callers_environment_reach_a_background_supervisors_workers() {
+    let home = Home::new(None);
+    home.write(&idle("api").to_string());
+    let file = home.file().display().to_string();
+    let odd: &[(&[u8], &[u8])] = &[(b"ODD", b"a\xffb\nc=d"), (b"NA\xfeME", b"x"), (b"EMPTY", b"")];
+    let started = home.spawn_with(&["start", &file], |command| {
+        command.envs(odd.iter().map(|(name, value)| (OsStr::from_bytes(name), OsStr::from_bytes(value))));
+    });
+    home.finish(started).expect_code(0);
+    let pid = home.run(&["pid", "api"]).expect_code(0).stdout.trim().parse().expect("a process id");
+    let seen = variables(pid);
+    for (name, value) in odd {
+        assert_eq!(seen.get(*name).map(Vec::as_slice), Some(*value), "{}", String::from_utf8_lossy(name));
+    }
+    home.run(&["kill"]).expect_code(0);
 }
 
 #[test]

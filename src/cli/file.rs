@@ -1,8 +1,8 @@
 //! The ecosystem file on the client's side: read once, checked before anything is sent or started.
 
-use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use super::Selection;
 use super::output::Failure;
 use crate::config::{self, AppConfig, Diagnostics, Host, MAX_TEXT};
-use crate::control::protocol::File;
+use crate::control::protocol::{Environment, File};
 use crate::sys::{cpus, memory};
 
 /// Whether a word means a file rather than a target: `-`, `*.toml`, or a path (not `/regex/`) to one.
@@ -94,12 +94,18 @@ fn utf8(path: &Path) -> Result<String, Failure> {
     text.ok_or_else(|| Failure::usage(format_args!("{}: the path is not UTF-8", path.display())))
 }
 
-/// The caller's environment. Values that are not UTF-8 do not travel (protocol).
-pub(super) fn environment() -> BTreeMap<String, String> {
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    std::env::vars_os().filter_map(text).collect()
+/// The caller's environment, byte for byte.
+pub(super) fn environment() -> Environment {
+    let mut environment = Environment::default();
+    for (name, value) in std::env::vars_os() {
+        match (name.to_str(), value.to_str()) {
+            (Some(name), Some(value)) => {
+                environment.text.insert(name.to_owned(), value.to_owned());
+            }
+            _ => environment.bytes.push((name.into_vec(), value.into_vec())),
+        }
+    }
+    environment
 }
 
 /// Checks the file as the supervisor will, and gives the apps in it that are meant.

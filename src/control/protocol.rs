@@ -59,7 +59,7 @@ pub enum Request {
         /// The file, when one was given instead of targets.
         file: Option<File>,
         /// Replace the stored environment by this one.
-        update_env: Option<BTreeMap<String, String>>,
+        update_env: Option<Environment>,
         /// Answer at once.
         no_wait: bool,
     },
@@ -70,7 +70,7 @@ pub enum Request {
         /// The file, when one was given instead of targets.
         file: Option<File>,
         /// Replace the stored environment by this one.
-        update_env: Option<BTreeMap<String, String>>,
+        update_env: Option<Environment>,
         /// Answer at once.
         no_wait: bool,
     },
@@ -131,8 +131,19 @@ pub struct File {
     pub profile: Option<String>,
     /// `--only a,b`; empty means all.
     pub only: Vec<String>,
-    /// The caller's environment. Values that are not UTF-8 do not travel.
-    pub environment: BTreeMap<String, String>,
+    /// The caller's.
+    pub environment: Environment,
+}
+
+/// A caller's environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// Names and values that are text.
+    pub text: BTreeMap<String, String>,
+    /// Those of which one is not UTF-8, byte for byte.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bytes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Which of a worker's outputs.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -132,7 +133,7 @@ impl Daemon {
         verb: Verb,
         targets: Vec<String>,
         file: Option<protocol::File>,
-        update_env: Option<BTreeMap<String, String>>,
+        update_env: Option<protocol::Environment>,
         no_wait: bool,
     ) -> Result<(), Error> {
         let commands = match file {
@@ -156,13 +157,12 @@ impl Daemon {
         &mut self,
         verb: Verb,
         file: &protocol::File,
-        update_env: Option<BTreeMap<String, String>>,
+        update_env: Option<protocol::Environment>,
     ) -> Result<Vec<(AppId, Command)>, Error> {
         let config = self.load(file)?;
         let replaces = update_env.is_some();
         let environment = update_env.unwrap_or_else(|| file.environment.clone());
-        let environment = environment.into_iter().map(|(n, v)| (OsString::from(n), OsString::from(v)));
-        let source = source_of(file, catalog::base_environment(environment));
+        let source = source_of(file, callers(environment)?);
         Ok(self.take_apps(verb, config, &source, replaces))
     }
 
@@ -218,12 +218,9 @@ impl Daemon {
         &mut self,
         verb: Verb,
         whom: Whom,
-        update_env: Option<BTreeMap<String, String>>,
+        update_env: Option<protocol::Environment>,
     ) -> Result<Vec<(AppId, Command)>, Error> {
-        let environment = update_env.map(|env| {
-            let all = env.into_iter().map(|(n, v)| (OsString::from(n), OsString::from(v)));
-            Rc::new(catalog::base_environment(all))
-        });
+        let environment = update_env.map(callers).transpose()?.map(Rc::new);
         let whom = if verb == Verb::Reload { whole_apps(whom) } else { whom };
         let mut read: BTreeMap<Reading, Config> = BTreeMap::new();
         let mut found = Vec::new();
@@ -476,6 +473,18 @@ fn host(source: &Source) -> Host {
         profile: source.profile.clone(),
         only: source.only.clone(),
     }
+}
+
+/// What a caller sent, without what is private.
+fn callers(sent: protocol::Environment) -> Result<catalog::Environment, Error> {
+    let text = sent.text.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes()));
+    let all: Vec<_> = text.chain(sent.bytes).collect();
+    if let Some((name, _)) = all.iter().find(|(name, value)| name.contains(&0) || value.contains(&0)) {
+        let name = String::from_utf8_lossy(name).escape_default().to_string();
+        return Err(usage(format!("environment: variable {name} holds a NUL byte, which ends a string")));
+    }
+    let os = OsString::from_vec;
+    Ok(catalog::base_environment(all.into_iter().map(|(name, value)| (os(name), os(value)))))
 }
 
 fn usage(message: String) -> Error {

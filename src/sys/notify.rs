@@ -1,17 +1,23 @@
 //! The receiving side of the notify protocol (sd_notify(3)): datagrams with the sender's process id
 //! filled in by the kernel.
 
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, bind,
-    recvmsg, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, setsockopt, socket, sockopt};
 
 /// The longest message that is looked at; systemd's own limit.
 pub const LIMIT: usize = 4096;
+
+/// The most descriptors that one message can carry (SCM_MAX_FD in unix(7)).
+const MOST_DESCRIPTORS: usize = 253;
+
+/// Before the data of a control message: its length, level and type (cmsg(3)), as the kernel has them.
+const CONTROL_HEAD: usize = size_of::<usize>() + 2 * size_of::<i32>();
+
+/// Room for the sender's credentials and all descriptors that may come.
+const CONTROL: usize = 2 * CONTROL_HEAD + size_of::<libc::ucred>() + MOST_DESCRIPTORS * size_of::<RawFd>();
 
 /// One message.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,7 +26,7 @@ pub struct Datagram {
     pub pid: i32,
     /// What it sent: lines of `NAME=value`.
     pub bytes: Vec<u8>,
-    /// It was longer than [`LIMIT`] and is not to be trusted.
+    /// It was longer than [`LIMIT`], or had more descriptors than we could take, and is not to be trusted.
     pub truncated: bool,
 }
 
@@ -50,43 +56,69 @@ fn open_at(address: &UnixAddr) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Takes the next message. `None` when there is none. Descriptors that came with it are closed.
+/// Takes the next message. `None` when there is none.
+///
+/// Descriptors that came with it are closed, whatever else is the matter: nothing is stored for workers
+/// (FDSTORE), and the one of `BARRIER=1` says by its end that all messages before it were read.
 ///
 /// # Errors
 /// The errno of recvmsg(2).
 pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Datagram>> {
-    let mut bytes = vec![0; LIMIT];
-    let mut control = nix::cmsg_space!(UnixCredentials, [RawFd; 253]);
-    let mut iov = [IoSliceMut::new(&mut bytes)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let received = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut iov, Some(&mut control), flags);
-    let message = match received {
-        Ok(message) => message,
-        Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Ok(None),
-        Err(error) => return Err(error.into()),
+    let mut bytes = vec![0_u8; LIMIT];
+    // nix refuses to show what came with a message that was cut, and the descriptors in it would stay open.
+    let mut control = [0_u64; CONTROL.div_ceil(size_of::<u64>()) + 2];
+    let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: a plain struct of numbers and pointers, for which all zeros is a value.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut iov;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&control) as _;
+    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+    // SAFETY: the header and what it points to outlive the call, with the lengths that it states.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
+    let Ok(length) = usize::try_from(length) else {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EINTR) => Ok(None),
+            _ => Err(error),
+        };
     };
-    let truncated = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-    let mut pid = 0;
-    for part in message.cmsgs()? {
-        match part {
-            ControlMessageOwned::ScmCredentials(credentials) => pid = credentials.pid(),
-            ControlMessageOwned::ScmRights(fds) => {
-                for fd in fds {
-                    // SAFETY: the kernel has just made this descriptor for us; dropping closes it.
-                    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-                }
-            }
-            _ => {}
-        }
-    }
-    let length = message.bytes;
     bytes.truncate(length);
-    Ok(Some(Datagram { pid, bytes, truncated }))
+    let truncated = header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
+    let came: Vec<u8> = control.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let came = &came[..came.len().min(header.msg_controllen as usize)];
+    Ok(Some(Datagram { pid: take_control(came), bytes, truncated }))
+}
+
+/// Goes through the control messages as the kernel wrote them: the sender's process id, 0 when it is not
+/// among them. Closes what descriptors there are.
+fn take_control(mut rest: &[u8]) -> i32 {
+    let number = |bytes: &[u8], at: usize| {
+        bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes)
+    };
+    let mut pid = 0;
+    while let Some(Ok(length)) = rest.get(..size_of::<usize>()).map(<[u8; size_of::<usize>()]>::try_from) {
+        let length = usize::from_ne_bytes(length);
+        let Some(data) = rest.get(CONTROL_HEAD..length) else { break };
+        let kind = (number(rest, size_of::<usize>()), number(rest, size_of::<usize>() + 4));
+        if kind == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) {
+            pid = number(data, 0);
+        } else if kind == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            for fd in data.chunks_exact(size_of::<RawFd>()) {
+                // SAFETY: the kernel has just made this descriptor for us; dropping closes it.
+                drop(unsafe { OwnedFd::from_raw_fd(number(fd, 0)) });
+            }
+        }
+        rest = rest.get(length.next_multiple_of(size_of::<usize>())..).unwrap_or(&[]);
+    }
+    pid
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixDatagram;
 
     #[test]
@@ -111,5 +143,42 @@ mod tests {
         sender.send_to(&[b'x'; LIMIT + 1], &path).expect("sent");
         assert_eq!(receive(socket.as_fd()).expect("one").expect("one").bytes, b"");
         assert!(receive(socket.as_fd()).expect("one").expect("one").truncated);
+    }
+
+    fn send_with(sender: &UnixDatagram, path: &Path, fds: &[RawFd]) {
+        use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+        let address = UnixAddr::new(path).expect("short");
+        let iov = [io::IoSlice::new(b"STATUS=with descriptors")];
+        let rights = [ControlMessage::ScmRights(fds)];
+        sendmsg(sender.as_raw_fd(), &iov, &rights, MsgFlags::empty(), Some(&address)).expect("sent");
+    }
+
+    /// Whether a pipe's other end is gone, by the end of it that is left.
+    fn is_closed(read: &OwnedFd) -> bool {
+        let mut byte = [0];
+        matches!(nix::unistd::read(read, &mut byte), Ok(0))
+    }
+
+    /// Fault 87.
+    #[test]
+    fn descriptors_that_come_along_are_closed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("n");
+        let socket = open(&path).expect("bound");
+        let sender = UnixDatagram::unbound().expect("a socket");
+        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).expect("a pipe");
+        send_with(&sender, &path, &[write.as_raw_fd(); MOST_DESCRIPTORS]);
+        drop(write);
+        let got = receive(socket.as_fd()).expect("one").expect("one");
+        assert_eq!((got.pid, got.truncated), (std::process::id() as i32, false));
+        assert!(is_closed(&read), "a descriptor of the message is still open");
+    }
+
+    #[test]
+    fn control_text_of_any_kind_is_gone_through() {
+        for length in 0..CONTROL_HEAD + 8 {
+            assert_eq!(take_control(&vec![0; length]), 0);
+            assert_eq!(take_control(&vec![0xff; length]), 0);
+        }
     }
 }

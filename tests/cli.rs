@@ -370,6 +370,7 @@ fn listing() -> Reply {
         status: "online".into(),
         ready: true,
         no_listener: false,
+        status_text: None,
         generation: 1,
         uptime_ms: 61_000,
         restarts: 0,

@@ -8,7 +8,7 @@ use clusterd::config::{
     self, Account, Config, Diagnostics, FilterEnv, Host, Interpreter, LogTarget, ProcessSettings, Program,
     Spec,
 };
-use clusterd::supervisor::policy::{MemoryLimit, Mode, OnReloadFailure, Policy};
+use clusterd::supervisor::policy::{MemoryLimit, Mode, OnReloadFailure, Policy, Readiness};
 use proptest::prelude::*;
 
 const EXAMPLE: &str = include_str!("../ecosystem.example.toml");
@@ -542,6 +542,21 @@ fn two_names_of_one_key_are_an_error_that_names_both() {
 }
 
 #[test]
+fn wait_ready_is_another_way_to_say_that_only_the_workers_word_counts() {
+    let ready = |lines: &str| {
+        let text = format!("[[apps]]\nname = \"a\"\nscript = \"a.js\"\ninstances = 2\n{lines}\n");
+        load(&text).map(|config| config.apps[0].policy.ready)
+    };
+    assert_eq!(ready("").ok(), Some(Readiness::Auto));
+    assert_eq!(ready("wait_ready = true").ok(), Some(Readiness::Word));
+    assert_eq!(ready("wait_ready = true\nready = \"auto\"").ok(), Some(Readiness::Word));
+    assert_eq!(ready("wait_ready = true\nready = \"ipc\"").ok(), Some(Readiness::Ipc));
+    assert_eq!(ready("wait_ready = false\nready = \"exec\"").ok(), Some(Readiness::Exec));
+    let refused = ready("wait_ready = true\nready = \"exec\"").expect_err("they contradict each other");
+    assert!(refused.render(false).contains("ready says otherwise"), "{}", refused.render(false));
+}
+
+#[test]
 fn absurd_values_are_refused_with_what_would_be_right() {
     let long = "x".repeat(200_000);
     let rows: &[(&str, &str)] = &[
@@ -567,6 +582,9 @@ fn absurd_values_are_refused_with_what_would_be_right() {
         ("max_surge = 0", "from 1 to 1000"),
         ("wait_ready = \"true\"", "write true without quotes"),
         ("wait_ready = 1", "expected true or false, got 1"),
+        ("ready = \"yes\"", "\"auto\" or \"notify\" or \"ipc\""),
+        ("ready = \"listen\"", "in fork mode nobody sees a server listen"),
+        ("shutdown_with_message = 1", "expected true or false, got 1"),
         ("name = \"../x\"", "1 to 64 letters"),
         ("name = \"\"", "1 to 64 letters"),
         ("name = \"-x\"", "taken for an option"),

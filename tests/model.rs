@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
-use clusterd::supervisor::policy::{MemoryLimit, Mode, OnReloadFailure, Policy, SpecId};
+use clusterd::supervisor::policy::{MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, SpecId};
 use clusterd::supervisor::time::Time;
 use clusterd::supervisor::view::{AppView, Status, View};
 use clusterd::supervisor::{Bug, NORMAL_NOW, Probe, Stage, Supervisor};
@@ -93,7 +93,7 @@ fn definition(world: World) -> Definition {
         instances: world.instances,
         mode: world.mode,
         declares_listen: world.declared,
-        wait_ready: false,
+        ready: Readiness::Auto,
         listen_timeout: TICK,
         // An exam takes half of it.
         kill_timeout: if world.lasting { 2 * TICK } else { TICK },

@@ -177,6 +177,45 @@ fn a_worker_that_never_says_ready_fails_the_start_and_is_never_online() {
     assert_eq!(ready(&daemon.app("api")), 0);
 }
 
+/// Each way to be ready, and a worker that has shown everything but that.
+#[test]
+fn only_what_the_file_says_counts_as_ready() {
+    let Some(node) = fixtures::node("ready.js") else { return };
+    let said = fixtures::worker(&["serve", "notify", "0"]);
+    for (ready, fixture) in [("notify", &node), ("ipc", &said)] {
+        let app = api(fixture, free_port()).text("ready", ready).text("listen_timeout", "1500ms");
+        let (daemon, output) = Daemon::background(app);
+        output.expect_code(1).expect_stderr(&["not ready within listen_timeout"]);
+        assert_eq!(ready_now(&daemon), 0, "{ready}");
+    }
+    for (ready, fixture) in [("ipc", &node), ("notify", &said), ("listen", &said)] {
+        let daemon = Daemon::foreground(api(fixture, free_port()).text("ready", ready));
+        daemon.wait_online("api", 2);
+    }
+    // READY=1 without listening is not what `listen` asks for.
+    let Some(python) = fixtures::python("notify.py") else { return };
+    let app = App::new("api", &python).instances(1).text("ready", "listen").text("listen_timeout", "800ms");
+    let (daemon, output) = Daemon::background(app);
+    output.expect_code(1).expect_stderr(&["never listened"]);
+    assert_eq!(ready_now(&daemon), 0);
+}
+
+fn ready_now(daemon: &Daemon) -> usize {
+    ready(&daemon.app("api"))
+}
+
+#[test]
+fn with_exec_a_worker_is_ready_when_it_was_alive_for_min_uptime() {
+    for mode in ["fork", "cluster"] {
+        let app = api(&fixtures::worker(&["serve"]), free_port()).text("exec_mode", mode);
+        let app = app.instances(1).text("ready", "exec").text("min_uptime", "1500ms");
+        let (daemon, output) = Daemon::background(app);
+        output.expect_code(0);
+        let worker = daemon.app("api").workers.remove(0);
+        assert!(worker.ready && worker.uptime_ms >= 1500, "{mode}: {worker:?}");
+    }
+}
+
 /// Fault 4, in a first start.
 #[test]
 fn a_declared_app_that_never_accepts_fails_the_start() {

@@ -13,7 +13,7 @@ use super::raw::{self, Entry, Other};
 use super::reader::{Reader, join};
 use super::value::{self, Refusal};
 use super::{AppConfig, Host, Interpreter, Listen, LogTarget, Program, Spec, launch, listen, size, words};
-use crate::supervisor::policy::{Mode, OnReloadFailure, Policy};
+use crate::supervisor::policy::{Mode, OnReloadFailure, Policy, Readiness};
 
 /// One app as read, with the places that comparisons between apps need.
 pub(super) struct Draft {
@@ -209,6 +209,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
         let max_memory_restart =
             self.read(AppKey::MaxMemoryRestart, |value| size::memory_limit(value, host.memory));
         let max_age = self.duration(AppKey::MaxAge);
+        let ready = self.readiness(mode, declares_listen);
         let mut time = |id, default| self.duration(id).unwrap_or(default);
         Policy {
             max_memory_restart,
@@ -230,7 +231,43 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             drain_timeout: time(AppKey::DrainTimeout, defaults.drain_timeout),
             max_restarts: self.count(AppKey::MaxRestarts).unwrap_or(defaults.max_restarts),
             max_surge: self.count(AppKey::MaxSurge).unwrap_or(defaults.max_surge),
-            wait_ready: self.flag(AppKey::WaitReady).unwrap_or(defaults.wait_ready),
+            ready,
+        }
+    }
+
+    /// `ready`, and `wait_ready`, which is PM2's way to say that only the worker's word counts.
+    fn readiness(&mut self, mode: Mode, declares_listen: bool) -> Readiness {
+        let waits = self.flag(AppKey::WaitReady).unwrap_or(false);
+        let ready = match self.choice(AppKey::Ready) {
+            None | Some("auto") => Readiness::Auto,
+            Some("notify") => Readiness::Notify,
+            Some("ipc") => Readiness::Ipc,
+            Some("listen") => Readiness::Listen,
+            Some(_) => Readiness::Exec,
+        };
+        if ready == Readiness::Listen && mode == Mode::Fork && !declares_listen {
+            self.conflict(
+                AppKey::Ready,
+                "in fork mode nobody sees a server listen on a port that it opens itself",
+                "declare the port in listen, or write exec_mode = \"cluster\"",
+            );
+        }
+        match ready {
+            Readiness::Auto if waits => Readiness::Word,
+            Readiness::Listen | Readiness::Exec if waits => {
+                self.conflict(
+                    AppKey::WaitReady,
+                    "means that only the worker's own word counts, and ready says otherwise",
+                    "keep one of them",
+                );
+                ready
+            }
+            Readiness::Auto
+            | Readiness::Word
+            | Readiness::Notify
+            | Readiness::Ipc
+            | Readiness::Listen
+            | Readiness::Exec => ready,
         }
     }
 
@@ -260,6 +297,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             env,
             listen,
             intercept: intercept.unwrap_or(mode == Mode::Cluster),
+            shutdown_with_message: self.flag(AppKey::ShutdownWithMessage).unwrap_or(false),
             kill_signal: self.read(AppKey::KillSignal, value::signal).unwrap_or(libc::SIGINT),
             drain_idle: self.duration(AppKey::DrainIdle).unwrap_or(super::DRAIN_IDLE),
             out_file: self.log_target(AppKey::OutFile, &cwd),

@@ -113,6 +113,8 @@ pub struct Spec {
     pub intercept: bool,
     /// The number of `kill_signal`.
     pub kill_signal: i32,
+    /// In place of `kill_signal` the message `shutdown` is sent over Node's channel, where there is one.
+    pub shutdown_with_message: bool,
     /// How long a connection must be quiet until it counts as finished.
     pub drain_idle: Duration,
     /// Where standard output goes.

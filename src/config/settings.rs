@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::keys::{self, AppKey};
 use super::units::{show_duration, signal_name};
 use super::{Interpreter, LogTarget, Program, Spec, listen, process, size};
-use crate::supervisor::policy::{Mode, OnReloadFailure, Policy};
+use crate::supervisor::policy::{Mode, OnReloadFailure, Policy, Readiness};
 
 /// Each key of the file with its value and unit. The name and the namespace are the caller's; keys that are
 /// not set and have no value by default are left out.
@@ -52,7 +52,15 @@ fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<String> {
         AppKey::Env => spec.env.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
         AppKey::KillSignal => signal_name(spec.kill_signal),
         AppKey::KillTimeout => show_duration(policy.kill_timeout),
-        AppKey::WaitReady => policy.wait_ready.to_string(),
+        AppKey::ShutdownWithMessage => spec.shutdown_with_message.to_string(),
+        AppKey::WaitReady => (policy.ready == Readiness::Word).to_string(),
+        AppKey::Ready => match policy.ready {
+            Readiness::Auto | Readiness::Word => "auto".to_owned(),
+            Readiness::Notify => "notify".to_owned(),
+            Readiness::Ipc => "ipc".to_owned(),
+            Readiness::Listen => "listen".to_owned(),
+            Readiness::Exec => "exec".to_owned(),
+        },
         AppKey::ListenTimeout => show_duration(policy.listen_timeout),
         AppKey::MinUptime => show_duration(policy.min_uptime),
         AppKey::MaxRestarts => policy.max_restarts.to_string(),

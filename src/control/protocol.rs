@@ -352,6 +352,10 @@ pub struct WorkerInfo {
     /// Ready without ever having listened: a queue consumer, or a server that nobody will reach.
     #[serde(default)]
     pub no_listener: bool,
+    /// What it says of its state (`STATUS=` of sd_notify), without control characters, 256 characters at
+    /// most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_text: Option<String>,
     /// Which version it runs.
     pub generation: u32,
     /// Since its start.

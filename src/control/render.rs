@@ -434,6 +434,9 @@ fn workers(app: &AppInfo, width: Option<usize>) -> String {
     };
     let mut text = table(&COLUMNS, &app.workers.iter().map(row).collect::<Vec<_>>(), width);
     for worker in &app.workers {
+        if let Some(status) = &worker.status_text {
+            push(&mut text, format_args!("  {} says: {}\n", worker.id, escape(status)));
+        }
         if let Some(exit) = &worker.last_exit {
             push(&mut text, format_args!("  {} last ended: {}\n", worker.id, exit_words(exit)));
         }
@@ -573,6 +576,7 @@ mod tests {
             status: status.into(),
             ready: status == "online",
             no_listener: false,
+            status_text: None,
             generation: 3,
             uptime_ms: 65_000,
             restarts: 2,

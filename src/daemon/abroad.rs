@@ -94,7 +94,7 @@ impl Daemon {
     /// What NOTIFY_SOCKET is for a worker.
     pub(super) fn notify_address(&mut self, who: Option<&Who>) -> Result<OsString, SpawnFailure> {
         if !who.is_some_and(|who| who.is_other) {
-            return Ok(self.notify_path.clone().into_os_string());
+            return Ok(self.notified.path().as_os_str().to_owned());
         }
         if let Some(abroad) = &self.abroad {
             return Ok(abroad.address.clone());

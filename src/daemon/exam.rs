@@ -106,7 +106,7 @@ impl Daemon {
         let (Some(process), Some(held)) = (self.processes.get(worker), self.sockets.get(socket)) else {
             return Ok(None);
         };
-        if process.leader_gone || !process::catches(process.pid, process.recipe.spec.kill_signal) {
+        if !process.may_handle_stop() {
             return Ok(None);
         }
         let address = held.address;

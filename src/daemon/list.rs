@@ -19,6 +19,7 @@ use crate::sys::{listen, process};
 
 use super::Daemon;
 use super::processes::CpuSample;
+use super::report::errno_words;
 use super::sockets::Held;
 
 /// The version of the shape of `list --json`.
@@ -102,6 +103,7 @@ impl Daemon {
             status: worker.status.as_str().to_owned(),
             ready: worker.ready,
             no_listener: worker.no_listener,
+            status_text: id.and_then(|id| self.processes.get(id)).and_then(|p| p.status.clone()),
             generation: worker.generation.0,
             uptime_ms: worker.uptime.as_millis() as u64,
             restarts: worker.restarts,
@@ -148,7 +150,7 @@ impl Daemon {
             code,
             signal,
             reason: exit.cause.as_str().to_owned(),
-            message: exit.failure.as_ref().map(|failure| failure.message.clone()),
+            message: exit.failure.as_ref().map(|f| f.message.clone()).or(exit.errno.map(errno_words)),
             at: self.wall_clock_at(exit.at),
         }
     }

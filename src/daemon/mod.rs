@@ -22,6 +22,7 @@ mod identity;
 mod intercept;
 mod list;
 mod node;
+mod notified;
 mod options;
 mod output;
 mod owner;
@@ -45,7 +46,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -72,12 +73,13 @@ use crate::supervisor::time::Time;
 use crate::supervisor::{Supervisor, WorkerRef};
 use crate::sys::clock::Clock;
 use crate::sys::connections::Diagnostics;
-use crate::sys::{self, notify, process, socket, spawn};
+use crate::sys::{self, process, socket, spawn};
 
 use abroad::Abroad;
 use catalog::Catalog;
 use files::{MainFile, ShutdownTimeout};
 use headroom::Promises;
+use notified::Notified;
 use output::Output;
 use owner::Owners;
 use processes::Processes;
@@ -197,10 +199,9 @@ struct Daemon {
     looked_closer: Time,
     output: Output,
     requests: Requests,
-    notify: OwnedFd,
-    notify_path: PathBuf,
     /// The notify socket of workers of other users, once there is one.
     abroad: Option<Abroad>,
+    notified: Notified,
     diagnostics: Option<Diagnostics>,
     buffer: Vec<u8>,
     /// Who each of the latest workers is, also when the core has forgotten it.
@@ -273,7 +274,7 @@ impl Daemon {
         let mut signals = Signals::new(signals::TAKEN).map_err(host("take signals"))?;
         let token = tokens.allot(Source::Signals);
         poll.registry().register(&mut signals, token, Interest::READABLE).map_err(host("watch signals"))?;
-        let (notify, notify_path) = open_notify(&home, &poll, &mut tokens)?;
+        let notified = Notified::open(home.notify(), &poll, &mut tokens)?;
         let server = Server::bind(&home.socket(), poll.registry(), 0..CONTROL_TOKENS)
             .map_err(host("control socket"))?;
         let daemon = Daemon {
@@ -296,9 +297,8 @@ impl Daemon {
             looked_closer: Time::START,
             output: Output::new(foreground),
             requests: Requests::default(),
-            notify,
-            notify_path,
             abroad: None,
+            notified,
             diagnostics: Diagnostics::open().ok(),
             buffer: vec![0; BUFFER],
             names: BTreeMap::new(),
@@ -392,6 +392,7 @@ impl Daemon {
             self.relays.next_deadline(),
             self.exams.next_deadline(),
             self.next_vigil(),
+            self.notified.next_deadline(),
             self.folds.next_deadline(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
@@ -442,6 +443,7 @@ impl Daemon {
         self.look_at_queues(self.now);
         self.look_at_exams(self.now);
         self.keep_vigils();
+        self.hear_again();
         let mut actions: Vec<Action> = Vec::new();
         for _ in 0..DECISIONS_PER_TURN {
             let Some(event) = self.arrays.pop_front().or_else(|| self.inbox.pop_front()) else { break };
@@ -568,7 +570,7 @@ impl Daemon {
             }
             self.server.turn(self.now, &mut ignored);
         }
-        if let Err(error) = fs::remove_file(&self.notify_path) {
+        if let Err(error) = fs::remove_file(self.notified.path()) {
             log::debug!("notify socket: {error}");
         }
         self.abroad = None;
@@ -647,23 +649,6 @@ fn install_log(foreground: bool, home: &Home) -> Result<(Option<Foreground>, Own
         log::debug!("{error}");
     }
     Ok((outputs, file))
-}
-
-fn open_notify(home: &Home, poll: &Poll, tokens: &mut Tokens) -> Result<(OwnedFd, PathBuf), Error> {
-    let path = home.notify();
-    // A stale one: the lock of this home is ours.
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(host(format!("remove {}", path.display()))(error));
-        }
-        _ => {}
-    }
-    let socket = notify::open(&path).map_err(host(format!("bind {}", path.display())))?;
-    let token = tokens.allot(Source::Notify);
-    poll.registry()
-        .register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
-        .map_err(host("watch the notify socket"))?;
-    Ok((socket, path))
 }
 
 fn sysconf(name: nix::unistd::SysconfVar, default: u64) -> u64 {

@@ -1,12 +1,26 @@
 //! Node's channel (`NODE_CHANNEL_FD`): a Unix stream socket that carries one JSON value per line.
-//! `process.send('ready')` comes in here, as under PM2.
+//! `process.send('ready')` comes in here, and `shutdown` goes out, as under PM2. Nothing else that a worker
+//! sends means anything: it is read and dropped.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
+use crate::supervisor::event::WorkerId;
+use crate::sys::process::{self, Started};
+
+use super::Daemon;
+
 /// The longest message that is kept; longer ones are skipped to their end.
 const LIMIT: usize = 64 * 1024;
+
+/// What Node calls a message that a descriptor came with, and what it waits for before it sends the next
+/// message (lib/internal/child_process.js).
+const HANDLE: &[u8] = b"{\"cmd\":\"NODE_HANDLE\"";
+const ACKNOWLEDGED: &str = "{\"cmd\":\"NODE_HANDLE_ACK\"}\n";
+
+/// The variable by which a process that Node's cluster module has forked knows that it is one.
+const FORKED: &str = "NODE_UNIQUE_ID";
 
 /// Bytes read in one turn of the loop.
 const PER_TURN: usize = 256 * 1024;
@@ -53,7 +67,12 @@ impl Channel {
                 }
                 Ok(length) => {
                     read += length;
-                    self.lines.push(&buffer[..length], |line| heard.ready |= says_ready(line));
+                    let mut handles = 0;
+                    self.lines.push(&buffer[..length], |line| {
+                        heard.ready |= says_ready(line);
+                        handles += usize::from(line.starts_with(HANDLE));
+                    });
+                    self.acknowledge(handles);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return heard,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -65,6 +84,49 @@ impl Channel {
         }
         heard.more = true;
         heard
+    }
+
+    /// Asks the worker to stop: PM2's message.
+    ///
+    /// # Errors
+    /// EAGAIN when it has not read what was sent before, EPIPE when its end is closed.
+    pub(super) fn say_shutdown(&self) -> io::Result<()> {
+        (&self.stream).write_all(b"\"shutdown\"\n")
+    }
+
+    /// What came with a message was closed by reading without it; without this answer the worker would
+    /// keep all its later messages to itself.
+    fn acknowledge(&self, handles: usize) {
+        for _ in 0..handles {
+            // Who does not read its answers has no use for them.
+            let _ = (&self.stream).write_all(ACKNOWLEDGED.as_bytes());
+        }
+    }
+}
+
+impl Daemon {
+    /// Once for an app: that each of its workers runs a cluster of its own, as its tree shows. By the time
+    /// that such a worker listens, those that it serves by have asked it to.
+    pub(super) fn look_for_own_cluster(&mut self, worker: WorkerId) {
+        let Some(process) = self.processes.get(worker) else { return };
+        let instances = process.recipe.policy.instances;
+        if instances < 2
+            || !process.command.speaks_node_ipc
+            || self.warned.knows("cluster", Some(process.app))
+        {
+            return;
+        }
+        let forked = |pid: &i32| matches!(process::started_with(*pid, FORKED), Started::With(_));
+        let count = self.processes.tree_of(worker).iter().filter(|pid| forked(pid)).count();
+        if count > 0 {
+            self.warn_once_of(worker, "cluster", || {
+                format!(
+                    "it forks {count} processes by Node's cluster module, and so does each of its {instances} \
+                     instances; do not double-cluster: leave out cluster.fork() and let instances say how many \
+                     run, or write instances = 1 (which gives up reloads of one process at a time)"
+                )
+            });
+        }
     }
 }
 

@@ -40,6 +40,10 @@ pub(super) struct Process {
     pub(super) failed: bool,
     /// SIGKILL was sent to its tree.
     pub(super) killed: bool,
+    /// What it says of its state (`STATUS=`).
+    pub(super) status: Option<String>,
+    /// The process that it named in its place (`MAINPID=`).
+    pub(super) main: Option<Main>,
     /// Where its bind and listen calls come in.
     pub(super) notify: Option<OwnedFd>,
     /// Node's channel.
@@ -63,6 +67,37 @@ impl Process {
     fn signal(&self, number: i32) -> io::Result<()> {
         process::signal_child(self.pid, self.pidfd.as_ref().map(AsFd::as_fd), number)
     }
+
+    /// Asks it to stop as it wants to be asked: by a message over its channel, or, as systemd has it, by a
+    /// signal to the process that it named its main one. False where it has neither.
+    fn asks_otherwise(&self, signal: i32) -> io::Result<bool> {
+        let heard = |channel: &super::node::Channel| channel.say_shutdown().is_ok();
+        if self.recipe.spec.shutdown_with_message && self.channel.as_ref().is_some_and(heard) {
+            self.signal(libc::SIGCONT)?;
+            return Ok(true);
+        }
+        match &self.main {
+            Some(main) if process::signal(main.pidfd.as_fd(), signal).is_ok() => {
+                process::signal(main.pidfd.as_fd(), libc::SIGCONT)?;
+                Ok(true)
+            }
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    /// Whether it may do something of its own about being told to stop.
+    pub(super) fn may_handle_stop(&self) -> bool {
+        let spec = &self.recipe.spec;
+        let by_message = spec.shutdown_with_message && self.channel.is_some();
+        !self.leader_gone && (by_message || process::catches(self.pid, spec.kill_signal))
+    }
+}
+
+/// A process of a worker's tree that takes the place of its first one when that ends.
+#[derive(Debug)]
+pub(super) struct Main {
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
 }
 
 /// CPU time of a tree at a moment.
@@ -108,6 +143,12 @@ impl Processes {
         self.by_worker.iter().map(|(worker, process)| (*worker, process))
     }
 
+    /// The worker that a process is known to belong to: as its first process, or adopted beside that.
+    pub(super) fn member(&self, pid: i32) -> Option<WorkerId> {
+        let known = self.by_pid.get(&pid).or_else(|| self.adopted.get(&pid)).copied();
+        known.filter(|worker| self.by_worker.get(worker).is_some_and(|process| !process.leader_gone))
+    }
+
     /// The worker whose first process has just been reaped. From here on its number means nothing.
     pub(super) fn leader_ended(&mut self, pid: i32) -> Option<WorkerId> {
         let worker = self.by_pid.remove(&pid)?;
@@ -115,6 +156,23 @@ impl Processes {
             process.leader_gone = true;
         }
         Some(worker)
+    }
+
+    /// The first process of a worker has ended: the one that it named goes on in its place, if that is our
+    /// child now and lives. One whose parent lives is reaped by that, and its end would not be seen here.
+    pub(super) fn hand_over(&mut self, worker: WorkerId) -> bool {
+        let Some(process) = self.by_worker.get_mut(&worker).filter(|process| process.leader_gone) else {
+            return false;
+        };
+        let Some(main) = process.main.take() else { return false };
+        let ours = self.adopted.get(&main.pid) == Some(&worker);
+        if !ours || process::signal(main.pidfd.as_fd(), 0).is_err() {
+            return false;
+        }
+        self.adopted.remove(&main.pid);
+        self.by_pid.insert(main.pid, worker);
+        (process.pid, process.pidfd, process.leader_gone) = (main.pid, Some(main.pidfd), false);
+        true
     }
 
     /// An orphan that has just been reaped; its status influences nothing.
@@ -192,6 +250,9 @@ impl Processes {
         let left = if beheaded { self.tree_of(worker) } else { Vec::new() };
         let Some(process) = self.by_worker.get_mut(&worker) else { return Ok(()) };
         let signal = process.recipe.spec.kill_signal;
+        if !beheaded && process.asks_otherwise(signal)? {
+            return Ok(());
+        }
         let others = if beheaded {
             left.into_iter().filter(|pid| !process.told.contains(pid)).collect()
         } else {

@@ -14,7 +14,7 @@ use crate::supervisor::fold::{Steady, Telling};
 use crate::supervisor::headroom::{Good, Shortage, Stock};
 use crate::supervisor::policy::Mode;
 use crate::supervisor::time::Time;
-use crate::sys::spawn::signal_name;
+use crate::sys::spawn::{errno_text, signal_name};
 
 use super::Daemon;
 
@@ -85,6 +85,7 @@ impl Daemon {
         self.send_progress(told.app, &progress);
         match fact {
             Fact::Errored { .. } => self.may_be_over = true,
+            Fact::Ready { worker, .. } => self.look_for_own_cluster(*worker),
             Fact::Deleted { app } => self.forget(*app),
             _ => {}
         }
@@ -159,7 +160,7 @@ impl Daemon {
                 let message = "did not end in kill_timeout: killed".to_owned();
                 Told::about(Warn, *app, "kill_timed_out", message).worker(*worker)
             }
-            Fact::Exited { app, slot, worker, status, cause, lived } => {
+            Fact::Exited { app, slot, worker, status, cause, lived, errno } => {
                 let level =
                     if matches!(cause, Cause::Crash | Cause::Exit | Cause::Daemonised | Cause::OutOfMemory) {
                         Warn
@@ -167,7 +168,8 @@ impl Daemon {
                         Info
                     };
                 let (how, lived) = (exit_text(*status), shown(*lived));
-                let message = format!("{how} after {lived} ({}){}", cause.as_str(), advice(*cause));
+                let reason = errno.map(|errno| format!("; {}", errno_words(errno))).unwrap_or_default();
+                let message = format!("{how} after {lived} ({}){reason}{}", cause.as_str(), advice(*cause));
                 Told::about(level, *app, "exited", message).slot(*slot).worker(*worker)
             }
             Fact::SpawnFailed { app, slot, worker, failure } => {
@@ -363,6 +365,11 @@ pub(super) fn exit_text(status: ExitStatus) -> String {
         ExitStatus::Code(code) => format!("exited with code {code}"),
         ExitStatus::Signal(signal) => format!("was ended by {}", signal_name(signal)),
     }
+}
+
+/// What a worker gave as its reason.
+pub(super) fn errno_words(errno: i32) -> String {
+    format!("it said: {} (ERRNO={errno})", errno_text(errno))
 }
 
 /// What to do about an end, where there is one thing to do.

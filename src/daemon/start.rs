@@ -128,6 +128,8 @@ impl Daemon {
             report: Some(pipes.report.0),
             failed: false,
             killed: false,
+            status: None,
+            main: None,
             notify: None,
             channel: pipes.channel.map(|(ours, _)| ours),
             bound: HashSet::new(),

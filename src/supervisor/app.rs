@@ -12,7 +12,7 @@ use super::event::{
 };
 use super::exam::Handling;
 use super::group::{Sockets, Standing, Standings};
-use super::policy::{Mode, Policy, SpecId};
+use super::policy::{Mode, Policy, Readiness, SpecId};
 use super::renew::Renewing;
 use super::rollout::{FailedReload, Queued, Rollout};
 use super::time::Time;
@@ -341,26 +341,36 @@ impl App {
     pub(super) fn proof(&self, slot: &Slot, worker: &Worker, now: Time) -> Option<Proof> {
         let Phase::Starting { boot, .. } = worker.phase else { return None };
         let policy = self.policy(worker.generation);
-        if policy.wait_ready {
-            return None;
-        }
-        if policy.mode == Mode::Fork && !policy.declares_listen {
-            return (boot == Boot::Running).then_some(Proof::Alive);
+        match policy.ready {
+            Readiness::Word | Readiness::Notify | Readiness::Ipc => return None,
+            Readiness::Exec => return self.is_silent(worker, now).then_some(Proof::Alive),
+            Readiness::Auto if policy.mode == Mode::Fork && !policy.declares_listen => {
+                return (boot == Boot::Running).then_some(Proof::Alive);
+            }
+            Readiness::Auto | Readiness::Listen => {}
         }
         let found = self.sockets.accepted(worker.id);
         if !found.is_empty() {
             let all = self.expected(slot, worker).iter().all(|address| found.contains_key(address));
             return all.then_some(Proof::Listens);
         }
-        self.silent_at(worker).is_some_and(|at| now >= at).then_some(Proof::NoListener)
+        self.is_silent(worker, now).then_some(Proof::NoListener)
     }
 
-    /// When a starting worker that was not heard of counts as one that never listens.
+    fn is_silent(&self, worker: &Worker, now: Time) -> bool {
+        self.silent_at(worker).is_some_and(|at| now >= at)
+    }
+
+    /// When a starting worker that was not heard of counts as one that never listens, or has lived long
+    /// enough to count as ready.
     pub(super) fn silent_at(&self, worker: &Worker) -> Option<Time> {
         let Phase::Starting { boot: Boot::Running, .. } = worker.phase else { return None };
         let policy = self.policy(worker.generation);
-        if policy.wait_ready || policy.declares_listen || policy.mode == Mode::Fork {
-            return None;
+        match policy.ready {
+            Readiness::Word | Readiness::Notify | Readiness::Ipc | Readiness::Listen => return None,
+            Readiness::Exec => return Some(worker.spawned + policy.min_uptime.min(policy.listen_timeout)),
+            Readiness::Auto if policy.declares_listen || policy.mode == Mode::Fork => return None,
+            Readiness::Auto => {}
         }
         match self.heard {
             Heard::Nothing => Some(worker.spawned + SILENT.min(policy.listen_timeout)),

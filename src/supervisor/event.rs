@@ -60,12 +60,16 @@ pub struct SpawnFailure {
 /// that the sender belongs to the worker's tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Word {
-    /// `READY=1`, or Node's `process.send('ready')`.
+    /// `READY=1`.
     Ready,
+    /// Node's `process.send('ready')`.
+    Sent,
     /// `STOPPING=1`: it leaves by itself; its exit is not a crash.
     Stopping,
     /// `EXTEND_TIMEOUT_USEC=`: it needs this much longer from now on.
     Extend(Duration),
+    /// `ERRNO=`: why it is about to fail (errno(3)).
+    Errno(i32),
 }
 
 /// One look at a leaving worker's traffic.
@@ -733,6 +737,8 @@ pub enum Fact {
         cause: Cause,
         /// Since its start.
         lived: Duration,
+        /// What it gave as its reason (`ERRNO=`).
+        errno: Option<i32>,
     },
     /// It could not be started.
     SpawnFailed {

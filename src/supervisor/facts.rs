@@ -109,9 +109,10 @@ impl App {
     /// It said something about itself.
     pub(super) fn said(&mut self, worker: WorkerId, word: Word, turn: &mut Turn<'_>) {
         match word {
-            Word::Ready => self.said_ready(worker, turn),
+            Word::Ready | Word::Sent => self.said_ready(worker, word, turn),
             Word::Stopping => self.said_stopping(worker, turn),
             Word::Extend(more) => self.said_extend(worker, more, turn),
+            Word::Errno(_) => self.said_of_itself(worker, word),
         }
     }
 
@@ -137,11 +138,12 @@ impl App {
         }
     }
 
-    pub(super) fn said_ready(&mut self, worker: WorkerId, turn: &mut Turn<'_>) {
+    pub(super) fn said_ready(&mut self, worker: WorkerId, word: Word, turn: &mut Turn<'_>) {
         let Some((slot, place)) = self.find(worker) else { return };
         let found = &self.slots[slot].workers[place];
         let revived = turn.has(Bug::LateReadyRevives) && found.leaving().is_some();
-        if found.is_starting() || revived {
+        let counts = self.policy(found.generation).ready.believes(word);
+        if counts && (found.is_starting() || revived) {
             self.sockets.said_ready(worker);
             self.promote(slot, place, Proof::Said, turn);
         }
@@ -181,13 +183,14 @@ impl App {
             ExitStatus::Code(_) | ExitStatus::Signal(_) => Cause::Crash,
         });
         let slot = self.slots[index].id;
-        turn.report(Fact::Exited { app: self.id, slot, worker, status, cause, lived });
+        let errno = found.watch.errno;
+        turn.report(Fact::Exited { app: self.id, slot, worker, status, cause, lived, errno });
         let (up, ready, candidate) = (found.is_up(), found.is_ready(), self.is_candidate(found));
         let generation = found.generation;
         self.remember_served(index, place);
         self.conclude_exam(index, place, turn);
         self.slots[index].ran = true;
-        self.slots[index].last_exit = Some(LastExit::ended(status, cause, turn.now));
+        self.slots[index].last_exit = Some(LastExit { errno, ..LastExit::ended(status, cause, turn.now) });
         self.behead(index, place, left, turn);
         let failure = Failure::Died { worker, status, cause, lived, ready };
         if candidate {

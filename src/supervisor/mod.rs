@@ -29,6 +29,7 @@ mod tick;
 pub mod time;
 mod verdict;
 pub mod view;
+mod watch;
 mod wish;
 mod worker;
 

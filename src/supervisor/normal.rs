@@ -15,6 +15,7 @@ use super::policy::Policy;
 use super::renew::{Renewing, SOON};
 use super::rollout::Rollout;
 use super::time::Time;
+use super::watch::Watch;
 use super::worker::{Leaving, Look, Phase, Retiring, Worker};
 use super::{Ids, Life, NORMAL_NOW, Supervisor};
 
@@ -221,6 +222,7 @@ fn slot(app: &App, slot: &Slot, names: &Names, generation: &impl Fn(Generation) 
             .filter(|_| worker.is_up())
             .map(|spent| Retiring { cause: ANY_CAUSE, after: spent.after.map(|at| names.ahead(at)) }),
         foretold: None,
+        watch: Watch::default(),
     };
     normal.workers = ordered(slot).into_iter().map(worker).collect();
     normal

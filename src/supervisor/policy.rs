@@ -19,6 +19,23 @@ pub enum Mode {
     Cluster,
 }
 
+/// What proves that a worker is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Readiness {
+    /// The first of its word, over either way, and of its listening; without either, that it lives on.
+    Auto,
+    /// Its word, over either way: `wait_ready`.
+    Word,
+    /// `READY=1`.
+    Notify,
+    /// Node's `process.send('ready')`.
+    Ipc,
+    /// That it listens, wherever its predecessor did.
+    Listen,
+    /// That it is alive for `min_uptime`.
+    Exec,
+}
+
 /// What a failed reload leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OnReloadFailure {
@@ -56,8 +73,8 @@ pub struct Policy {
     pub mode: Mode,
     /// `listen` declares at least one address: every worker must prove that it accepts.
     pub declares_listen: bool,
-    /// Only READY=1 or Node's `ready` count as ready.
-    pub wait_ready: bool,
+    /// What counts as ready.
+    pub ready: Readiness,
     /// How long a worker may take until it is ready.
     pub listen_timeout: Duration,
     /// Between `kill_signal` and SIGKILL.
@@ -93,7 +110,7 @@ impl Default for Policy {
             instances: 1,
             mode: Mode::Fork,
             declares_listen: false,
-            wait_ready: false,
+            ready: Readiness::Auto,
             listen_timeout: Duration::from_secs(30),
             kill_timeout: Duration::from_millis(1600),
             min_uptime: Duration::from_secs(1),

@@ -10,6 +10,7 @@ use super::exam::Exam;
 use super::group::Holder;
 use super::policy::Mode;
 use super::rollout::{Pace, Room, Trial};
+use super::watch::Watch;
 use super::worker::{Boot, Phase, Worker};
 
 impl App {
@@ -343,6 +344,7 @@ impl App {
             cleared_until: None,
             spent: None,
             foretold: None,
+            watch: Watch::default(),
         });
         let (slot, instance) = (entry.id, entry.instance);
         let inherit = self.sockets.inherit(slot, worker);

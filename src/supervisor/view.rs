@@ -122,6 +122,8 @@ pub struct LastExit {
     pub cause: Cause,
     /// What kept it from running; none when it ran.
     pub failure: Option<SpawnFailure>,
+    /// What it gave as its reason (`ERRNO=`).
+    pub errno: Option<i32>,
     /// When.
     pub at: Time,
 }
@@ -129,11 +131,11 @@ pub struct LastExit {
 impl LastExit {
     /// It could not be started.
     pub const fn never_ran(failure: SpawnFailure, at: Time) -> LastExit {
-        LastExit { status: None, cause: Cause::Spawn, failure: Some(failure), at }
+        LastExit { status: None, cause: Cause::Spawn, failure: Some(failure), errno: None, at }
     }
 
     /// It ran, and ended.
     pub const fn ended(status: ExitStatus, cause: Cause, at: Time) -> LastExit {
-        LastExit { status: Some(status), cause, failure: None, at }
+        LastExit { status: Some(status), cause, failure: None, errno: None, at }
     }
 }

@@ -8,6 +8,7 @@ use super::Stage;
 use super::event::{Cause, Closing, Generation, Proof, Traffic, WorkerId};
 use super::exam::Exam;
 use super::time::Time;
+use super::watch::Watch;
 
 /// How far the start of a program came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,6 +116,8 @@ pub(super) struct Worker {
     pub(super) spent: Option<Retiring>,
     /// Why it ends, known before it has.
     pub(super) foretold: Option<Cause>,
+    /// Whether it is well, by its own word and by looks at it.
+    pub(super) watch: Watch,
 }
 
 /// That, and from when on, a worker is to be replaced.

@@ -1,0 +1,266 @@
+//! What workers say over the notify socket (sd_notify(3)): whose word it is, what it means, and how much
+//! of it is listened to. The kernel names the sender; who belongs to no worker's tree is not believed.
+//!
+//! Nothing is stored for workers: descriptors of `FDSTORE=1` are closed, as is the one of `BARRIER=1`,
+//! whose end is the answer that all messages before it were read.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll};
+
+use crate::supervisor::event::{Event, Word, WorkerId};
+use crate::supervisor::time::Time;
+use crate::sys::{notify, process};
+
+use super::processes::Main;
+use super::sources::{Source, Tokens};
+use super::{Daemon, Error, host};
+
+/// Messages taken in one turn. To find the sender of each may take a few looks into /proc.
+const PER_TURN: usize = 64;
+
+/// Lines of one message that are heard; nobody has more to say at a time.
+const PER_MESSAGE: usize = 16;
+
+/// Events that may wait to be decided when more messages are taken.
+const MOST_UNDECIDED: usize = 256;
+
+/// How long the socket is left alone after a turn that took as many: whoever floods it waits in its own
+/// send, and costs the supervisor little.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Between two lines about messages that were ignored.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// The longest time that one message can ask for.
+const LONGEST: u64 = 3600 * 1_000_000;
+
+/// Characters that are kept of `STATUS=`.
+const STATUS_LIMIT: usize = 256;
+
+/// The state of listening.
+#[derive(Debug)]
+pub(super) struct Notified {
+    socket: OwnedFd,
+    path: PathBuf,
+    /// The socket is left alone until then.
+    again: Option<Time>,
+    /// Messages that were not believed and not told of.
+    ignored: u64,
+    told: Option<Time>,
+}
+
+impl Notified {
+    /// Binds the socket, and registers it with the poll.
+    pub(super) fn open(path: PathBuf, poll: &Poll, tokens: &mut Tokens) -> Result<Notified, Error> {
+        // A stale one: the lock of this home is ours.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(host(format!("remove {}", path.display()))(error));
+            }
+            _ => {}
+        }
+        let socket = notify::open(&path).map_err(host(format!("bind {}", path.display())))?;
+        let token = tokens.allot(Source::Notify);
+        poll.registry()
+            .register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
+            .map_err(host("watch the notify socket"))?;
+        Ok(Notified { socket, path, again: None, ignored: 0, told: None })
+    }
+
+    /// Where workers say it.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.again
+    }
+}
+
+/// One line that means something here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Note {
+    /// For the core.
+    Word(Word),
+    /// Its state, for people.
+    Status(String),
+    /// Which process is the server itself.
+    Main(i32),
+}
+
+impl Daemon {
+    /// Takes what has come; true never, since the rest waits for [`Daemon::hear_again`].
+    pub(super) fn take_notifications(&mut self) -> bool {
+        if self.notified.again.is_some_and(|at| self.now < at) {
+            return false;
+        }
+        let busy = self.inbox.len() >= MOST_UNDECIDED || self.read_notifications();
+        self.notified.again = busy.then(|| self.now + PAUSE);
+        false
+    }
+
+    /// The pause is over.
+    pub(super) fn hear_again(&mut self) {
+        if self.notified.again.is_some_and(|at| self.now >= at) {
+            self.collect(Source::Notify);
+        }
+    }
+
+    /// True when there is more than one turn's share.
+    pub(super) fn read_notifications(&mut self) -> bool {
+        let at_home = self.read_from(|daemon| Some(daemon.notified.socket.as_fd()));
+        let abroad = self.read_from(|daemon| Some(daemon.abroad.as_ref()?.socket.as_fd()));
+        at_home || abroad
+    }
+
+    fn read_from(&mut self, socket: impl Fn(&Daemon) -> Option<BorrowedFd<'_>>) -> bool {
+        for _ in 0..PER_TURN {
+            let Some(socket) = socket(self) else { return false };
+            match notify::receive(socket) {
+                Ok(Some(datagram)) => self.take_notification(&datagram),
+                Ok(None) => return false,
+                // The message is gone, and the next ones are still there: nothing will say so again.
+                Err(error) => log::warn!("notify socket: {error}"),
+            }
+        }
+        true
+    }
+
+    fn take_notification(&mut self, datagram: &notify::Datagram) {
+        let Some(worker) = self.sender(datagram.pid) else {
+            let pid = datagram.pid;
+            return self.ignore(|| format!("the last one of pid {pid}, which is no worker's"));
+        };
+        if datagram.truncated {
+            let label = self.label(worker);
+            let limit = notify::LIMIT;
+            return self.ignore(|| {
+                format!("the last one of {label}, which had more than {limit} bytes or too many descriptors")
+            });
+        }
+        for note in notes(&datagram.bytes) {
+            match note {
+                Note::Word(word) => self.inbox.push_back(Event::Said { worker, word }),
+                Note::Status(status) => {
+                    if let Some(process) = self.processes.get_mut(worker) {
+                        process.status = Some(status).filter(|status| !status.is_empty());
+                    }
+                }
+                Note::Main(pid) => self.name_main(worker, pid),
+            }
+        }
+    }
+
+    /// Counts a message that is not believed; a line about it now and then.
+    fn ignore(&mut self, why: impl FnOnce() -> String) {
+        self.notified.ignored += 1;
+        if self.notified.told.is_some_and(|at| self.now.since(at) < TOLD_EVERY) {
+            return;
+        }
+        let count = std::mem::take(&mut self.notified.ignored);
+        self.notified.told = Some(self.now);
+        log::warn!("{count} notifications were ignored, {}", why());
+    }
+
+    /// Takes a process for the server itself, if it belongs to this very worker.
+    fn name_main(&mut self, worker: WorkerId, pid: i32) {
+        // Opened first: a number that is given out again meanwhile is then not of the tree.
+        let opened = process::open(pid);
+        let of_tree = self.sender(pid) == Some(worker);
+        let (Ok(pidfd), true) = (opened, of_tree) else {
+            return self
+                .ignore(|| format!("the last one for MAINPID={pid}, which is not of its sender's tree"));
+        };
+        if let Some(process) = self.processes.get_mut(worker) {
+            process.main = (process.pid != pid).then_some(Main { pid, pidfd });
+        }
+    }
+}
+
+/// The lines that mean something here; unknown ones are ignored, as the protocol asks.
+fn notes(bytes: &[u8]) -> Vec<Note> {
+    bytes.split(|b| *b == b'\n').filter_map(note).take(PER_MESSAGE).collect()
+}
+
+fn note(line: &[u8]) -> Option<Note> {
+    let equals = line.iter().position(|b| *b == b'=')?;
+    let (name, value) = (&line[..equals], &line[equals + 1..]);
+    let number = || std::str::from_utf8(value).ok()?.parse::<u64>().ok();
+    let time = || Some(Duration::from_micros(number()?.min(LONGEST)));
+    let word = match (name, value) {
+        (b"READY", b"1") => Word::Ready,
+        (b"STOPPING", b"1") => Word::Stopping,
+        (b"EXTEND_TIMEOUT_USEC", _) => Word::Extend(time()?),
+        // The kernel's own greatest (MAX_ERRNO in Linux).
+        (b"ERRNO", _) => {
+            Word::Errno(i32::try_from(number()?).ok().filter(|errno| (1..4096).contains(errno))?)
+        }
+        (b"STATUS", _) => return Some(Note::Status(clean(value))),
+        (b"MAINPID", _) => return Some(Note::Main(i32::try_from(number()?).ok().filter(|pid| *pid > 1)?)),
+        _ => return None,
+    };
+    Some(Note::Word(word))
+}
+
+/// Text of a worker's, without what could do more than be read.
+fn clean(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    text.trim().chars().take(STATUS_LIMIT).map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(bytes: &[u8]) -> Vec<Word> {
+        let word = |note| if let Note::Word(word) = note { Some(word) } else { None };
+        notes(bytes).into_iter().filter_map(word).collect()
+    }
+
+    #[test]
+    fn known_words_are_heard_and_others_ignored() {
+        let seconds = Duration::from_secs;
+        for (text, heard) in [
+            (&b"READY=1\nX_OTHER=fine\n"[..], vec![Word::Ready]),
+            (b"STOPPING=1", vec![Word::Stopping]),
+            (b"EXTEND_TIMEOUT_USEC=5000000", vec![Word::Extend(seconds(5))]),
+            (b"EXTEND_TIMEOUT_USEC=18446744073709551615", vec![Word::Extend(seconds(3600))]),
+            (b"ERRNO=2", vec![Word::Errno(2)]),
+            (b"ERRNO=0\nERRNO=-2\nERRNO=4096\nERRNO=99999999999", vec![]),
+            (b"", vec![]),
+            (b"=\n==\nREADY=0\nREADY=11\n\xff\xfe\nEXTEND_TIMEOUT_USEC=-1\nWATCHDOG=2\nready=1", vec![]),
+            (b"BARRIER=1\nFDSTORE=1\nFDNAME=x\nFDPOLL=0", vec![]),
+        ] {
+            assert_eq!(words(text), heard, "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn a_status_is_short_and_can_only_be_read() {
+        let long = [b"STATUS=".as_slice(), "é".repeat(5000).as_bytes()].concat();
+        assert_eq!(notes(&long), [Note::Status("é".repeat(STATUS_LIMIT))]);
+        let nasty = b"STATUS=\x1b[31mred\x07\xff\r";
+        assert_eq!(notes(nasty), [Note::Status(" [31mred \u{fffd}".to_owned())]);
+        assert_eq!(notes(b"STATUS="), [Note::Status(String::new())]);
+    }
+
+    #[test]
+    fn a_main_process_is_a_number_above_one() {
+        assert_eq!(notes(b"MAINPID=77"), [Note::Main(77)]);
+        assert_eq!(notes(b"MAINPID=1\nMAINPID=0\nMAINPID=-7\nMAINPID=99999999999\nMAINPID=x"), []);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_datagram_panics(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..512)) {
+            notes(&bytes);
+        }
+    }
+}

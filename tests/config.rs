@@ -8,7 +8,7 @@ use clusterd::config::{
     self, Account, Config, Diagnostics, FilterEnv, Host, Interpreter, LogTarget, ProcessSettings, Program,
     Spec,
 };
-use clusterd::supervisor::policy::{MemoryLimit, Mode, OnReloadFailure, Policy, Readiness};
+use clusterd::supervisor::policy::{Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Way};
 use proptest::prelude::*;
 
 const EXAMPLE: &str = include_str!("../ecosystem.example.toml");
@@ -81,9 +81,20 @@ fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
     let all = good(&uncommented(EXAMPLE));
     let plain = good(EXAMPLE);
     assert_eq!(all.apps.len(), 2);
+    let seconds = Duration::from_secs;
+    let health = Health {
+        way: Way::Connection,
+        interval: seconds(10),
+        timeout: seconds(2),
+        retries: 3,
+        start_period: Duration::ZERO,
+    };
     let policy = Policy {
         max_memory_restart: Some(MemoryLimit::Each(512 * 1024 * 1024)),
         max_age: Some(Duration::from_secs(24 * 60 * 60)),
+        health: Some(health),
+        watchdog: Some(seconds(30)),
+        hang_timeout: Some(seconds(60)),
         ..plain.apps[0].policy.clone()
     };
     assert_eq!(all.apps[0].policy, policy);
@@ -92,6 +103,7 @@ fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
         out_file: LogTarget::File("/srv/site/hello-out.log".into()),
         error_file: LogTarget::File("/srv/site/hello-error.log".into()),
         process: examples_of_process(),
+        check: Some(config::Check::Http("/".into())),
         ..plain.apps[0].spec.clone()
     };
     assert_eq!(*spec, expected);
@@ -582,7 +594,20 @@ fn absurd_values_are_refused_with_what_would_be_right() {
         ("max_surge = 0", "from 1 to 1000"),
         ("wait_ready = \"true\"", "write true without quotes"),
         ("wait_ready = 1", "expected true or false, got 1"),
-        ("ready = \"yes\"", "\"auto\" or \"notify\" or \"ipc\""),
+        ("ready = \"yes\"", "\"exec\" or \"http:/path\", got \"yes\""),
+        ("ready = \"http:healthz\"", "is no path of a request"),
+        ("ready = \"http:/a\"", "in fork mode nobody sees"),
+        ("health = true", "expected { http = \"/healthz\" }"),
+        ("health = { interval = 5 }", "says nothing of how to ask"),
+        ("health = { tcp = true, http = \"/\" }", "asks in two ways"),
+        ("health = { http = \"a b\" }", "is no path of a request"),
+        ("health = { http = \"/\", retries = 0 }", "retries is out of its range"),
+        ("health = { http = \"/\", timeout = \"0s\" }", "timeout is out of its range"),
+        ("health = { htpt = \"/\" }", "\"htpt\" is none of its parts"),
+        ("health = { command = [] }", "command names no program"),
+        ("health = { tcp = true }", "in fork mode nobody knows"),
+        ("watchdog = 0", "from 1ms to 24h"),
+        ("hang_timeout = 1", "from 100ms to 24h"),
         ("ready = \"listen\"", "in fork mode nobody sees a server listen"),
         ("shutdown_with_message = 1", "expected true or false, got 1"),
         ("name = \"../x\"", "1 to 64 letters"),

@@ -108,6 +108,9 @@ fn definition(world: World) -> Definition {
         max_memory_restart: world.spends.then_some(MemoryLimit::Shared(u64::from(world.instances) * LIMIT)),
         poll_interval: TICK,
         max_age: world.spends.then_some(4 * TICK),
+        health: None,
+        watchdog: None,
+        hang_timeout: None,
     };
     Definition { name: "a".into(), namespace: "n".into(), policy, spec: SpecId(1) }
 }

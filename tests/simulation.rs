@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
-use clusterd::supervisor::policy::{MemoryLimit, Mode, OnReloadFailure, Policy, SpecId};
+use clusterd::supervisor::policy::{
+    Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, SpecId, Way,
+};
 use clusterd::supervisor::time::Time;
 use clusterd::supervisor::{Probe, Stage, Supervisor};
 
@@ -92,6 +94,16 @@ impl World {
                 [usize::from(self.dice.one_in(4))],
             max_memory_restart: (app.0 != 2).then_some(MemoryLimit::Each(100)),
             max_age: self.dice.one_in(3).then_some(Duration::from_secs(20)),
+            health: self.dice.one_in(2).then_some(Health {
+                way: Way::Connection,
+                interval: Duration::from_secs(2),
+                timeout: Duration::from_secs(1),
+                retries: 2,
+                start_period: Duration::from_secs(self.dice.roll(3)),
+            }),
+            watchdog: self.dice.one_in(4).then_some(Duration::from_secs(20)),
+            hang_timeout: self.dice.one_in(4).then_some(Duration::from_secs(6)),
+            ready: if self.dice.one_in(5) { Readiness::Http } else { Readiness::Auto },
             ..Policy::default()
         };
         self.told += 1;
@@ -211,6 +223,27 @@ impl World {
                     self.soon(500, Event::Examining { worker: *worker, holds: false });
                 }
             }
+            Action::Probe { worker, question, timeout, spot } => {
+                let found = self.supervisor.probe().into_iter().find(|probe| probe.worker == *worker);
+                // Or the same turn told it to leave.
+                if let Some(found) = found {
+                    assert!(found.stage <= Stage::Ready, "seed {}: {found:?} was asked", self.seed);
+                }
+                if let Some(spot) = spot {
+                    let array = self.kernel.values().find(|array| array.contains(&spot.socket)).unwrap();
+                    let there = array[spot.position as usize];
+                    assert_eq!(there, spot.socket, "seed {}: asked through another", self.seed);
+                }
+                let (worker, question) = (*worker, *question);
+                let passed = spot.is_some() && !self.dice.one_in(4);
+                let most = u64::try_from(timeout.as_millis()).unwrap();
+                self.soon(most, Event::Probed { worker, question, passed });
+            }
+            Action::Feel { worker } => {
+                let queued = u32::from(self.dice.one_in(2));
+                let pulse = Pulse { queued, ticks: self.dice.roll(2) };
+                self.soon(5, Event::Felt { worker: *worker, pulse });
+            }
             Action::LetGo { worker } => {
                 if self.waiting.remove(worker) {
                     let status = ExitStatus::Code(0);
@@ -281,6 +314,13 @@ impl World {
         if character == 2 {
             self.soon(20_000, Event::Said { worker, word: Word::Stopping });
         }
+        if character >= 4 {
+            let words = [Word::KeepAlive, Word::Reloading, Word::Ready, Word::Trigger];
+            for _ in 0..self.dice.roll(4) {
+                let word = words[usize::try_from(self.dice.roll(4)).unwrap()];
+                self.soon(60_000, Event::Said { worker, word });
+            }
+        }
         if character == 3 {
             self.soon(8000, Event::Said { worker, word: Word::Ready });
         }
@@ -320,6 +360,8 @@ impl World {
             | Event::Said { .. }
             | Event::Observed { .. }
             | Event::Examining { .. }
+            | Event::Probed { .. }
+            | Event::Felt { .. }
             | Event::Relayed { .. }
             | Event::Abandoned { .. }
             | Event::Measured { .. }

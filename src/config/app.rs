@@ -12,7 +12,9 @@ use super::keys::{self, AppKey, Kind};
 use super::raw::{self, Entry, Other};
 use super::reader::{Reader, join};
 use super::value::{self, Refusal};
-use super::{AppConfig, Host, Interpreter, Listen, LogTarget, Program, Spec, launch, listen, size, words};
+use super::{
+    AppConfig, Host, Interpreter, Listen, LogTarget, Program, Spec, health, launch, listen, size, words,
+};
 use crate::supervisor::policy::{Mode, OnReloadFailure, Policy, Readiness};
 
 /// One app as read, with the places that comparisons between apps need.
@@ -232,20 +234,18 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             max_restarts: self.count(AppKey::MaxRestarts).unwrap_or(defaults.max_restarts),
             max_surge: self.count(AppKey::MaxSurge).unwrap_or(defaults.max_surge),
             ready,
+            health: self.health(mode, declares_listen),
+            watchdog: self.duration(AppKey::Watchdog),
+            hang_timeout: self.duration(AppKey::HangTimeout),
         }
     }
 
     /// `ready`, and `wait_ready`, which is PM2's way to say that only the worker's word counts.
     fn readiness(&mut self, mode: Mode, declares_listen: bool) -> Readiness {
         let waits = self.flag(AppKey::WaitReady).unwrap_or(false);
-        let ready = match self.choice(AppKey::Ready) {
-            None | Some("auto") => Readiness::Auto,
-            Some("notify") => Readiness::Notify,
-            Some("ipc") => Readiness::Ipc,
-            Some("listen") => Readiness::Listen,
-            Some(_) => Readiness::Exec,
-        };
-        if ready == Readiness::Listen && mode == Mode::Fork && !declares_listen {
+        let ready = self.read(AppKey::Ready, health::readiness).map_or(Readiness::Auto, |(ready, _)| ready);
+        let seen = matches!(ready, Readiness::Listen | Readiness::Http);
+        if seen && mode == Mode::Fork && !declares_listen {
             self.conflict(
                 AppKey::Ready,
                 "in fork mode nobody sees a server listen on a port that it opens itself",
@@ -254,7 +254,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
         }
         match ready {
             Readiness::Auto if waits => Readiness::Word,
-            Readiness::Listen | Readiness::Exec if waits => {
+            Readiness::Listen | Readiness::Exec | Readiness::Http if waits => {
                 self.conflict(
                     AppKey::WaitReady,
                     "means that only the worker's own word counts, and ready says otherwise",
@@ -267,7 +267,8 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             | Readiness::Notify
             | Readiness::Ipc
             | Readiness::Listen
-            | Readiness::Exec => ready,
+            | Readiness::Exec
+            | Readiness::Http => ready,
         }
     }
 
@@ -297,6 +298,8 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             env,
             listen,
             intercept: intercept.unwrap_or(mode == Mode::Cluster),
+            ready_path: self.ready_path(),
+            check: self.check(),
             shutdown_with_message: self.flag(AppKey::ShutdownWithMessage).unwrap_or(false),
             kill_signal: self.read(AppKey::KillSignal, value::signal).unwrap_or(libc::SIGINT),
             drain_idle: self.duration(AppKey::DrainIdle).unwrap_or(super::DRAIN_IDLE),

@@ -71,6 +71,10 @@ pub enum Kind {
     Variable,
     /// The path of a file.
     File,
+    /// What proves that a worker is ready.
+    Ready,
+    /// A table that says how a worker is asked whether it is well.
+    Health,
 }
 
 /// The most instances an app can have.
@@ -116,6 +120,11 @@ impl Kind {
                              of what there is for all instances together"
                     .into()
             }
+            Kind::Ready => "\"auto\", \"notify\", \"ipc\", \"listen\", \"exec\" or \"http:/path\"".into(),
+            Kind::Health => "{ http = \"/healthz\" }, { tcp = true } or { command = [\"program\", \"argument\"] }, with \
+                             interval, timeout, retries and start_period where they differ from \"10s\", \"2s\", 3 \
+                             and \"0s\""
+                .into(),
             Kind::Signal => "the name or the number of a signal, such as \"SIGTERM\" or 15".into(),
             Kind::Account => "a name, or a number from 0 to 4294967294".into(),
             Kind::Umask => "permission bits in octal from \"000\" to \"777\", such as \"027\"".into(),
@@ -182,6 +191,9 @@ pub enum AppKey {
     ShutdownWithMessage,
     WaitReady,
     Ready,
+    Health,
+    Watchdog,
+    HangTimeout,
     ListenTimeout,
     MinUptime,
     MaxRestarts,
@@ -418,10 +430,34 @@ pub const APP: &[Key<AppKey>] = &[
         AppKey::Ready,
         "ready",
         &[],
-        Kind::Choice(&["auto", "notify", "ipc", "listen", "exec"]),
+        Kind::Ready,
         "\"auto\"",
         "what proves that a worker is ready: READY=1 (notify), process.send('ready') (ipc), that it listens, \
-         that it is alive for min_uptime (exec); auto: the first of these that fits",
+         that it is alive for min_uptime (exec), or a good answer (http:/path); auto: its word or its listening",
+    ),
+    key(
+        AppKey::Health,
+        "health",
+        &[],
+        Kind::Health,
+        "none: ready workers are not asked",
+        "how each ready worker is asked whether it is well; one that fails is replaced",
+    ),
+    key(
+        AppKey::Watchdog,
+        "watchdog",
+        &[],
+        time(MILLISECOND, DAY),
+        "none: workers may be silent",
+        "a ready worker that does not say WATCHDOG=1 (sd_notify) within this time is replaced",
+    ),
+    key(
+        AppKey::HangTimeout,
+        "hang_timeout",
+        &[],
+        time(Duration::from_millis(100), DAY),
+        "none: nobody looks",
+        "a worker whose clients wait for so long while it uses no CPU time is replaced",
     ),
     key(
         AppKey::ListenTimeout,

@@ -7,6 +7,7 @@ mod app;
 mod check;
 pub mod env_file;
 pub mod error;
+mod health;
 pub mod keys;
 pub mod launch;
 mod listen;
@@ -113,6 +114,10 @@ pub struct Spec {
     pub intercept: bool,
     /// The number of `kill_signal`.
     pub kill_signal: i32,
+    /// The path of `ready = "http:/path"`.
+    pub ready_path: Option<String>,
+    /// How a worker is asked whether it is well.
+    pub check: Option<Check>,
     /// In place of `kill_signal` the message `shutdown` is sent over Node's channel, where there is one.
     pub shutdown_with_message: bool,
     /// How long a connection must be quiet until it counts as finished.
@@ -123,6 +128,17 @@ pub struct Spec {
     pub error_file: LogTarget,
     /// As whom, and within which limits.
     pub process: ProcessSettings,
+}
+
+/// A question to one worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// A request for this path, to be answered with a status from 200 to 399.
+    Http(String),
+    /// A connection, to be accepted.
+    Tcp,
+    /// An argument vector, to end with code 0.
+    Command(Vec<String>),
 }
 
 /// What to run.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::keys::{self, AppKey};
 use super::units::{show_duration, signal_name};
-use super::{Interpreter, LogTarget, Program, Spec, listen, process, size};
+use super::{Interpreter, LogTarget, Program, Spec, health, listen, process, size};
 use crate::supervisor::policy::{Mode, OnReloadFailure, Policy, Readiness};
 
 /// Each key of the file with its value and unit. The name and the namespace are the caller's; keys that are
@@ -60,7 +60,11 @@ fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<String> {
             Readiness::Ipc => "ipc".to_owned(),
             Readiness::Listen => "listen".to_owned(),
             Readiness::Exec => "exec".to_owned(),
+            Readiness::Http => format!("http:{}", spec.ready_path.as_deref().unwrap_or_default()),
         },
+        AppKey::Health => health::show(policy.health.as_ref()?, spec.check.as_ref()?),
+        AppKey::Watchdog => show_duration(policy.watchdog?),
+        AppKey::HangTimeout => show_duration(policy.hang_timeout?),
         AppKey::ListenTimeout => show_duration(policy.listen_timeout),
         AppKey::MinUptime => show_duration(policy.min_uptime),
         AppKey::MaxRestarts => policy.max_restarts.to_string(),

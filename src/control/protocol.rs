@@ -208,7 +208,7 @@ pub struct Error {
 pub struct AppFailure {
     /// Its name.
     pub app: String,
-    /// A short word for the reason: `exited`, `not_ready`, `spawn`, `no_room`, `superseded`,
+    /// A short word for the reason: `exited`, `not_ready`, `unwell`, `spawn`, `no_room`, `superseded`,
     /// `unknown`.
     pub reason: String,
     /// The sentence.
@@ -223,7 +223,7 @@ pub struct Progress {
     /// The app.
     pub app: String,
     /// A fixed word: `starting`, `ready`, `draining`, `exited`, `late`, `spawn_failed`, `backing_off`,
-    /// `errored`, `drain_timed_out`, `drain_cut_short`, `kill_timed_out`, `reload_started`,
+    /// `errored`, `unwell`, `drain_timed_out`, `drain_cut_short`, `kill_timed_out`, `reload_started`,
     /// `reload_narrowed`, `reload_progress`, `reload_done`, `reload_failed`, `stopped`, `deleted`.
     pub event: String,
     /// The slot's id, where it is about one.

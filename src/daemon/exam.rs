@@ -4,18 +4,16 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
-use mio::net::TcpStream;
-
-use crate::supervisor::event::{Address, Event, SocketId, WorkerId};
+use crate::supervisor::event::{Event, SocketId, Spot, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::connections::{self, State};
-use crate::sys::{listen, process, steer};
+use crate::sys::process;
 
 use super::Daemon;
-use super::relay::reachable;
+use super::lead::Led;
+use super::processes::Process;
 
 /// The beginning of every HTTP request there is, near enough.
 const BEGINNING: &[u8] = b"G";
@@ -35,13 +33,7 @@ pub(super) struct Exams {
 
 #[derive(Debug)]
 struct Exam {
-    stream: TcpStream,
-    socket: SocketId,
-    address: Address,
-    /// Our own end.
-    client: SocketAddr,
-    /// Where new connections of the group go but for this one; gone once that is so for all again.
-    active: Option<Vec<u32>>,
+    led: Led,
     stage: Stage,
     look_at: Time,
 }
@@ -63,14 +55,7 @@ impl Exams {
 
     /// Our own end of the connection to this worker.
     pub(super) fn client_of(&self, worker: WorkerId) -> Option<SocketAddr> {
-        self.by_worker.get(&worker).map(|exam| exam.client)
-    }
-
-    /// A group was steered anew: the exception is gone from its program.
-    pub(super) fn steered(&mut self, address: Option<Address>) {
-        for exam in self.by_worker.values_mut().filter(|exam| Some(exam.address) == address) {
-            exam.active = None;
-        }
+        self.by_worker.get(&worker).map(|exam| exam.led.client)
     }
 }
 
@@ -84,7 +69,7 @@ impl Daemon {
         active: Vec<u32>,
         now: Time,
     ) {
-        match self.knock(worker, socket, position, active, now) {
+        match self.knock(worker, &Spot { socket, position, active }, now) {
             Ok(Some(exam)) => drop(self.exams.by_worker.insert(worker, exam)),
             Ok(None) => self.inbox.push_back(Event::Examining { worker, holds: false }),
             Err(error) => {
@@ -95,40 +80,18 @@ impl Daemon {
     }
 
     /// Begins the connection; `None` where the worker lets the signal take its course.
-    fn knock(
-        &mut self,
-        worker: WorkerId,
-        socket: SocketId,
-        position: u32,
-        active: Vec<u32>,
-        now: Time,
-    ) -> io::Result<Option<Exam>> {
-        let (Some(process), Some(held)) = (self.processes.get(worker), self.sockets.get(socket)) else {
-            return Ok(None);
-        };
-        if !process.may_handle_stop() {
+    fn knock(&mut self, worker: WorkerId, spot: &Spot, now: Time) -> io::Result<Option<Exam>> {
+        if !self.processes.get(worker).is_some_and(Process::may_handle_stop) {
             return Ok(None);
         }
-        let address = held.address;
-        let to = reachable(address);
-        // Bound first, and to the host's own address that it goes to: the program must know the connection
-        // before its first packet is sent.
-        let (stream, client) = listen::client(SocketAddr::new(to.ip(), 0))?;
-        steer::steer_but(held.fd.as_fd(), &active, client, position)?;
-        let began = listen::begin(stream.as_fd(), to);
-        if let Err(error) = began {
-            steer::steer(held.fd.as_fd(), &active)?;
-            return Err(error);
-        }
-        let stage = Stage::Connecting { until: now + PATIENCE };
-        let stream = TcpStream::from_std(stream.into());
-        Ok(Some(Exam { stream, socket, address, client, active: Some(active), stage, look_at: now }))
+        let led = self.begin_led(spot)?;
+        Ok(Some(Exam { led, stage: Stage::Connecting { until: now + PATIENCE }, look_at: now }))
     }
 
     /// Ends the connection of a worker's exam, if there is one.
     pub(super) fn let_go(&mut self, worker: WorkerId) {
-        if let Some(mut exam) = self.exams.by_worker.remove(&worker) {
-            self.end_exception(&mut exam);
+        if let Some(exam) = self.exams.by_worker.remove(&worker) {
+            self.end_lead(exam.led.client);
         }
     }
 
@@ -146,12 +109,12 @@ impl Daemon {
             match self.follow(worker, &mut exam, now) {
                 Ok(true) => drop(self.exams.by_worker.insert(worker, exam)),
                 Ok(false) => {
-                    self.end_exception(&mut exam);
+                    self.end_lead(exam.led.client);
                     self.inbox.push_back(Event::Examining { worker, holds: false });
                 }
                 Err(error) => {
                     log::debug!("worker {}: our own connection: {error}", worker.0);
-                    self.end_exception(&mut exam);
+                    self.end_lead(exam.led.client);
                     self.inbox.push_back(Event::Examining { worker, holds: false });
                 }
             }
@@ -163,13 +126,13 @@ impl Daemon {
         exam.look_at = now + SOON;
         match exam.stage {
             Stage::Connecting { until } => {
-                if let Some(error) = exam.stream.take_error()? {
+                if let Some(error) = exam.led.stream.take_error()? {
                     return Err(error);
                 }
-                match exam.stream.peer_addr() {
+                match exam.led.stream.peer_addr() {
                     Ok(_) => {
-                        self.end_exception(exam);
-                        exam.stream.write_all(BEGINNING)?;
+                        self.end_lead(exam.led.client);
+                        exam.led.stream.write_all(BEGINNING)?;
                         exam.stage = Stage::Sent { until };
                         Ok(true)
                     }
@@ -188,7 +151,7 @@ impl Daemon {
             Stage::Held => {
                 exam.look_at = now + LATER;
                 let mut answer = [0; 1];
-                match exam.stream.read(&mut answer) {
+                match exam.led.stream.read(&mut answer) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
                     // An answer, or the end: whatever it means, the request is not held any more.
                     Ok(_) => Ok(false),
@@ -201,8 +164,8 @@ impl Daemon {
     /// Whether a process of this very worker has accepted the connection and read what was sent.
     fn has_read(&mut self, worker: WorkerId, exam: &Exam) -> io::Result<bool> {
         let Some(diagnostics) = self.diagnostics.as_mut() else { return Ok(false) };
-        let all = diagnostics.dump(exam.address.port, connections::CONNECTIONS)?;
-        let other_end = all.iter().find(|c| c.is_from(exam.client) && c.state == State::Established);
+        let all = diagnostics.dump(exam.led.address.port, connections::CONNECTIONS)?;
+        let other_end = all.iter().find(|c| c.is_from(exam.led.client) && c.state == State::Established);
         let Some(accepted) = other_end.filter(|c| c.inode != 0) else { return Ok(false) };
         let read = accepted.moved.bytes_received >= BEGINNING.len() as u64 && accepted.moved.unread == 0;
         let of_worker = |pid| process::sockets(pid).map(|all| all.iter().any(|s| s.inode == accepted.inode));
@@ -214,14 +177,5 @@ impl Daemon {
             }
         }
         Ok(false)
-    }
-
-    /// New connections go where they would without the exam.
-    fn end_exception(&mut self, exam: &mut Exam) {
-        let Some(active) = exam.active.take() else { return };
-        let Some(fd) = self.sockets.fd(exam.socket) else { return };
-        if let Err(error) = steer::steer(fd, &active) {
-            log::error!("cannot steer new connections to positions {active:?}: {error}");
-        }
     }
 }

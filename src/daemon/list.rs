@@ -19,7 +19,6 @@ use crate::sys::{listen, process};
 
 use super::Daemon;
 use super::processes::CpuSample;
-use super::report::errno_words;
 use super::sockets::Held;
 
 /// The version of the shape of `list --json`.
@@ -111,7 +110,7 @@ impl Daemon {
             cpu_percent,
             memory_bytes,
             connections: if counted { id.and_then(|id| self.connections_of(id)) } else { None },
-            last_exit: worker.last_exit.as_ref().map(|exit| self.last_exit(exit)),
+            last_exit: worker.last_exit.as_ref().map(|exit| self.last_exit(worker.slot, exit)),
         }
     }
 
@@ -140,7 +139,7 @@ impl Daemon {
         (Some(percent), Some(memory))
     }
 
-    fn last_exit(&self, exit: &LastExit) -> LastExitInfo {
+    fn last_exit(&self, slot: SlotId, exit: &LastExit) -> LastExitInfo {
         let (code, signal) = match exit.status {
             Some(ExitStatus::Code(code)) => (Some(code), None),
             Some(ExitStatus::Signal(signal)) => (None, Some(signal_name(signal))),
@@ -150,7 +149,7 @@ impl Daemon {
             code,
             signal,
             reason: exit.cause.as_str().to_owned(),
-            message: exit.failure.as_ref().map(|f| f.message.clone()).or(exit.errno.map(errno_words)),
+            message: self.exit_message(slot, exit),
             at: self.wall_clock_at(exit.at),
         }
     }

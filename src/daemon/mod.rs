@@ -12,6 +12,7 @@
 
 mod abroad;
 mod catalog;
+mod check;
 mod commands;
 mod drain;
 mod environment;
@@ -20,6 +21,7 @@ mod files;
 mod headroom;
 mod identity;
 mod intercept;
+mod lead;
 mod list;
 mod node;
 mod notified;
@@ -28,6 +30,7 @@ mod output;
 mod owner;
 mod perform;
 mod pidfiles;
+mod probe;
 mod processes;
 mod relay;
 mod report;
@@ -37,6 +40,7 @@ mod signals;
 mod sockets;
 mod sources;
 mod start;
+mod unwell;
 mod wake;
 mod warned;
 mod weigh;
@@ -195,6 +199,7 @@ struct Daemon {
     relays: Relays,
     leaving: HashMap<WorkerId, drain::Leaving>,
     exams: exam::Exams,
+    probes: probe::Probes,
     /// When the last closer look at connections ended.
     looked_closer: Time,
     output: Output,
@@ -294,6 +299,7 @@ impl Daemon {
             relays: Relays::default(),
             leaving: HashMap::new(),
             exams: exam::Exams::default(),
+            probes: probe::Probes::default(),
             looked_closer: Time::START,
             output: Output::new(foreground),
             requests: Requests::default(),
@@ -391,6 +397,7 @@ impl Daemon {
             self.output.next_deadline(),
             self.relays.next_deadline(),
             self.exams.next_deadline(),
+            self.probes.next_deadline(),
             self.next_vigil(),
             self.notified.next_deadline(),
             self.folds.next_deadline(),
@@ -442,6 +449,7 @@ impl Daemon {
         self.output.retry(self.now);
         self.look_at_queues(self.now);
         self.look_at_exams(self.now);
+        self.look_at_probes(self.now);
         self.keep_vigils();
         self.hear_again();
         let mut actions: Vec<Action> = Vec::new();
@@ -481,6 +489,7 @@ impl Daemon {
         self.end_output(worker);
         self.leaving.remove(&worker);
         self.let_go(worker);
+        self.end_probe(worker);
         // A process whose exec failed is still to be reaped.
         if self.processes.get(worker).is_some_and(|p| p.failed) {
             return;

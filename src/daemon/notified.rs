@@ -196,6 +196,10 @@ fn note(line: &[u8]) -> Option<Note> {
     let word = match (name, value) {
         (b"READY", b"1") => Word::Ready,
         (b"STOPPING", b"1") => Word::Stopping,
+        (b"RELOADING", b"1") => Word::Reloading,
+        (b"WATCHDOG", b"1") => Word::KeepAlive,
+        (b"WATCHDOG", b"trigger") => Word::Trigger,
+        (b"WATCHDOG_USEC", _) => Word::Interval(time()?),
         (b"EXTEND_TIMEOUT_USEC", _) => Word::Extend(time()?),
         // The kernel's own greatest (MAX_ERRNO in Linux).
         (b"ERRNO", _) => {
@@ -230,6 +234,9 @@ mod tests {
         for (text, heard) in [
             (&b"READY=1\nX_OTHER=fine\n"[..], vec![Word::Ready]),
             (b"STOPPING=1", vec![Word::Stopping]),
+            (b"RELOADING=1\nMONOTONIC_USEC=77", vec![Word::Reloading]),
+            (b"WATCHDOG=1\nWATCHDOG=trigger", vec![Word::KeepAlive, Word::Trigger]),
+            (b"WATCHDOG_USEC=2000000", vec![Word::Interval(seconds(2))]),
             (b"EXTEND_TIMEOUT_USEC=5000000", vec![Word::Extend(seconds(5))]),
             (b"EXTEND_TIMEOUT_USEC=18446744073709551615", vec![Word::Extend(seconds(3600))]),
             (b"ERRNO=2", vec![Word::Errno(2)]),

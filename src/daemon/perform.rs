@@ -18,11 +18,18 @@ impl Daemon {
                 self.start_worker(&Order { worker, app, slot, instance, generation, spec, inherit });
             }
             Action::Signal { worker, signal } => self.signal(worker, signal),
-            Action::Observe { worker, closing } => self.observe(worker, closing, now),
+            Action::Observe { worker, closing } => {
+                self.stop_probe(worker);
+                self.observe(worker, closing, now);
+            }
             Action::Examine { worker, socket, position, active } => {
                 self.examine(worker, socket, position, active, now);
             }
             Action::LetGo { worker } => self.let_go(worker),
+            Action::Probe { worker, question, timeout, spot } => {
+                self.begin_probe(worker, question, timeout, spot.as_ref(), now);
+            }
+            Action::Feel { worker } => self.feel(worker),
             Action::Inspect { worker } => self.inspect(worker),
             Action::Weigh { worker, closely } => self.weigh(worker, closely),
             Action::Measure { app } => self.measure(app),
@@ -40,6 +47,7 @@ impl Daemon {
     fn signal(&mut self, worker: WorkerId, signal: SignalKind) {
         self.processes.adopt(&[]);
         self.end_vigil(worker);
+        self.stop_probe(worker);
         let sent = match signal {
             SignalKind::Stop => self.processes.stop(worker),
             SignalKind::Kill => self.processes.kill(worker),
@@ -78,7 +86,7 @@ impl Daemon {
     fn steer(&mut self, socket: SocketId, active: &[u32]) {
         log::debug!("steer by socket {} to {active:?}", socket.0);
         let Some(fd) = self.sockets.fd(socket) else { return };
-        self.exams.steered(self.sockets.get(socket).map(|held| held.address));
+        self.probes.leads.steered(self.sockets.get(socket).map(|held| held.address));
         if let Err(error) = steer::steer(fd, active) {
             log::error!("cannot steer new connections to positions {active:?}: {error}");
         }

@@ -56,6 +56,9 @@ impl Daemon {
             (None, Some(slot)) => format!("{} id {}", self.app_name(told.app), slot.0),
             (None, None) => self.app_name(told.app),
         };
+        if let Fact::Unwell { worker, .. } = fact {
+            self.keep_evidence(*worker, &told.message);
+        }
         match self.folds.hear(fact, now) {
             Telling::Whole => log::log!(told.level, "{about}: {}", told.message),
             Telling::Again { times, within } => {
@@ -140,6 +143,10 @@ impl Daemon {
             Fact::Renewing { app, slot, how } => {
                 let (level, message) = renewing(how);
                 Told::about(level, *app, "renewing", message).slot(*slot)
+            }
+            Fact::Unwell { app, worker, trouble } => {
+                let message = format!("{}; it is replaced", self.trouble_text(*worker, *trouble));
+                Told::about(Warn, *app, "unwell", message).worker(*worker)
             }
             Fact::DrainTimedOut { app, worker, traffic } => {
                 let (busy, queued) = (traffic.busy, traffic.queued);
@@ -244,6 +251,13 @@ impl Daemon {
             }
             Failure::Spawn { failure, .. } => failure.message.clone(),
             Failure::NoRoom { shortage } => no_room(shortage),
+            Failure::Unwell { worker, trouble } => {
+                format!(
+                    "{} was ready, and then {}",
+                    self.label(*worker),
+                    self.trouble_text(*worker, *trouble)
+                )
+            }
             Failure::Died { worker, status, cause, lived, ready } => {
                 let lived = shown(*lived);
                 let when =
@@ -341,6 +355,7 @@ fn how(proof: Proof) -> &'static str {
         Proof::Listens => "",
         Proof::Alive => " (alive)",
         Proof::NoListener => " (no listener)",
+        Proof::Answered => " (it answered)",
     }
 }
 
@@ -393,11 +408,13 @@ fn advice(cause: Cause) -> &'static str {
         | Cause::Restart
         | Cause::Scale
         | Cause::KillTimeout
+        | Cause::Health
+        | Cause::Watchdog
         | Cause::Spawn => "",
     }
 }
 
 /// To milliseconds: nobody reads microseconds in a log.
-fn shown(duration: Duration) -> humantime::FormattedDuration {
+pub(super) fn shown(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_millis(duration.as_millis() as u64))
 }

@@ -91,6 +91,7 @@ impl Daemon {
             Failure::Died { worker, .. } => ("exited", Some(*worker)),
             Failure::Spawn { worker, .. } => ("spawn", Some(*worker)),
             Failure::NotReady { worker, .. } => ("not_ready", Some(*worker)),
+            Failure::Unwell { worker, .. } => ("unwell", Some(*worker)),
         };
         let known = self
             .requests

@@ -94,7 +94,10 @@ impl Daemon {
                 Ok(Some((pid, how))) => match self.processes.leader_ended(pid) {
                     Some(worker) => ended.push((worker, how.into())),
                     // An orphan's status never influences anything.
-                    None => self.processes.orphan_ended(pid),
+                    None => {
+                        self.processes.orphan_ended(pid);
+                        self.command_ended(pid, how);
+                    }
                 },
                 Ok(None) => break,
                 Err(error) => {

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
-use crate::config::{Listen, launch};
+use crate::config::{self, Listen, launch};
 use crate::control::protocol::Stream;
 use crate::logs::Origin;
 use crate::logs::worker::WorkerOutput;
@@ -85,7 +85,7 @@ impl Daemon {
         let process = &recipe.spec.process;
         let who = identity::resolve(process)?;
         let variables = Variables::of(&recipe, who.as_ref())?;
-        let command = self.command_line(&recipe, &variables)?;
+        let command = self.command_line(&recipe.spec, &variables)?;
         let notify = self.notify_address(who.as_ref())?;
         let pid_file = self.reserve_pid_file(order, &recipe)?;
         let handed = self.declared_sockets(order, &recipe.spec.listen)?;
@@ -108,6 +108,7 @@ impl Daemon {
             report: pipes.report.1.as_fd(),
             handed: fds,
             listen_fds: handed.len(),
+            watchdog: recipe.policy.watchdog.is_some(),
             intercept: recipe.spec.intercept,
             nofile: self.surroundings.nofile,
             settings: &settings::of(process, who.as_ref()),
@@ -144,13 +145,12 @@ impl Daemon {
         Ok(())
     }
 
-    fn command_line(
+    pub(super) fn command_line(
         &self,
-        recipe: &Recipe,
+        spec: &config::Spec,
         variables: &Variables,
     ) -> Result<launch::CommandLine, SpawnFailure> {
-        launch::resolve(&recipe.spec, variables.path(), Some(&self.surroundings.program))
-            .map_err(launch_failure)
+        launch::resolve(spec, variables.path(), Some(&self.surroundings.program)).map_err(launch_failure)
     }
 
     /// One socket per declared address: the slot's own that a dead worker left, else a new one.
@@ -198,7 +198,7 @@ impl Daemon {
     }
 
     /// What clusterd says to each worker.
-    fn own_variables(
+    pub(super) fn own_variables(
         &self,
         order: &Order,
         recipe: &Recipe,
@@ -217,6 +217,9 @@ impl Daemon {
             let names: Vec<&str> = recipe.spec.listen.iter().map(|l| l.name.as_str()).collect();
             set("LISTEN_FDS", sockets.to_string().into());
             set("LISTEN_FDNAMES", names.join(":").into());
+        }
+        if let Some(watchdog) = recipe.policy.watchdog {
+            set("WATCHDOG_USEC", watchdog.as_micros().to_string().into());
         }
         if channel {
             set("NODE_CHANNEL_FD", (3 + sockets).to_string().into());
@@ -377,7 +380,7 @@ impl Daemon {
     }
 }
 
-fn c_string(text: &OsStr) -> Result<CString, SpawnFailure> {
+pub(super) fn c_string(text: &OsStr) -> Result<CString, SpawnFailure> {
     CString::new(text.as_bytes()).map_err(|_| {
         let message = format!("{}: a NUL byte cannot be passed to a program", text.display());
         permanent("prepare".to_owned(), libc::EINVAL, message)

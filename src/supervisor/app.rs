@@ -309,7 +309,11 @@ impl App {
 
     pub(super) fn standings(&self) -> Standings {
         let standing = |worker: &Worker| {
-            let standing = if worker.is_ready() { Standing::Serving } else { Standing::Alive };
+            let standing = match (worker.is_ready(), worker.watch.unwell) {
+                (true, false) => Standing::Serving,
+                (true, true) => Standing::Ailing,
+                (false, _) => Standing::Alive,
+            };
             (!worker.is_headless()).then_some((worker.id, standing))
         };
         self.workers().filter_map(standing).collect()
@@ -342,7 +346,7 @@ impl App {
         let Phase::Starting { boot, .. } = worker.phase else { return None };
         let policy = self.policy(worker.generation);
         match policy.ready {
-            Readiness::Word | Readiness::Notify | Readiness::Ipc => return None,
+            Readiness::Word | Readiness::Notify | Readiness::Ipc | Readiness::Http => return None,
             Readiness::Exec => return self.is_silent(worker, now).then_some(Proof::Alive),
             Readiness::Auto if policy.mode == Mode::Fork && !policy.declares_listen => {
                 return (boot == Boot::Running).then_some(Proof::Alive);
@@ -367,7 +371,9 @@ impl App {
         let Phase::Starting { boot: Boot::Running, .. } = worker.phase else { return None };
         let policy = self.policy(worker.generation);
         match policy.ready {
-            Readiness::Word | Readiness::Notify | Readiness::Ipc | Readiness::Listen => return None,
+            Readiness::Word | Readiness::Notify | Readiness::Ipc | Readiness::Listen | Readiness::Http => {
+                return None;
+            }
             Readiness::Exec => return Some(worker.spawned + policy.min_uptime.min(policy.listen_timeout)),
             Readiness::Auto if policy.declares_listen || policy.mode == Mode::Fork => return None,
             Readiness::Auto => {}

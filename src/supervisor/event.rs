@@ -68,8 +68,45 @@ pub enum Word {
     Stopping,
     /// `EXTEND_TIMEOUT_USEC=`: it needs this much longer from now on.
     Extend(Duration),
+    /// `RELOADING=1`: it is busy with itself until `READY=1`, and not to be judged by its silence.
+    Reloading,
+    /// `WATCHDOG=1`: it is well.
+    KeepAlive,
+    /// `WATCHDOG=trigger`: it wants to be replaced.
+    Trigger,
+    /// `WATCHDOG_USEC=`: from now on it says that it is well once in this time; zero: never again.
+    Interval(Duration),
     /// `ERRNO=`: why it is about to fail (errno(3)).
     Errno(i32),
+}
+
+/// What a worker is asked by a connection, or a command, of the supervisor's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Question {
+    /// Whether it is ready (`ready = "http:/path"`).
+    Ready,
+    /// Whether it is well (`health`).
+    Health,
+}
+
+/// Where a connection reaches one worker and no other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Spot {
+    /// A socket from which it takes connections.
+    pub socket: SocketId,
+    /// That socket's position in the kernel's array.
+    pub position: u32,
+    /// Where all other new connections go on going.
+    pub active: Vec<u32>,
+}
+
+/// One look at whether a worker does anything about the clients that wait for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Pulse {
+    /// Connections in the accept queues of its sockets.
+    pub queued: u32,
+    /// CPU time that its tree has used so far, in clock ticks.
+    pub ticks: u64,
 }
 
 /// One look at a leaving worker's traffic.
@@ -203,6 +240,7 @@ pub enum Command {
 
 /// What the world tells the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::large_enum_variant, reason = "a wish is large, rare, and moved a few times at most")]
 pub enum Event {
     /// The program of this worker runs (exec succeeded).
     Started {
@@ -296,6 +334,22 @@ pub enum Event {
         /// Who.
         worker: WorkerId,
     },
+    /// The answer to `Action::Probe`.
+    Probed {
+        /// Who was asked.
+        worker: WorkerId,
+        /// What.
+        question: Question,
+        /// The answer came in time, and is good.
+        passed: bool,
+    },
+    /// The answer to `Action::Feel`.
+    Felt {
+        /// Whose.
+        worker: WorkerId,
+        /// What was seen.
+        pulse: Pulse,
+    },
     /// The answer to `Action::Relay`: nobody waits in this socket's queue any more.
     Relayed {
         /// Which.
@@ -336,6 +390,8 @@ impl Event {
             | Event::Examining { .. }
             | Event::Weighed { .. }
             | Event::OutOfMemory { .. }
+            | Event::Probed { .. }
+            | Event::Felt { .. }
             | Event::Relayed { .. }
             | Event::Abandoned { .. }
             | Event::Measured { .. }
@@ -405,6 +461,22 @@ pub enum Action {
     },
     /// End that connection.
     LetGo {
+        /// Whose.
+        worker: WorkerId,
+    },
+    /// Ask this worker, and no other, whether it is ready or well. Answered by `Probed`, always.
+    Probe {
+        /// Whom.
+        worker: WorkerId,
+        /// What.
+        question: Question,
+        /// How long it may take.
+        timeout: Duration,
+        /// Where a connection reaches it; none where it listens nowhere, or a command asks.
+        spot: Option<Spot>,
+    },
+    /// Look at the queues of a worker's sockets and at its CPU time. Answered by `Felt`.
+    Feel {
         /// Whose.
         worker: WorkerId,
     },
@@ -518,6 +590,13 @@ pub enum Failure {
         /// Where it listens instead.
         found: Vec<Address>,
     },
+    /// A worker of the wished state was ready, and then found not to be well.
+    Unwell {
+        /// Which.
+        worker: WorkerId,
+        /// What is the matter.
+        trouble: Trouble,
+    },
     /// The host has no room for two generations at a time.
     NoRoom {
         /// What is missing.
@@ -555,6 +634,11 @@ pub enum Cause {
     KillTimeout,
     /// It could not be started.
     Spawn,
+    /// Its health checks failed.
+    Health,
+    /// It was silent for longer than its watchdog allows, asked to be replaced, or let its clients wait while
+    /// it did nothing.
+    Watchdog,
 }
 
 impl Cause {
@@ -573,6 +657,31 @@ impl Cause {
             Cause::OutOfMemory => "oom",
             Cause::KillTimeout => "kill_timeout",
             Cause::Spawn => "spawn",
+            Cause::Health => "health",
+            Cause::Watchdog => "watchdog",
+        }
+    }
+}
+
+/// What is the matter with a worker that was ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Trouble {
+    /// So many health checks in a row failed.
+    Checks(u32),
+    /// It has not said that it is well for this long.
+    Silence(Duration),
+    /// It asked to be replaced.
+    Asked,
+    /// Its clients have waited for this long, and it used no CPU time.
+    Hang(Duration),
+}
+
+impl Trouble {
+    /// Why it leaves.
+    pub const fn cause(self) -> Cause {
+        match self {
+            Trouble::Checks(_) => Cause::Health,
+            Trouble::Silence(_) | Trouble::Asked | Trouble::Hang(_) => Cause::Watchdog,
         }
     }
 }
@@ -626,6 +735,8 @@ pub enum Proof {
     Alive,
     /// It has lived long enough without ever listening (queue consumers).
     NoListener,
+    /// It answered a question of the supervisor's own (`ready = "http:/path"`).
+    Answered,
 }
 
 /// What happened, for people. Rendered only by the shell.
@@ -695,6 +806,15 @@ pub enum Fact {
         slot: SlotId,
         /// How.
         how: Renewal,
+    },
+    /// A worker that was ready is not well: it is replaced.
+    Unwell {
+        /// Of which app.
+        app: AppId,
+        /// Who.
+        worker: WorkerId,
+        /// What is the matter.
+        trouble: Trouble,
     },
     /// Its connections did not finish in `drain_timeout`.
     DrainTimedOut {

@@ -11,6 +11,7 @@ use super::event::{
     Word, WorkerId,
 };
 use super::group::{Holder, Socket};
+use super::health::Check;
 use super::view::LastExit;
 use super::worker::{Boot, Phase, Worker};
 
@@ -27,13 +28,15 @@ impl App {
     /// The program runs.
     pub(super) fn started(&mut self, worker: WorkerId, turn: &mut Turn<'_>) {
         let Some((slot, place)) = self.find(worker) else { return };
-        let inspected = self.policy(self.slots[slot].workers[place].generation).declares_listen;
+        let policy = self.policy(self.slots[slot].workers[place].generation);
+        let (inspected, check) = (policy.declares_listen, Check::of_starting(policy, turn.now));
         let entry = &mut self.slots[slot];
         entry.backoff.started();
         entry.ran = true;
         if let Phase::Starting { boot, look_at, .. } = &mut entry.workers[place].phase {
             *boot = Boot::Running;
             *look_at = inspected.then_some(turn.now);
+            entry.workers[place].watch.check = check;
         }
     }
 
@@ -112,7 +115,9 @@ impl App {
             Word::Ready | Word::Sent => self.said_ready(worker, word, turn),
             Word::Stopping => self.said_stopping(worker, turn),
             Word::Extend(more) => self.said_extend(worker, more, turn),
-            Word::Errno(_) => self.said_of_itself(worker, word),
+            Word::Reloading | Word::KeepAlive | Word::Trigger | Word::Interval(_) | Word::Errno(_) => {
+                self.said_of_itself(worker, word, turn);
+            }
         }
     }
 
@@ -140,6 +145,7 @@ impl App {
 
     pub(super) fn said_ready(&mut self, worker: WorkerId, word: Word, turn: &mut Turn<'_>) {
         let Some((slot, place)) = self.find(worker) else { return };
+        self.is_back(slot, place, turn);
         let found = &self.slots[slot].workers[place];
         let revived = turn.has(Bug::LateReadyRevives) && found.leaving().is_some();
         let counts = self.policy(found.generation).ready.believes(word);

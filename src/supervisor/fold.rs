@@ -98,6 +98,8 @@ impl Folds {
                 | Cause::Scale
                 | Cause::Age
                 | Cause::KillTimeout
+                | Cause::Health
+                | Cause::Watchdog
                 | Cause::Spawn => self.over(*slot),
             },
             Fact::SpawnFailed { app, slot, failure, .. } => {
@@ -117,6 +119,7 @@ impl Folds {
             }
             Fact::Late { .. }
             | Fact::Examined { .. }
+            | Fact::Unwell { .. }
             | Fact::DrainTimedOut { .. }
             | Fact::DrainCutShort { .. }
             | Fact::KillTimedOut { .. }

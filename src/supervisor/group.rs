@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use super::event::{Action, Address, SlotId, SocketId, WorkerId};
+use super::event::{Action, Address, SlotId, SocketId, Spot, WorkerId};
 use super::exam::Place;
 use super::{Bug, Planted};
 
@@ -64,6 +64,8 @@ impl Socket {
 pub(super) enum Standing {
     /// Ready, and not leaving.
     Serving,
+    /// Ready, and not well: for want of others.
+    Ailing,
     /// Alive: not ready yet, or on its way out.
     Alive,
 }
@@ -179,6 +181,16 @@ impl Sockets {
         let position = group.array.iter().position(|member| *member == id)?;
         let position = u32::try_from(position).ok()?;
         (!group.ordered.contains(&position)).then(|| (id, position, group.ordered.clone()))
+    }
+
+    /// Where a connection of our own reaches a worker: by a socket that it is known to use, or else by one
+    /// that it may. None where it has none that takes connections.
+    pub(super) fn probed_at(&self, worker: WorkerId) -> Option<Spot> {
+        let open = || self.of(worker).filter(|(_, socket)| !socket.shut);
+        let (id, socket) = open().find(|(_, socket)| socket.accepts).or_else(|| open().next())?;
+        let group = self.groups.get(&socket.address)?;
+        let position = group.array.iter().position(|member| *member == id)?;
+        Some(Spot { socket: id, position: u32::try_from(position).ok()?, active: group.ordered.clone() })
     }
 
     /// The addresses that a worker takes connections on, and whether by a socket it was handed.
@@ -314,6 +326,7 @@ impl Sockets {
                 (true, _) => Rank::Shut,
                 (false, true) if serving(socket) => Rank::Serves,
                 (false, _) if serving(socket) => Rank::MayServe,
+                (false, true) if standing(socket, standings) == Some(Standing::Ailing) => Rank::Ails,
                 (false, true) if alive(socket) => Rank::StillServes,
                 (false, _) if socket.holder == Holder::Relaying => Rank::HandedOn,
                 (false, _) => Rank::Queues,
@@ -330,7 +343,8 @@ impl Sockets {
 
     fn active(&self, id: SocketId, standings: &Standings) -> bool {
         self.all.get(&id).is_some_and(|socket| {
-            standing(socket, standings) == Some(Standing::Serving) && socket.accepts && !socket.shut
+            let takes = matches!(standing(socket, standings), Some(Standing::Serving | Standing::Ailing));
+            takes && socket.accepts && !socket.shut
         })
     }
 
@@ -375,6 +389,8 @@ enum Rank {
     Queues,
     /// Its worker is not ready yet, or leaves, but takes connections.
     StillServes,
+    /// Its worker is ready, and not well.
+    Ails,
     /// Its worker serves, but was not seen using it.
     MayServe,
     /// Its worker serves from it.

@@ -18,6 +18,7 @@ impl App {
         let soak_until = Some(turn.now + self.policy(generation).min_healthy_time);
         self.slots[slot].ran = true;
         self.slots[slot].workers[place].phase = Phase::Ready { proof, look_at, soak_until };
+        self.begin_watch(slot, place, turn);
         if proof == Proof::NoListener && self.heard == Heard::Nothing {
             self.heard = Heard::Silence;
         }
@@ -50,7 +51,8 @@ impl App {
         turn.left |= found.is_ready();
         self.remember_served(slot, place);
         let found = &self.slots[slot].workers[place];
-        if self.sockets.accepted(found.id).is_empty() {
+        // Who does nothing finishes nothing: its clients wait for another sooner when it ends.
+        if self.sockets.accepted(found.id).is_empty() || cause == Cause::Watchdog {
             return self.stop(slot, place, cause, turn);
         }
         let policy = self.policy(found.generation);

@@ -17,6 +17,7 @@ mod facts;
 pub mod fold;
 mod group;
 pub mod headroom;
+mod health;
 mod leave;
 mod normal;
 mod planted;
@@ -40,7 +41,7 @@ use app::{App, End, Turn};
 use backoff::Jitter;
 use event::{
     Action, Address, AppId, Command, Definition, Event, ExitStatus, Fact, Failure, Generation, Outcome,
-    RequestId, SlotId, SocketId, WorkerId,
+    Question, RequestId, SlotId, SocketId, WorkerId,
 };
 #[doc(hidden)]
 pub use planted::Bug;
@@ -111,6 +112,10 @@ pub struct Probe {
     pub spent: bool,
     /// It was told to stop while it has an unfinished request of the supervisor's own.
     pub examined: bool,
+    /// An answer of it is awaited, to this question.
+    pub asked: Option<Question>,
+    /// It was found not to be well.
+    pub unwell: bool,
 }
 
 /// How far a process came in its life; never goes back.
@@ -206,6 +211,8 @@ impl Supervisor {
             | Event::Gone { .. }
             | Event::Observed { .. }
             | Event::Examining { .. }
+            | Event::Probed { .. }
+            | Event::Felt { .. }
             | Event::Abandoned { .. }
             | Event::Measured { .. }
             | Event::Weighed { .. }
@@ -340,6 +347,8 @@ impl Supervisor {
                 settled: worker.is_settled(),
                 spent: worker.is_up() && worker.spent.is_some(),
                 examined: worker.exam.deadline().is_some(),
+                asked: worker.watch.check.asked(worker.is_ready()),
+                unwell: worker.watch.unwell,
             };
             slot.workers.iter().map(probe).collect::<Vec<_>>()
         };
@@ -416,7 +425,9 @@ impl Supervisor {
             | Event::Observed { worker, .. }
             | Event::Weighed { worker, .. }
             | Event::OutOfMemory { worker }
-            | Event::Examining { worker, .. } => self.index_of(*worker),
+            | Event::Examining { worker, .. }
+            | Event::Probed { worker, .. }
+            | Event::Felt { worker, .. } => self.index_of(*worker),
             Event::Relayed { socket } | Event::Abandoned { socket } => {
                 self.apps.iter().position(|app| app.sockets.get(*socket).is_some())
             }
@@ -446,6 +457,8 @@ impl Supervisor {
                 Event::Examining { worker, holds } => app.examining(worker, holds, turn),
                 Event::Weighed { worker, bytes, closely } => app.weighed(worker, bytes, closely, turn),
                 Event::OutOfMemory { worker } => app.out_of_memory(worker),
+                Event::Probed { worker, question, passed } => app.probed(worker, question, passed, turn),
+                Event::Felt { worker, pulse } => app.felt(worker, pulse, turn),
                 Event::Relayed { socket } => app.relayed(socket, turn),
                 Event::Abandoned { socket } => app.abandoned(socket, turn),
                 Event::Measured { headroom, .. } => app.measured(&headroom, turn),

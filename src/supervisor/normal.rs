@@ -222,7 +222,7 @@ fn slot(app: &App, slot: &Slot, names: &Names, generation: &impl Fn(Generation) 
             .filter(|_| worker.is_up())
             .map(|spent| Retiring { cause: ANY_CAUSE, after: spent.after.map(|at| names.ahead(at)) }),
         foretold: None,
-        watch: Watch::default(),
+        watch: watch(worker, app.policy(worker.generation), names),
     };
     normal.workers = ordered(slot).into_iter().map(worker).collect();
     normal
@@ -283,6 +283,13 @@ fn on_its_way(leaving: &Leaving, names: &Names) -> Leaving {
         calm: leaving.calm,
         seen: Traffic::default(),
     }
+}
+
+/// Of a worker that leaves nothing is asked any more.
+fn watch(worker: &Worker, policy: &Policy, names: &Names) -> Watch {
+    let limit = policy.hang_timeout.unwrap_or_default();
+    let watch = worker.watch.normalized(&|at| names.ahead(at), &|at| names.behind(at, limit));
+    if worker.is_up() { watch } else { Watch::default() }
 }
 
 fn exam(exam: Exam, names: &Names) -> Exam {

@@ -49,6 +49,12 @@ pub enum Bug {
     RenewsBeforeReady,
     /// All spent workers of an app are replaced at a time.
     RenewsAllAtOnce,
+    /// A worker that leaves is asked how it is.
+    ProbesTheLeaving,
+    /// The first bad answer counts as all that it may give.
+    OneBadAnswerIsEnough,
+    /// A worker of a reload counts as proven before it was asked how it is.
+    SettlesUnasked,
     /// What the host lacks for a moment counts as an unstable exit.
     HiccupIsCharged,
 }

@@ -34,6 +34,32 @@ pub enum Readiness {
     Listen,
     /// That it is alive for `min_uptime`.
     Exec,
+    /// That it answers a request of the supervisor's own well.
+    Http,
+}
+
+/// How a worker is asked whether it is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// Over a connection that is led to it.
+    Connection,
+    /// By a command that is told its process id.
+    Command,
+}
+
+/// Checks of one worker from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Health {
+    /// How it is asked.
+    pub way: Way,
+    /// From one answer to the next question.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// So many bad answers in a row, at least 1, and it is replaced.
+    pub retries: u32,
+    /// So long after its start bad answers do not count, until the first good one.
+    pub start_period: Duration,
 }
 
 /// What a failed reload leaves behind.
@@ -101,6 +127,12 @@ pub struct Policy {
     pub poll_interval: Duration,
     /// A worker is replaced when it is so old, or up to a tenth younger; none: never.
     pub max_age: Option<Duration>,
+    /// Whether a ready worker is asked how it is, and when.
+    pub health: Option<Health>,
+    /// How long a ready worker may go without saying that it is well.
+    pub watchdog: Option<Duration>,
+    /// How long a worker's clients may wait while it uses no CPU time.
+    pub hang_timeout: Option<Duration>,
 }
 
 impl Default for Policy {
@@ -124,6 +156,9 @@ impl Default for Policy {
             max_memory_restart: None,
             poll_interval: Duration::from_secs(1),
             max_age: None,
+            health: None,
+            watchdog: None,
+            hang_timeout: None,
         }
     }
 }

@@ -34,6 +34,7 @@ impl App {
         self.serve(turn);
         self.look(turn);
         self.weigh(turn);
+        self.ask(turn);
         self.answer_done(turn);
         self.rest(turn);
         self.forget(turn);

@@ -31,9 +31,12 @@ impl App {
     pub(super) fn tick_worker(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
         self.tick_exam(slot, place, turn);
         self.tick_spent(slot, place, turn);
+        self.tick_watch(slot, place, turn);
         let now = turn.now;
+        let patience = self.policy(self.slots[slot].workers[place].generation).listen_timeout;
         let due = |at: Time| now >= at;
-        match &mut self.slots[slot].workers[place].phase {
+        let found = &mut self.slots[slot].workers[place];
+        match &mut found.phase {
             Phase::Starting { ready_by, .. } => {
                 if ready_by.is_some_and(due) {
                     self.late(slot, place, turn);
@@ -41,8 +44,13 @@ impl App {
             }
             Phase::Ready { soak_until, .. } => {
                 if soak_until.is_some_and(due) {
-                    *soak_until = None;
-                    self.settled(slot, place, turn);
+                    if found.watch.check.is_missed() && !turn.has(Bug::SettlesUnasked) {
+                        // Its first good answer settles it; as many bad ones as it may give do, too.
+                        *soak_until = Some(now + patience);
+                    } else {
+                        *soak_until = None;
+                        self.settled(slot, place, turn);
+                    }
                 }
                 self.tick_age(slot, place, turn);
             }

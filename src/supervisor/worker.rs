@@ -231,7 +231,9 @@ impl Worker {
             Phase::Killed { .. } | Phase::Doomed => None,
         };
         let renewed = self.spent.and_then(|spent| spent.after);
-        earlier(earlier(own, renewed), self.exam.deadline())
+        let own = earlier(own, renewed);
+        let watched = if self.is_up() { self.watch.deadline(self.is_ready()) } else { None };
+        earlier(earlier(own, watched), self.exam.deadline())
     }
 
     /// Which connections a look may end; `None` when there is nothing to look at.

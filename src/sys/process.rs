@@ -7,6 +7,9 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
+/// Frames of a kernel stack that say enough.
+const SHOWN_FRAMES: usize = 6;
+
 /// Fields of /proc/PID/stat (proc_pid_stat(5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -105,6 +108,33 @@ pub fn tree(pid: i32) -> Vec<i32> {
         next += 1;
     }
     members
+}
+
+/// What a process is doing right now, in the words of /proc: its state, where in the kernel it waits, the
+/// system call and, where the host shows it, the innermost frames of the kernel's stack. Empty when it is
+/// gone.
+pub fn sight(pid: i32) -> String {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let status = read("status");
+    let state = status.lines().find_map(|line| line.strip_prefix("State:")).map(str::trim);
+    let Some(state) = state else { return String::new() };
+    let mut parts = vec![format!("state {state}")];
+    for name in ["wchan", "syscall"] {
+        let text = read(name);
+        let word = text.split_ascii_whitespace().next().filter(|word| *word != "0");
+        parts.extend(word.map(|word| format!("{name} {word}")));
+    }
+    let stack = read("stack");
+    // `[<0>] do_signal_stop+0x1a0/0x2c0`
+    let frames: Vec<&str> = stack
+        .lines()
+        .filter_map(|line| line.split_ascii_whitespace().nth(1)?.split('+').next())
+        .take(SHOWN_FRAMES)
+        .collect();
+    if !frames.is_empty() {
+        parts.push(format!("stack {}", frames.join(" < ")));
+    }
+    parts.join(", ")
 }
 
 /// What the environment that a process was started with says about one variable.

@@ -17,8 +17,9 @@ use super::settings::{self, Setting, Settings};
 /// CLONE_CLEAR_SIGHAND (Linux 5.5). `libc` has it as an `int`, where it overflows to 0.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
-/// The text that reserves room for the digits of LISTEN_PID, patched in the child.
-const LISTEN_PID_SLOT: &[u8] = b"LISTEN_PID=0000000000";
+/// Texts that reserve room for the digits of the child's own process id, patched in the child.
+const LISTEN_PID_SLOT: &[u8] = b"LISTEN_PID=0000000000\0";
+const WATCHDOG_PID_SLOT: &[u8] = b"WATCHDOG_PID=0000000000\0";
 
 /// What a worker is started with.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub struct Plan<'a> {
     pub handed: Vec<BorrowedFd<'a>>,
     /// How many of `handed` count as LISTEN_FDS.
     pub listen_fds: usize,
+    /// Whether WATCHDOG_PID is added.
+    pub watchdog: bool,
     /// Whether bind(2) and listen(2) are to be notified.
     pub intercept: bool,
     /// The soft and hard RLIMIT_NOFILE that the supervisor itself was started with.
@@ -194,8 +197,8 @@ struct Prepared<'a> {
     program: *const libc::c_char,
     argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
-    /// Backs the LISTEN_PID entry of `envp`; the child writes its digits into it.
-    listen_pid: Vec<u8>,
+    /// Back the entries of `envp` that name the child; it writes its digits into them.
+    own_pids: Vec<Vec<u8>>,
     cwd: *const libc::c_char,
     sources: Vec<RawFd>,
     report: RawFd,
@@ -206,12 +209,15 @@ struct Prepared<'a> {
 
 impl<'a> Prepared<'a> {
     fn new(plan: &Plan<'a>, report: RawFd) -> Prepared<'a> {
-        let mut listen_pid = LISTEN_PID_SLOT.to_vec();
-        listen_pid.push(0);
-        let mut envp: Vec<_> = plan.env.iter().map(|s| s.as_ptr()).collect();
+        let mut own_pids = Vec::new();
         if plan.listen_fds > 0 {
-            envp.push(listen_pid.as_ptr().cast());
+            own_pids.push(LISTEN_PID_SLOT.to_vec());
         }
+        if plan.watchdog {
+            own_pids.push(WATCHDOG_PID_SLOT.to_vec());
+        }
+        let mut envp: Vec<_> = plan.env.iter().map(|s| s.as_ptr()).collect();
+        envp.extend(own_pids.iter().map(|slot| slot.as_ptr().cast::<libc::c_char>()));
         envp.push(ptr::null());
         let mut argv: Vec<_> = plan.argv.iter().map(|s| s.as_ptr()).collect();
         argv.push(ptr::null());
@@ -220,7 +226,7 @@ impl<'a> Prepared<'a> {
             program: plan.program.as_ptr(),
             argv,
             envp,
-            listen_pid,
+            own_pids,
             cwd: plan.cwd.as_ptr(),
             sources,
             report,
@@ -345,7 +351,7 @@ fn prepare_and_exec(prepared: &mut Prepared<'_>) -> Failure {
     if unsafe { libc::chdir(prepared.cwd) } < 0 {
         return failed(Step::Directory);
     }
-    patch_listen_pid(&mut prepared.listen_pid);
+    prepared.own_pids.iter_mut().for_each(|slot| patch_pid(slot));
     clear_mask();
     // SAFETY: NUL-terminated strings in NULL-terminated arrays, all of which outlive the call.
     unsafe { libc::execve(prepared.program, prepared.argv.as_ptr(), prepared.envp.as_ptr()) };
@@ -428,7 +434,7 @@ fn clear_mask() {
 }
 
 /// Writes our process id over the zeros, by hand: formatting could allocate.
-fn patch_listen_pid(slot: &mut [u8]) {
+fn patch_pid(slot: &mut [u8]) {
     // SAFETY: no arguments, cannot fail. Not glibc's cached number, which a raw clone leaves stale.
     let mut pid = unsafe { libc::syscall(libc::SYS_getpid) } as u64;
     let mut digits = [0_u8; 10];
@@ -438,7 +444,7 @@ fn patch_listen_pid(slot: &mut [u8]) {
         pid /= 10;
         count += 1;
     }
-    let start = b"LISTEN_PID=".len();
+    let start = slot.len() - 1 - digits.len();
     for (i, digit) in digits[..count].iter().rev().enumerate() {
         slot[start + i] = *digit;
     }

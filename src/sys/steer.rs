@@ -42,19 +42,14 @@ pub fn steer(socket: BorrowedFd<'_>, active: &[u32]) -> io::Result<()> {
     attach(socket, &program(active))
 }
 
-/// As [`steer`], but connections of this client go to this position: for the supervisor's own.
+/// As [`steer`], but connections of each of these clients go to its position: for the supervisor's own.
 ///
 /// # Errors
 /// As [`steer`].
-pub fn steer_but(
-    socket: BorrowedFd<'_>,
-    active: &[u32],
-    client: SocketAddr,
-    position: u32,
-) -> io::Result<()> {
-    let mut exception = exception(client, position);
-    exception.extend(program(active));
-    attach(socket, &exception)
+pub fn steer_but(socket: BorrowedFd<'_>, active: &[u32], led: &[(SocketAddr, u32)]) -> io::Result<()> {
+    let exceptions = led.iter().flat_map(|(client, position)| exception(*client, *position));
+    let program: Vec<libc::sock_filter> = exceptions.chain(program(active)).collect();
+    attach(socket, &program)
 }
 
 /// SKF_NET_OFF: from here on the packet is read from its IP header on.
@@ -120,14 +115,17 @@ mod tests {
             let (address, _) = listen::local_address(first.as_fd()).expect("bound");
             let second = listen::open(ip, address.port(), false, 8).expect("shared");
             let (client, own) = listen::client(SocketAddr::new(ip, 0)).expect("a port");
-            steer_but(first.as_fd(), &[0], own, 1).expect("a group");
+            let (other, others) = listen::client(SocketAddr::new(ip, 0)).expect("a port");
+            steer_but(first.as_fd(), &[0], &[(others, 1), (own, 1)]).expect("a group");
             let _others: Vec<_> =
                 (0..4).map(|_| std::net::TcpStream::connect(address).expect("queued")).collect();
-            listen::begin(client.as_fd(), address).expect("begun");
             let limit = std::time::Duration::from_secs(5);
-            super::super::output::wait_for_room(&[client.as_raw_fd()], limit).expect("poll");
+            for client in [client.as_fd(), other.as_fd()] {
+                listen::begin(client, address).expect("begun");
+                super::super::output::wait_for_room(&[client.as_raw_fd()], limit).expect("poll");
+            }
             let queued = |socket: &std::os::fd::OwnedFd| listen::queue_length(socket.as_fd()).expect("tcp");
-            assert_eq!((queued(&first), queued(&second)), (4, 1), "{ip}");
+            assert_eq!((queued(&first), queued(&second)), (4, 2), "{ip}");
         }
     }
 

@@ -1,0 +1,408 @@
+//! Checks of one worker (`health`, `ready = "http:/path"`): a connection that is led to it, or a command that
+//! is told its process id. Each has one deadline, reads a bounded amount, and never waits; what the answers
+//! come to is decided in the core.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use crate::config::Check;
+use crate::supervisor::event::{Event, Pulse, Question, SlotId, SocketId, Spot, WorkerId};
+use crate::supervisor::time::Time;
+use crate::sys::connections::{self, State};
+use crate::sys::process::{self, Ended};
+use crate::sys::{listen, spawn};
+
+use super::Daemon;
+use super::lead::{Leads, Led};
+
+/// Between two looks at a check: at first, and when it takes its time.
+const SOON: Duration = Duration::from_millis(2);
+const LATER: Duration = Duration::from_millis(20);
+
+/// A check that is older takes its time.
+const YOUNG: Duration = Duration::from_millis(50);
+
+/// Bytes in which an answer's first line must end.
+const HEAD: usize = 512;
+
+/// Bytes that are read of the rest, so that the server is not cut off in the middle of a short answer.
+const REST: usize = 64 * 1024;
+
+/// How long the rest may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Characters that are kept of what a command says.
+const SAID: usize = 200;
+
+/// All checks that are under way, and what was last the matter with whom.
+#[derive(Debug, Default)]
+pub(super) struct Probes {
+    by_worker: BTreeMap<WorkerId, Probe>,
+    complaints: BTreeMap<WorkerId, String>,
+    /// What was the matter with the last worker of a slot that was not well.
+    pub(super) evidence: BTreeMap<SlotId, String>,
+    pub(super) leads: Leads,
+}
+
+#[derive(Debug)]
+struct Probe {
+    question: Question,
+    began: Time,
+    until: Time,
+    look_at: Time,
+    stage: Stage,
+}
+
+/// How far a check came.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// The handshake is under way. With a request to send, or to be accepted is enough.
+    Connecting { led: Led, socket: SocketId, request: Option<String> },
+    /// The worker is to accept it.
+    Queued { led: Led, socket: SocketId },
+    /// The request was sent.
+    Asked { led: Led, head: Vec<u8> },
+    /// The answer is known.
+    Answered { led: Led, left: usize },
+    /// A command runs.
+    Running { pid: i32, report: OwnedFd, output: File, said: Vec<u8> },
+}
+
+/// How far a look at a check came.
+enum Step {
+    /// It goes on.
+    On(Stage),
+    /// It is answered, and goes on for its own sake.
+    AnsweredAndOn(Result<(), String>, Stage),
+    /// It is answered, and over.
+    Over(Result<(), String>),
+    /// It is over, and was answered before.
+    Gone,
+}
+
+impl Probes {
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.by_worker.values().map(|probe| probe.look_at.min(probe.until)).min()
+    }
+
+    /// What was the matter with a worker at its last check.
+    pub(super) fn complaint(&self, worker: WorkerId) -> &str {
+        self.complaints.get(&worker).map_or("", String::as_str)
+    }
+}
+
+impl Daemon {
+    /// Begins a check. Answered by `Probed`.
+    pub(super) fn begin_probe(
+        &mut self,
+        worker: WorkerId,
+        question: Question,
+        timeout: Duration,
+        spot: Option<&Spot>,
+        now: Time,
+    ) {
+        self.stop_probe(worker);
+        let stage = self.check_of(worker, question).and_then(|check| match check {
+            Check::Http(path) => self.connect(spot, Some(path)),
+            Check::Tcp => self.connect(spot, None),
+            Check::Command(words) => self.run_check(worker, &words),
+        });
+        match stage {
+            Ok(stage) => {
+                let probe = Probe { question, began: now, until: now + timeout, look_at: now, stage };
+                self.probes.by_worker.insert(worker, probe);
+            }
+            Err(complaint) => self.answer_probe(worker, question, Err(complaint)),
+        }
+    }
+
+    fn check_of(&self, worker: WorkerId, question: Question) -> Result<Check, String> {
+        let recipe = self.processes.get(worker).map(|process| &process.recipe);
+        let check = recipe.and_then(|recipe| match question {
+            Question::Ready => recipe.spec.ready_path.clone().map(Check::Http),
+            Question::Health => recipe.spec.check.clone(),
+        });
+        check.ok_or_else(|| "it is gone".to_owned())
+    }
+
+    fn connect(&mut self, spot: Option<&Spot>, path: Option<String>) -> Result<Stage, String> {
+        let spot = spot.ok_or("it listens nowhere")?;
+        let led = self.begin_led(spot).map_err(|error| format!("connect: {error}"))?;
+        let request = path.map(|path| {
+            let host = led.address;
+            format!(
+                "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: clusterd-check/{}\r\nAccept: */*\r\n\
+                 Connection: close\r\n\r\n",
+                env!("CARGO_PKG_VERSION")
+            )
+        });
+        Ok(Stage::Connecting { led, socket: spot.socket, request })
+    }
+
+    fn answer_probe(&mut self, worker: WorkerId, question: Question, answer: Result<(), String>) {
+        let passed = answer.is_ok();
+        match answer {
+            Ok(()) => drop(self.probes.complaints.remove(&worker)),
+            Err(complaint) => {
+                log::debug!("{}: check: {complaint}", self.label(worker));
+                self.probes.complaints.insert(worker, complaint);
+            }
+        }
+        self.inbox.push_back(Event::Probed { worker, question, passed });
+    }
+
+    /// Looks at the checks whose time has come.
+    pub(super) fn look_at_probes(&mut self, now: Time) {
+        let due = |probe: &Probe| probe.look_at <= now || probe.until <= now;
+        let workers: Vec<WorkerId> =
+            self.probes.by_worker.iter().filter(|(_, probe)| due(probe)).map(|(worker, _)| *worker).collect();
+        for worker in workers {
+            let Some(mut probe) = self.probes.by_worker.remove(&worker) else { continue };
+            let late = now >= probe.until;
+            let timeout = probe.until.since(probe.began);
+            let stage = match self.follow_probe(probe.stage, late, timeout) {
+                Step::On(stage) => stage,
+                Step::AnsweredAndOn(answer, stage) => {
+                    self.answer_probe(worker, probe.question, answer);
+                    probe.until = now + PATIENCE;
+                    stage
+                }
+                Step::Over(answer) => {
+                    self.answer_probe(worker, probe.question, answer);
+                    continue;
+                }
+                Step::Gone => continue,
+            };
+            let pause = if now.since(probe.began) < YOUNG { SOON } else { LATER };
+            self.probes.by_worker.insert(worker, Probe { stage, look_at: now + pause, ..probe });
+        }
+    }
+
+    fn follow_probe(&mut self, stage: Stage, late: bool, timeout: Duration) -> Step {
+        let slow =
+            |what: &str| Step::Over(Err(format!("{what} within {}", humantime::format_duration(timeout))));
+        match stage {
+            Stage::Connecting { led, socket, request } => match connected(&led) {
+                Ok(true) => {
+                    self.end_lead(led.client);
+                    began(led, socket, request)
+                }
+                Ok(false) if !late => Step::On(Stage::Connecting { led, socket, request }),
+                Ok(false) => {
+                    self.end_lead(led.client);
+                    slow("no connection")
+                }
+                Err(error) => {
+                    self.end_lead(led.client);
+                    Step::Over(Err(format!("connect: {error}")))
+                }
+            },
+            Stage::Queued { led, socket } => {
+                let queue = self.sockets.fd(socket).map(listen::queue_length);
+                match queue {
+                    Some(Ok(0)) => Step::Over(Ok(())),
+                    Some(_) if !late => Step::On(Stage::Queued { led, socket }),
+                    // Others may wait behind it for ever.
+                    Some(_) if self.is_accepted(&led) => Step::Over(Ok(())),
+                    Some(_) => slow("the connection was not accepted"),
+                    None => Step::Over(Err("its socket is closed".to_owned())),
+                }
+            }
+            Stage::Asked { led, head } if late => {
+                slow(if head.is_empty() { "no answer" } else { "no whole answer" }).keeping(led)
+            }
+            Stage::Asked { led, head } => read_head(led, head),
+            Stage::Answered { led, left } if !late => read_rest(led, left),
+            Stage::Answered { .. } => Step::Gone,
+            Stage::Running { pid, .. } if late => {
+                kill_tree(pid);
+                slow("the command did not end")
+            }
+            Stage::Running { pid, report, mut output, mut said } => {
+                read_said(&mut output, &mut said);
+                match spawn::read_report(report.as_fd()) {
+                    Ok(Some(spawn::Report::Failed(failure))) => {
+                        let (step, why) = (failure.step, spawn::errno_text(failure.errno));
+                        Step::Over(Err(format!("the command could not be started ({step:?}): {why}")))
+                    }
+                    _ => Step::On(Stage::Running { pid, report, output, said }),
+                }
+            }
+        }
+    }
+
+    fn is_accepted(&mut self, led: &Led) -> bool {
+        let Some(diagnostics) = self.diagnostics.as_mut() else { return false };
+        diagnostics.dump(led.address.port, connections::CONNECTIONS).is_ok_and(|all| {
+            all.iter().any(|c| c.is_from(led.client) && c.state == State::Established && c.inode != 0)
+        })
+    }
+
+    /// The worker leaves: nobody asks it any more, and our own connection is not to hold it up.
+    pub(super) fn stop_probe(&mut self, worker: WorkerId) {
+        let Some(probe) = self.probes.by_worker.remove(&worker) else { return };
+        match probe.stage {
+            Stage::Connecting { led, .. } => self.end_lead(led.client),
+            Stage::Running { pid, .. } => kill_tree(pid),
+            Stage::Queued { .. } | Stage::Asked { .. } | Stage::Answered { .. } => {}
+        }
+    }
+
+    /// The worker is gone.
+    pub(super) fn end_probe(&mut self, worker: WorkerId) {
+        self.stop_probe(worker);
+        self.probes.complaints.remove(&worker);
+    }
+
+    /// A child that was no worker has ended: a check's command, perhaps.
+    pub(super) fn command_ended(&mut self, pid: i32, how: Ended) {
+        let runs = |probe: &Probe| matches!(probe.stage, Stage::Running { pid: other, .. } if other == pid);
+        let found = self.probes.by_worker.iter().find(|(_, probe)| runs(probe)).map(|(worker, _)| *worker);
+        let Some(worker) = found else { return };
+        let Some(probe) = self.probes.by_worker.remove(&worker) else { return };
+        let Stage::Running { mut output, mut said, .. } = probe.stage else { return };
+        read_said(&mut output, &mut said);
+        let said = String::from_utf8_lossy(&said);
+        let said: String =
+            said.trim().chars().take(SAID).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let answer = match how {
+            Ended::Code(0) => Ok(()),
+            how => {
+                let how = super::report::exit_text(how.into());
+                Err(format!("the command {how}{}{said}", if said.is_empty() { "" } else { ": " }))
+            }
+        };
+        self.answer_probe(worker, probe.question, answer);
+    }
+
+    /// How many wait for a worker, and how much it has worked. Answered by `Felt`.
+    pub(super) fn feel(&mut self, worker: WorkerId) {
+        let queues =
+            self.sockets.of(worker).map(|(_, held)| listen::queue_length(held.fd.as_fd()).unwrap_or(0));
+        let queued = queues.fold(0, u32::saturating_add);
+        let ticks = |pid| process::stat(pid).map_or(0, |stat| stat.ticks);
+        let ticks = self.processes.tree_of(worker).into_iter().map(ticks).sum();
+        self.inbox.push_back(Event::Felt { worker, pulse: Pulse { queued, ticks } });
+    }
+}
+
+impl Step {
+    /// An answer is due, but the connection is dropped with it.
+    fn keeping(self, led: Led) -> Step {
+        drop(led);
+        self
+    }
+}
+
+/// Whether the handshake is over.
+fn connected(led: &Led) -> io::Result<bool> {
+    if let Some(error) = led.stream.take_error()? {
+        return Err(error);
+    }
+    match led.stream.peer_addr() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn began(mut led: Led, socket: SocketId, request: Option<String>) -> Step {
+    let Some(request) = request else { return Step::On(Stage::Queued { led, socket }) };
+    // A fresh connection's buffer takes all of it.
+    match led.stream.write_all(request.as_bytes()) {
+        Ok(()) => Step::On(Stage::Asked { led, head: Vec::new() }),
+        Err(error) => Step::Over(Err(format!("send: {error}"))),
+    }
+}
+
+fn read_head(mut led: Led, mut head: Vec<u8>) -> Step {
+    let mut bytes = [0; HEAD];
+    match led.stream.read(&mut bytes) {
+        Ok(0) => Step::Over(Err("it closed the connection without an answer".to_owned())),
+        Ok(length) => {
+            head.extend_from_slice(&bytes[..length]);
+            match judge(&head) {
+                None if head.len() < HEAD => Step::On(Stage::Asked { led, head }),
+                None => Step::Over(Err("what it answered is not HTTP/1".to_owned())),
+                Some(answer) => Step::AnsweredAndOn(answer, Stage::Answered { led, left: REST }),
+            }
+        }
+        Err(error) if is_nothing_yet(&error) => Step::On(Stage::Asked { led, head }),
+        Err(error) => Step::Over(Err(format!("read: {error}"))),
+    }
+}
+
+/// What the first line of an answer says; `None` while it is not whole.
+fn judge(head: &[u8]) -> Option<Result<(), String>> {
+    let line = &head[..head.iter().position(|b| *b == b'\n')?];
+    let code = line.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5));
+    let code = code.and_then(|code| std::str::from_utf8(code).ok()?.parse::<u16>().ok());
+    Some(match code {
+        Some(200..=399) => Ok(()),
+        Some(code) => Err(format!("it answered {code}")),
+        None => Err("what it answered is not HTTP/1".to_owned()),
+    })
+}
+
+fn read_rest(mut led: Led, left: usize) -> Step {
+    let mut bytes = [0; 4096];
+    match led.stream.read(&mut bytes) {
+        Ok(length) if length > 0 && length < left => Step::On(Stage::Answered { led, left: left - length }),
+        Err(error) if is_nothing_yet(&error) => Step::On(Stage::Answered { led, left }),
+        Ok(_) | Err(_) => Step::Gone,
+    }
+}
+
+fn is_nothing_yet(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Keeps the first of what a command says, and reads on so that it is not held up.
+fn read_said(output: &mut File, said: &mut Vec<u8>) {
+    let mut bytes = [0; 4096];
+    for _ in 0..16 {
+        let Ok(length @ 1..) = output.read(&mut bytes) else { return };
+        let room = (4 * SAID).saturating_sub(said.len()).min(length);
+        said.extend_from_slice(&bytes[..room]);
+    }
+}
+
+/// It is our child and not reaped, so its number is its own.
+fn kill_tree(pid: i32) {
+    for member in process::tree(pid) {
+        let killed = process::open(member).and_then(|pidfd| process::signal(pidfd.as_fd(), libc::SIGKILL));
+        if let Err(error) = killed {
+            log::debug!("kill a check's command: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_of_an_answer_says_how_it_is() {
+        let said = |text: &str| judge(text.as_bytes());
+        assert_eq!(said("HTTP/1.1 200 OK\r\n"), Some(Ok(())));
+        assert_eq!(said("HTTP/1.0 302 Found\r\nLocation"), Some(Ok(())));
+        assert_eq!(said("HTTP/1.1 503 \r\n"), Some(Err("it answered 503".to_owned())));
+        assert_eq!(said("HTTP/1.1 404\n"), Some(Err("it answered 404".to_owned())));
+        assert_eq!(said("HTTP/1.1 200 OK"), None);
+        for strange in
+            ["\n", "HTTP/2 200\n", "SSH-2.0-x\r\n", "HTTP/1.1 2\n", "HTTP/1.1  99\n", "HTTP/1.1 -20\n"]
+        {
+            assert!(said(strange).is_some_and(|answer| answer.is_err()), "{strange:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_answer_panics(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
+            judge(&bytes);
+        }
+    }
+}

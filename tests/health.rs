@@ -1,0 +1,261 @@
+//! Workers that are not well, found by checks of one chosen worker, by their own silence, and by clients that
+//! wait for nothing; against servers that are no part of this program.
+
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use clusterd::control::protocol::WorkerInfo;
+use nix::sys::signal::Signal;
+use support::daemon::send;
+use support::hammer::get;
+use support::wait::holds_for;
+use support::{App, Daemon, Fixture, Hammer, fixtures, free_port, wait_until};
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+const HEALTH: &str = "{ http = \"/healthz\", interval = \"150ms\", timeout = \"500ms\", retries = 3 }";
+
+fn server(way: &str) -> Option<Fixture> {
+    let mut python = fixtures::python("health.py")?;
+    python.command.push(way.to_owned());
+    Some(python)
+}
+
+fn api(fixture: &Fixture, port: u16) -> App {
+    App::new("api", fixture).instances(3).port(port).text("kill_timeout", "300ms").text("drain_timeout", "2s")
+}
+
+/// The workers as they were, but for this one.
+fn wait_replaced(daemon: &Daemon, before: &[i32], instance: usize) -> WorkerInfo {
+    wait_until(ms(15_000), "one new worker, and the others as they were", || {
+        let now = daemon.online("api");
+        let pids: Vec<Option<i32>> = now.iter().map(|worker| worker.pid).collect();
+        let same = |at: usize| pids.get(at) == Some(&Some(before[at]));
+        let right = pids.len() == before.len() && (0..before.len()).all(|at| same(at) == (at != instance));
+        let told = now.get(instance).is_some_and(|worker| worker.last_exit.is_some());
+        if right && told { Ok(now[instance].clone()) } else { Err(format!("{pids:?}, before {before:?}")) }
+    })
+}
+
+fn exit_of(worker: &WorkerInfo) -> (String, String) {
+    let exit = worker.last_exit.clone().expect("its predecessor ended");
+    (exit.reason, exit.message.unwrap_or_default())
+}
+
+#[test]
+fn each_worker_is_asked_by_itself_and_only_the_sick_one_is_replaced() {
+    let Some(python) = server("plain") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&python, port).set("health", HEALTH));
+    let before = daemon.wait_online("api", 3);
+    // What each instance was asked reached its own process and no other.
+    let asked = |instance: usize| -> BTreeSet<i32> {
+        let text = std::fs::read_to_string(daemon.home.apps().join(format!("asked-{instance}")));
+        text.unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
+    };
+    wait_until(ms(10_000), "all were asked", || (0..3).all(|instance| !asked(instance).is_empty()));
+    holds_for(ms(500), "each process is asked, and nobody is replaced", || daemon.pids("api") == before);
+    let counts = |instance: usize| {
+        let text = std::fs::read_to_string(daemon.home.apps().join(format!("asked-{instance}")));
+        text.unwrap_or_default().lines().count()
+    };
+    let marks: Vec<usize> = (0..3).map(counts).collect();
+    wait_until(ms(5_000), "each again and again", || (0..3).all(|i| counts(i) >= marks[i] + 3));
+    let hammer = Hammer::start(port);
+    daemon.home.put("sick-1", "");
+    wait_until(ms(10_000), "the sick one is found", || daemon.log().contains("failed 3 health checks"));
+    std::fs::remove_file(daemon.home.apps().join("sick-1")).expect("it was put there");
+    let worker = wait_replaced(&daemon, &before, 1);
+    hammer.wait_answers(20);
+    hammer.stop().expect_none_lost();
+    let (reason, message) = exit_of(&worker);
+    assert_eq!(reason, "health");
+    assert!(message.contains("it answered 503"), "{message}");
+    for instance in [0, 2] {
+        assert_eq!(asked(instance), BTreeSet::from([before[instance]]), "instance {instance}");
+    }
+}
+
+#[test]
+fn a_worker_that_does_not_answer_in_time_is_replaced() {
+    let Some(python) = server("plain") else { return };
+    let health = HEALTH.replace("500ms", "200ms");
+    let daemon = Daemon::foreground(api(&python, free_port()).set("health", health));
+    let before = daemon.wait_online("api", 3);
+    daemon.home.put("mute-2", "");
+    daemon.wait_for_text("no answer within 200ms");
+    std::fs::remove_file(daemon.home.apps().join("mute-2")).expect("it was put there");
+    assert_eq!(exit_of(&wait_replaced(&daemon, &before, 2)).0, "health");
+}
+
+#[test]
+fn a_tcp_check_asks_whether_the_connection_is_accepted() {
+    let Some(python) = server("hangs") else { return };
+    let port = free_port();
+    let health = "{ tcp = true, interval = \"150ms\", timeout = \"300ms\", retries = 2 }";
+    let daemon = Daemon::foreground(api(&python, port).set("health", health));
+    let before = daemon.wait_online("api", 3);
+    holds_for(ms(800), "nobody is replaced", || daemon.pids("api") == before);
+    // The kernel still takes connections for a process that hangs.
+    daemon.home.put("hang-0", "");
+    let (reason, message) = exit_of(&wait_replaced(&daemon, &before, 0));
+    assert_eq!(reason, "health");
+    assert!(message.contains("was not accepted within 300ms"), "{message}");
+}
+
+#[test]
+fn a_command_asks_about_the_worker_it_is_told() {
+    let line = "echo about $CLUSTERD_PID of $CLUSTERD_INSTANCE in $MOOD; test ! -e sick-$CLUSTERD_INSTANCE";
+    let health = format!(
+        "{{ command = [\"/bin/sh\", \"-c\", {line:?}], interval = \"150ms\", timeout = \"1s\", retries = 2 }}"
+    );
+    // It never listens: a command needs no port.
+    let app =
+        App::new("api", &fixtures::worker(&["idle"])).instances(2).text("ready", "exec").env("MOOD", "doubt");
+    let daemon = Daemon::foreground(app.set("health", health).text("min_uptime", "100ms"));
+    let before = daemon.wait_online("api", 2);
+    holds_for(ms(600), "nobody is replaced", || daemon.pids("api") == before);
+    daemon.home.put("sick-1", "");
+    daemon.wait_for_text("failed 2 health checks");
+    std::fs::remove_file(daemon.home.apps().join("sick-1")).expect("it was put there");
+    let (reason, message) = exit_of(&wait_replaced(&daemon, &before, 1));
+    assert_eq!(reason, "health");
+    let about = format!("about {} of 1 in doubt", before[1]);
+    assert!(message.contains("exited with code 1") && message.contains(&about), "{message}");
+}
+
+#[test]
+fn a_command_that_does_not_end_is_killed_with_all_it_started() {
+    let health = "{ command = [\"/bin/sh\", \"-c\", \"sleep 987 & sleep 987\"], interval = \"100ms\", \
+                  timeout = \"200ms\", retries = 2 }";
+    let app = App::new("api", &fixtures::worker(&["idle"])).instances(1).text("ready", "exec");
+    let daemon = Daemon::foreground(app.set("health", health).text("min_uptime", "100ms"));
+    daemon.wait_for_text("the command did not end within 200ms");
+    daemon.run(&["stop", "api"]).expect_code(0);
+    wait_until(ms(5_000), "no process is left", || {
+        daemon.workers().is_empty() && daemon.zombies().is_empty()
+    });
+}
+
+#[test]
+fn a_new_version_that_is_not_well_fails_its_reload() {
+    let Some(python) = server("plain") else { return };
+    let port = free_port();
+    let app = api(&python, port).set("health", HEALTH);
+    let daemon = Daemon::foreground(&app);
+    let before = daemon.wait_online("api", 3);
+    let hammer = Hammer::start(port);
+    daemon.home.write(&app.clone().env("SICK", "yes").to_string());
+    let output = daemon.run(&["reload", "api"]).expect_code(1);
+    assert!(
+        output.stderr.contains("failed 3 health checks in a row, at last: it answered 503"),
+        "{output:?}"
+    );
+    assert_eq!(daemon.wait_online("api", 3), before);
+    daemon.home.write(&app.to_string());
+    daemon.run(&["reload", "api"]).expect_code(0);
+    hammer.stop().expect_none_lost();
+}
+
+#[test]
+fn bad_answers_do_not_count_in_the_start_period() {
+    let Some(python) = server("plain") else { return };
+    let health = "{ http = \"/healthz\", interval = \"100ms\", retries = 1, start_period = \"30s\" }";
+    let app = api(&python, free_port()).instances(1).set("health", health);
+    let daemon = Daemon::foreground(&app);
+    daemon.home.put("sick-0", "");
+    let before = daemon.wait_online("api", 1);
+    holds_for(ms(1_000), "it is given its time", || daemon.pids("api") == before);
+    std::fs::remove_file(daemon.home.apps().join("sick-0")).expect("it was put there");
+    let asked = daemon.home.apps().join("asked-0");
+    let count = || std::fs::read_to_string(&asked).unwrap_or_default().lines().count();
+    let mark = count();
+    wait_until(ms(5_000), "good answers", || count() >= mark + 4);
+    // Whoever was well once has no excuse.
+    daemon.home.put("sick-0", "");
+    daemon.wait_for_text("failed 1 health checks");
+}
+
+#[test]
+fn ready_by_http_asks_the_worker_itself() {
+    let Some(python) = server("plain") else { return };
+    let port = free_port();
+    let app = api(&python, port).text("ready", "http:/healthz");
+    let daemon = Daemon::foreground(&app);
+    daemon.wait_online("api", 3);
+    let log = daemon.log();
+    assert_eq!(log.matches("(it answered)").count(), 3, "{log}");
+    // Beside others that answer well, one that does not is not ready.
+    let before = daemon.pids("api");
+    let sick = app.clone().env("SICK", "yes").text("listen_timeout", "1500ms");
+    daemon.home.write(&sick.to_string());
+    daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(&["not ready within listen_timeout"]);
+    assert_eq!(daemon.wait_online("api", 3), before);
+    assert_eq!(get(port, "/").expect("an answer").0, 200);
+}
+
+/// Fault 15, the last part: a frozen worker is noticed by its silence.
+#[test]
+fn a_silent_or_frozen_worker_is_replaced_with_evidence() {
+    let Some(python) = server("alive") else { return };
+    let app = api(&python, free_port()).text("watchdog", "600ms").text("ready", "notify");
+    let daemon = Daemon::foreground(app);
+    let before = daemon.wait_online("api", 3);
+    daemon.wait_for_text("watchdog of me");
+    holds_for(ms(1_500), "who says that it is well is left alone", || daemon.pids("api") == before);
+    daemon.home.put("silent-0", "");
+    let (reason, message) = exit_of(&wait_replaced(&daemon, &before, 0));
+    assert_eq!(reason, "watchdog");
+    assert!(message.contains("has not said WATCHDOG=1 for 600ms"), "{message}");
+    let before = daemon.wait_online("api", 3);
+    send(before[1], Signal::SIGSTOP);
+    let (reason, message) = exit_of(&wait_replaced(&daemon, &before, 1));
+    assert_eq!(reason, "watchdog");
+    assert!(message.contains("state T (stopped)"), "{message}");
+}
+
+#[test]
+fn a_worker_that_triggers_its_watchdog_is_replaced() {
+    let Some(python) = server("trigger") else { return };
+    let daemon = Daemon::foreground(api(&python, free_port()).text("ready", "notify"));
+    let before = daemon.wait_online("api", 3);
+    daemon.home.put("go-2", "");
+    let (reason, message) = exit_of(&wait_replaced(&daemon, &before, 2));
+    assert_eq!(reason, "watchdog");
+    assert!(message.contains("asked to be replaced"), "{message}");
+}
+
+#[test]
+fn a_worker_that_reloads_itself_is_not_judged_by_its_silence() {
+    let Some(python) = server("reloading") else { return };
+    let app = api(&python, free_port()).text("ready", "notify").text("watchdog", "400ms");
+    let daemon = Daemon::foreground(app);
+    let before = daemon.wait_online("api", 3);
+    holds_for(ms(1_500), "it is busy", || daemon.pids("api") == before);
+    daemon.home.put("back", "");
+    holds_for(ms(1_000), "and well after it", || daemon.pids("api") == before);
+}
+
+#[test]
+fn a_hung_worker_is_found_by_its_queue_and_replaced_with_evidence() {
+    let Some(python) = server("hangs") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&python, port).text("hang_timeout", "800ms"));
+    let before = daemon.wait_online("api", 3);
+    let hammer = Hammer::start(port);
+    hammer.wait_answers(50);
+    holds_for(ms(1_500), "who serves is left alone", || daemon.pids("api") == before);
+    daemon.home.put("hang-1", "");
+    let (reason, message) = exit_of(&wait_replaced(&daemon, &before, 1));
+    assert_eq!(reason, "watchdog");
+    assert!(message.contains("lets its clients wait") && message.contains("state S (sleeping)"), "{message}");
+    // Whoever waited in its queue is handed on to the others.
+    hammer.wait_answers(20);
+    hammer.stop().expect_none_lost();
+}

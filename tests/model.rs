@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
-use clusterd::supervisor::policy::{MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, SpecId};
+use clusterd::supervisor::policy::{
+    Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, SpecId, Way,
+};
 use clusterd::supervisor::time::Time;
 use clusterd::supervisor::view::{AppView, Status, View};
 use clusterd::supervisor::{Bug, NORMAL_NOW, Probe, Stage, Supervisor};
@@ -20,6 +22,8 @@ const APP: AppId = AppId(1);
 const TICK: Duration = Duration::from_secs(30);
 /// `EXTEND_TIMEOUT_USEC` reaches so many times `listen_timeout`, which is one tick, after the start.
 const EXTENDED: Duration = Duration::from_secs(300);
+/// Bad answers in a row until a worker is not well.
+const RETRIES: u32 = 2;
 const NOBODY: WorkerId = WorkerId(u64::MAX);
 
 /// What is searched.
@@ -56,6 +60,10 @@ struct World {
     hiccups: bool,
     /// Workers come to take more memory than they may, and reach their age.
     spends: bool,
+    /// Workers are asked whether they are well; the second bad answer in a row is one too many.
+    checked: bool,
+    /// Workers are to say that they are well, and may be busy with themselves.
+    watched: bool,
 }
 
 const ONE: World = World {
@@ -77,6 +85,8 @@ const ONE: World = World {
     extends: false,
     hiccups: false,
     spends: false,
+    checked: false,
+    watched: false,
 };
 
 /// Workers that are to be replaced while they serve.
@@ -108,8 +118,14 @@ fn definition(world: World) -> Definition {
         max_memory_restart: world.spends.then_some(MemoryLimit::Shared(u64::from(world.instances) * LIMIT)),
         poll_interval: TICK,
         max_age: world.spends.then_some(4 * TICK),
-        health: None,
-        watchdog: None,
+        health: world.checked.then_some(Health {
+            way: Way::Command,
+            interval: TICK,
+            timeout: TICK,
+            retries: RETRIES,
+            start_period: Duration::ZERO,
+        }),
+        watchdog: world.watched.then_some(2 * TICK),
         hang_timeout: None,
     };
     Definition { name: "a".into(), namespace: "n".into(), policy, spec: SpecId(1) }
@@ -210,6 +226,14 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
     }
     if world.listens && serving && own.is_empty() {
         facts.push(Event::Listening { worker, socket, address });
+    }
+    if let Some(question) = probe.asked {
+        facts.extend([true, false].map(|passed| Event::Probed { worker, question, passed }));
+    }
+    if world.watched && probe.stage == Stage::Ready {
+        facts.extend(
+            [Word::KeepAlive, Word::Reloading, Word::Trigger].map(|word| Event::Said { worker, word }),
+        );
     }
     if world.abandons {
         facts.extend(own.into_iter().map(|socket| Event::Abandoned { socket }));
@@ -326,6 +350,9 @@ impl Turn<'_> {
         self.extensions_are_bounded()?;
         self.extensions_help_only_who_starts()?;
         self.failures_of_the_host_are_not_charged()?;
+        self.only_who_is_up_is_asked()?;
+        self.a_worker_may_give_so_many_bad_answers()?;
+        self.whoever_is_proven_has_answered_well()?;
         self.reload_without_room_touches_nothing()?;
         self.one_worker_is_renewed_at_a_time()?;
         self.reload_keeps_serving()
@@ -601,6 +628,29 @@ impl Turn<'_> {
         ensure(!same, || "tried again without back-off".into())
     }
 
+    fn only_who_is_up_is_asked(&self) -> Verdict {
+        for action in self.out {
+            let Action::Probe { worker, .. } = action else { continue };
+            let up = self.live.iter().any(|probe| probe.worker == *worker && probe.stage <= Stage::Ready);
+            ensure(up, || format!("{worker:?} leaves, and is asked how it is"))?;
+        }
+        Ok(())
+    }
+
+    fn a_worker_may_give_so_many_bad_answers(&self) -> Verdict {
+        let Some(Event::Probed { worker, .. }) = self.event() else { return Ok(()) };
+        let found = |action: &Action| matches!(action, Action::Report { fact: Fact::Unwell { .. } });
+        let bad =
+            self.lived.iter().find(|probe| probe.worker == *worker).map_or(0, |probe| probe.bad_answers);
+        let unwell = self.out.iter().any(found);
+        ensure(!unwell || bad + 1 == RETRIES, || format!("{worker:?} is not well after {bad} bad answers"))
+    }
+
+    fn whoever_is_proven_has_answered_well(&self) -> Verdict {
+        let hasty = self.live.iter().find(|probe| probe.settled && !probe.trusted);
+        ensure(hasty.is_none(), || format!("{hasty:?} counts as proven and was never well"))
+    }
+
     fn reload_without_room_touches_nothing(&self) -> Verdict {
         let probes = self.before.probe();
         let refused = |action: &Action| {
@@ -644,7 +694,7 @@ impl Turn<'_> {
         if self.world.mode == Mode::Fork || self.wish().is_some() {
             return Ok(());
         }
-        let said = |worker| matches!(self.event(), Some(Event::Said { worker: who, .. }) if *who == worker);
+        let said = |worker| matches!(self.event(), Some(Event::Said { worker: who, word: Word::Stopping }) if *who == worker);
         let rows = &self.live;
         for before in self.lived.iter().filter(|probe| probe.stage == Stage::Ready) {
             let after = rows.iter().find(|probe| probe.worker == before.worker);
@@ -709,6 +759,9 @@ fn cooperative(state: &Supervisor, world: World) -> Step {
         let worker = probe.worker;
         let held = state.held().into_iter().find(|held| held.1 == Some(worker));
         let (socket, address) = (fresh_socket(state), address());
+        if let Some(question) = probe.asked {
+            return tell(Event::Probed { worker, question, passed: true });
+        }
         let event = match probe.stage {
             Stage::Ordered if world.declared && held.is_none() => Event::Opened { worker, socket, address },
             Stage::Ordered => Event::Started { worker },
@@ -755,6 +808,10 @@ fn check_hostility(state: &Supervisor, world: World, stop: bool) -> Verdict {
             return Ok(());
         }
         let hostile = |probe: Probe| match probe.stage {
+            Stage::Ready if probe.asked.is_some() => {
+                let (worker, question) = (probe.worker, Question::Health);
+                Some(Event::Probed { worker, question, passed: false })
+            }
             Stage::Ordered if world.hiccups => Some(spawn_failed(probe.worker, true)),
             Stage::Ordered => Some(Event::Started { worker: probe.worker }),
             Stage::Killed => Some(exited(probe.worker, false)),
@@ -948,6 +1005,16 @@ fn two_spent_instances_hold_every_promise_nearby() {
     passes_nearby("two spend", World { instances: 2, listens: true, ..SPENDS });
 }
 
+#[test]
+fn checks_hold_every_promise() {
+    passes("checked", World { checked: true, narrow: true, ..ONE }, 20);
+}
+
+#[test]
+fn watchdogs_hold_every_promise() {
+    passes("watched", World { watched: true, narrow: true, sturdy: true, ..ONE }, 20);
+}
+
 /// A checker is only as good as the bugs it is known to find. A release cannot make them.
 #[test]
 #[cfg(debug_assertions)]
@@ -976,7 +1043,11 @@ fn every_planted_bug_is_found() {
         (Bug::ExtendPostponesKill, World { extends: true, ..ONE }),
         (Bug::HiccupIsCharged, World { hiccups: true, ..ONE }),
         (Bug::RenewsBeforeReady, SPENDS),
+        (Bug::RenewsBeforeReady, World { watched: true, narrow: true, sturdy: true, ..ONE }),
         (Bug::RenewsAllAtOnce, World { instances: 2, ..SPENDS }),
+        (Bug::ProbesTheLeaving, World { checked: true, narrow: true, ..ONE }),
+        (Bug::OneBadAnswerIsEnough, World { checked: true, narrow: true, ..ONE }),
+        (Bug::SettlesUnasked, World { checked: true, narrow: true, ..ONE }),
     ];
     for (bug, world) in bugs {
         let found = search(world, Some(bug), usize::MAX, Reach::All);

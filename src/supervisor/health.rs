@@ -80,6 +80,14 @@ impl Check {
         }
     }
 
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trust == Trust::Earned
+    }
+
+    pub(super) fn bad_answers(&self) -> u32 {
+        self.failures
+    }
+
     /// What it was asked and has not answered.
     pub(super) fn asked(&self, ready: bool) -> Option<Question> {
         match self.next {

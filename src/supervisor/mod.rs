@@ -116,6 +116,10 @@ pub struct Probe {
     pub asked: Option<Question>,
     /// It was found not to be well.
     pub unwell: bool,
+    /// It needs no good answer to a check, or has given one.
+    pub trusted: bool,
+    /// Bad answers in a row.
+    pub bad_answers: u32,
 }
 
 /// How far a process came in its life; never goes back.
@@ -347,8 +351,10 @@ impl Supervisor {
                 settled: worker.is_settled(),
                 spent: worker.is_up() && worker.spent.is_some(),
                 examined: worker.exam.deadline().is_some(),
-                asked: worker.watch.check.asked(worker.is_ready()),
+                asked: worker.is_up().then(|| worker.watch.check.asked(worker.is_ready())).flatten(),
                 unwell: worker.watch.unwell,
+                trusted: worker.watch.check.is_trusted(),
+                bad_answers: worker.watch.check.bad_answers(),
             };
             slot.workers.iter().map(probe).collect::<Vec<_>>()
         };

@@ -231,7 +231,8 @@ fn slot(app: &App, slot: &Slot, names: &Names, generation: &impl Fn(Generation) 
 /// The age beyond which nothing depends on a worker's age any more.
 fn memory(worker: &Worker, policy: &Policy) -> Duration {
     let inspected = if worker.looked_at().is_some() { INSPECTED } else { Duration::ZERO };
-    let renewed = policy.max_memory_restart.is_some() || policy.max_age.is_some();
+    let watched = policy.health.is_some() || policy.watchdog.is_some() || policy.hang_timeout.is_some();
+    let renewed = policy.max_memory_restart.is_some() || policy.max_age.is_some() || watched;
     let young = if renewed { SOON } else { Duration::ZERO };
     let stable = policy.min_uptime.max(inspected).max(young);
     match worker.phase {

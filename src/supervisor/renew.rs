@@ -1,4 +1,5 @@
-//! Workers that serve and are to be replaced all the same: they take too much memory, or are too old.
+//! Workers that serve and are to be replaced all the same: they take too much memory, are too old, or are not
+//! well.
 //!
 //! One at a time in each app, and where generations can overlap the successor is ready for
 //! `min_healthy_time` before its predecessor leaves. A reload replaces them anyway and goes first.
@@ -133,6 +134,16 @@ impl App {
 
     /// A worker that serves is to be replaced.
     pub(super) fn spend(&mut self, slot: usize, place: usize, why: Spent, turn: &mut Turn<'_>) {
+        let entry = &self.slots[slot];
+        let found = &entry.workers[place];
+        if found.is_ready() && found.spent.is_none() {
+            turn.report(Fact::Spent { app: self.id, slot: entry.id, worker: found.id, why });
+            self.replace_in_turn(slot, place, why.cause(), turn);
+        }
+    }
+
+    /// It is replaced as soon as its turn comes.
+    pub(super) fn replace_in_turn(&mut self, slot: usize, place: usize, cause: Cause, turn: &mut Turn<'_>) {
         let entry = &mut self.slots[slot];
         let found = &mut entry.workers[place];
         if !found.is_ready() || found.spent.is_some() {
@@ -142,9 +153,7 @@ impl App {
         let soon = turn.now - found.spawned < SOON;
         entry.haste = if soon { (entry.haste + 1).min(HASTE) } else { 0 };
         found.expires = None;
-        found.spent = Some(Retiring { cause: why.cause(), after: (after > turn.now).then_some(after) });
-        let (slot, worker) = (entry.id, found.id);
-        turn.report(Fact::Spent { app: self.id, slot, worker, why });
+        found.spent = Some(Retiring { cause, after: (after > turn.now).then_some(after) });
         turn.changed = true;
     }
 
@@ -161,11 +170,14 @@ impl App {
         }
     }
 
-    /// The first slot, in the order of instance, whose worker is spent.
+    /// The first slot, in the order of instance, whose worker is spent; one that is not well goes before.
     fn begin_renewal(&mut self, turn: &mut Turn<'_>) {
         let ready = |slot: &&Slot| slot.is_wanted() && slot.idle == Idle::Free;
-        let found = self.slots.iter().filter(ready).find_map(|slot| Some((slot, due(slot)?)));
-        let Some((entry, worker)) = found else { return };
+        let due = self.slots.iter().filter(ready).filter_map(|slot| Some((slot, due(slot)?)));
+        let well = |(slot, worker): &(&Slot, WorkerId)| {
+            slot.workers.iter().any(|other| other.id == *worker && !other.watch.unwell)
+        };
+        let Some((entry, worker)) = due.min_by_key(well) else { return };
         let slot = entry.id;
         let way = if self.overlaps(entry, self.good) { Way::Asked } else { Way::InPlace };
         match way {

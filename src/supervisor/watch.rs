@@ -217,7 +217,7 @@ impl App {
         if self.is_candidate(&self.slots[slot].workers[place]) {
             self.verdict(Some(worker), Failure::Unwell { worker, trouble }, turn);
         } else {
-            self.leave(slot, place, trouble.cause(), turn);
+            self.replace_in_turn(slot, place, trouble.cause(), turn);
         }
     }
 

@@ -717,6 +717,56 @@ fn absurd_values_are_refused_with_what_would_be_right() {
 }
 
 #[test]
+fn apps_depend_on_apps_of_the_file_by_name() {
+    let text = "[[apps]]\nscript = \"web\"\ndepends_on = [\"db\", \"shop/cart\", \"db\"]\n\
+                [[apps]]\nscript = \"db\"\n[[apps]]\nscript = \"cart\"\nnamespace = \"shop\"\n";
+    let app = good(text).apps.remove(0);
+    let names: Vec<String> = app.policy.depends_on.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["db", "shop/cart"]);
+    // `--only` leaves the check to the whole file.
+    let host = Host { only: vec!["web".into()], ..host() };
+    assert_eq!(config::load(text, "eco.toml", &host).unwrap().apps.len(), 1);
+}
+
+/// Fault 7: each mistake once, at the name.
+#[test]
+fn circles_and_strangers_are_refused_with_their_place() {
+    let app = |name: &str, on: &str| format!("[[apps]]\nscript = \"{name}\"\ndepends_on = {on}\n");
+    let rows = [
+        (app("a", "\"a\""), "eco.toml:3:14: app \"a\": depends_on: is the app itself; help: leave it out"),
+        (
+            app("web", "[\"bd\"]") + &app("db", "[]"),
+            "eco.toml:3:15: app \"web\": depends_on: no app of this file is called \"bd\"; help: did you mean \
+             \"db\"? The file has db, web",
+        ),
+        (
+            app("a", "[\"b\"]") + &app("b", "[\"c\"]") + &app("c", "[\"b\"]") + &app("d", "[\"c\"]"),
+            "eco.toml:6:15: app \"b\": depends_on: the apps wait for each other: b -> c -> b; help: one of them \
+             has to start first: leave its depends_on out",
+        ),
+    ];
+    for (text, expected) in rows {
+        assert_eq!(lines(&text), [expected], "{text}");
+    }
+    assert!(said("depends_on = [1]").contains("depends_on: expected the name of another app"));
+    assert!(said("depends_on = \"a/b/c\"").contains("depends_on: expected the name of another app"));
+    let many: Vec<String> = (0..65).map(|number| format!("a{number}")).collect();
+    assert!(said(&format!("depends_on = {many:?}")).contains("at most 64"));
+}
+
+#[test]
+fn exit_codes_are_a_number_or_several() {
+    let codes = |value: &str| app_with(&format!("stop_exit_codes = {value}")).policy.stop_exit_codes;
+    assert_eq!((codes("42"), codes("[3, 0, 3]")), (vec![42], vec![0, 3]));
+    for wrong in ["256", "[-1]", "\"x\"", "[0.5]"] {
+        let said = said(&format!("stop_exit_codes = {wrong}"));
+        assert!(said.contains("stop_exit_codes: expected a whole number from 0 to 255"), "{said}");
+    }
+    let flags = app_with("autorestart = false\nautostart = false\nessential = true").policy;
+    assert_eq!((flags.autorestart, flags.autostart, flags.essential), (false, false, true));
+}
+
+#[test]
 fn keys_that_would_do_nothing_are_refused() {
     let of = |text: &str| lines(&format!("[[apps]]\nname = \"a\"\n{text}")).join("\n");
     assert!(of("command = [\"a\"]\nargs = \"b\"").contains("args: has no effect beside command = [...]"));

@@ -12,13 +12,15 @@ use std::time::Duration;
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
 use clusterd::supervisor::policy::{
-    Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, SpecId, Way,
+    AppName, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, SpecId, Way,
 };
 use clusterd::supervisor::time::Time;
 use clusterd::supervisor::view::{AppView, Status, View};
 use clusterd::supervisor::{Bug, NORMAL_NOW, Probe, Stage, Supervisor};
 
 const APP: AppId = AppId(1);
+/// Depends on it, in a world of two.
+const OTHER: AppId = AppId(2);
 const TICK: Duration = Duration::from_secs(30);
 /// `EXTEND_TIMEOUT_USEC` reaches so many times `listen_timeout`, which is one tick, after the start.
 const EXTENDED: Duration = Duration::from_secs(300);
@@ -64,6 +66,20 @@ struct World {
     checked: bool,
     /// Workers are to say that they are well, and may be busy with themselves.
     watched: bool,
+    /// There is a second app, which depends on the first.
+    pair: bool,
+    /// Which ends of workers are for good.
+    last: Last,
+}
+
+/// What makes the end of a worker the last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Nothing,
+    /// `autorestart = false`.
+    Any,
+    /// One of `stop_exit_codes`.
+    Code,
 }
 
 const ONE: World = World {
@@ -87,10 +103,15 @@ const ONE: World = World {
     spends: false,
     checked: false,
     watched: false,
+    pair: false,
+    last: Last::Nothing,
 };
 
 /// Workers that are to be replaced while they serve.
 const SPENDS: World = World { spends: true, narrow: true, sturdy: true, ..ONE };
+
+/// One app that depends on another one, in fork mode: workers say when they are ready.
+const PAIR: World = World { mode: Mode::Fork, pair: true, narrow: true, ends: true, ..ONE };
 
 /// Starts and stops in quick succession, of workers that have connections.
 const HASTY: World = World { hasty: true, listens: true, sturdy: true, wishes: 4, ..ONE };
@@ -127,9 +148,29 @@ fn definition(world: World) -> Definition {
         }),
         watchdog: world.watched.then_some(2 * TICK),
         hang_timeout: None,
+        autorestart: world.last != Last::Any,
+        stop_exit_codes: if world.last == Last::Code { vec![LAST_CODE] } else { Vec::new() },
+        ..Policy::default()
     };
     Definition { name: "a".into(), namespace: "n".into(), policy, spec: SpecId(1) }
 }
+
+/// Both apps of a pair say when they are ready, and give up at once: how they come back is searched elsewhere.
+fn pair(world: World) -> [(AppId, Definition); 2] {
+    let policy = Policy { wait_ready: true, max_restarts: 2, ..definition(world).policy };
+    let depends_on = vec![AppName { namespace: "n".into(), name: "a".into() }];
+    let other = Policy { depends_on, max_restarts: 1, ..policy.clone() };
+    let named = |name: &str, policy, spec| Definition {
+        name: name.into(),
+        namespace: "n".into(),
+        policy,
+        spec: SpecId(spec),
+    };
+    [(APP, named("a", policy, 1)), (OTHER, named("b", other, 2))]
+}
+
+/// Workers exit with this, or with 1.
+const LAST_CODE: i32 = 3;
 
 fn address() -> Address {
     Address { ip: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 80, v6only: false }
@@ -185,6 +226,9 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
     let look = |busy| Event::Observed { worker, traffic: Traffic { busy, ..Traffic::default() } };
     let ends = !world.sturdy || !matches!(probe.stage, Stage::Ordered | Stage::Ready);
     let mut facts = if ends { vec![exited(worker, false)] } else { Vec::new() };
+    if world.last == Last::Code && ends {
+        facts.push(Event::Exited { worker, status: ExitStatus::Code(LAST_CODE), left: false });
+    }
     match probe.stage {
         Stage::Ordered => facts.push(Event::Started { worker }),
         Stage::Running if !world.listens && !world.declared => facts.push(ready.clone()),
@@ -270,7 +314,9 @@ fn steps(supervisor: &Supervisor, world: World) -> Vec<Step> {
     for probe in supervisor.probe() {
         steps.extend(facts_about(supervisor, world, probe).into_iter().map(tell));
     }
-    if supervisor.pending().len() < world.wishes {
+    if world.pair {
+        steps.extend(wishes_of_two(supervisor, world));
+    } else if supervisor.pending().len() < world.wishes {
         let (app, scope) = (APP, Scope::All);
         let mut wishes = vec![Command::Stop { app, scope }];
         if !world.hasty {
@@ -293,6 +339,23 @@ fn steps(supervisor: &Supervisor, world: World) -> Vec<Step> {
         steps.extend(wishes.into_iter().map(|command| wish(supervisor, command)));
     }
     steps
+}
+
+fn wishes_of_two(supervisor: &Supervisor, world: World) -> Vec<Step> {
+    if supervisor.pending().len() >= world.wishes {
+        return Vec::new();
+    }
+    let scope = Scope::All;
+    let mut wishes = Vec::new();
+    for app in [APP, OTHER] {
+        wishes.push(Command::Stop { app, scope });
+        wishes.push(Command::Start { app, scope, definition: None });
+    }
+    wishes.push(Command::Reload { app: APP, definition: None });
+    wishes.push(Command::Restart { app: OTHER, scope, definition: None });
+    wishes.push(Command::Delete { app: APP, scope });
+    wishes.push(Command::Shutdown { within: 4 * TICK, code: 0 });
+    wishes.into_iter().map(|command| wish(supervisor, command)).collect()
 }
 
 /// Takes one step; returns the state after it, when, and the orders.
@@ -353,6 +416,10 @@ impl Turn<'_> {
         self.only_who_is_up_is_asked()?;
         self.a_worker_may_give_so_many_bad_answers()?;
         self.whoever_is_proven_has_answered_well()?;
+        self.who_depends_starts_behind()?;
+        self.who_depends_stops_before()?;
+        self.nobody_waits_in_vain()?;
+        self.what_ended_stays_ended()?;
         self.reload_without_room_touches_nothing()?;
         self.one_worker_is_renewed_at_a_time()?;
         self.reload_keeps_serving()
@@ -424,7 +491,82 @@ impl Turn<'_> {
         Ok(())
     }
 
+    /// A start waits for what it depends on.
+    fn who_depends_starts_behind(&self) -> Verdict {
+        let spawns = |action: &Action| matches!(action, Action::Spawn { app: OTHER, .. });
+        // One that ran already comes back by itself, whatever became of the other.
+        let ran = self.before.slots(OTHER).any(|slot| slot.worker.is_some());
+        if !self.world.pair || ran || !self.out.iter().any(spawns) || self.backs_off(OTHER) {
+            return Ok(());
+        }
+        let status = self.after.status(APP);
+        ensure(status == Some(Status::Online), || format!("started, and what it depends on is {status:?}"))
+    }
+
+    /// A worker of this app was about to be started again.
+    fn backs_off(&self, app: AppId) -> bool {
+        let view = self.before.view(NORMAL_NOW);
+        view.apps.iter().any(|found| found.app == app && found.status == Status::WaitingRestart)
+    }
+
+    /// What somebody on the way out depends on stays, but where the time of a shutdown is over.
+    fn who_depends_stops_before(&self) -> Verdict {
+        let of = |app: AppId, probes: &[Probe]| -> Vec<Stage> {
+            let own: BTreeSet<SlotId> = self.before.slots(app).map(|slot| slot.slot).collect();
+            probes.iter().filter(|probe| own.contains(&probe.slot)).map(|probe| probe.stage).collect()
+        };
+        if !self.world.pair {
+            return Ok(());
+        }
+        let stages = of(OTHER, &self.live);
+        let leaves = !stages.is_empty() && stages.iter().all(|stage| *stage > Stage::Ready);
+        let told = |action: &Action| {
+            let Action::Signal { worker, signal: SignalKind::Stop } = action else { return false };
+            // What is left of a tree whose first process ended by itself is told at once.
+            let up = self.stage(*worker).is_some_and(|stage| stage <= Stage::Ready);
+            // And what is of another generation than the wanted one is replaced.
+            let good =
+                |generation| self.view.apps.iter().any(|app| app.app == APP && app.generation == generation);
+            up && self.before.worker(*worker).is_some_and(|place| place.app == APP && good(place.generation))
+        };
+        let reloads = self.before.reloads(APP) || self.after.reloads(APP);
+        let hurried = self.out.iter().any(told) && !reloads;
+        ensure(!leaves || !hurried, || "stopped before who depends on it is gone".into())
+    }
+
+    /// Who waits for an app that does not get ready by itself is given up.
+    fn nobody_waits_in_vain(&self) -> Verdict {
+        let waits = !self.after.waits_for(OTHER).is_empty();
+        let status = self.after.status(APP);
+        let hopeless = matches!(status, None | Some(Status::Stopped | Status::Errored));
+        ensure(!waits || !hopeless, || format!("waits for an app that is {status:?}"))
+    }
+
+    /// Nobody is started again who ended for good.
+    fn what_ended_stays_ended(&self) -> Verdict {
+        let Some(Event::Exited { worker, status, .. }) = self.event() else { return Ok(()) };
+        let last = match self.world.last {
+            Last::Nothing => false,
+            Last::Any => true,
+            Last::Code => *status == ExitStatus::Code(LAST_CODE),
+        };
+        let asked = self.stage(*worker).is_none_or(|stage| stage > Stage::Ready);
+        let Some(place) = self.before.worker(*worker) else { return Ok(()) };
+        // The failure of a new version takes the old one back.
+        let reloads = self.before.reloads(place.app);
+        if !last || asked || reloads {
+            return Ok(());
+        }
+        let again = self.spawned().iter().any(|(slot, _)| *slot == place.slot);
+        let rows = self.view.apps.iter().flat_map(|app| &app.workers);
+        let waits = rows.filter(|row| row.slot == place.slot).any(|row| row.status == Status::WaitingRestart);
+        ensure(!again && !waits, || "started again after the last end".into())
+    }
+
     fn live_processes_are_bounded(&self) -> Verdict {
+        if self.world.pair {
+            return Ok(());
+        }
         let slots = self.before.slots(APP).count().max(self.after.slots(APP).count());
         let live = self.live.len();
         ensure(self.spawned().is_empty() || live <= 2 * slots + 1, || format!("{live} live in {slots} slots"))
@@ -466,7 +608,7 @@ impl Turn<'_> {
         else {
             return Ok(());
         };
-        let up = self.live.iter().any(|probe| probe.stage <= Stage::Ready);
+        let up = !self.world.pair && self.live.iter().any(|probe| probe.stage <= Stage::Ready);
         ensure(!up && self.spawned().is_empty(), || "something runs on after a stop".into())
     }
 
@@ -794,7 +936,12 @@ fn settled(state: &Supervisor, now: Time) -> bool {
 /// Where nothing is ever ready and only SIGKILL helps, a stop still empties the app, and a reload ends.
 fn check_hostility(state: &Supervisor, world: World, stop: bool) -> Verdict {
     let (mut state, mut now) = (state.clone(), NORMAL_NOW);
-    if stop {
+    if stop && world.pair {
+        for app in [OTHER, APP] {
+            let stop = wish(&state, Command::Stop { app, scope: Scope::All });
+            (state, now, _) = take(&state, &stop, now);
+        }
+    } else if stop {
         let stop = wish(&state, Command::Stop { app: APP, scope: Scope::All });
         (state, now, _) = take(&state, &stop, now);
     }
@@ -871,9 +1018,12 @@ fn search(world: World, bug: Option<Bug>, liveness_every: usize, reach: Reach) -
     if let Some(bug) = bug {
         start.plant(bug);
     }
-    let add = Command::Add { app: APP, definition: definition(world) };
-    let (start, now, _) = take(&start, &wish(&start, add), NORMAL_NOW);
-    let start = start.normalized(now);
+    let apps = if world.pair { pair(world).to_vec() } else { vec![(APP, definition(world))] };
+    for (app, definition) in apps {
+        let add = Command::Add { app, definition };
+        (start, ..) = take(&start, &wish(&start, add), NORMAL_NOW);
+    }
+    let start = start.normalized(NORMAL_NOW);
     let mut seen: HashSet<u64> = HashSet::from([print_of(&start)]);
     let mut trail: Vec<(usize, Step)> = vec![(0, Step::Pass)];
     let mut queue = VecDeque::from([(start, 0, 0)]);
@@ -1015,6 +1165,17 @@ fn watchdogs_hold_every_promise() {
     passes("watched", World { watched: true, narrow: true, sturdy: true, ..ONE }, 20);
 }
 
+#[test]
+fn apps_that_depend_on_each_other_hold_every_promise() {
+    passes("pair", World { wishes: 2, ..PAIR }, 50);
+}
+
+#[test]
+fn last_ends_hold_every_promise() {
+    passes("autorestart off", World { last: Last::Any, odd: true, ..ONE }, 50);
+    passes("stop_exit_codes", World { last: Last::Code, odd: true, mode: Mode::Fork, ..ONE }, 50);
+}
+
 /// A checker is only as good as the bugs it is known to find. A release cannot make them.
 #[test]
 #[cfg(debug_assertions)]
@@ -1048,6 +1209,10 @@ fn every_planted_bug_is_found() {
         (Bug::ProbesTheLeaving, World { checked: true, narrow: true, ..ONE }),
         (Bug::OneBadAnswerIsEnough, World { checked: true, narrow: true, ..ONE }),
         (Bug::SettlesUnasked, World { checked: true, narrow: true, ..ONE }),
+        (Bug::StartsUnordered, PAIR),
+        (Bug::StopsUnordered, World { wishes: 2, ..PAIR }),
+        (Bug::RestartsTheEnded, World { last: Last::Any, ..ONE }),
+        (Bug::RestartsStopCodes, World { last: Last::Code, ..ONE }),
     ];
     for (bug, world) in bugs {
         let found = search(world, Some(bug), usize::MAX, Reach::All);

@@ -24,6 +24,8 @@ pub(super) struct Draft {
     pub(super) place: Range<usize>,
     /// Where each of `app.spec.listen` was written.
     pub(super) listen_places: Vec<Range<usize>>,
+    /// Where each of `app.policy.depends_on` was written.
+    pub(super) depends_places: Vec<Range<usize>>,
     /// Names of its `env_<profile>` tables.
     pub(super) profiles: BTreeSet<String>,
 }
@@ -80,11 +82,13 @@ pub(super) fn read_app(
     let name = reader.name(program.as_ref());
     let namespace = reader.read(AppKey::Namespace, |value| value::name(value, "a target").map(str::to_owned));
     let (listen, listen_places) = reader.listen(&name);
-    let policy = reader.policy(!listen.is_empty(), host);
+    let mut policy = reader.policy(!listen.is_empty(), host);
     let (env, profiles) = reader.environments(profiles, host);
     let spec = reader.spec(program, policy.mode, listen, env, host);
     let namespace = namespace.unwrap_or_else(|| "default".to_owned());
-    Draft { app: AppConfig { name, namespace, policy, spec }, place, listen_places, profiles }
+    let (depends_on, depends_places) = reader.depends_on(&namespace).into_iter().unzip();
+    policy.depends_on = depends_on;
+    Draft { app: AppConfig { name, namespace, policy, spec }, place, listen_places, depends_places, profiles }
 }
 
 impl<'v> Reader<'_, 'v, '_, AppKey> {
@@ -237,6 +241,11 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             health: self.health(mode, declares_listen),
             watchdog: self.duration(AppKey::Watchdog),
             hang_timeout: self.duration(AppKey::HangTimeout),
+            autorestart: self.flag(AppKey::Autorestart).unwrap_or(defaults.autorestart),
+            stop_exit_codes: self.exit_codes(AppKey::StopExitCodes),
+            autostart: self.flag(AppKey::Autostart).unwrap_or(defaults.autostart),
+            essential: self.flag(AppKey::Essential).unwrap_or(defaults.essential),
+            depends_on: Vec::new(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::app::Draft;
 use super::error::{Collector, Problem, printable, quoted};
-use super::{Host, Listen, keys, listen};
+use super::{Host, Listen, depend, keys, listen};
 
 /// Addresses that one file can declare: they are compared each with each.
 const MAX_LISTEN: usize = 4096;
@@ -13,6 +13,7 @@ const MAX_LISTEN: usize = 4096;
 pub(super) fn all(drafts: &[Draft], host: &Host, collector: &mut Collector<'_>) {
     check_names(drafts, collector);
     check_addresses(drafts, collector);
+    depend::check(drafts, collector);
     check_profile(drafts, host, collector);
     check_only(drafts, host, collector);
 }
@@ -117,7 +118,7 @@ fn asked_for_unknown(option: &str, message: String, help: String, collector: &mu
     collector.add(Problem { place: None, app: None, key, message, expected: None, help });
 }
 
-fn listed(names: &BTreeSet<&str>) -> String {
+pub(super) fn listed(names: &BTreeSet<&str>) -> String {
     const SHOWN: usize = 10;
     let mut shown: Vec<String> = names.iter().take(SHOWN).map(|name| printable(name)).collect();
     if names.len() > SHOWN {

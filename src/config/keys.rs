@@ -75,6 +75,10 @@ pub enum Kind {
     Ready,
     /// A table that says how a worker is asked whether it is well.
     Health,
+    /// Exit codes.
+    ExitCodes,
+    /// Names of other apps.
+    Apps,
 }
 
 /// The most instances an app can have.
@@ -124,6 +128,10 @@ impl Kind {
             Kind::Health => "{ http = \"/healthz\" }, { tcp = true } or { command = [\"program\", \"argument\"] }, with \
                              interval, timeout, retries and start_period where they differ from \"10s\", \"2s\", 3 \
                              and \"0s\""
+                .into(),
+            Kind::ExitCodes => "a whole number from 0 to 255, or an array of these".into(),
+            Kind::Apps => "the name of another app of this file, with its namespace before it where that is \
+                           another one (\"shop/db\"), or an array of these"
                 .into(),
             Kind::Signal => "the name or the number of a signal, such as \"SIGTERM\" or 15".into(),
             Kind::Account => "a name, or a number from 0 to 4294967294".into(),
@@ -199,6 +207,11 @@ pub enum AppKey {
     MaxRestarts,
     RestartDelay,
     ExpBackoffRestartDelay,
+    Autorestart,
+    StopExitCodes,
+    Autostart,
+    Essential,
+    DependsOn,
     DrainTimeout,
     DrainIdle,
     MaxSurge,
@@ -500,6 +513,46 @@ pub const APP: &[Key<AppKey>] = &[
         "first wait after an unstable end; each next one is half as long again, up to 15 s; 0 switches it off",
     ),
     key(
+        AppKey::Autorestart,
+        "autorestart",
+        &[],
+        Kind::Flag,
+        "true",
+        "a worker that ends by itself is started again",
+    ),
+    key(
+        AppKey::StopExitCodes,
+        "stop_exit_codes",
+        &[],
+        Kind::ExitCodes,
+        "[]",
+        "a worker that exits with one of these is not started again; a death by signal is no exit code",
+    ),
+    key(
+        AppKey::Autostart,
+        "autostart",
+        &[],
+        Kind::Flag,
+        "true",
+        "false: the app is made known, and stays stopped until `clusterd start NAME`",
+    ),
+    key(
+        AppKey::Essential,
+        "essential",
+        &[],
+        Kind::Flag,
+        "false",
+        "when the app ends for good, clusterd in the foreground ends everything and exits with its code",
+    ),
+    key(
+        AppKey::DependsOn,
+        "depends_on",
+        &[],
+        Kind::Apps,
+        "[]",
+        "apps that must be ready before this one is started, and are stopped after it",
+    ),
+    key(
         AppKey::DrainTimeout,
         "drain_timeout",
         &[],
@@ -625,8 +678,6 @@ pub const PROFILE_PREFIX: &str = "env_";
 const PM2_ONLY: &[&str] = &[
     "append_env_to_name",
     "automation",
-    "autorestart",
-    "autostart",
     "combine_logs",
     "cron",
     "cron_restart",
@@ -651,7 +702,6 @@ const PM2_ONLY: &[&str] = &[
     "port",
     "post_update",
     "source_map_support",
-    "stop_exit_codes",
     "time",
     "trace",
     "treekill",

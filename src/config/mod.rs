@@ -5,6 +5,7 @@
 
 mod app;
 mod check;
+mod depend;
 pub mod env_file;
 pub mod error;
 mod health;

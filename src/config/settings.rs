@@ -80,6 +80,11 @@ fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<String> {
         },
         AppKey::MaxMemoryRestart => size::show(policy.max_memory_restart?),
         AppKey::MaxAge => show_duration(policy.max_age?),
+        AppKey::Autorestart => policy.autorestart.to_string(),
+        AppKey::StopExitCodes => serde_json::json!(policy.stop_exit_codes).to_string(),
+        AppKey::Autostart => policy.autostart.to_string(),
+        AppKey::Essential => policy.essential.to_string(),
+        AppKey::DependsOn => array(&policy.depends_on.iter().map(ToString::to_string).collect::<Vec<_>>()),
         AppKey::OutFile => log_target(&spec.out_file),
         AppKey::ErrorFile => log_target(&spec.error_file),
         AppKey::User

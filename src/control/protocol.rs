@@ -209,7 +209,7 @@ pub struct AppFailure {
     /// Its name.
     pub app: String,
     /// A short word for the reason: `exited`, `not_ready`, `unwell`, `spawn`, `no_room`, `superseded`,
-    /// `unknown`.
+    /// `unknown`, `dependency`.
     pub reason: String,
     /// The sentence.
     pub message: String,
@@ -224,7 +224,8 @@ pub struct Progress {
     pub app: String,
     /// A fixed word: `starting`, `ready`, `draining`, `exited`, `late`, `spawn_failed`, `backing_off`,
     /// `errored`, `unwell`, `drain_timed_out`, `drain_cut_short`, `kill_timed_out`, `reload_started`,
-    /// `reload_narrowed`, `reload_progress`, `reload_done`, `reload_failed`, `stopped`, `deleted`.
+    /// `reload_narrowed`, `reload_progress`, `reload_done`, `reload_failed`, `stopped`, `deleted`,
+    /// `ended`, `awaits`, `forgone`.
     pub event: String,
     /// The slot's id, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -305,6 +306,9 @@ pub struct AppInfo {
     /// Where it is held open, and nobody serves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unserved: Vec<UnservedInfo>,
+    /// What it depends on and is not ready, while it waits for that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
     /// The roll-out under way, or the last one if it failed.
     pub reload: Option<ReloadInfo>,
     /// Its workers.

@@ -319,6 +319,10 @@ fn notes(list: &List, width: usize) -> String {
             let line = format!("{}: {}", escape(&app.name), escape(&unserved_words(unserved)));
             push(&mut text, format_args!("{YELLOW}{}{YELLOW:#}\n", cut(&line, width)));
         }
+        if !app.waits_for.is_empty() {
+            let line = format!("{} waits for {}", escape(&app.name), escape(&app.waits_for.join(", ")));
+            push(&mut text, format_args!("{YELLOW}{}{YELLOW:#}\n", cut(&line, width)));
+        }
         if let Some(reload) = &app.reload {
             let line = format!("{}: reload {}", escape(&app.name), reload_words(reload));
             push(&mut text, format_args!("{YELLOW}{}{YELLOW:#}\n", cut(&line, width)));
@@ -355,6 +359,7 @@ fn describe_app(app: &AppInfo, width: Option<usize>) -> String {
         ("generation", Some(app.generation.to_string())),
         ("listen", some_list(&app.listen)),
         ("unserved", some_list(&app.unserved.iter().map(unserved_words).collect::<Vec<_>>())),
+        ("waits for", some_list(&app.waits_for)),
         ("reload", app.reload.as_ref().map(reload_words)),
     ];
     if let Some(detail) = &app.detail {
@@ -598,6 +603,7 @@ mod tests {
             instances: 2,
             listen: vec!["0.0.0.0:3000".into()],
             unserved: vec![],
+            waits_for: vec![],
             reload: None,
             workers,
             detail: None,

@@ -20,6 +20,7 @@ use crate::sys;
 use super::Daemon;
 use super::catalog::{self, Source};
 use super::files::MainFile;
+use super::order::apps_in_order;
 use super::output::Follower;
 
 /// The bound on an ecosystem file that is read again.
@@ -84,14 +85,12 @@ impl Daemon {
             Request::Stop { targets, no_wait } => {
                 let whom = self.whom(&targets)?;
                 let commands = whom.into_iter().map(|(app, scope)| (app, Command::Stop { app, scope }));
-                let commands = commands.collect();
-                self.begin_for(client, no_wait, ("stop", "stopped"), commands);
+                self.end_apps(client, no_wait, ("stop", "stopped"), commands.collect());
             }
             Request::Delete { targets, no_wait } => {
                 let whom = self.whom(&targets)?;
                 let commands = whom.into_iter().map(|(app, scope)| (app, Command::Delete { app, scope }));
-                let commands = commands.collect();
-                self.begin_for(client, no_wait, ("delete", "deleted"), commands);
+                self.end_apps(client, no_wait, ("delete", "deleted"), commands.collect());
             }
             Request::Scale { target, count, no_wait } => self.scale(client, &target, &count, no_wait)?,
             Request::Signal { signal, targets } => self.send_signal(client, &signal, &targets)?,
@@ -116,14 +115,43 @@ impl Daemon {
         words: (&'static str, &'static str),
         commands: Vec<(AppId, Command)>,
     ) {
+        self.begin_noted(client, no_wait, words, commands, Vec::new());
+    }
+
+    /// `notes` are for people, and told with the answer.
+    fn begin_noted(
+        &mut self,
+        client: ClientId,
+        no_wait: bool,
+        words: (&'static str, &'static str),
+        commands: Vec<(AppId, Command)>,
+        notes: Vec<String>,
+    ) {
         if no_wait {
             let apps: Vec<String> = commands.iter().map(|(app, _)| self.app_name(*app)).collect();
             let message = format!("{} of {} has begun", words.0, apps.join(", "));
+            let message = [vec![message], notes].concat().join("\n");
             self.server.reply(client, &Reply::Done(Done { message, apps }), true);
             self.begin(None, words, commands);
         } else {
-            self.begin(Some(client), words, commands);
+            self.begin_with(Some(client), words, commands, notes);
         }
+    }
+
+    /// `stop` and `delete`: in reverse, with a word on those that lose what they depend on.
+    fn end_apps(
+        &mut self,
+        client: ClientId,
+        no_wait: bool,
+        words: (&'static str, &'static str),
+        commands: Vec<(AppId, Command)>,
+    ) {
+        let notes = self.left_behind(&commands);
+        for note in &notes {
+            log::warn!("{}: {note}", words.0);
+        }
+        let commands = self.last_things_first(commands);
+        self.begin_noted(client, no_wait, words, commands, notes);
     }
 
     /// `start`, `restart` and `reload`, of a file or of what is known.
@@ -148,6 +176,7 @@ impl Daemon {
                 self.commands_of_known(verb, whom, update_env)?
             }
         };
+        let commands = self.first_things_first(commands);
         self.begin_for(client, no_wait, verb.words(), commands);
         Ok(())
     }
@@ -179,13 +208,13 @@ impl Daemon {
         self.shutdown_timeout.hear(config.daemon.shutdown_timeout, source.path.as_deref());
         self.main_file.hear(&config.apps, source);
         let mut commands = Vec::new();
-        for app in config.apps {
+        for app in apps_in_order(config.apps) {
             let source = if replaces { Rc::clone(source) } else { self.with_known_environment(&app, source) };
             let (id, new, definition) = self.catalog.take(app, &source, logs.clone());
             let command = if new {
                 Command::Add { app: id, definition }
             } else {
-                self.command_for(verb, id, Scope::All, Some(definition))
+                self.command_of_file(verb, id, definition)
             };
             commands.push((id, command));
         }
@@ -204,7 +233,13 @@ impl Daemon {
         )
     }
 
-    fn command_for(&self, verb: Verb, app: AppId, scope: Scope, definition: Option<Definition>) -> Command {
+    pub(super) fn command_for(
+        &self,
+        verb: Verb,
+        app: AppId,
+        scope: Scope,
+        definition: Option<Definition>,
+    ) -> Command {
         match verb {
             Verb::Start if !self.runs(app) => Command::Start { app, scope, definition },
             Verb::Start | Verb::Reload => Command::Reload { app, definition },

@@ -108,6 +108,7 @@ impl Daemon {
                 Err(error) => log::error!("{}", broken_file(&path, &self.names_of(&apps), &error.message)),
             }
         }
+        let commands = self.first_things_first(commands);
         if !commands.is_empty() {
             self.begin(None, Verb::Reload.words(), commands);
         }
@@ -126,8 +127,8 @@ impl Daemon {
                 gone.push(*app);
                 continue;
             };
-            let definition = Some(self.catalog.take(now, &source, logs.clone()).2);
-            commands.push((*app, Command::Reload { app: *app, definition }));
+            let definition = self.catalog.take(now, &source, logs.clone()).2;
+            commands.push((*app, self.command_of_file(Verb::Reload, *app, definition)));
         }
         if !gone.is_empty() {
             log::warn!(

@@ -64,6 +64,7 @@ impl Daemon {
             instances: app.instances,
             listen: app.listen.iter().map(ToString::to_string).collect(),
             unserved: app.unserved.iter().map(|address| self.unserved(*address)).collect(),
+            waits_for: app.waits_for.iter().map(ToString::to_string).collect(),
             reload: app.reload.as_ref().map(|reload| ReloadInfo {
                 state: reload.state.to_owned(),
                 done: reload.done,

@@ -26,6 +26,7 @@ mod list;
 mod node;
 mod notified;
 mod options;
+mod order;
 mod output;
 mod owner;
 mod perform;

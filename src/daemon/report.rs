@@ -7,12 +7,12 @@ use log::Level;
 use crate::control::protocol::Progress;
 use crate::control::render::size;
 use crate::supervisor::event::{
-    Address, AppId, Cause, ExitStatus, Fact, Failure, OnReloadFailureTaken, Proof, Renewal, SlotId, Spent,
-    WorkerId,
+    Address, AppId, Cause, ExitStatus, Fact, Failure, Obstacle, OnReloadFailureTaken, Proof, Renewal, SlotId,
+    Spent, WorkerId,
 };
 use crate::supervisor::fold::{Steady, Telling};
 use crate::supervisor::headroom::{Good, Shortage, Stock};
-use crate::supervisor::policy::Mode;
+use crate::supervisor::policy::{AppName, Mode};
 use crate::supervisor::time::Time;
 use crate::sys::spawn::{errno_text, signal_name};
 
@@ -87,8 +87,8 @@ impl Daemon {
         };
         self.send_progress(told.app, &progress);
         match fact {
-            Fact::Errored { .. } => self.may_be_over = true,
             Fact::Ready { worker, .. } => self.look_for_own_cluster(*worker),
+            Fact::Errored { .. } | Fact::Forgone { .. } => self.may_be_over = true,
             Fact::Deleted { app } => self.forget(*app),
             _ => {}
         }
@@ -220,6 +220,14 @@ impl Daemon {
                 let message = format!("reload to generation {number} failed: {reason}; {}", remains(*left));
                 Told::about(Error, *app, "reload_failed", message)
             }
+            Fact::Ended { app, slot, code } => Told::about(Info, *app, "ended", not_again(*code)).slot(*slot),
+            Fact::Awaits { app, on } => {
+                Told::about(Info, *app, "awaits", format!("starts when {on} is ready (depends_on)"))
+            }
+            Fact::Forgone { app, on, obstacle } => {
+                let message = format!("not started: {}", self.obstructed(on, *obstacle));
+                Told::about(Error, *app, "forgone", message)
+            }
             Fact::Stopped { app } => Told::about(Info, *app, "stopped", "stopped".to_owned()),
             Fact::Deleted { app } => Told::about(Info, *app, "deleted", "deleted".to_owned()),
         }
@@ -250,6 +258,7 @@ impl Daemon {
                 "a later stop, restart, scale, delete or shutdown took its place".to_owned()
             }
             Failure::Spawn { failure, .. } => failure.message.clone(),
+            Failure::Dependency { on, obstacle } => self.obstructed(on, *obstacle),
             Failure::NoRoom { shortage } => no_room(shortage),
             Failure::Unwell { worker, trouble } => {
                 format!(
@@ -313,6 +322,33 @@ fn renewing(how: &Renewal) -> (Level, String) {
             );
             (Level::Warn, message)
         }
+    }
+}
+
+impl Daemon {
+    /// Why an app that depends on `on` is not started, and what to do.
+    fn obstructed(&self, on: &AppName, obstacle: Obstacle) -> String {
+        let start = format!("`clusterd start {on}` starts it");
+        let rest = match obstacle {
+            Obstacle::Stopped => format!("is stopped; {start}"),
+            Obstacle::Ended => format!("ended with a failure and is not started again; {start}"),
+            Obstacle::Errored => format!("was given up; `clusterd logs {on}` shows why, and {start}"),
+            Obstacle::Unknown => "is not known; start it with its file: `clusterd start FILE`".to_owned(),
+            Obstacle::Failing => "does not stay up yet; this app is started once it is ready".to_owned(),
+            Obstacle::Late => "was not ready in listen_timeout; this app is started once it is".to_owned(),
+            Obstacle::Waiting => {
+                "waits itself for an app that is not ready; this app is started after it".to_owned()
+            }
+        };
+        format!("it depends on {on}, which {rest}")
+    }
+}
+
+/// Why a worker that ended is not started again.
+fn not_again(code: Option<i32>) -> String {
+    match code {
+        Some(code) => format!("not started again: {code} is one of its stop_exit_codes"),
+        None => "not started again: autorestart = false".to_owned(),
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Operation {
     apps: Vec<(AppId, String)>,
     waiting: HashSet<RequestId>,
     failures: Vec<AppFailure>,
+    /// What else people should know of it.
+    notes: Vec<String>,
 }
 
 /// All wishes under way.
@@ -39,14 +41,25 @@ impl Daemon {
     pub(super) fn begin(
         &mut self,
         client: Option<ClientId>,
+        words: (&'static str, &'static str),
+        commands: Vec<(AppId, Command)>,
+    ) {
+        self.begin_with(client, words, commands, Vec::new());
+    }
+
+    /// The same, with notes that are told with the answer.
+    pub(super) fn begin_with(
+        &mut self,
+        client: Option<ClientId>,
         (verb, done): (&'static str, &'static str),
         commands: Vec<(AppId, Command)>,
+        notes: Vec<String>,
     ) {
         self.requests.next_operation += 1;
         let id = self.requests.next_operation;
         let apps = commands.iter().map(|(app, _)| (*app, self.app_name(*app))).collect();
         let mut operation =
-            Operation { client, done, verb, apps, waiting: HashSet::new(), failures: Vec::new() };
+            Operation { client, done, verb, apps, waiting: HashSet::new(), failures: Vec::new(), notes };
         for (app, command) in commands {
             self.requests.next_request += 1;
             let request = RequestId(self.requests.next_request);
@@ -88,6 +101,7 @@ impl Daemon {
             Failure::Unknown => ("unknown", None),
             Failure::Superseded => ("superseded", None),
             Failure::NoRoom { .. } => ("no_room", None),
+            Failure::Dependency { .. } => ("dependency", None),
             Failure::Died { worker, .. } => ("exited", Some(*worker)),
             Failure::Spawn { worker, .. } => ("spawn", Some(*worker)),
             Failure::NotReady { worker, .. } => ("not_ready", Some(*worker)),
@@ -127,6 +141,7 @@ impl Daemon {
             Reply::Error(Error { code: 1, message, failures: operation.failures })
         } else {
             let message = format!("{} {}", operation.done, names.join(", "));
+            let message = [vec![message], operation.notes].concat().join("\n");
             Reply::Done(Done { message, apps: names })
         };
         self.server.reply(client, &reply, true);

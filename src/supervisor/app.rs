@@ -12,6 +12,7 @@ use super::event::{
 };
 use super::exam::Handling;
 use super::group::{Sockets, Standing, Standings};
+use super::order::Admission;
 use super::policy::{Mode, Policy, Readiness, SpecId};
 use super::renew::Renewing;
 use super::rollout::{FailedReload, Queued, Rollout};
@@ -44,6 +45,8 @@ pub(super) struct Turn<'a> {
     pub(super) left: bool,
     /// A planted bug holds the steering back.
     pub(super) unsteered: bool,
+    /// Who depends on this app is still on its way out: this app's workers stay until that is over.
+    pub(super) held: bool,
 }
 
 impl Turn<'_> {
@@ -75,7 +78,7 @@ pub(super) struct End {
 impl End {
     /// Leaves the app its `kill_timeout`, but at most half of the whole, before the kill.
     pub(super) fn drained_by(&self, policy: &Policy) -> Time {
-        self.began + (self.within - policy.kill_timeout.min(self.within / 2)).min(policy.drain_timeout)
+        self.began + (self.within - policy.kill_timeout.min(self.within / 2))
     }
 }
 
@@ -107,6 +110,8 @@ pub(super) enum Idle {
     Waiting(Time),
     /// When somebody asks for it, or with the next generation.
     Errored,
+    /// When somebody asks for it: the last one ended for good. `well`: as its file says, or with code 0.
+    Ended { well: bool },
 }
 
 /// Whether the slot's next worker may come while trees of earlier ones live.
@@ -228,6 +233,8 @@ pub(super) struct App {
     /// The last generation of which a worker was examined.
     pub(super) examined: Generation,
     pub(super) requests: Vec<Request>,
+    /// Whether it may start, as far as what it depends on is concerned.
+    pub(super) admission: Admission,
     /// Delete was wished.
     pub(super) doomed: bool,
     /// Nothing is wanted, and nothing lives.
@@ -258,6 +265,7 @@ impl App {
             handling: Handling::Unproven,
             examined: Generation::default(),
             requests: Vec::new(),
+            admission: Admission::Open,
             doomed: false,
             resting: false,
         }

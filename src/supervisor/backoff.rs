@@ -74,6 +74,13 @@ impl Backoff {
         wait(self.delay(policy, jitter))
     }
 
+    /// A worker could not be started, and nobody is to try again.
+    pub fn give_up(&mut self) -> Next {
+        self.unstable = self.unstable.saturating_add(1);
+        self.gave_up = true;
+        Next::GiveUp
+    }
+
     /// The host could not start a worker; not charged to the app.
     pub fn hiccup(&mut self, policy: &Policy, jitter: &mut Jitter) -> Duration {
         self.hiccups = (self.hiccups + 1).min(HICCUPS);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 pub use super::address::Address;
 use super::headroom::{Headroom, Shortage, Stock};
-use super::policy::{Policy, SpecId};
+use super::policy::{AppName, Policy, SpecId};
 
 /// One process that a slot's worker began as. Never reused, and never a process id: a late fact about
 /// a worker that is gone cannot be mistaken for one about its successor.
@@ -202,6 +202,13 @@ pub enum Command {
         app: AppId,
         /// The file as it is now, where the app came from one; else the definition that is known.
         definition: Option<Definition>,
+    },
+    /// Take a definition over for the app's next start, and leave it stopped. What runs is reloaded.
+    Define {
+        /// Whom.
+        app: AppId,
+        /// What it is from now on.
+        definition: Definition,
     },
     /// Drain and stop. Wins over everything that is under way.
     Stop {
@@ -604,6 +611,32 @@ pub enum Failure {
     },
     /// A later stop, delete or shutdown won.
     Superseded,
+    /// An app that it depends on is not ready.
+    Dependency {
+        /// Which.
+        on: AppName,
+        /// Why.
+        obstacle: Obstacle,
+    },
+}
+
+/// Why an app that another one depends on is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Obstacle {
+    /// Its last start failed; it is tried again.
+    Failing,
+    /// It was not ready in `listen_timeout`, and is waited for.
+    Late,
+    /// It waits for another app, which is not ready either.
+    Waiting,
+    /// It is stopped, or about to be.
+    Stopped,
+    /// It ended for good, and not well.
+    Ended,
+    /// It was given up.
+    Errored,
+    /// No app of that name is known.
+    Unknown,
 }
 
 /// Why a worker is leaving, or left. The strings of `last_exit.reason`.
@@ -937,6 +970,31 @@ pub enum Fact {
         failure: Failure,
         /// What was left behind.
         left: OnReloadFailureTaken,
+    },
+    /// A slot's worker ended by itself, and is not started again.
+    Ended {
+        /// Of which app.
+        app: AppId,
+        /// Which slot.
+        slot: SlotId,
+        /// By this one of `stop_exit_codes`; none: by `autorestart = false`.
+        code: Option<i32>,
+    },
+    /// An app is not started yet.
+    Awaits {
+        /// Which app.
+        app: AppId,
+        /// What it waits for first.
+        on: AppName,
+    },
+    /// An app is not started, since something that it depends on will not get ready by itself.
+    Forgone {
+        /// Which app.
+        app: AppId,
+        /// What it waited for.
+        on: AppName,
+        /// Why that is hopeless.
+        obstacle: Obstacle,
     },
     /// An app has no worker any more, as was wished.
     Stopped {

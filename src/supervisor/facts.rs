@@ -63,7 +63,8 @@ impl App {
             self.verdict(Some(worker), Failure::Spawn { worker, failure }, turn);
         } else {
             self.fail_requests(index, &Failure::Spawn { worker, failure }, turn);
-            let next = self.slots[index].backoff.failed(&policy, turn.jitter);
+            let entry = &mut self.slots[index].backoff;
+            let next = if policy.autorestart { entry.failed(&policy, turn.jitter) } else { entry.give_up() };
             self.hold_back(index, next, turn);
         }
     }
@@ -193,12 +194,19 @@ impl App {
         turn.report(Fact::Exited { app: self.id, slot, worker, status, cause, lived, errno });
         let (up, ready, candidate) = (found.is_up(), found.is_ready(), self.is_candidate(found));
         let generation = found.generation;
+        let by_itself = up || matches!(found.phase, Phase::Quitting { .. });
         self.remember_served(index, place);
         self.conclude_exam(index, place, turn);
         self.slots[index].ran = true;
         self.slots[index].last_exit = Some(LastExit { errno, ..LastExit::ended(status, cause, turn.now) });
         self.behead(index, place, left, turn);
         let failure = Failure::Died { worker, status, cause, lived, ready };
+        if by_itself && self.is_final(generation, status, turn) {
+            let well = self.policy(generation).is_good(status) && cause != Cause::Daemonised;
+            if well || !candidate {
+                return self.ended(index, generation, status, (!well).then_some(failure), turn);
+            }
+        }
         if candidate {
             self.verdict(Some(worker), failure, turn);
         } else if up {

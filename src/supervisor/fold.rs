@@ -126,7 +126,10 @@ impl Folds {
             | Fact::ReloadNarrowed { .. }
             | Fact::ReloadProgress { .. }
             | Fact::ReloadDone { .. }
-            | Fact::ReloadFailed { .. } => Telling::Whole,
+            | Fact::ReloadFailed { .. }
+            | Fact::Ended { .. }
+            | Fact::Awaits { .. }
+            | Fact::Forgone { .. } => Telling::Whole,
         }
     }
 

@@ -20,6 +20,8 @@ pub mod headroom;
 mod health;
 mod leave;
 mod normal;
+pub mod order;
+mod over;
 mod planted;
 pub mod policy;
 mod reconcile;
@@ -40,8 +42,8 @@ use address::Claim;
 use app::{App, End, Turn};
 use backoff::Jitter;
 use event::{
-    Action, Address, AppId, Command, Definition, Event, ExitStatus, Fact, Failure, Generation, Outcome,
-    Question, RequestId, SlotId, SocketId, WorkerId,
+    Action, Address, AppId, Command, Definition, Event, Fact, Failure, Generation, Outcome, Question,
+    RequestId, SlotId, SocketId, WorkerId,
 };
 #[doc(hidden)]
 pub use planted::Bug;
@@ -49,7 +51,7 @@ use planted::Planted;
 use policy::SpecId;
 use rollout::Room;
 use time::Time;
-use view::View;
+use view::{AppView, View};
 use worker::earlier;
 
 /// How long after its last SIGKILL the supervisor still waits for trees that do not end (a process in
@@ -229,6 +231,7 @@ impl Supervisor {
             }
         }
         self.drop_deleted(out);
+        self.follow(now, out);
         self.live_on(now, out);
     }
 
@@ -244,7 +247,8 @@ impl Supervisor {
 
     /// All that people may want to know.
     pub fn view(&self, now: Time) -> View {
-        View { apps: self.apps.iter().map(|app| app.view(now)).collect() }
+        let view = |app: &App| AppView { waits_for: self.waits_for(app.id), ..app.view(now) };
+        View { apps: self.apps.iter().map(view).collect() }
     }
 
     /// Whether an app may have an address, as far as this supervisor's own apps go. `unheard` are sockets
@@ -262,20 +266,6 @@ impl Supervisor {
             }
         }
         claim
-    }
-
-    /// When every slot of every app has given up, and there is one: the code to end with, the first that
-    /// a last worker failed with, or 1.
-    pub fn given_up(&self) -> Option<i32> {
-        let slots = || self.apps.iter().flat_map(|app| &app.slots);
-        if slots().next().is_none() || !slots().all(app::Slot::has_given_up) {
-            return None;
-        }
-        let failed = |slot: &app::Slot| match slot.last_exit.as_ref()?.status? {
-            ExitStatus::Code(code) => Some(code).filter(|code| *code != 0),
-            ExitStatus::Signal(_) => None,
-        };
-        Some(slots().find_map(failed).unwrap_or(1))
     }
 
     /// Where a worker belongs.
@@ -483,8 +473,10 @@ impl Supervisor {
     ) {
         let end = match &self.life {
             Life::Running | Life::Over => None,
-            Life::Ending { end, .. } | Life::Killing { end, .. } => Some(*end),
+            Life::Ending { end, .. } => Some(order::part(&self.apps, index, *end)),
+            Life::Killing { end, .. } => Some(*end),
         };
+        let held = order::is_held(&self.apps, index) && !self.planted.has(Bug::StopsUnordered);
         let Supervisor { apps, ids, jitter, planted, .. } = self;
         let mut turn = Turn {
             now,
@@ -496,6 +488,7 @@ impl Supervisor {
             changed: false,
             left: false,
             unsteered: false,
+            held,
         };
         let app = &mut apps[index];
         take(app, &mut turn);
@@ -515,6 +508,7 @@ impl Supervisor {
             | Command::Start { .. }
             | Command::Restart { .. }
             | Command::Reload { .. }
+            | Command::Define { .. }
             | Command::Stop { .. }
             | Command::Delete { .. }
             | Command::Scale { .. } => {}
@@ -526,7 +520,7 @@ impl Supervisor {
             Some(index) if self.apps[index].doomed && !matches!(command, Command::Delete { .. }) => {
                 Some(Failure::Superseded)
             }
-            Some(_) => None,
+            Some(index) => self.hopeless(index, &command),
         };
         if let Some(failure) = refused {
             return self.refuse(request, command, failure, out);
@@ -536,6 +530,7 @@ impl Supervisor {
             Command::Start { scope, definition, .. } => app.start(request, scope, definition, turn),
             Command::Restart { scope, definition, .. } => app.restart(request, scope, definition, turn),
             Command::Reload { definition, .. } => app.reload(request, definition, turn),
+            Command::Define { definition, .. } => app.define(request, definition, turn),
             Command::Stop { scope, .. } => app.halt(request, scope, turn),
             Command::Delete { scope, .. } => app.delete(request, scope, turn),
             Command::Scale { scale, .. } => app.scale(request, scale, turn),
@@ -563,7 +558,7 @@ impl Supervisor {
     fn refuse(&self, request: RequestId, command: Command, failure: Failure, out: &mut Vec<Action>) {
         out.push(Action::Reply { request, outcome: Outcome::Failed(failure) });
         let definition = match command {
-            Command::Add { definition, .. } => Some(definition),
+            Command::Add { definition, .. } | Command::Define { definition, .. } => Some(definition),
             Command::Start { definition, .. }
             | Command::Restart { definition, .. }
             | Command::Reload { definition, .. } => definition,
@@ -609,7 +604,7 @@ impl Supervisor {
             Life::Running => {
                 let end = End { within, began: now, killed_by: now + within };
                 self.life = Life::Ending { code, requests: vec![request], end };
-                for index in (0..self.apps.len()).rev() {
+                for index in self.last_first() {
                     self.turn(index, now, out, App::end);
                 }
             }
@@ -672,6 +667,7 @@ fn target(command: &Command) -> Option<AppId> {
         | Command::Start { app, .. }
         | Command::Restart { app, .. }
         | Command::Reload { app, .. }
+        | Command::Define { app, .. }
         | Command::Stop { app, .. }
         | Command::Delete { app, .. }
         | Command::Scale { app, .. } => Some(*app),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::app::{App, EXTENSIONS, End, INSPECTED, Idle, Request, SILENT, Slot, Until, Version, Wanted};
 use super::event::{Cause, Generation, Proof, RequestId, SlotId, Traffic, WorkerId};
 use super::exam::{Exam, Handling};
+use super::order::Admission;
 use super::policy::Policy;
 use super::renew::{Renewing, SOON};
 use super::rollout::Rollout;
@@ -139,6 +140,9 @@ fn app(app: &App, names: &Names) -> App {
     let generation = |old: Generation| generations.get(&old).copied().unwrap_or(Generation(1));
     let mut normal = app.clone();
     normal.failed = None;
+    if app.is_waiting() {
+        normal.admission = Admission::Waiting { told: true };
+    }
     normal.newest = generations.values().max().copied().unwrap_or_default();
     normal.good = generation(app.good);
     normal.examined = generation(app.examined);

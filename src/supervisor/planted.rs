@@ -57,6 +57,14 @@ pub enum Bug {
     SettlesUnasked,
     /// What the host lacks for a moment counts as an unstable exit.
     HiccupIsCharged,
+    /// An app starts before what it depends on is ready.
+    StartsUnordered,
+    /// An app leaves before who depends on it has.
+    StopsUnordered,
+    /// `autorestart = false` has no effect.
+    RestartsTheEnded,
+    /// `stop_exit_codes` has no effect.
+    RestartsStopCodes,
 }
 
 /// The mistake that this supervisor makes, if any.

@@ -1,7 +1,10 @@
 //! The validated numbers that decisions need. No paths, no argument vectors, no environment: what a
 //! worker runs is the shell's matter and reaches the core only as a [`SpecId`].
 
+use std::fmt;
 use std::time::Duration;
+
+use super::event::ExitStatus;
 
 /// Handle of what a generation runs (program, arguments, environment, files), kept by the shell.
 ///
@@ -90,6 +93,25 @@ impl MemoryLimit {
     }
 }
 
+/// An app by name, as others depend on it: it may be deleted and come again under another id.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Unique within it.
+    pub name: String,
+}
+
+impl fmt::Display for AppName {
+    /// As a target: the name alone in the namespace `default`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "default" => f.write_str(&self.name),
+            namespace => write!(f, "{namespace}/{}", self.name),
+        }
+    }
+}
+
 /// One app's validated numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
@@ -133,6 +155,40 @@ pub struct Policy {
     pub watchdog: Option<Duration>,
     /// How long a worker's clients may wait while it uses no CPU time.
     pub hang_timeout: Option<Duration>,
+    /// A worker that ends by itself is started again.
+    pub autorestart: bool,
+    /// A worker that exits by itself with one of these is not. A death by signal is none of them.
+    pub stop_exit_codes: Vec<i32>,
+    /// A new app is started, rather than only made known.
+    pub autostart: bool,
+    /// The supervisor has no purpose without this app.
+    pub essential: bool,
+    /// The app is started when all of these are ready.
+    pub depends_on: Vec<AppName>,
+}
+
+impl Policy {
+    /// Whether a worker that ended like this by itself is not started again.
+    pub fn is_final(&self, status: ExitStatus) -> bool {
+        !self.autorestart || self.is_stop_code(status)
+    }
+
+    /// Whether the end of a worker can be for good, so that nobody takes its place before its code is known.
+    pub fn can_end(&self) -> bool {
+        !self.autorestart || !self.stop_exit_codes.is_empty()
+    }
+
+    /// Whether this is an end that the file declares, or that every program means well by.
+    pub fn is_good(&self, status: ExitStatus) -> bool {
+        status == ExitStatus::Code(0) || self.is_stop_code(status)
+    }
+
+    fn is_stop_code(&self, status: ExitStatus) -> bool {
+        match status {
+            ExitStatus::Code(code) => self.stop_exit_codes.contains(&code),
+            ExitStatus::Signal(_) => false,
+        }
+    }
 }
 
 impl Default for Policy {
@@ -159,6 +215,43 @@ impl Default for Policy {
             health: None,
             watchdog: None,
             hang_timeout: None,
+            autorestart: true,
+            stop_exit_codes: Vec::new(),
+            autostart: true,
+            essential: false,
+            depends_on: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_death_by_signal_is_no_exit_code() {
+        let codes = Policy { stop_exit_codes: vec![0, 9, 15], ..Policy::default() };
+        let never = Policy { autorestart: false, ..Policy::default() };
+        // Final with codes, final without autorestart, well meant with codes.
+        let table = [
+            (ExitStatus::Code(0), true, true, true),
+            (ExitStatus::Code(9), true, true, true),
+            (ExitStatus::Code(1), false, true, false),
+            (ExitStatus::Signal(9), false, true, false),
+            (ExitStatus::Signal(0), false, true, false),
+        ];
+        for (status, by_code, by_never, well) in table {
+            assert_eq!(codes.is_final(status), by_code, "{status:?}");
+            assert_eq!(never.is_final(status), by_never, "{status:?}");
+            assert_eq!(codes.is_good(status), well, "{status:?}");
+            assert!(!Policy::default().is_final(status), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_a_target() {
+        let name = |namespace: &str| AppName { namespace: namespace.into(), name: "db".into() };
+        assert_eq!(name("default").to_string(), "db");
+        assert_eq!(name("shop").to_string(), "shop/db");
     }
 }

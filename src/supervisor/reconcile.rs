@@ -5,7 +5,7 @@
 
 use super::Bug;
 use super::app::{App, Gate, Idle, Mix, Slot, Turn, Until, Wanted};
-use super::event::{Action, Cause, Fact, Generation, Outcome, SlotId, SocketId, WorkerId};
+use super::event::{Action, Cause, Fact, Failure, Generation, Outcome, SlotId, SocketId, WorkerId};
 use super::exam::Exam;
 use super::group::Holder;
 use super::policy::Mode;
@@ -19,6 +19,7 @@ impl App {
         loop {
             turn.changed = false;
             self.tick(turn);
+            self.rest_ended(turn);
             self.drop_empty_slots(turn);
             self.conclude(turn);
             self.dismiss(turn);
@@ -195,6 +196,9 @@ impl App {
 
     /// Workers of slots that want none leave.
     fn dismiss(&mut self, turn: &mut Turn<'_>) {
+        if turn.held {
+            return;
+        }
         for slot in 0..self.slots.len() {
             let cause = match self.slots[slot].wanted {
                 Wanted::Run => continue,
@@ -272,10 +276,13 @@ impl App {
     /// Slots that lost their worker get one: of the new generation once it passed its trial, of the
     /// last good one before.
     fn fill(&mut self, turn: &mut Turn<'_>) {
+        if self.is_waiting() {
+            return;
+        }
         let surplus = self.surplus();
         for slot in 0..self.slots.len() {
             let entry = &self.slots[slot];
-            if !entry.is_wanted() || entry.idle != Idle::Free {
+            if !entry.is_wanted() || entry.idle != Idle::Free || self.may_end(entry) {
                 continue;
             }
             let generation = match &self.rollout {
@@ -296,8 +303,18 @@ impl App {
         }
     }
 
+    /// Whether a worker that leaves by itself may turn out to be this slot's last.
+    fn may_end(&self, slot: &Slot) -> bool {
+        slot.workers.iter().any(|worker| {
+            matches!(worker.phase, Phase::Quitting { .. }) && self.policy(worker.generation).can_end()
+        })
+    }
+
     /// Starts successors, as many at a time as the surge allows.
     fn roll(&mut self, turn: &mut Turn<'_>) {
+        if self.is_waiting() {
+            return;
+        }
         if self.rollout.is_none() && self.mix == Mix::Keep {
             return;
         }
@@ -312,7 +329,7 @@ impl App {
                 forward.is_some_and(|rollout| rollout.swapping == Some(entry.id) || rollout.to == entry.born);
             let may = match entry.idle {
                 Idle::Free => new || self.has_other_up(entry),
-                Idle::Waiting(_) => false,
+                Idle::Waiting(_) | Idle::Ended { .. } => false,
                 Idle::Errored => forward.is_some(),
             };
             let due = may && self.is_vacant(entry, target) && self.pace().has_room(self.policy(target));
@@ -412,8 +429,19 @@ impl App {
 
     // Ends.
 
-    /// Answers the wishes that came true.
+    /// Answers the wishes that came true, and the stops that were taken back while the workers stayed for
+    /// who depends on them.
     fn answer_done(&mut self, turn: &mut Turn<'_>) {
+        let stays: Vec<WorkerId> = self
+            .slots
+            .iter()
+            .filter(|slot| slot.is_wanted())
+            .flat_map(|slot| slot.up().map(|worker| worker.id))
+            .collect();
+        self.answer(Outcome::Failed(Failure::Superseded), turn, |until| match until {
+            Until::Ended(workers) => workers.iter().any(|worker| stays.contains(worker)),
+            Until::Ready(_) | Until::Deleted => false,
+        });
         let slots = &self.slots;
         let ready = |id: &SlotId| {
             let slot = slots.iter().find(|slot| slot.id == *id && slot.is_wanted());

@@ -243,7 +243,7 @@ impl App {
         let serves = slot.up().any(|worker| worker.id == renewing.worker);
         let established = |worker: &Worker| worker.is_settled() || worker.spent.is_some();
         let over = match slot.idle {
-            Idle::Errored => true,
+            Idle::Errored | Idle::Ended { .. } => true,
             Idle::Waiting(_) => !serves,
             Idle::Free => !serves && slot.up().any(established),
         };

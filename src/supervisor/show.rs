@@ -27,11 +27,12 @@ impl App {
             listen,
             unserved: self.sockets.unserved(&self.standings()),
             reload: self.reload_view(),
+            waits_for: Vec::new(),
             workers: self.slots.iter().flat_map(|slot| self.rows(slot, now)).collect(),
         }
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let wanted = || self.slots.iter().filter(|slot| slot.is_wanted());
         let any = |status| wanted().any(|slot| slot_status(slot) == status);
         if wanted().next().is_none() {
@@ -113,6 +114,7 @@ fn slot_status(slot: &Slot) -> Status {
     match (slot.wanted, slot.idle) {
         (Wanted::Run, Idle::Errored) => Status::Errored,
         (Wanted::Run, Idle::Waiting(_)) => Status::WaitingRestart,
+        (Wanted::Run, Idle::Ended { .. }) => Status::Stopped,
         (Wanted::Run, Idle::Free) if slot.workers.is_empty() => Status::Launching,
         (Wanted::Run, Idle::Free) => Status::Stopping,
         (Wanted::Rest(_) | Wanted::Remove(_), _) if slot.workers.is_empty() => Status::Stopped,

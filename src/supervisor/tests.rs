@@ -7,6 +7,8 @@ use super::time::Time;
 use super::view::Status;
 use super::*;
 
+mod wishes;
+
 const APP: AppId = AppId(1);
 const PORT: u16 = 3000;
 

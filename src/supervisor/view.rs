@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::event::{Address, AppId, Cause, ExitStatus, Failure, Generation, SlotId, SpawnFailure, WorkerId};
-use super::policy::Mode;
+use super::policy::{AppName, Mode};
 use super::time::Time;
 
 /// PM2's words for a state, of a worker and of an app.
@@ -68,6 +68,8 @@ pub struct AppView {
     pub unserved: Vec<Address>,
     /// The roll-out under way, or the last one if it failed.
     pub reload: Option<ReloadView>,
+    /// What is not ready and must be before it starts; empty once it has.
+    pub waits_for: Vec<AppName>,
     /// One row per slot, and one more for each worker that is on its way out of a slot beside its
     /// successor. In the order of instance, newest worker first.
     pub workers: Vec<WorkerView>,

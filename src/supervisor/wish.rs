@@ -6,15 +6,34 @@ use super::backoff::Backoff;
 use super::event::{
     Action, Cause, Definition, Fact, Failure, Generation, Outcome, RequestId, Scale, Scope, SlotId, WorkerId,
 };
+use super::order::Admission;
 use super::policy::SpecId;
 use super::rollout::{Queued, Rollout, Room, Trial};
+use super::worker::Worker;
 
 impl App {
     /// A new app starts.
     pub(super) fn begin(&mut self, request: RequestId, turn: &mut Turn<'_>) {
         let instances = self.instances;
         let (slots, _) = self.resize(instances, Cause::Stop, turn);
+        if !self.policy(self.good).autostart {
+            self.release(&slots, Wanted::Rest(Cause::Stop), turn);
+            return turn.reply(request, Outcome::Done);
+        }
+        self.line_up(turn);
         self.requests.push(Request { id: request, until: Until::Ready(slots) });
+    }
+
+    /// Takes a definition over for the next start. Where something is wanted already, that is a reload.
+    pub(super) fn define(&mut self, request: RequestId, definition: Definition, turn: &mut Turn<'_>) {
+        if self.slots.iter().any(Slot::is_wanted) || self.is_up() {
+            return self.reload(request, Some(definition), turn);
+        }
+        let instances = definition.policy.instances;
+        self.take_over(definition, turn);
+        let (added, _) = self.resize(instances, Cause::Scale, turn);
+        self.release(&added, Wanted::Rest(Cause::Stop), turn);
+        turn.reply(request, Outcome::Done);
     }
 
     /// Starts what is stopped or errored. What runs stays; a definition is taken over when nothing runs.
@@ -41,6 +60,9 @@ impl App {
             }
             Some(_) | None => slots,
         };
+        if !self.is_up() {
+            self.line_up(turn);
+        }
         self.run(&slots);
         self.requests.push(Request { id: request, until: Until::Ready(slots) });
     }
@@ -61,6 +83,9 @@ impl App {
             slots = self.kept();
         } else {
             self.discard_definition(definition, turn);
+        }
+        if scope == Scope::All || !self.is_up() {
+            self.line_up(turn);
         }
         self.run(&slots);
         for slot in 0..self.slots.len() {
@@ -183,6 +208,7 @@ impl App {
             self.resize(instances, Cause::Reload, turn);
         }
         let slots = self.kept();
+        self.line_up(turn);
         self.run(&slots);
         for id in requests {
             self.requests.push(Request { id, until: Until::Ready(slots.clone()) });
@@ -226,6 +252,9 @@ impl App {
         };
         self.scaled();
         let (added, ended) = self.resize(instances, Cause::Scale, turn);
+        if !self.is_up() && !added.is_empty() {
+            self.line_up(turn);
+        }
         let until = if added.is_empty() { Until::Ended(ended) } else { Until::Ready(added) };
         self.requests.push(Request { id: request, until });
     }
@@ -278,6 +307,11 @@ impl App {
             .collect()
     }
 
+    /// Whether any worker is up.
+    pub(super) fn is_up(&self) -> bool {
+        self.workers().any(Worker::is_up)
+    }
+
     /// Whether a worker that is to stay is up.
     fn runs(&self) -> bool {
         self.slots.iter().any(|slot| slot.is_wanted() && slot.up().next().is_some())
@@ -305,6 +339,7 @@ impl App {
         }
         if !self.slots.iter().any(Slot::is_wanted) {
             self.end_reloads(turn);
+            self.admission = Admission::Open;
         }
         workers
     }

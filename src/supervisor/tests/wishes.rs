@@ -1,0 +1,412 @@
+//! What ends for good, and apps that wait for each other.
+
+use super::*;
+use crate::supervisor::policy::{AppName, Readiness};
+
+const DB: AppId = AppId(1);
+const WEB: AppId = AppId(2);
+
+fn name(text: &str) -> AppName {
+    AppName { namespace: "default".into(), name: text.into() }
+}
+
+fn named(text: &str, policy: Policy) -> Definition {
+    Definition { name: text.into(), ..definition(policy, u64::from(text.as_bytes()[0])) }
+}
+
+/// `web` depends on `db`; both are in fork mode, and ready once they run.
+fn web() -> Policy {
+    Policy { depends_on: vec![name("db")], ..Policy::default() }
+}
+
+fn slow() -> Policy {
+    Policy { ready: Readiness::Word, ..Policy::default() }
+}
+
+fn dependency(obstacle: Obstacle) -> Option<Outcome> {
+    Some(Outcome::Failed(Failure::Dependency { on: name("db"), obstacle }))
+}
+
+impl Bench {
+    /// db, which says when it is ready, and web, which waits for it.
+    fn pair(db: Policy) -> Bench {
+        let mut bench = Bench::new();
+        bench.wish(Command::Add { app: DB, definition: named("db", db) });
+        bench.wish(Command::Add { app: WEB, definition: named("web", web()) });
+        bench
+    }
+
+    fn both_online() -> Bench {
+        let mut bench = Bench::pair(Policy::default());
+        bench.tell(Event::Started { worker: WorkerId(1) });
+        bench.tell(Event::Started { worker: WorkerId(2) });
+        bench.pass(ms(5000));
+        bench.out.clear();
+        bench
+    }
+
+    fn ends(&mut self, worker: u64, status: ExitStatus) {
+        self.tell(Event::Exited { worker: WorkerId(worker), status, left: false });
+    }
+
+    fn status_of(&self, app: AppId) -> Option<Status> {
+        self.supervisor.status(app)
+    }
+
+    fn told_to_stop(&self, worker: u64) -> bool {
+        self.took(&Action::Signal { worker: WorkerId(worker), signal: SignalKind::Stop })
+    }
+
+    fn start(&mut self, app: AppId) -> RequestId {
+        self.wish(Command::Start { app, scope: Scope::All, definition: None })
+    }
+
+    fn stop_app(&mut self, app: AppId) -> RequestId {
+        self.wish(Command::Stop { app, scope: Scope::All })
+    }
+}
+
+#[test]
+fn what_ends_for_good_is_what_the_file_says() {
+    let never = Policy { autorestart: false, ..Policy::default() };
+    let codes = Policy { stop_exit_codes: vec![0, 42], ..Policy::default() };
+    let cases = [
+        (&never, ExitStatus::Code(0), true),
+        (&never, ExitStatus::Code(1), true),
+        (&never, ExitStatus::Signal(9), true),
+        (&codes, ExitStatus::Code(0), true),
+        (&codes, ExitStatus::Code(42), true),
+        (&codes, ExitStatus::Code(1), false),
+        // A death by signal is no exit code.
+        (&codes, ExitStatus::Signal(11), false),
+    ];
+    for (policy, status, last) in cases {
+        let mut bench = Bench::online(policy.clone());
+        bench.ends(1, status);
+        bench.pass(ms(60_000));
+        assert_eq!(bench.spawned().is_empty(), last, "{policy:?} {status:?}");
+        assert_eq!(bench.status() == Status::Stopped, last, "{policy:?} {status:?}");
+        assert_eq!(bench.supervisor.has_ended(APP), last);
+        assert!(!last || bench.supervisor.next_deadline().is_none());
+    }
+}
+
+#[test]
+fn what_ended_runs_again_when_somebody_asks() {
+    let mut bench = Bench::online(Policy { autorestart: false, ..Policy::default() });
+    bench.ends(1, ExitStatus::Code(3));
+    let start = bench.start(APP);
+    assert_eq!(bench.spawned(), [WorkerId(2)]);
+    bench.tell(Event::Started { worker: WorkerId(2) });
+    assert_eq!(bench.outcome(start), Some(Outcome::Done));
+}
+
+#[test]
+fn a_job_that_ends_well_before_it_is_ready_is_done() {
+    let job = Policy { autorestart: false, ..slow() };
+    for (status, done) in [(ExitStatus::Code(0), true), (ExitStatus::Code(1), false)] {
+        let mut bench = Bench::with(job.clone());
+        bench.tell(Event::Started { worker: WorkerId(1) });
+        bench.ends(1, status);
+        assert_eq!(bench.outcome(RequestId(1)) == Some(Outcome::Done), done, "{status:?}");
+        assert_eq!(bench.status(), Status::Stopped);
+    }
+}
+
+#[test]
+fn what_could_never_be_run_is_tried_once_without_autorestart() {
+    let mut bench = Bench::with(Policy { autorestart: false, ..Policy::default() });
+    let missing =
+        |transient| SpawnFailure { step: String::new(), errno: 2, message: String::new(), transient };
+    bench.tell(Event::SpawnFailed { worker: WorkerId(1), failure: missing(true) });
+    bench.pass(ms(1000));
+    assert_eq!(bench.spawned(), [WorkerId(1), WorkerId(2)], "the host's failure is not its own");
+    bench.tell(Event::SpawnFailed { worker: WorkerId(2), failure: missing(false) });
+    assert_eq!(bench.status(), Status::Errored);
+}
+
+/// A worker that says STOPPING=1 may be the last: nobody takes its place before its code is known.
+#[test]
+fn who_says_that_it_stops_is_replaced_only_if_that_was_not_for_good() {
+    for (codes, again) in [(vec![7], false), (vec![8], true)] {
+        let mut bench = Bench::online(Policy { stop_exit_codes: codes, ..cluster(1) });
+        bench.pass(ms(60_000));
+        bench.tell(Event::Said { worker: WorkerId(1), word: Word::Stopping });
+        assert!(bench.spawned().is_empty());
+        bench.ends(1, ExitStatus::Code(7));
+        assert_eq!(!bench.spawned().is_empty(), again);
+    }
+}
+
+#[test]
+fn a_reload_to_a_job_that_is_done_at_once_is_a_success() {
+    let mut bench = Bench::online(Policy { autorestart: false, ..Policy::default() });
+    let reload = bench.reload();
+    bench.tell(Event::Exited { worker: WorkerId(1), status: ExitStatus::Signal(2), left: false });
+    bench.tell(Event::Started { worker: WorkerId(2) });
+    bench.ends(2, ExitStatus::Code(0));
+    assert_eq!(bench.outcome(reload), Some(Outcome::Done));
+    bench.pass(ms(60_000));
+    assert_eq!(bench.spawned(), [WorkerId(2)]);
+}
+
+#[test]
+fn autostart_off_makes_an_app_known_and_no_more() {
+    let quiet = Policy { autostart: false, instances: 2, ..Policy::default() };
+    let mut bench = Bench::with(quiet.clone());
+    assert_eq!((bench.outcome(RequestId(1)), bench.status()), (Some(Outcome::Done), Status::Stopped));
+    assert!(bench.spawned().is_empty());
+    let define = bench.wish(Command::Define { app: APP, definition: definition(quiet, 2) });
+    assert_eq!(bench.outcome(define), Some(Outcome::Done));
+    assert!(bench.spawned().is_empty() && bench.took(&Action::Forget { spec: SpecId(1) }));
+    bench.start(APP);
+    assert_eq!(bench.spawned().len(), 2);
+}
+
+/// Code to end with; none: it goes on.
+#[test]
+fn an_essential_app_that_is_over_ends_the_supervisor() {
+    let essential = Policy { essential: true, autorestart: false, ..Policy::default() };
+    let other = Policy { essential: false, ..essential.clone() };
+    let cases = [
+        (&essential, ExitStatus::Code(0), Some(0)),
+        (&essential, ExitStatus::Code(7), Some(7)),
+        (&essential, ExitStatus::Signal(9), Some(137)),
+        (&other, ExitStatus::Code(7), None),
+    ];
+    for (policy, status, expected) in cases {
+        let mut bench = Bench::online(policy.clone());
+        bench.wish(Command::Add { app: WEB, definition: named("other", Policy::default()) });
+        bench.ends(1, status);
+        assert_eq!(bench.supervisor.given_up(), expected, "{status:?}");
+    }
+    let mut stopped = Bench::online(essential);
+    stopped.stop();
+    stopped.ends(1, ExitStatus::Code(0));
+    assert_eq!(stopped.supervisor.given_up(), None, "an operator's stop is no end for good");
+}
+
+#[test]
+fn when_all_ended_well_there_is_no_failure_to_tell() {
+    let mut bench = Bench::online(Policy { autorestart: false, ..Policy::default() });
+    let quiet = Policy { autostart: false, ..Policy::default() };
+    bench.wish(Command::Add { app: WEB, definition: named("quiet", quiet) });
+    assert_eq!(bench.supervisor.given_up(), None);
+    bench.ends(1, ExitStatus::Code(0));
+    assert_eq!(bench.supervisor.given_up(), Some(0));
+}
+
+#[test]
+fn who_depends_starts_when_the_other_is_ready() {
+    let mut bench = Bench::pair(slow());
+    assert_eq!(bench.spawned(), [WorkerId(1)]);
+    assert_eq!(bench.supervisor.waits_for(WEB), [name("db")]);
+    assert!(bench.took(&Action::Report { fact: Fact::Awaits { app: WEB, on: name("db") } }));
+    bench.tell(Event::Started { worker: WorkerId(1) });
+    assert_eq!(bench.spawned().len(), 1);
+    bench.tell(Event::Said { worker: WorkerId(1), word: Word::Ready });
+    assert_eq!(bench.spawned(), [WorkerId(1), WorkerId(2)]);
+    bench.tell(Event::Started { worker: WorkerId(2) });
+    assert_eq!(bench.outcome(RequestId(2)), Some(Outcome::Done));
+    assert!(bench.supervisor.waits_for(WEB).is_empty());
+}
+
+/// Fault 7.
+#[test]
+fn who_depends_on_an_app_that_is_late_is_told_and_starts_when_it_comes() {
+    let mut bench = Bench::pair(slow());
+    bench.tell(Event::Started { worker: WorkerId(1) });
+    bench.pass(ms(30_000));
+    assert_eq!(bench.outcome(RequestId(2)), dependency(Obstacle::Late));
+    let again = bench.start(WEB);
+    assert_eq!(bench.outcome(again), dependency(Obstacle::Late));
+    bench.tell(Event::Said { worker: WorkerId(1), word: Word::Ready });
+    assert_eq!(bench.spawned(), [WorkerId(1), WorkerId(2)]);
+}
+
+#[test]
+fn who_depends_on_an_app_that_crashes_is_told_and_starts_when_it_stays_up() {
+    let mut bench = Bench::pair(slow());
+    bench.tell(Event::Started { worker: WorkerId(1) });
+    bench.exit(WorkerId(1));
+    assert_eq!(bench.outcome(RequestId(2)), None, "the first crash is made good at once");
+    bench.tell(Event::Started { worker: WorkerId(2) });
+    bench.exit(WorkerId(2));
+    assert_eq!(bench.outcome(RequestId(2)), dependency(Obstacle::Failing));
+    bench.pass(ms(1000));
+    bench.tell(Event::Said { worker: WorkerId(3), word: Word::Ready });
+    assert_eq!(bench.spawned().last(), Some(&WorkerId(4)));
+}
+
+/// Fault 7: the whole chain is given up, and nobody waits for ever.
+#[test]
+fn when_what_they_depend_on_is_given_up_all_are() {
+    let mut bench = Bench::pair(Policy { max_restarts: 1, ..slow() });
+    let top = Policy { depends_on: vec![name("web")], ..Policy::default() };
+    bench.wish(Command::Add { app: AppId(3), definition: named("top", top) });
+    bench.tell(Event::Started { worker: WorkerId(1) });
+    bench.exit(WorkerId(1));
+    assert_eq!(bench.outcome(RequestId(2)), dependency(Obstacle::Errored));
+    let behind = Failure::Dependency { on: name("web"), obstacle: Obstacle::Errored };
+    assert_eq!(bench.outcome(RequestId(3)), Some(Outcome::Failed(behind)));
+    for app in [DB, WEB, AppId(3)] {
+        assert_eq!(bench.status_of(app), Some(Status::Errored));
+    }
+    assert_eq!((bench.supervisor.given_up(), bench.supervisor.next_deadline()), (Some(1), None));
+}
+
+#[test]
+fn a_chain_behind_a_failing_app_is_told() {
+    let mut bench = Bench::pair(slow());
+    let top = Policy { depends_on: vec![name("web")], ..Policy::default() };
+    bench.wish(Command::Add { app: AppId(3), definition: named("top", top) });
+    bench.tell(Event::Started { worker: WorkerId(1) });
+    bench.pass(ms(30_000));
+    let behind = Failure::Dependency { on: name("web"), obstacle: Obstacle::Waiting };
+    assert_eq!(bench.outcome(RequestId(3)), Some(Outcome::Failed(behind)));
+}
+
+#[test]
+fn a_start_without_what_it_depends_on_fails_and_changes_nothing() {
+    let mut bench = Bench::both_online();
+    bench.stop_app(WEB);
+    bench.ends(2, ExitStatus::Signal(2));
+    bench.stop_app(DB);
+    bench.ends(1, ExitStatus::Signal(2));
+    let before = bench.supervisor.clone();
+    for command in [
+        Command::Start { app: WEB, scope: Scope::All, definition: None },
+        Command::Restart { app: WEB, scope: Scope::All, definition: None },
+        Command::Reload { app: WEB, definition: None },
+    ] {
+        let wish = bench.wish(command);
+        assert_eq!(bench.outcome(wish), dependency(Obstacle::Stopped));
+        assert!(bench.supervisor == before);
+    }
+    bench.start(DB);
+    let start = bench.start(WEB);
+    assert_eq!(bench.outcome(start), None);
+    bench.tell(Event::Started { worker: WorkerId(3) });
+    bench.tell(Event::Started { worker: WorkerId(4) });
+    assert_eq!(bench.outcome(start), Some(Outcome::Done));
+}
+
+#[test]
+fn a_stop_of_what_is_waited_for_ends_the_wait() {
+    let mut bench = Bench::pair(slow());
+    bench.stop_app(DB);
+    assert_eq!(bench.outcome(RequestId(2)), dependency(Obstacle::Stopped));
+    assert_eq!(bench.status_of(WEB), Some(Status::Errored));
+}
+
+#[test]
+fn a_delete_of_what_is_waited_for_ends_the_wait() {
+    let mut bench = Bench::pair(slow());
+    bench.wish(Command::Delete { app: DB, scope: Scope::All });
+    bench.ends(1, ExitStatus::Signal(2));
+    assert_eq!(bench.outcome(RequestId(2)), dependency(Obstacle::Stopped));
+    let start = bench.start(WEB);
+    assert_eq!(bench.outcome(start), dependency(Obstacle::Unknown));
+}
+
+#[test]
+fn who_runs_is_left_alone_whatever_becomes_of_the_other() {
+    let mut bench = Bench::both_online();
+    bench.ends(1, ExitStatus::Code(1));
+    bench.tell(Event::Started { worker: WorkerId(3) });
+    bench.wish(Command::Reload { app: DB, definition: None });
+    bench.ends(3, ExitStatus::Signal(2));
+    bench.tell(Event::Started { worker: WorkerId(4) });
+    bench.pass(ms(5000));
+    bench.stop_app(DB);
+    bench.ends(4, ExitStatus::Signal(2));
+    assert!(!bench.told_to_stop(2));
+    assert_eq!(bench.status_of(WEB), Some(Status::Online));
+    assert_eq!(bench.supervisor.dependents(DB), [WEB]);
+    // A crash of who depends is made good, too.
+    bench.ends(2, ExitStatus::Code(1));
+    assert_eq!(bench.spawned().last(), Some(&WorkerId(5)));
+}
+
+#[test]
+fn who_runs_is_reloaded_whatever_became_of_the_other() {
+    let mut bench = Bench::both_online();
+    bench.stop_app(DB);
+    bench.ends(1, ExitStatus::Signal(2));
+    let reload = bench.wish(Command::Reload { app: WEB, definition: None });
+    bench.ends(2, ExitStatus::Signal(2));
+    bench.tell(Event::Started { worker: WorkerId(3) });
+    bench.pass(ms(5000));
+    assert_eq!(bench.outcome(reload), Some(Outcome::Done));
+}
+
+#[test]
+fn what_is_depended_on_stays_until_the_other_is_gone() {
+    let mut bench = Bench::both_online();
+    bench.stop_app(WEB);
+    let stop = bench.stop_app(DB);
+    assert!(bench.told_to_stop(2) && !bench.told_to_stop(1));
+    // Whoever ignores its signal is killed, and the other waits for that.
+    bench.pass(ms(1600));
+    assert!(!bench.told_to_stop(1));
+    bench.ends(2, ExitStatus::Signal(9));
+    assert!(bench.told_to_stop(1));
+    bench.ends(1, ExitStatus::Signal(2));
+    assert_eq!(bench.outcome(stop), Some(Outcome::Done));
+}
+
+#[test]
+fn a_shutdown_goes_in_reverse_and_leaves_time_for_each() {
+    let mut bench = Bench::both_online();
+    let began = bench.now;
+    bench.wish(Command::Shutdown { within: ms(1000), code: 0 });
+    assert!(bench.told_to_stop(2) && !bench.told_to_stop(1));
+    // Half of the time is for who goes first, however stubborn it is.
+    bench.pass(ms(500));
+    assert!(bench.took(&Action::Signal { worker: WorkerId(2), signal: SignalKind::Kill }));
+    bench.ends(2, ExitStatus::Signal(9));
+    assert!(bench.told_to_stop(1));
+    bench.pass(ms(499));
+    assert!(!bench.took(&Action::Signal { worker: WorkerId(1), signal: SignalKind::Kill }));
+    bench.ends(1, ExitStatus::Signal(2));
+    assert!(bench.took(&Action::Exit { code: 0 }) && bench.now - began < ms(1000));
+}
+
+/// Fault 23.
+#[test]
+fn a_shutdown_of_an_ordered_start_starts_nothing_more() {
+    let mut bench = Bench::pair(slow());
+    bench.tell(Event::Started { worker: WorkerId(1) });
+    bench.out.clear();
+    bench.wish(Command::Shutdown { within: ms(1000), code: 0 });
+    bench.tell(Event::Said { worker: WorkerId(1), word: Word::Ready });
+    assert!(bench.spawned().is_empty() && bench.told_to_stop(1));
+    assert_eq!(bench.outcome(RequestId(2)), Some(Outcome::Failed(Failure::Superseded)));
+    bench.ends(1, ExitStatus::Signal(2));
+    assert!(bench.took(&Action::Exit { code: 0 }));
+}
+
+#[test]
+fn a_job_that_ended_well_counts_as_ready() {
+    for (code, starts) in [(0, true), (1, false)] {
+        let mut bench = Bench::pair(Policy { autorestart: false, ..slow() });
+        bench.tell(Event::Started { worker: WorkerId(1) });
+        bench.ends(1, ExitStatus::Code(code));
+        assert_eq!(bench.spawned().len() == 2, starts, "code {code}");
+        assert_eq!(bench.status_of(WEB) == Some(Status::Errored), !starts);
+    }
+}
+
+/// Reloads of single apps can close a circle that no file has: everything still stops.
+#[test]
+fn in_a_circle_nobody_waits_for_the_end_of_the_other() {
+    let mut bench = Bench::both_online();
+    let back = Policy { depends_on: vec![name("web")], ..Policy::default() };
+    bench.wish(Command::Reload { app: DB, definition: Some(named("db", back)) });
+    bench.ends(1, ExitStatus::Signal(2));
+    bench.tell(Event::Started { worker: WorkerId(3) });
+    bench.pass(ms(5000));
+    bench.stop_app(WEB);
+    bench.stop_app(DB);
+    assert!(bench.told_to_stop(2) && bench.told_to_stop(3));
+}

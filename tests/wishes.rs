@@ -1,0 +1,254 @@
+//! What the file wishes of an app beside its server: whether it comes back, whether it is started at all, what
+//! ends with it, and what it needs first.
+
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+mod support;
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use support::daemon::Builder;
+use support::wait::holds_for;
+use support::{App, Daemon, Home, Output, file, fixtures, free_port, wait_until};
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// A line for the shell, in fork mode.
+fn script(name: &str, line: &str) -> App {
+    App::new(name, &fixtures::shell(line)).text("exec_mode", "fork")
+}
+
+/// Notes its start and its end in `journal`, and does nothing else.
+fn noted(name: &str) -> App {
+    let line = "echo +$CLUSTERD_APP >>journal; trap 'echo -$CLUSTERD_APP >>journal; exit 0' INT; \
+                while :; do sleep 0.02; done";
+    script(name, line)
+}
+
+/// Ready once the file `name.ready` is there.
+fn gated(name: &str) -> App {
+    let line = "until [ -e $CLUSTERD_APP.ready ]; do sleep 0.02; done; echo opened $CLUSTERD_APP; \
+                exec ./fixture_worker serve notify 0";
+    App::new(name, &fixtures::shell(line)).instances(1).set("wait_ready", true).port(free_port())
+}
+
+fn needs(app: App, names: &[&str]) -> App {
+    app.set("depends_on", format!("{names:?}"))
+}
+
+fn journal(daemon: &Daemon) -> Vec<String> {
+    let text = fs::read_to_string(daemon.home.apps().join("journal")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn status(daemon: &Daemon, app: &str) -> String {
+    daemon.app(app).status
+}
+
+/// The verb as it is about the file.
+fn of_file(daemon: &Daemon, verb: &str) -> Output {
+    daemon.run(&[verb, &daemon.home.file().display().to_string()])
+}
+
+const IDLE: &str = "while :; do sleep 0.02; done";
+
+#[test]
+fn what_ended_for_good_is_not_started_again() {
+    let never = script("never", "echo ran never; exit 1").set("autorestart", false);
+    let code = script("code", "echo ran code; exit 42").set("stop_exit_codes", "[42]");
+    let signal = script("signal", "echo ran signal; kill -KILL $$").set("stop_exit_codes", "[0, 9, 137]");
+    let daemon = Daemon::foreground(file(&[never, code, signal, script("other", IDLE)]));
+    daemon.wait_status("never", "stopped");
+    daemon.wait_status("code", "stopped");
+    // A death by signal is no exit code.
+    wait_until(ms(20_000), "restarts", || daemon.app("signal").workers[0].restarts >= 2);
+    daemon.wait_for_text("not started again: autorestart = false");
+    daemon.wait_for_text("not started again: 42 is one of its stop_exit_codes");
+    let ran = |name: &str| daemon.output().matches(&format!("ran {name}")).count();
+    assert_eq!((ran("never"), ran("code")), (1, 1));
+    assert_eq!(daemon.app("code").workers[0].last_exit.as_ref().and_then(|exit| exit.code), Some(42));
+    // SIGHUP reads the file again, and a job that is done is not done again.
+    daemon.signal(Signal::SIGHUP);
+    wait_until(ms(20_000), "the other's reload", || daemon.app("other").generation == 2);
+    assert_eq!((ran("never"), ran("code")), (1, 1));
+    daemon.run(&["start", "code"]);
+    wait_until(ms(10_000), "one more run, asked for", || ran("code") == 2);
+}
+
+#[test]
+fn an_app_without_autostart_waits_to_be_named() {
+    let quiet = script("quiet", IDLE).set("autostart", false);
+    let daemon = Daemon::foreground(file(&[quiet, script("other", IDLE)]));
+    daemon.wait_online("other", 1);
+    assert_eq!(status(&daemon, "quiet"), "stopped");
+    for verb in ["start", "reload", "restart"] {
+        of_file(&daemon, verb).expect_code(0);
+        assert_eq!(status(&daemon, "quiet"), "stopped", "after {verb} of the file");
+    }
+    daemon.run(&["start", "quiet"]).expect_code(0);
+    daemon.wait_online("quiet", 1);
+}
+
+#[test]
+fn an_essential_app_takes_the_foreground_with_it() {
+    let cases = [("exit 7", 7), ("kill -TERM $$", 143), ("exit 0", 0)];
+    for (line, code) in cases {
+        let essential = script("main", line).set("essential", true).set("autorestart", false);
+        let mut daemon = Daemon::foreground(file(&[noted("other"), essential]));
+        assert_eq!(daemon.wait_exit(ms(20_000)), code, "{line}");
+        assert!(daemon.workers().is_empty());
+    }
+    // One that is given up has ended for good, and one that somebody stops has not.
+    let essential = script("main", "exit 9").set("essential", true).set("max_restarts", 2);
+    let mut daemon = Daemon::foreground(file(&[script("other", IDLE), essential]));
+    assert_eq!(daemon.wait_exit(ms(20_000)), 9);
+    let essential = script("main", IDLE).set("essential", true);
+    let mut daemon = Daemon::foreground(file(&[script("other", IDLE), essential]));
+    daemon.wait_online("main", 1);
+    daemon.run(&["stop", "main"]).expect_code(0);
+    holds_for(ms(300), "the supervisor runs", || daemon.runs());
+}
+
+#[test]
+fn a_foreground_whose_jobs_are_done_exits_with_their_code() {
+    for (code, expected) in [(0, 0), (5, 5)] {
+        let job = script("job", &format!("exit {code}")).set("autorestart", false);
+        let mut daemon = Daemon::foreground(file(&[job]));
+        assert_eq!(daemon.wait_exit(ms(20_000)), expected);
+    }
+}
+
+#[test]
+fn a_file_starts_in_order_and_stops_in_reverse() {
+    let apps = [needs(noted("web"), &["api"]), needs(noted("api"), &["gate"]), gated("gate")];
+    let mut daemon = Daemon::foreground(file(&apps));
+    daemon.wait_status("gate", "launching");
+    wait_until(ms(10_000), "both wait", || {
+        daemon.app("api").waits_for == ["gate"] && daemon.app("web").waits_for == ["api"]
+    });
+    assert_eq!(status(&daemon, "web"), "launching");
+    holds_for(ms(300), "nobody starts before", || journal(&daemon).is_empty());
+    daemon.home.put("gate.ready", "");
+    daemon.wait_online("web", 1);
+    wait_until(ms(10_000), "both", || journal(&daemon) == ["+api", "+web"]);
+    assert!(daemon.app("web").waits_for.is_empty());
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit(ms(20_000)), 0);
+    assert_eq!(journal(&daemon), ["+api", "+web", "-web", "-api"]);
+    assert!(daemon.workers().is_empty());
+}
+
+#[test]
+fn verbs_about_several_apps_keep_the_order() {
+    let apps = [needs(noted("web"), &["db"]), noted("db")];
+    let daemon = Daemon::foreground(file(&apps));
+    daemon.wait_online("web", 1);
+    daemon.run(&["stop", "db", "web"]).expect_code(0);
+    daemon.run(&["start", "web", "db"]).expect_code(0);
+    wait_until(ms(10_000), "both again", || journal(&daemon).len() == 6);
+    assert_eq!(journal(&daemon), ["+db", "+web", "-web", "-db", "+db", "+web"]);
+}
+
+/// Fault 7.
+#[test]
+fn a_dependency_that_never_gets_ready_fails_the_start_by_name() {
+    let late = gated("gate").text("listen_timeout", "300ms");
+    let (daemon, output) = Daemon::background(file(&[needs(noted("web"), &["gate"]), late]));
+    output.expect_code(1).expect_stderr(&["web", "depends on gate", "listen_timeout"]);
+    daemon.run(&["start", "web"]).expect_code(1).expect_stderr(&["depends on gate"]);
+    assert!(journal(&daemon).is_empty());
+    // It comes after all, and so does who waited for it.
+    daemon.home.put("gate.ready", "");
+    daemon.wait_online("web", 1);
+}
+
+/// Fault 7.
+#[test]
+fn a_dependency_that_is_given_up_takes_those_behind_it_along() {
+    let dead = script("db", "exit 3").set("max_restarts", 2).set("wait_ready", true);
+    let apps = [needs(noted("top"), &["web"]), needs(noted("web"), &["db"]), dead];
+    let (daemon, output) = Daemon::background(file(&apps));
+    output.expect_code(1).expect_stderr(&["web", "depends on db", "top", "depends on web"]);
+    for app in ["db", "web", "top"] {
+        daemon.wait_status(app, "errored");
+    }
+    let again = daemon.run(&["start", "web"]);
+    again.expect_code(1).expect_stderr(&["depends on db", "given up", "clusterd start db"]);
+    assert!(journal(&daemon).is_empty());
+    let mut daemon = Daemon::foreground(file(&apps));
+    assert_eq!(daemon.wait_exit(ms(20_000)), 3, "nothing is left that could run");
+}
+
+#[test]
+fn a_start_alone_fails_while_what_it_needs_is_stopped() {
+    let daemon = Daemon::foreground(file(&[needs(noted("web"), &["db"]), noted("db")]));
+    daemon.wait_online("web", 1);
+    daemon.run(&["stop", "all"]).expect_code(0);
+    for verb in ["start", "restart", "reload"] {
+        let output = daemon.run(&[verb, "web"]).expect_code(1);
+        output.expect_stderr(&["web", "depends on db", "stopped", "clusterd start db"]);
+        assert_eq!(status(&daemon, "web"), "stopped");
+    }
+    of_file(&daemon, "start").expect_code(0);
+    daemon.wait_online("web", 1);
+}
+
+#[test]
+fn whatever_happens_to_the_other_who_runs_is_left_alone() {
+    let db = noted("db");
+    let daemon = Daemon::foreground(file(&[needs(noted("web"), &["db"]), db]));
+    let before = daemon.wait_online("web", 1);
+    daemon.run(&["reload", "db"]).expect_code(0);
+    daemon.run(&["signal", "KILL", "db"]).expect_code(0);
+    wait_until(ms(10_000), "its restart", || daemon.app("db").workers[0].restarts >= 2);
+    daemon.wait_online("db", 1);
+    let stopped = daemon.run(&["stop", "db"]).expect_code(0);
+    assert!(stopped.stdout.contains("web depends on db, and runs on without it"), "{stopped:?}");
+    let deleted = daemon.run(&["delete", "db"]).expect_code(0);
+    assert!(deleted.stdout.contains("web depends on db"), "{deleted:?}");
+    assert_eq!(daemon.wait_online("web", 1), before);
+    daemon.run(&["stop", "web"]).expect_code(0);
+    daemon.run(&["start", "web"]).expect_code(1).expect_stderr(&["depends on db", "not known"]);
+}
+
+#[test]
+fn a_job_is_ready_for_others_when_it_is_done() {
+    let line = "until [ -e job.go ]; do sleep 0.02; done; echo job done >>journal";
+    let job = script("job", line).set("autorestart", false).set("wait_ready", true);
+    let daemon = Daemon::foreground(file(&[needs(noted("web"), &["job"]), job]));
+    daemon.wait_status("job", "launching");
+    daemon.home.put("job.go", "");
+    daemon.wait_online("web", 1);
+    wait_until(ms(10_000), "the start", || journal(&daemon) == ["job done", "+web"]);
+}
+
+/// Fault 23, at each step of an ordered start.
+#[test]
+fn a_stop_signal_during_an_ordered_start_stops_what_runs_and_starts_nothing() {
+    for opened in 0..3 {
+        let home = Arc::new(Home::new(None));
+        let names = ["one", "two", "three"];
+        for name in &names[..opened] {
+            home.put(&format!("{name}.ready"), "");
+        }
+        let apps = [needs(gated("three"), &["two"]), needs(gated("two"), &["one"]), gated("one")];
+        let mut daemon = Builder::new(file(&apps)).start_in(home);
+        wait_until(ms(10_000), "the step", || {
+            let ready = names.iter().filter(|name| daemon.app(name).status == "online").count();
+            let starting = daemon.app(names[opened]).workers[0].pid.is_some();
+            ready == opened && starting
+        });
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.wait_exit(ms(15_000)), 0);
+        assert!(daemon.workers().is_empty());
+        let log = daemon.log();
+        for name in &names[opened + 1..] {
+            assert!(!log.contains(&format!("{name}/0 generation 1: starting")), "{log}");
+        }
+    }
+}

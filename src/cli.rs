@@ -50,6 +50,7 @@ Run:
   stop       drain and stop apps
   restart    stop, then start
   reload     replace every worker without losing a request
+  apply      bring what runs to what a file says: --dry-run, --prune
   scale      change the number of instances: 4, +2, -1
   delete     stop apps and forget them
   signal     send a signal to workers
@@ -109,6 +110,15 @@ pub enum Verb {
         after_help = "Examples:\n  clusterd reload api\n  clusterd reload ecosystem.toml --env production"
     )]
     Reload(Replace),
+
+    /// Brings what runs to what a file says, and touches nothing that is so already.
+    ///
+    /// Prints its plan first: each app and worker, what is done to it and why. A changed app is reloaded (in
+    /// fork mode restarted), one of which only the instances changed is scaled, a new or stopped one started.
+    #[command(
+        after_help = "Examples:\n  clusterd apply ecosystem.toml --dry-run\n  clusterd apply ecosystem.toml --prune"
+    )]
+    Apply(Apply),
 
     /// Changes the number of instances of an app.
     #[command(
@@ -254,6 +264,30 @@ pub struct Replace {
 
     /// Returns as soon as the command is accepted.
     #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `apply`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// The ecosystem file; `-` reads standard input.
+    #[arg(value_name = "FILE")]
+    pub file: String,
+
+    /// Which part of the file.
+    #[command(flatten)]
+    pub selection: Selection,
+
+    /// Prints the plan and changes nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Deletes the apps that were started from this file and are gone from it.
+    #[arg(long, conflicts_with = "only")]
+    pub prune: bool,
+
+    /// Returns as soon as the command is accepted.
+    #[arg(long, conflicts_with = "dry_run")]
     pub no_wait: bool,
 }
 

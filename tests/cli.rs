@@ -390,6 +390,7 @@ fn listing() -> Reply {
         listen: vec![],
         unserved: vec![],
         reload: None,
+        waits_for: Vec::new(),
         workers: vec![worker],
         detail: None,
     };

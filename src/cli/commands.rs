@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::output::{Failure, Output, Shape};
-use super::{Cli, Logs, Replace, Run, Selection, Start, Validate, Verb, file};
+use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb, file};
 use crate::background::{self, Ready};
+use crate::config::plan;
 use crate::control::client::{self, ANSWER_TIME, ClientError};
-use crate::control::protocol::{File, Request, Stream};
+use crate::control::protocol::{File, Reply, Request, Stream};
 use crate::daemon;
 use crate::home::{Given, Home};
 use crate::sys::socket;
@@ -37,6 +38,7 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         Verb::Reload(replace) => given.ask(reload(replace)?, None),
         Verb::StartOrRestart(replace) => given.start_or(replace, restart),
         Verb::StartOrReload(replace) => given.start_or(replace, reload),
+        Verb::Apply(apply) => given.apply(apply),
         Verb::Scale(scale) => {
             let request = Request::Scale { target: scale.target, count: scale.count, no_wait: scale.no_wait };
             given.ask(request, None)
@@ -134,6 +136,28 @@ impl Caller {
         if spawn { self.ask_or_spawn(request) } else { self.ask(request, None) }
     }
 
+    /// A plan alone spawns no supervisor: where none runs, every app is new.
+    fn apply(&self, apply: Apply) -> Result<i32, Failure> {
+        let Apply { file, selection, dry_run, prune, no_wait } = apply;
+        if prune && file == "-" {
+            return Err(Failure::usage("--prune needs a file: what came by standard input has no name"));
+        }
+        let file = file::read(&file, &selection)?;
+        let apps = file::check(&file)?;
+        let request = Request::Apply { file, dry_run, prune, no_wait };
+        if !dry_run {
+            return self.ask_or_spawn(request);
+        }
+        match client::ask(&self.home()?, request, Some(ANSWER_TIME)) {
+            Err(ClientError::NotRunning { .. }) => {
+                let plan = daemon::told_plan(&plan::plan(&[], &apps, prune), true);
+                self.output(Shape::Table).show(Reply::Plan(plan))?;
+                Ok(0)
+            }
+            answers => self.show(answers.map_err(Failure::failed)?, Shape::Table),
+        }
+    }
+
     /// PM2's `startOrReload`: what is missing is started, with the supervisor when that is missing too.
     fn start_or(
         &self,
@@ -193,6 +217,7 @@ fn as_start(request: Request) -> Request {
         request @ (Request::Ping {}
         | Request::List { .. }
         | Request::Start { .. }
+        | Request::Apply { .. }
         | Request::Stop { .. }
         | Request::Scale { .. }
         | Request::Delete { .. }

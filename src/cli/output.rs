@@ -105,6 +105,7 @@ impl Output {
             Reply::Progress(step) => self.step(&step)?,
             Reply::Line(line) => self.line(&line)?,
             Reply::List(list) => self.list(&list)?,
+            Reply::Plan(plan) => text(&render::plan(&plan, self.terminal.map(|(width, _)| width)))?,
             Reply::Pids { pids } => text(&pids.iter().map(|pid| format!("{pid}\n")).collect::<String>())?,
             Reply::Pong { pid } => text(&format!("pong (pid {pid})\n"))?,
             Reply::Done(done) if done.message.is_empty() => {}

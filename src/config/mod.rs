@@ -12,6 +12,7 @@ mod health;
 pub mod keys;
 pub mod launch;
 mod listen;
+pub mod plan;
 mod process;
 mod raw;
 mod reader;

@@ -25,7 +25,7 @@ pub fn settings(policy: &Policy, spec: &Spec) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<String> {
+pub(super) fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<String> {
     Some(match key {
         AppKey::Name | AppKey::Namespace => return None,
         AppKey::Script => match &spec.program {

@@ -174,6 +174,7 @@ impl Iterator for Answers {
 fn is_last(reply: &Reply) -> bool {
     match reply {
         Reply::Progress(_) | Reply::Line(_) => false,
+        Reply::Plan(plan) => plan.dry_run,
         Reply::List(_) | Reply::Pids { .. } | Reply::Pong { .. } | Reply::Done(_) | Reply::Error(_) => true,
     }
 }

@@ -45,6 +45,17 @@ pub enum Request {
         /// Answer at once.
         no_wait: bool,
     },
+    /// Bring what runs to what a file says, touching nothing that is so already.
+    Apply {
+        /// The file.
+        file: File,
+        /// Answer with the plan, and change nothing.
+        dry_run: bool,
+        /// Delete the apps that came from this file and are gone from it.
+        prune: bool,
+        /// Answer at once.
+        no_wait: bool,
+    },
     /// Drain and stop.
     Stop {
         /// Whom.
@@ -164,6 +175,8 @@ pub enum Reply {
     Progress(Progress),
     /// A line of output.
     Line(Line),
+    /// What `apply` is about to do; with `dry_run` it is the whole answer.
+    Plan(Plan),
     /// The facts that were asked for.
     List(List),
     /// The process ids that were asked for.
@@ -180,6 +193,41 @@ pub enum Reply {
     Done(Done),
     /// Not done.
     Error(Error),
+}
+
+/// What `apply` does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Nothing of it is done.
+    pub dry_run: bool,
+    /// Each app.
+    pub apps: Vec<PlanApp>,
+    /// Workers that are not named, because there are too many.
+    pub omitted: u32,
+}
+
+/// One app's part of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanApp {
+    /// Its name, with its namespace unless that is `default`.
+    pub app: String,
+    /// `add`, `start`, `reload`, `restart`, `scale`, `define`, `delete` or `keep`.
+    pub step: String,
+    /// Each reason: which key changed, `new app`, `unchanged` … Values of variables are not shown.
+    pub why: Vec<String>,
+    /// Its workers.
+    pub workers: Vec<PlanWorker>,
+}
+
+/// One worker's part of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanWorker {
+    /// Its number within the app.
+    pub instance: u32,
+    /// Its id; null where it does not exist yet.
+    pub id: Option<u32>,
+    /// `start`, `replace`, `stop` or `keep`.
+    pub action: String,
 }
 
 /// What was done.

@@ -12,8 +12,8 @@ use bytesize::ByteSize;
 use unicode_width::UnicodeWidthStr;
 
 use super::protocol::{
-    AppDetail, AppFailure, AppInfo, Error, LastExitInfo, Line, List, Progress, ReloadInfo, UnservedInfo,
-    WorkerInfo,
+    AppDetail, AppFailure, AppInfo, Error, LastExitInfo, Line, List, Plan, Progress, ReloadInfo,
+    UnservedInfo, WorkerInfo,
 };
 
 const BOLD: Style = Style::new().bold();
@@ -159,6 +159,44 @@ pub fn message(text: &str) -> String {
 
 fn indented(text: &str) -> String {
     message(text).replace('\n', "\n  ")
+}
+
+/// What `apply` does: a table on a terminal of this width, else a line for each app and each worker.
+pub fn plan(plan: &Plan, width: Option<usize>) -> String {
+    const COLUMNS: [Column; 5] = [
+        Column { title: "app", right: false, weight: 255 },
+        Column { title: "step", right: false, weight: 255 },
+        Column { title: "id", right: true, weight: 20 },
+        Column { title: "worker", right: false, weight: 100 },
+        Column { title: "why", right: false, weight: 200 },
+    ];
+    let mut rows = Vec::new();
+    let mut text = String::new();
+    for app in &plan.apps {
+        let why = app.why.join("; ");
+        let style = if app.step == "keep" { DIM } else { YELLOW };
+        let mut head = vec![Cell::new(&app.app, BOLD), Cell::new(&app.step, style)];
+        push(&mut text, format_args!("{}: {}: {}\n", escape(&app.app), escape(&app.step), escape(&why)));
+        for worker in &app.workers {
+            let id = worker.id.map_or_else(|| "new".to_owned(), |id| format!("id {id}"));
+            let (name, action) = (format!("{}/{}", app.app, worker.instance), &worker.action);
+            push(&mut text, format_args!("  {} ({id}): {}\n", escape(&name), escape(action)));
+            let mut row = std::mem::replace(&mut head, vec![Cell::plain(""), Cell::plain("")]);
+            let first = !row[0].text.is_empty();
+            row.push(number(worker.id));
+            row.push(Cell::plain(&format!("{}: {action}", worker.instance)));
+            row.push(Cell::plain(if first { &why } else { "" }));
+            rows.push(row);
+        }
+        if !head[0].text.is_empty() {
+            rows.push([head, vec![Cell::nothing(), Cell::nothing(), Cell::plain(&why)]].concat());
+        }
+    }
+    let mut shown = if width.is_some() { table(&COLUMNS, &rows, width) } else { text };
+    if plan.omitted > 0 {
+        push(&mut shown, format_args!("... and {} more workers\n", plan.omitted));
+    }
+    shown
 }
 
 /// Status lines that are drawn over and over on a terminal: one per app, in the order in which they
@@ -566,7 +604,7 @@ fn push(text: &mut String, what: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::{DaemonInfo, Stream};
+    use crate::control::protocol::{DaemonInfo, PlanApp, PlanWorker, Stream};
     use proptest::prelude::*;
 
     fn stripped(text: &str) -> String {
@@ -847,6 +885,30 @@ mod tests {
     #[test]
     fn a_plain_step_is_one_line() {
         assert_eq!(progress(&step("api", 1, "worker 2\nready")), "api: 1/4 worker 2\\x0aready");
+    }
+
+    #[test]
+    fn a_plan_is_lines_in_a_pipe_and_a_table_on_a_terminal() {
+        let worker = |instance, id, action: &str| PlanWorker { instance, id, action: action.into() };
+        let app = |app: &str, step: &str, why: &[&str], workers| PlanApp {
+            app: app.into(),
+            step: step.into(),
+            why: why.iter().map(|&why| why.into()).collect(),
+            workers,
+        };
+        let workers = vec![worker(0, Some(3), "replace"), worker(1, None, "start")];
+        let apps = vec![
+            app("api", "reload", &["env.PORT changed", "instances 1 -> 2"], workers),
+            app("evil\x1b[2J", "keep", &["unchanged"], Vec::new()),
+        ];
+        let plan = Plan { dry_run: true, apps, omitted: 4 };
+        let plain = "api: reload: env.PORT changed; instances 1 -> 2\n  api/0 (id 3): replace\n  api/1 (new): start\n\
+                     evil\\x1b[2J: keep: unchanged\n... and 4 more workers\n";
+        assert_eq!(stripped(&super::plan(&plan, None)), plain);
+        let table = stripped(&super::plan(&plan, Some(100)));
+        assert!(table.starts_with("app "), "{table}");
+        assert!(table.contains("env.PORT changed; instances 1 -> 2") && !table.contains('\x1b'), "{table}");
+        assert!(table.lines().count() == 5 && table.lines().all(|line| line.width() <= 100), "{table}");
     }
 
     #[test]

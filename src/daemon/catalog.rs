@@ -99,6 +99,13 @@ impl Catalog {
         self.apps().find(|(_, r)| r.namespace == namespace && r.name == name).map(|(id, _)| id)
     }
 
+    /// An app stays as it is, and belongs to this file from now on.
+    pub(super) fn own(&mut self, app: AppId, source: &Rc<Source>) {
+        if let Some(record) = self.apps.get_mut(&app) {
+            record.source = Rc::clone(source);
+        }
+    }
+
     pub(super) fn delete(&mut self, app: AppId) {
         self.apps.remove(&app);
     }

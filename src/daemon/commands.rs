@@ -18,6 +18,7 @@ use crate::supervisor::event::{AppId, Command, Definition, Scale, Scope};
 use crate::sys;
 
 use super::Daemon;
+use super::apply::Manner;
 use super::catalog::{self, Source};
 use super::files::MainFile;
 use super::order::apps_in_order;
@@ -82,6 +83,9 @@ impl Daemon {
             Request::Reload { targets, file, update_env, no_wait } => {
                 self.start_like(client, Verb::Reload, targets, file, update_env, no_wait)?;
             }
+            Request::Apply { file, dry_run, prune, no_wait } => {
+                self.apply(client, &file, Manner { dry_run, prune, no_wait })?;
+            }
             Request::Stop { targets, no_wait } => {
                 let whom = self.whom(&targets)?;
                 let commands = whom.into_iter().map(|(app, scope)| (app, Command::Stop { app, scope }));
@@ -116,6 +120,22 @@ impl Daemon {
         commands: Vec<(AppId, Command)>,
     ) {
         self.begin_noted(client, no_wait, words, commands, Vec::new());
+    }
+
+    /// One after the other: the second part begins when the first is settled.
+    pub(super) fn begin_steps(
+        &mut self,
+        client: ClientId,
+        no_wait: bool,
+        words: (&'static str, &'static str),
+        (first, then): (Vec<(AppId, Command)>, Vec<(AppId, Command)>),
+    ) {
+        let apps: Vec<String> = first.iter().chain(&then).map(|(app, _)| self.app_name(*app)).collect();
+        if no_wait {
+            let message = format!("{} of {} has begun", words.0, apps.join(", "));
+            self.server.reply(client, &Reply::Done(Done { message, apps }), true);
+        }
+        self.begin_parts((!no_wait).then_some(client), words, (first, then), Vec::new());
     }
 
     /// `notes` are for people, and told with the answer.
@@ -222,7 +242,7 @@ impl Daemon {
     }
 
     /// The environment that an app was first started with stays until `--update-env`.
-    fn with_known_environment(&self, app: &AppConfig, source: &Rc<Source>) -> Rc<Source> {
+    pub(super) fn with_known_environment(&self, app: &AppConfig, source: &Rc<Source>) -> Rc<Source> {
         let known = self.catalog.find(&app.namespace, &app.name).and_then(|id| self.catalog.app(id));
         known.map_or_else(
             || Rc::clone(source),
@@ -303,7 +323,7 @@ impl Daemon {
     }
 
     /// Reads a file that a client has sent: the snapshot that is applied.
-    fn load(&self, file: &protocol::File) -> Result<Config, Error> {
+    pub(super) fn load(&self, file: &protocol::File) -> Result<Config, Error> {
         let host = Host {
             parallelism: sys::cpus::available_parallelism(),
             memory: sys::memory::total(Path::new("/")),
@@ -490,7 +510,7 @@ fn own_pid() -> i32 {
 }
 
 /// Where the apps of this file come from.
-fn source_of(file: &protocol::File, environment: catalog::Environment) -> Rc<Source> {
+pub(super) fn source_of(file: &protocol::File, environment: catalog::Environment) -> Rc<Source> {
     Rc::new(Source {
         path: file.path.as_ref().map(PathBuf::from),
         folder: PathBuf::from(&file.folder),
@@ -511,7 +531,7 @@ fn host(source: &Source) -> Host {
 }
 
 /// What a caller sent, without what is private.
-fn callers(sent: protocol::Environment) -> Result<catalog::Environment, Error> {
+pub(super) fn callers(sent: protocol::Environment) -> Result<catalog::Environment, Error> {
     let text = sent.text.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes()));
     let all: Vec<_> = text.chain(sent.bytes).collect();
     if let Some((name, _)) = all.iter().find(|(name, value)| name.contains(&0) || value.contains(&0)) {

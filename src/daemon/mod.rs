@@ -11,6 +11,7 @@
 //! the log macros.
 
 mod abroad;
+mod apply;
 mod catalog;
 mod check;
 mod commands;
@@ -63,6 +64,7 @@ use nix::fcntl::{Flock, FlockArg};
 use signal_hook_mio::v1_0::Signals;
 use thiserror::Error;
 
+pub use apply::told as told_plan;
 pub use options::Options;
 
 use crate::control::protocol::{Done, Reply};

@@ -25,6 +25,8 @@ pub(super) struct Operation {
     failures: Vec<AppFailure>,
     /// What else people should know of it.
     notes: Vec<String>,
+    /// What begins when nothing is waited for any more.
+    later: Vec<(AppId, Command)>,
 }
 
 /// All wishes under way.
@@ -55,11 +57,29 @@ impl Daemon {
         commands: Vec<(AppId, Command)>,
         notes: Vec<String>,
     ) {
+        self.begin_parts(client, (verb, done), (commands, Vec::new()), notes);
+    }
+
+    /// The same in two parts: the second begins when the first is settled.
+    pub(super) fn begin_parts(
+        &mut self,
+        client: Option<ClientId>,
+        (verb, done): (&'static str, &'static str),
+        (commands, later): (Vec<(AppId, Command)>, Vec<(AppId, Command)>),
+        notes: Vec<String>,
+    ) {
         self.requests.next_operation += 1;
         let id = self.requests.next_operation;
-        let apps = commands.iter().map(|(app, _)| (*app, self.app_name(*app))).collect();
-        let mut operation =
-            Operation { client, done, verb, apps, waiting: HashSet::new(), failures: Vec::new(), notes };
+        let apps = commands.iter().chain(&later).map(|(app, _)| (*app, self.app_name(*app))).collect();
+        let (waiting, failures) = (HashSet::new(), Vec::new());
+        let operation = Operation { client, done, verb, apps, waiting, failures, notes, later };
+        self.requests.operations.insert(id, operation);
+        self.ask(id, commands);
+        self.go_on(id);
+    }
+
+    fn ask(&mut self, id: u64, commands: Vec<(AppId, Command)>) {
+        let Some(operation) = self.requests.operations.get_mut(&id) else { return };
         for (app, command) in commands {
             self.requests.next_request += 1;
             let request = RequestId(self.requests.next_request);
@@ -67,11 +87,19 @@ impl Daemon {
             self.requests.by_request.insert(request, (id, app));
             self.inbox.push_back(Event::Command { request, command });
         }
-        let empty = operation.waiting.is_empty();
-        self.requests.operations.insert(id, operation);
-        if empty {
-            self.finish(id);
+    }
+
+    /// Where nothing is waited for, the next part begins, or all is done.
+    fn go_on(&mut self, id: u64) {
+        let Some(operation) = self.requests.operations.get_mut(&id) else { return };
+        if !operation.waiting.is_empty() {
+            return;
         }
+        let later = std::mem::take(&mut operation.later);
+        if later.is_empty() {
+            return self.finish(id);
+        }
+        self.ask(id, later);
     }
 
     /// A wish of the supervisor itself, which nobody waits for.
@@ -91,9 +119,7 @@ impl Daemon {
         let Some(operation) = self.requests.operations.get_mut(&id) else { return };
         operation.waiting.remove(&request);
         operation.failures.extend(failure);
-        if operation.waiting.is_empty() {
-            self.finish(id);
-        }
+        self.go_on(id);
     }
 
     fn app_failure(&self, operation: u64, app: AppId, failure: &Failure) -> AppFailure {

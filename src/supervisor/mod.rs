@@ -351,6 +351,12 @@ impl Supervisor {
         self.apps.iter().flat_map(|app| &app.slots).flat_map(of_slot).collect()
     }
 
+    /// Whether a reload of this app is under way, for checks.
+    #[doc(hidden)]
+    pub fn reloads(&self, app: AppId) -> bool {
+        self.apps.iter().any(|other| other.id == app && other.rollout.is_some())
+    }
+
     /// Whether workers of this app are being replaced.
     pub fn replaces(&self, app: AppId) -> bool {
         let replaces = |app: &App| app.rollout.is_some() || app.renewing.is_some();

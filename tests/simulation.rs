@@ -10,7 +10,7 @@ use std::time::Duration;
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
 use clusterd::supervisor::policy::{
-    Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, SpecId, Way,
+    AppName, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, SpecId, Way,
 };
 use clusterd::supervisor::time::Time;
 use clusterd::supervisor::{Probe, Stage, Supervisor};
@@ -84,6 +84,10 @@ impl World {
         Address { ip: std::net::Ipv4Addr::UNSPECIFIED.into(), port, v6only: false }
     }
 
+    fn name(app: AppId) -> AppName {
+        AppName { namespace: "default".into(), name: format!("app{}", app.0) }
+    }
+
     fn definition(&mut self, app: AppId) -> Definition {
         let policy = Policy {
             instances: 1 + u32::try_from(self.dice.roll(4)).unwrap(),
@@ -104,6 +108,14 @@ impl World {
             watchdog: self.dice.one_in(4).then_some(Duration::from_secs(20)),
             hang_timeout: self.dice.one_in(4).then_some(Duration::from_secs(6)),
             ready: if self.dice.one_in(5) { Readiness::Http } else { Readiness::Auto },
+            autorestart: !self.dice.one_in(10),
+            stop_exit_codes: if self.dice.one_in(4) { vec![0] } else { Vec::new() },
+            autostart: !self.dice.one_in(10),
+            depends_on: if app.0 == 3 {
+                vec![World::name(AppId(1)), World::name(AppId(2))]
+            } else {
+                Vec::new()
+            },
             ..Policy::default()
         };
         self.told += 1;
@@ -133,6 +145,7 @@ impl World {
             0 => Command::Stop { app, scope },
             1 | 2 => Command::Start { app, scope, definition },
             3 => Command::Restart { app, scope, definition },
+            6 if self.dice.one_in(3) => Command::Define { app, definition: self.definition(app) },
             4 | 5 => Command::Scale { app, scale: Scale::To(1 + u32::try_from(self.dice.roll(4)).unwrap()) },
             6 if self.dice.one_in(3) => Command::Delete { app, scope: Scope::Slot(slot) },
             _ => Command::Reload { app, definition },

@@ -21,7 +21,7 @@ use super::Daemon;
 use super::apply::Manner;
 use super::catalog::{self, Source};
 use super::files::MainFile;
-use super::order::apps_in_order;
+use super::order::{Commands, apps_in_order};
 use super::output::Follower;
 
 /// The bound on an ecosystem file that is read again.
@@ -128,7 +128,7 @@ impl Daemon {
         client: ClientId,
         no_wait: bool,
         words: (&'static str, &'static str),
-        (first, then): (Vec<(AppId, Command)>, Vec<(AppId, Command)>),
+        (first, then): (Commands, Commands),
     ) {
         let apps: Vec<String> = first.iter().chain(&then).map(|(app, _)| self.app_name(*app)).collect();
         if no_wait {

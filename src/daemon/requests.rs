@@ -7,6 +7,7 @@ use crate::control::server::ClientId;
 use crate::supervisor::event::{AppId, Command, Event, Failure, Outcome, RequestId};
 
 use super::Daemon;
+use super::order::Commands;
 
 /// Last lines that a failure is explained with.
 const LAST_LINES: usize = 20;
@@ -26,7 +27,7 @@ pub(super) struct Operation {
     /// What else people should know of it.
     notes: Vec<String>,
     /// What begins when nothing is waited for any more.
-    later: Vec<(AppId, Command)>,
+    later: Commands,
 }
 
 /// All wishes under way.
@@ -65,7 +66,7 @@ impl Daemon {
         &mut self,
         client: Option<ClientId>,
         (verb, done): (&'static str, &'static str),
-        (commands, later): (Vec<(AppId, Command)>, Vec<(AppId, Command)>),
+        (commands, later): (Commands, Commands),
         notes: Vec<String>,
     ) {
         self.requests.next_operation += 1;

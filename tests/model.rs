@@ -847,7 +847,11 @@ impl Turn<'_> {
             });
             // Without room for both the spent one stops first.
             let made_room = before.spent && matches!(self.event(), Some(Event::Measured { .. }));
-            ensure(!told || instead || made_room || said(before.worker), || {
+            // A worker of a reload that is not well fails it.
+            let failed =
+                |action: &Action| matches!(action, Action::Report { fact: Fact::ReloadFailed { .. } });
+            let candidate = !before.settled && self.out.iter().any(failed);
+            ensure(!told || instead || made_room || candidate || said(before.worker), || {
                 format!("{:?} was taken away, and nobody serves in its place", before.worker)
             })?;
         }

@@ -159,8 +159,10 @@ const EVERY_CRATE: &[&str] = &["*"];
 const FUNCTION_LINES: usize = 60;
 
 /// Functions that may be longer: file below `src/`, name, why. An entry that no longer applies fails.
-const LONG_FUNCTIONS: &[(&str, &str, &str)] =
-    &[("daemon/report.rs", "render", "a flat table: one arm for each of the sixteen facts")];
+const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
+    ("daemon/report.rs", "render", "a flat table: one arm for each fact"),
+    ("config/settings.rs", "value_of", "a flat table: one arm for each key of the file"),
+];
 
 /// Where `log` macros may stand: everything else returns errors or reports facts.
 const LOGGERS: &[&str] = &["src/daemon/", "src/main.rs", "src/cli", "src/logs/logger", "src/logger.rs"];

@@ -10,10 +10,12 @@ use std::rc::Rc;
 use mio::Token;
 
 use super::catalog::Recipe;
+use super::start::Order;
 use super::wrappers;
 use crate::config::launch::CommandLine;
 use crate::supervisor::event::{AppId, ExitStatus, SlotId, WorkerId};
 use crate::sys::process::{self, Ended, Started};
+use crate::sys::spawn::Spawned;
 
 /// The variable by which a process that left its session and lost its parent is still told apart.
 pub(super) const WORKER_VARIABLE: &str = "CLUSTERD_WORKER";
@@ -63,6 +65,32 @@ pub(super) struct Process {
 }
 
 impl Process {
+    /// One that was just cloned, and of which nothing more is known.
+    pub(super) fn new(order: &Order, recipe: Rc<Recipe>, command: CommandLine, spawned: Spawned) -> Process {
+        Process {
+            app: order.app,
+            slot: order.slot,
+            recipe,
+            command,
+            pid: spawned.pid,
+            pidfd: spawned.pidfd,
+            leader_gone: false,
+            report: None,
+            failed: false,
+            killed: false,
+            status: None,
+            main: None,
+            notify: None,
+            channel: None,
+            bound: HashSet::new(),
+            told: HashSet::new(),
+            is_other_user: false,
+            pid_file: None,
+            tokens: Vec::new(),
+            cpu: None,
+        }
+    }
+
     /// To the first process, which must not have been reaped.
     fn signal(&self, number: i32) -> io::Result<()> {
         process::signal_child(self.pid, self.pidfd.as_ref().map(AsFd::as_fd), number)

@@ -1,6 +1,5 @@
 //! `Action::Spawn`: everything a worker gets is put together here, then it is cloned and exec'd.
 
-use std::collections::HashSet;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -119,26 +118,12 @@ impl Daemon {
             host_failure("clone", &error)
         })?;
         let process = Process {
-            app: order.app,
-            slot: order.slot,
-            recipe,
-            pid: spawned.pid,
-            pidfd: spawned.pidfd,
-            leader_gone: false,
-            command,
             report: Some(pipes.report.0),
-            failed: false,
-            killed: false,
-            status: None,
-            main: None,
-            notify: None,
             channel: pipes.channel.map(|(ours, _)| ours),
-            bound: HashSet::new(),
-            told: HashSet::new(),
             is_other_user: who.is_some_and(|who| who.is_other),
             pid_file: self.publish_pid(pid_file, spawned.pid, order.worker),
             tokens: ties.others,
-            cpu: None,
+            ..Process::new(order, recipe, command, spawned)
         };
         self.processes.insert(order.worker, process);
         self.insert_output(order, (pipes.out.0, pipes.err.0), files, ties.outputs);

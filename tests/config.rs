@@ -255,7 +255,7 @@ fn the_defaults_of_the_table_are_the_defaults() {
         let is_value =
             matches!(key.kind, Kind::Duration { .. } | Kind::Count { .. } | Kind::Signal | Kind::Words)
                 || matches!(key.id, AppKey::Cwd | AppKey::WaitReady | AppKey::Env | AppKey::OnReloadFailure)
-                || matches!(key.id, AppKey::Namespace | AppKey::Listen);
+                || matches!(key.id, AppKey::Namespace | AppKey::Listen | AppKey::Balance);
         if is_value && !key.default.starts_with("none") {
             assert_eq!(app_with(&format!("{} = {}", key.name, key.default)), plain, "{}", key.name);
         }
@@ -626,6 +626,8 @@ fn absurd_values_are_refused_with_what_would_be_right() {
         ("kill_signal = 0", "the name or the number of a signal"),
         ("kill_signal = 4096", "the name or the number of a signal"),
         ("intercept = true", "only cluster mode shares ports"),
+        ("balance = \"source-ip\"", "only cluster mode shares ports"),
+        ("balance = \"source_ip\"", "did you mean \"source-ip\"?"),
         ("args = \"a 'b\"", "a quote that is not closed"),
         ("args = [\"a\", [\"b\"]]", "write each argument as a string"),
         ("args = [\"a\\u0000b\"]", "contains a NUL character"),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
 use clusterd::supervisor::policy::{
-    AppName, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, SpecId, Way,
+    AppName, Balance, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, SpecId, Way,
 };
 use clusterd::supervisor::time::Time;
 use clusterd::supervisor::view::{AppView, Status, View};
@@ -150,6 +150,7 @@ fn definition(world: World) -> Definition {
         hang_timeout: None,
         autorestart: world.last != Last::Any,
         stop_exit_codes: if world.last == Last::Code { vec![LAST_CODE] } else { Vec::new() },
+        balance: Balance::Spread,
         ..Policy::default()
     };
     Definition { name: "a".into(), namespace: "n".into(), policy, spec: SpecId(1) }
@@ -663,6 +664,7 @@ impl Turn<'_> {
             if let Action::Steer { socket, active } = action {
                 let at = kernel.iter().find(|(_, array)| array.contains(socket));
                 let (at, array) = at.ok_or_else(|| format!("{socket:?} is not held"))?;
+                let active = active.positions();
                 let inside = active.iter().all(|at| (*at as usize) < array.len());
                 let sound = !active.is_empty() && active.is_sorted() && inside;
                 ensure(sound, || format!("steered to {active:?} of {array:?}"))?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
 use clusterd::supervisor::policy::{
-    AppName, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, SpecId, Way,
+    AppName, Balance, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, SpecId, Way,
 };
 use clusterd::supervisor::time::Time;
 use clusterd::supervisor::{Probe, Stage, Supervisor};
@@ -116,6 +116,7 @@ impl World {
             } else {
                 Vec::new()
             },
+            balance: [Balance::Spread, Balance::SourceIp][usize::from(self.dice.one_in(3))],
             ..Policy::default()
         };
         self.told += 1;
@@ -229,7 +230,7 @@ impl World {
                     "seed {}: examined through another",
                     self.seed
                 );
-                assert!(!active.contains(position), "seed {}: it was not steered away", self.seed);
+                assert!(!active.contains(*position), "seed {}: it was not steered away", self.seed);
                 let holds = !self.dice.one_in(5);
                 self.soon(30, Event::Examining { worker: *worker, holds });
                 if self.dice.one_in(6) {
@@ -288,6 +289,7 @@ impl World {
                         self.seed
                     );
                 };
+                let active = active.positions();
                 assert!(!active.is_empty() && active.iter().all(|at| (*at as usize) < array.len()));
             }
             Action::Reply { request, .. } => {

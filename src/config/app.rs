@@ -15,7 +15,7 @@ use super::value::{self, Refusal};
 use super::{
     AppConfig, Host, Interpreter, Listen, LogTarget, Program, Spec, health, launch, listen, size, words,
 };
-use crate::supervisor::policy::{Mode, OnReloadFailure, Policy, Readiness};
+use crate::supervisor::policy::{Balance, Mode, OnReloadFailure, Policy, Readiness};
 
 /// One app as read, with the places that comparisons between apps need.
 pub(super) struct Draft {
@@ -216,6 +216,13 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             self.read(AppKey::MaxMemoryRestart, |value| size::memory_limit(value, host.memory));
         let max_age = self.duration(AppKey::MaxAge);
         let ready = self.readiness(mode, declares_listen);
+        let balance = match self.choice(AppKey::Balance) {
+            Some("source-ip") => Balance::SourceIp,
+            Some(_) | None => Balance::Spread,
+        };
+        if balance == Balance::SourceIp {
+            self.needs_cluster(AppKey::Balance, mode);
+        }
         let mut time = |id, default| self.duration(id).unwrap_or(default);
         Policy {
             max_memory_restart,
@@ -225,6 +232,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             mode,
             declares_listen,
             on_reload_failure,
+            balance,
             listen_timeout: time(AppKey::ListenTimeout, defaults.listen_timeout),
             kill_timeout: time(AppKey::KillTimeout, defaults.kill_timeout),
             min_uptime: time(AppKey::MinUptime, defaults.min_uptime),
@@ -281,6 +289,17 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
         }
     }
 
+    /// Refuses a key that means nothing in fork mode.
+    fn needs_cluster(&mut self, id: AppKey, mode: Mode) {
+        if mode == Mode::Fork {
+            self.conflict(
+                id,
+                "only cluster mode shares ports, and this app is in fork mode",
+                "remove it, or write exec_mode = \"cluster\"",
+            );
+        }
+    }
+
     fn spec(
         &mut self,
         program: Option<Program>,
@@ -293,12 +312,8 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
         let cwd = cwd.unwrap_or_else(|| join(&host.folder, "."));
         let is_vector = matches!(program, Some(Program::Exact(_)));
         let intercept = self.flag(AppKey::Intercept);
-        if intercept == Some(true) && mode == Mode::Fork {
-            self.conflict(
-                AppKey::Intercept,
-                "only cluster mode shares ports, and this app is in fork mode",
-                "remove it, or write exec_mode = \"cluster\"",
-            );
+        if intercept == Some(true) {
+            self.needs_cluster(AppKey::Intercept, mode);
         }
         Spec {
             program: program.unwrap_or(Program::Exact(Vec::new())),

@@ -219,6 +219,7 @@ pub enum AppKey {
     OnReloadFailure,
     MaxMemoryRestart,
     MaxAge,
+    Balance,
     OutFile,
     ErrorFile,
     PidFile,
@@ -607,6 +608,14 @@ pub const APP: &[Key<AppKey>] = &[
         time(Duration::from_secs(1), Duration::from_secs(366 * 24 * 60 * 60)),
         "none: no limit",
         "a worker is replaced when it is so old, or up to a tenth younger; its successor is ready first",
+    ),
+    key(
+        AppKey::Balance,
+        "balance",
+        &[],
+        Kind::Choice(&["spread", "source-ip"]),
+        "\"spread\"",
+        "spread: a new connection goes to any worker; source-ip: a client's address stays with its worker",
     ),
     key(
         AppKey::OutFile,

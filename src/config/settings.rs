@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::keys::{self, AppKey};
 use super::units::{show_duration, signal_name};
 use super::{Interpreter, LogTarget, Program, Spec, health, listen, process, size};
-use crate::supervisor::policy::{Mode, OnReloadFailure, Policy, Readiness};
+use crate::supervisor::policy::{Balance, Mode, OnReloadFailure, Policy, Readiness};
 
 /// Each key of the file with its value and unit. The name and the namespace are the caller's; keys that are
 /// not set and have no value by default are left out.
@@ -85,6 +85,10 @@ pub(super) fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<Stri
         AppKey::Autostart => policy.autostart.to_string(),
         AppKey::Essential => policy.essential.to_string(),
         AppKey::DependsOn => array(&policy.depends_on.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        AppKey::Balance => match policy.balance {
+            Balance::Spread => "spread".to_owned(),
+            Balance::SourceIp => "source-ip".to_owned(),
+        },
         AppKey::OutFile => log_target(&spec.out_file),
         AppKey::ErrorFile => log_target(&spec.error_file),
         AppKey::User

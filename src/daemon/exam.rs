@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::supervisor::event::{Event, SocketId, Spot, WorkerId};
+use crate::supervisor::event::{Event, SocketId, Spot, Spread, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::connections::{self, State};
 use crate::sys::process;
@@ -66,7 +66,7 @@ impl Daemon {
         worker: WorkerId,
         socket: SocketId,
         position: u32,
-        active: Vec<u32>,
+        active: Spread,
         now: Time,
     ) {
         match self.knock(worker, &Spot { socket, position, active }, now) {

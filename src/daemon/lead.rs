@@ -8,15 +8,17 @@ use std::os::fd::AsFd;
 
 use mio::net::TcpStream;
 
-use crate::supervisor::event::{Address, SocketId, Spot};
+use crate::supervisor::event::{Address, SocketId, Spot, Spread};
 use crate::sys::{listen, steer};
 
 use super::Daemon;
+use super::perform::program;
 use super::relay::reachable;
 
-/// Connections of one group that can be led at a time. A program has room for 4096 steps (BPF_MAXINSNS in
-/// Linux): eight for each of these, and two for each of a thousand workers.
-const MOST: usize = 240;
+/// Connections of one group that can be led at a time. A program has room for 2560 steps of eight bytes
+/// (net.core.optmem_max is 20 KiB before Linux 6.7): eight for each of these, and two for each of a thousand
+/// workers.
+const MOST: usize = 64;
 
 /// Who is led where.
 #[derive(Debug, Default)]
@@ -27,7 +29,7 @@ pub(super) struct Leads {
 #[derive(Debug)]
 struct Group {
     socket: SocketId,
-    active: Vec<u32>,
+    active: Spread,
     led: Vec<(SocketAddr, u32)>,
 }
 
@@ -70,7 +72,7 @@ impl Daemon {
         let (stream, client) = listen::client(SocketAddr::new(to.ip(), 0))?;
         let group = self.probes.leads.groups.entry(address).or_insert_with(|| Group {
             socket: spot.socket,
-            active: Vec::new(),
+            active: Spread::default(),
             led: Vec::new(),
         });
         if group.led.len() >= MOST {
@@ -79,7 +81,7 @@ impl Daemon {
         group.socket = spot.socket;
         group.active.clone_from(&spot.active);
         group.led.push((client, spot.position));
-        let begun = steer::steer_but(held.fd.as_fd(), &group.active, &group.led)
+        let begun = steer::steer_but(held.fd.as_fd(), &program(&group.active), &group.led)
             .and_then(|()| listen::begin(stream.as_fd(), to));
         if let Err(error) = begun {
             self.end_lead(client);
@@ -94,12 +96,12 @@ impl Daemon {
         let Some(group) = self.probes.leads.groups.get_mut(&address) else { return };
         group.led.retain(|(other, _)| *other != client);
         let steered = match self.sockets.fd(group.socket) {
-            Some(fd) if group.led.is_empty() => steer::steer(fd, &group.active),
-            Some(fd) => steer::steer_but(fd, &group.active, &group.led),
+            Some(fd) if group.led.is_empty() => steer::steer(fd, &program(&group.active)),
+            Some(fd) => steer::steer_but(fd, &program(&group.active), &group.led),
             None => Ok(()),
         };
         if let Err(error) = steered {
-            log::error!("cannot steer new connections to positions {:?}: {error}", group.active);
+            log::error!("cannot steer new connections to positions {:?}: {error}", group.active.positions());
         }
         if group.led.is_empty() {
             self.probes.leads.groups.remove(&address);

@@ -4,9 +4,10 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use crate::supervisor::event::{Action, SignalKind, SocketId, WorkerId};
+use crate::supervisor::event::{Action, SignalKind, SocketId, Spread, WorkerId};
 use crate::supervisor::time::Time;
-use crate::sys::{listen, process, steer};
+use crate::sys::steer::{self, Program};
+use crate::sys::{listen, process};
 
 use super::Daemon;
 use super::start::Order;
@@ -83,12 +84,12 @@ impl Daemon {
         }
     }
 
-    fn steer(&mut self, socket: SocketId, active: &[u32]) {
-        log::debug!("steer by socket {} to {active:?}", socket.0);
+    fn steer(&mut self, socket: SocketId, active: &Spread) {
+        log::debug!("steer by socket {} to {:?}", socket.0, active.positions());
         let Some(fd) = self.sockets.fd(socket) else { return };
         self.probes.leads.steered(self.sockets.get(socket).map(|held| held.address));
-        if let Err(error) = steer::steer(fd, active) {
-            log::error!("cannot steer new connections to positions {active:?}: {error}");
+        if let Err(error) = steer::steer(fd, &program(active)) {
+            log::error!("cannot steer new connections to positions {:?}: {error}", active.positions());
         }
     }
 
@@ -114,6 +115,15 @@ impl Daemon {
         log::debug!("close socket {}", socket.0);
         self.forget_queue(socket);
         self.sockets.close(socket);
+    }
+}
+
+/// The program that spreads connections so.
+pub(super) fn program(spread: &Spread) -> Program {
+    match spread {
+        Spread::Evenly(positions) => Program::evenly(positions),
+        Spread::Share { percent, new, old } => Program::share(*percent, new, old),
+        Spread::Seats(seats) => Program::by_client(seats),
     }
 }
 

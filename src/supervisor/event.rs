@@ -6,6 +6,7 @@ use std::time::Duration;
 pub use super::address::Address;
 use super::headroom::{Headroom, Shortage, Stock};
 use super::policy::{AppName, Policy, SpecId};
+pub use super::spread::Spread;
 
 /// One process that a slot's worker began as. Never reused, and never a process id: a late fact about
 /// a worker that is gone cannot be mistaken for one about its successor.
@@ -97,7 +98,7 @@ pub struct Spot {
     /// That socket's position in the kernel's array.
     pub position: u32,
     /// Where all other new connections go on going.
-    pub active: Vec<u32>,
+    pub active: Spread,
 }
 
 /// One look at whether a worker does anything about the clients that wait for it.
@@ -464,7 +465,7 @@ pub enum Action {
         /// Its position in the kernel's array.
         position: u32,
         /// Where all other new connections go on going.
-        active: Vec<u32>,
+        active: Spread,
     },
     /// End that connection.
     LetGo {
@@ -509,8 +510,8 @@ pub enum Action {
     Steer {
         /// Any socket of the group.
         socket: SocketId,
-        /// Positions, in rising order, never empty.
-        active: Vec<u32>,
+        /// Positions, never none, and how they share.
+        active: Spread,
     },
     /// Let no new handshake reach this socket: nobody is left to steer to, and clients are to be refused
     /// rather than let in and thrown out. Its queue and handshakes under way stay.

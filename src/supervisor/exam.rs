@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::event::{Action, Fact, Generation, SignalKind, SocketId, WorkerId};
+use super::event::{Action, Fact, Generation, SignalKind, SocketId, Spread, WorkerId};
 use super::policy::Policy;
 use super::time::Time;
 
@@ -204,4 +204,4 @@ impl App {
 
 /// Where a worker's exam is made: a socket of its, that socket's position in the kernel's array, and who is
 /// steered to.
-pub(super) type Place = (SocketId, u32, Vec<u32>);
+pub(super) type Place = (SocketId, u32, Spread);

@@ -11,8 +11,9 @@
 
 use std::collections::BTreeMap;
 
-use super::event::{Action, Address, SlotId, SocketId, Spot, WorkerId};
+use super::event::{Action, Address, SlotId, SocketId, Spot, Spread, WorkerId};
 use super::exam::Place;
+use super::spread;
 use super::{Bug, Planted};
 
 /// Whose a socket is.
@@ -73,10 +74,19 @@ pub(super) enum Standing {
 /// Who stands how; a worker that is missing is gone.
 pub(super) type Standings = BTreeMap<WorkerId, Standing>;
 
+/// How the sockets that serve share the new connections.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Terms {
+    /// Each client's address has its place among so many instances; none: by lot.
+    pub(super) by_client: Option<u32>,
+    /// The instance number of each slot.
+    pub(super) instances: BTreeMap<SlotId, u32>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Group {
     array: Vec<SocketId>,
-    ordered: Vec<u32>,
+    ordered: Spread,
     moved: bool,
 }
 
@@ -86,11 +96,10 @@ impl Group {
     fn make_room(&mut self, leaving: SocketId, out: &mut Vec<Action>) {
         let Some((last, others)) = self.array.split_last() else { return };
         let last_place = u32::try_from(others.len()).unwrap_or(u32::MAX);
-        if *last == leaving || !self.ordered.contains(&last_place) {
+        if *last == leaving || !self.ordered.contains(last_place) {
             return;
         }
-        let rest: Vec<u32> = self.ordered.iter().copied().filter(|place| *place != last_place).collect();
-        if !rest.is_empty() {
+        if let Some(rest) = self.ordered.without(last_place) {
             out.push(Action::Steer { socket: *last, active: rest.clone() });
             self.ordered = rest;
         }
@@ -127,7 +136,7 @@ impl Sockets {
     }
 
     /// What was last ordered for each group.
-    pub(super) fn orders(&self) -> impl Iterator<Item = (Address, Vec<u32>)> {
+    pub(super) fn orders(&self) -> impl Iterator<Item = (Address, Spread)> {
         self.groups.iter().map(|(address, group)| (*address, group.ordered.clone()))
     }
 
@@ -180,7 +189,7 @@ impl Sockets {
         let group = self.groups.get(&socket.address)?;
         let position = group.array.iter().position(|member| *member == id)?;
         let position = u32::try_from(position).ok()?;
-        (!group.ordered.contains(&position)).then(|| (id, position, group.ordered.clone()))
+        (!group.ordered.contains(position)).then(|| (id, position, group.ordered.clone()))
     }
 
     /// Where a connection of our own reaches a worker: by a socket that it is known to use, or else by one
@@ -300,9 +309,9 @@ impl Sockets {
     }
 
     /// Orders where new connections go, for each group whose plan or array changed.
-    pub(super) fn steer(&mut self, standings: &Standings, out: &mut Vec<Action>) {
+    pub(super) fn steer(&mut self, standings: &Standings, terms: &Terms, out: &mut Vec<Action>) {
         for address in self.addresses().collect::<Vec<_>>() {
-            let active = self.plan(address, standings);
+            let active = self.share_out(address, self.best(address, standings), terms);
             let Some(group) = self.groups.get_mut(&address) else { continue };
             if !group.moved && group.ordered == active {
                 continue;
@@ -314,8 +323,33 @@ impl Sockets {
         }
     }
 
+    /// How these places share the new connections.
+    fn share_out(&self, address: Address, places: Vec<u32>, terms: &Terms) -> Spread {
+        if let Some(instances) = terms.by_client
+            && let Some(seats) = spread::seats(instances, &self.of_instances(address, &places, terms))
+        {
+            return Spread::Seats(seats);
+        }
+        Spread::Evenly(places)
+    }
+
+    /// The place of each instance; of two workers in one slot the older's, so that nobody moves before it
+    /// leaves.
+    fn of_instances(&self, address: Address, places: &[u32], terms: &Terms) -> BTreeMap<u32, u32> {
+        let array = self.array(address);
+        let mut found: BTreeMap<u32, (Option<WorkerId>, u32)> = BTreeMap::new();
+        for place in places {
+            let id = usize::try_from(*place).ok().and_then(|place| array.get(place));
+            let Some(socket) = id.and_then(|id| self.all.get(id)) else { continue };
+            let Some(instance) = terms.instances.get(&socket.slot) else { continue };
+            let entry = (socket.worker(), *place);
+            found.entry(*instance).and_modify(|first| *first = entry.min(*first)).or_insert(entry);
+        }
+        found.into_iter().map(|(instance, (_, place))| (instance, place)).collect()
+    }
+
     /// The places of the best that there is; never empty.
-    fn plan(&self, address: Address, standings: &Standings) -> Vec<u32> {
+    fn best(&self, address: Address, standings: &Standings) -> Vec<u32> {
         let array = self.array(address);
         let serving = |socket: &Socket| standing(socket, standings) == Some(Standing::Serving);
         let alive = |socket: &Socket| standing(socket, standings).is_some();

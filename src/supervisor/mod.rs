@@ -28,6 +28,7 @@ mod reconcile;
 mod renew;
 mod rollout;
 mod show;
+mod spread;
 mod tick;
 pub mod time;
 mod verdict;
@@ -397,7 +398,8 @@ impl Supervisor {
     /// What was last ordered for each group, for checks.
     #[doc(hidden)]
     pub fn steering(&self) -> Vec<(Address, Vec<u32>)> {
-        self.apps.iter().flat_map(|app| app.sockets.orders()).collect()
+        let orders = self.apps.iter().flat_map(|app| app.sockets.orders());
+        orders.map(|(address, spread)| (address, spread.positions())).collect()
     }
 
     /// The same state with the smallest names and times, and without what is only told and never

@@ -112,6 +112,15 @@ impl fmt::Display for AppName {
     }
 }
 
+/// Which worker a new connection goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Balance {
+    /// Any of them, by lot.
+    Spread,
+    /// Always the same one for each client's address.
+    SourceIp,
+}
+
 /// One app's validated numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
@@ -165,6 +174,8 @@ pub struct Policy {
     pub essential: bool,
     /// The app is started when all of these are ready.
     pub depends_on: Vec<AppName>,
+    /// Which worker a new connection goes to.
+    pub balance: Balance,
 }
 
 impl Policy {
@@ -220,6 +231,7 @@ impl Default for Policy {
             autostart: true,
             essential: false,
             depends_on: Vec::new(),
+            balance: Balance::Spread,
         }
     }
 }

@@ -7,8 +7,8 @@ use super::Bug;
 use super::app::{App, Gate, Idle, Mix, Slot, Turn, Until, Wanted};
 use super::event::{Action, Cause, Fact, Failure, Generation, Outcome, SlotId, SocketId, WorkerId};
 use super::exam::Exam;
-use super::group::Holder;
-use super::policy::Mode;
+use super::group::{Holder, Terms};
+use super::policy::{Balance, Mode};
 use super::rollout::{Pace, Room, Trial};
 use super::watch::Watch;
 use super::worker::{Boot, Phase, Worker};
@@ -394,11 +394,28 @@ impl App {
             }
         }
         if !turn.unsteered {
-            self.sockets.steer(&standings, turn.out);
+            self.sockets.steer(&standings, &self.terms(), turn.out);
         }
         // After the steering: what is handed on comes in again through the shared address, and must
         // not come back to the queue that it was taken from.
         turn.out.append(&mut relays);
+    }
+
+    fn terms(&self) -> Terms {
+        match self.policy(self.target()).balance {
+            Balance::Spread => Terms::default(),
+            Balance::SourceIp => Terms {
+                by_client: Some(self.numbered()),
+                instances: self.slots.iter().map(|slot| (slot.id, slot.instance)).collect(),
+            },
+        }
+    }
+
+    /// One more than the highest number of an instance that is to stay.
+    fn numbered(&self) -> u32 {
+        let kept = self.slots.iter().filter(|slot| !matches!(slot.wanted, Wanted::Remove(_)));
+        let wanted = usize::try_from(self.instances).unwrap_or(usize::MAX);
+        kept.take(wanted).map(|slot| slot.instance.saturating_add(1)).max().unwrap_or(1)
     }
 
     /// What is to become of the sockets whose workers are gone. Those that are missing here are kept:

@@ -155,7 +155,7 @@ impl Bench {
 
     fn steered(&self) -> Vec<Vec<u32>> {
         let active = |action: &Action| {
-            if let Action::Steer { active, .. } = action { Some(active.clone()) } else { None }
+            if let Action::Steer { active, .. } = action { Some(active.positions()) } else { None }
         };
         self.out.iter().filter_map(active).collect()
     }
@@ -711,7 +711,9 @@ fn before_a_place_is_left_nobody_is_steered_to_the_one_that_will_fill_it() {
     let close = bench.out.iter().position(|action| *action == Action::Close { socket: SocketId(1) });
     let orders: Vec<_> = bench.out[..close.expect("closed")].iter().collect();
     assert!(
-        orders.iter().any(|action| matches!(action, Action::Steer { active, .. } if *active == [1])),
+        orders
+            .iter()
+            .any(|action| matches!(action, Action::Steer { active, .. } if active.positions() == [1])),
         "the third place moves to the first: {:?}",
         bench.out
     );
@@ -954,7 +956,12 @@ fn server_that_waits_for_its_request_gets_the_signal_early_from_then_on() {
     let mut bench = lasting();
     let first = WorkerId(1);
     ended(&mut bench, first);
-    let examine = Action::Examine { worker: first, socket: SocketId(1), position: 0, active: vec![1, 2] };
+    let examine = Action::Examine {
+        worker: first,
+        socket: SocketId(1),
+        position: 0,
+        active: Spread::Evenly(vec![1, 2]),
+    };
     assert!(bench.took(&examine), "{:?}", bench.out);
     assert!(!bench.took(&stop_signal(first)));
     bench.tell(Event::Examining { worker: first, holds: true });

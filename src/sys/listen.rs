@@ -291,7 +291,8 @@ mod tests {
         let first = open("127.0.0.1".parse().expect("an address"), 0, false, 8).expect("a free port");
         let (address, _) = local_address(first.as_fd()).expect("bound");
         let second = open(address.ip(), address.port(), false, 8).expect("shared");
-        super::super::steer::steer(first.as_fd(), &[1]).expect("a group");
+        super::super::steer::steer(first.as_fd(), &super::super::steer::Program::evenly(&[1]))
+            .expect("a group");
         let _client = std::net::TcpStream::connect(address).expect("queued");
         assert_eq!(queue_length(first.as_fd()).expect("tcp"), 0);
         assert_eq!(queue_length(second.as_fd()).expect("tcp"), 1);
@@ -309,7 +310,8 @@ mod tests {
         end(first.as_fd()).expect("it listened");
         drop(first);
         // The last one has moved into the first place.
-        super::super::steer::steer(others[0].as_fd(), &[0]).expect("a group");
+        super::super::steer::steer(others[0].as_fd(), &super::super::steer::Program::evenly(&[0]))
+            .expect("a group");
         let _client = std::net::TcpStream::connect(address).expect("queued");
         assert_eq!(queue_length(others[1].as_fd()).expect("tcp"), 1);
     }
@@ -333,7 +335,8 @@ mod tests {
         hide(hidden.as_fd()).expect("no privilege is needed");
         // The second joins nobody, the third joins the second: they are the places 0 and 1.
         let (second, third) = (socket(address.port()), socket(address.port()));
-        super::super::steer::steer(second.as_fd(), &[1]).expect("a group");
+        super::super::steer::steer(second.as_fd(), &super::super::steer::Program::evenly(&[1]))
+            .expect("a group");
         let _clients = [(); 4].map(|()| std::net::TcpStream::connect(address).expect("queued"));
         assert_eq!(queue_length(third.as_fd()).expect("tcp"), 4);
     }

@@ -1,0 +1,165 @@
+//! Which worker a new connection goes to: a client's address that stays with its instance, and a queue
+//! that is steered around.
+
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
+use support::{App, Daemon, Fixture, fixtures, free_port, root, runtime};
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Who answered: the process, its generation and its instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Answerer {
+    pid: i32,
+    generation: u32,
+    instance: u32,
+}
+
+/// One connection from this address of the host's own, with one request.
+fn ask(from: IpAddr, to: SocketAddr) -> std::io::Result<Answerer> {
+    let mut stream = connect_from(from, to)?;
+    stream.set_read_timeout(Some(ms(5000)))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let body = text.split("\r\n\r\n").nth(1).unwrap_or_default();
+    let numbers: Vec<i32> = body.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let unsigned = |number: i32| u32::try_from(number).expect("these count from 0");
+    match numbers[..] {
+        [pid, generation, instance, ..] => {
+            Ok(Answerer { pid, generation: unsigned(generation), instance: unsigned(instance) })
+        }
+        _ => Err(std::io::Error::other(format!("not an answer: {text:?}"))),
+    }
+}
+
+fn connect_from(from: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(from, 0)))?;
+    connect(fd.as_raw_fd(), &SockaddrStorage::from(to))?;
+    Ok(TcpStream::from(fd))
+}
+
+fn sticky(fixture: &Fixture, instances: u32, port: u16) -> App {
+    App::new("api", fixture).instances(instances).port(port).text("balance", "source-ip")
+}
+
+/// The instance that each client is served by; none may be served by two.
+fn instances(clients: &[IpAddr], to: SocketAddr, times: usize) -> BTreeMap<IpAddr, u32> {
+    let of = |client: &IpAddr| {
+        let served: BTreeSet<u32> =
+            (0..times).map(|_| ask(*client, to).expect("an answer").instance).collect();
+        assert_eq!(served.len(), 1, "{client} was served by {served:?}");
+        (*client, served.into_iter().next().expect("one"))
+    };
+    clients.iter().map(of).collect()
+}
+
+fn loopback_clients(count: u8) -> Vec<IpAddr> {
+    (1..=count).map(|last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last))).collect()
+}
+
+#[test]
+fn a_client_stays_with_its_instance_over_connections_and_reloads() {
+    let port = free_port();
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let daemon = Daemon::foreground(sticky(&fixtures::worker(&["serve"]), 4, port));
+    daemon.wait_online("api", 4);
+    let clients = loopback_clients(8);
+    let before = instances(&clients, to, 20);
+    let used: BTreeSet<u32> = before.values().copied().collect();
+    assert!(used.len() > 1, "all clients share one worker: {before:?}");
+    let generation = ask(clients[0], to).expect("an answer").generation;
+
+    let reload = daemon.spawn(&["reload", "api"]);
+    // Also on the way: a reload exchanges one worker at a time, and nobody is led to another instance.
+    let during = instances(&clients, to, 20);
+    daemon.home.finish(reload).expect_code(0);
+    assert_eq!(during, before, "while it is reloaded");
+    assert_eq!(instances(&clients, to, 5), before, "after the reload");
+    assert_eq!(ask(clients[0], to).expect("an answer").generation, generation + 1);
+}
+
+#[test]
+fn of_a_worker_that_is_away_only_its_own_clients_move_and_they_come_back() {
+    let port = free_port();
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let daemon = Daemon::foreground(sticky(&fixtures::worker(&["serve"]), 4, port));
+    daemon.wait_online("api", 4);
+    let clients = loopback_clients(16);
+    let before = instances(&clients, to, 3);
+    let away = before[&clients[0]];
+    let id = daemon.online("api").iter().find(|worker| worker.instance == away).expect("it serves").id;
+    daemon.run(&["stop", &id.to_string()]).expect_code(0);
+    let without = instances(&clients, to, 3);
+    for (client, instance) in &without {
+        assert_ne!(*instance, away, "{client} is served by a stopped worker");
+        let stays = before[client] == away || before[client] == *instance;
+        assert!(stays, "{client} moved from {} to {instance}", before[client]);
+    }
+    daemon.run(&["start", &id.to_string()]).expect_code(0);
+    daemon.wait_online("api", 4);
+    assert_eq!(instances(&clients, to, 3), before);
+}
+
+#[test]
+fn one_instance_more_takes_clients_and_moves_nobody_between_the_others() {
+    let port = free_port();
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let daemon = Daemon::foreground(sticky(&fixtures::worker(&["serve"]), 2, port));
+    daemon.wait_online("api", 2);
+    let clients = loopback_clients(24);
+    let before = instances(&clients, to, 2);
+    daemon.run(&["scale", "api", "3"]).expect_code(0);
+    daemon.wait_online("api", 3);
+    let after = instances(&clients, to, 2);
+    assert!(after.iter().all(|(client, to)| *to == 2 || before[client] == *to), "{before:?} {after:?}");
+    assert!(after.values().any(|instance| *instance == 2), "the new one got nobody: {after:?}");
+}
+
+/// In a network of its own, where the loopback interface can have many addresses of IPv6.
+#[test]
+fn a_client_of_either_family_stays_with_its_instance_on_one_socket() {
+    if !root() || runtime("ip").is_none() {
+        return support::skip("needs root, for a network of its own");
+    }
+    let Some(node) = fixtures::node("server.js") else { return };
+    let test = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root may");
+        let ip = |words: &str| {
+            let status = Command::new("ip").args(words.split(' ')).status().expect("it is installed");
+            assert!(status.success(), "ip {words}");
+        };
+        ip("link set lo up");
+        let six: Vec<IpAddr> = (1..=8).map(|n| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n).into()).collect();
+        for address in &six {
+            ip(&format!("-6 addr add {address}/128 dev lo nodad"));
+        }
+        let port = 3000;
+        let daemon = Daemon::foreground(sticky(&node, 4, port));
+        daemon.wait_online("api", 4);
+        let (v6, v4) = (SocketAddr::new(six[0], port), SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let before = (instances(&six, v6, 20), instances(&loopback_clients(8), v4, 20));
+        let used: BTreeSet<u32> = before.0.values().copied().collect();
+        assert!(used.len() > 1, "all clients of IPv6 share one worker: {before:?}");
+        daemon.run(&["reload", "api"]).expect_code(0);
+        let after = (instances(&six, v6, 5), instances(&loopback_clients(8), v4, 5));
+        assert_eq!(after, before);
+    });
+    if let Err(panic) = test.join() {
+        std::panic::resume_unwind(panic);
+    }
+}

@@ -51,6 +51,8 @@ Run:
   restart    stop, then start
   reload     replace every worker without losing a request
   apply      bring what runs to what a file says: --dry-run, --prune
+  promote    go on with a reload that is held (canary)
+  rollback   take a reload back
   scale      change the number of instances: 4, +2, -1
   delete     stop apps and forget them
   signal     send a signal to workers
@@ -119,6 +121,14 @@ pub enum Verb {
         after_help = "Examples:\n  clusterd apply ecosystem.toml --dry-run\n  clusterd apply ecosystem.toml --prune"
     )]
     Apply(Apply),
+    /// Goes on with a reload that is held at a share of the connections (canary). Returns when it is done.
+    #[command(after_help = "Example:\n  clusterd promote api")]
+    Promote(Stop),
+
+    /// Takes a reload back that is held or under way; also the mix that a failed one left. Returns when the
+    /// new generation is gone.
+    #[command(after_help = "Example:\n  clusterd rollback api")]
+    Rollback(Stop),
 
     /// Changes the number of instances of an app.
     #[command(
@@ -235,7 +245,7 @@ pub struct Start {
     pub no_wait: bool,
 }
 
-/// `stop`, `delete`.
+/// `stop`, `delete`, `promote`, `rollback`.
 #[derive(Debug, Args)]
 pub struct Stop {
     /// all, names, ids, namespaces, /regex/, or a file.

@@ -95,6 +95,7 @@ fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
         health: Some(health),
         watchdog: Some(seconds(30)),
         hang_timeout: Some(seconds(60)),
+        canary: Some(10),
         ..plain.apps[0].policy.clone()
     };
     assert_eq!(all.apps[0].policy, policy);
@@ -627,6 +628,10 @@ fn absurd_values_are_refused_with_what_would_be_right() {
         ("kill_signal = 4096", "the name or the number of a signal"),
         ("intercept = true", "only cluster mode shares ports"),
         ("balance = \"source-ip\"", "only cluster mode shares ports"),
+        ("canary = \"10%\"", "only cluster mode shares ports"),
+        ("canary = 10", "write \"10%\""),
+        ("canary = \"100%\"", "a share from \"1%\" to \"99%\""),
+        ("canary = \"0%\"", "a share from \"1%\" to \"99%\""),
         ("balance = \"source_ip\"", "did you mean \"source-ip\"?"),
         ("args = \"a 'b\"", "a quote that is not closed"),
         ("args = [\"a\", [\"b\"]]", "write each argument as a string"),

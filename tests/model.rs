@@ -70,6 +70,8 @@ struct World {
     pair: bool,
     /// Which ends of workers are for good.
     last: Last,
+    /// A reload is held at a share of the connections.
+    canary: bool,
 }
 
 /// What makes the end of a worker the last.
@@ -105,6 +107,7 @@ const ONE: World = World {
     watched: false,
     pair: false,
     last: Last::Nothing,
+    canary: false,
 };
 
 /// Workers that are to be replaced while they serve.
@@ -151,6 +154,7 @@ fn definition(world: World) -> Definition {
         autorestart: world.last != Last::Any,
         stop_exit_codes: if world.last == Last::Code { vec![LAST_CODE] } else { Vec::new() },
         balance: Balance::Spread,
+        canary: world.canary.then_some(50),
         ..Policy::default()
     };
     Definition { name: "a".into(), namespace: "n".into(), policy, spec: SpecId(1) }
@@ -329,6 +333,9 @@ fn steps(supervisor: &Supervisor, world: World) -> Vec<Step> {
         if !world.narrow && !world.hasty && !world.listens && !world.declared {
             wishes.push(Command::Restart { app, scope, definition: None });
         }
+        if world.canary {
+            wishes.extend([Command::Promote { app }, Command::Rollback { app }]);
+        }
         if world.scales {
             wishes.extend([1, 2].map(|count| Command::Scale { app, scale: Scale::To(count) }));
         }
@@ -421,6 +428,9 @@ impl Turn<'_> {
         self.who_depends_stops_before()?;
         self.nobody_waits_in_vain()?;
         self.what_ended_stays_ended()?;
+        self.canary_takes_nothing_away()?;
+        self.canary_is_as_small_as_its_share()?;
+        self.canary_that_fails_is_taken_back()?;
         self.reload_without_room_touches_nothing()?;
         self.one_worker_is_renewed_at_a_time()?;
         self.reload_keeps_serving()
@@ -781,6 +791,31 @@ impl Turn<'_> {
         Ok(())
     }
 
+    /// The generation that is held at its share, or on the way there.
+    fn canary(&self, supervisor: &Supervisor) -> Option<Generation> {
+        let view = supervisor.view(self.now);
+        let app = view.apps.into_iter().next()?;
+        app.reload.filter(|reload| reload.share.is_some()).map(|_| app.generation)
+    }
+
+    /// As long as a reload is held, no old worker that serves is told to leave but by a wish.
+    fn canary_takes_nothing_away(&self) -> Verdict {
+        let (Some(new), None) = (self.canary(self.before), self.wish()) else { return Ok(()) };
+        for before in self.lived.iter().filter(|probe| probe.stage == Stage::Ready && probe.generation != new)
+        {
+            let after = self.live.iter().find(|probe| probe.worker == before.worker);
+            let told = after.is_some_and(|probe| (Stage::Draining..=Stage::Stopping).contains(&probe.stage));
+            let doubled = self.lived.iter().any(|other| {
+                other.slot == before.slot
+                    && other.worker != before.worker
+                    && other.generation != new
+                    && other.stage == Stage::Ready
+            });
+            ensure(!told || doubled, || format!("{:?} was taken away by a held reload", before.worker))?;
+        }
+        Ok(())
+    }
+
     fn a_worker_may_give_so_many_bad_answers(&self) -> Verdict {
         let Some(Event::Probed { worker, .. }) = self.event() else { return Ok(()) };
         let found = |action: &Action| matches!(action, Action::Report { fact: Fact::Unwell { .. } });
@@ -793,6 +828,26 @@ impl Turn<'_> {
     fn whoever_is_proven_has_answered_well(&self) -> Verdict {
         let hasty = self.live.iter().find(|probe| probe.settled && !probe.trusted);
         ensure(hasty.is_none(), || format!("{hasty:?} counts as proven and was never well"))
+    }
+
+    fn canary_is_as_small_as_its_share(&self) -> Verdict {
+        let Some(new) = self.canary(self.after) else { return Ok(()) };
+        let count = self.view.apps.first().map_or(0, |app| app.instances).div_ceil(2).max(1);
+        let started = self.spawned().iter().filter(|(_, generation)| *generation == new).count();
+        let up = self.live.iter().filter(|probe| probe.generation == new && probe.stage <= Stage::Ready);
+        let up = up.count();
+        ensure(started == 0 || up <= count as usize, || format!("{up} new ones at half of the connections"))
+    }
+
+    /// Of a reload that is held, no worker's crash is passed over.
+    fn canary_that_fails_is_taken_back(&self) -> Verdict {
+        let (Some(new), Some(Event::Exited { worker, .. })) = (self.canary(self.before), self.event()) else {
+            return Ok(());
+        };
+        let probe = self.lived.iter().find(|probe| probe.worker == *worker);
+        let up = probe.is_some_and(|probe| probe.generation == new && probe.stage <= Stage::Ready);
+        let held = self.canary(self.after) == Some(new);
+        ensure(!up || !held, || format!("{worker:?} of a held reload ended, and it is held on"))
     }
 
     fn reload_without_room_touches_nothing(&self) -> Verdict {
@@ -1142,6 +1197,22 @@ fn extensions_hold_every_promise() {
 }
 
 #[test]
+fn held_shares_hold_every_promise() {
+    passes("canary", World { canary: true, narrow: true, ..ONE }, 20);
+}
+
+#[test]
+fn held_shares_of_listening_workers_hold_every_promise() {
+    passes("canary, listening", World { canary: true, narrow: true, sturdy: true, listens: true, ..ONE }, 50);
+}
+
+#[test]
+fn held_shares_of_two_instances_hold_every_promise_nearby() {
+    let world = World { canary: true, instances: 2, narrow: true, scales: true, wishes: 2, ..ONE };
+    passes_nearby("two canaries", world);
+}
+
+#[test]
 fn failures_of_the_host_hold_every_promise() {
     passes("hiccups", World { hiccups: true, ..ONE }, 20);
 }
@@ -1215,6 +1286,9 @@ fn every_planted_bug_is_found() {
         (Bug::ProbesTheLeaving, World { checked: true, narrow: true, ..ONE }),
         (Bug::OneBadAnswerIsEnough, World { checked: true, narrow: true, ..ONE }),
         (Bug::SettlesUnasked, World { checked: true, narrow: true, ..ONE }),
+        (Bug::CanaryRetires, World { canary: true, ..ONE }),
+        (Bug::CanaryGrows, World { canary: true, instances: 2, narrow: true, ..ONE }),
+        (Bug::CanaryIsTrusted, World { canary: true, ..ONE }),
     ];
     each_is_found(&bugs);
 }

@@ -116,6 +116,7 @@ impl World {
             } else {
                 Vec::new()
             },
+            canary: self.dice.one_in(4).then_some(30),
             balance: [Balance::Spread, Balance::SourceIp][usize::from(self.dice.one_in(3))],
             ..Policy::default()
         };
@@ -142,7 +143,9 @@ impl World {
         let definition = self.dice.one_in(2).then(|| self.definition(app));
         let slot = SlotId(u32::try_from(self.dice.roll(6)).unwrap());
         let scope = if self.dice.one_in(4) { Scope::Slot(slot) } else { Scope::All };
-        let command = match self.dice.roll(12) {
+        let command = match self.dice.roll(14) {
+            12 => Command::Promote { app },
+            13 => Command::Rollback { app },
             0 => Command::Stop { app, scope },
             1 | 2 => Command::Start { app, scope, definition },
             3 => Command::Restart { app, scope, definition },

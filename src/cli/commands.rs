@@ -34,6 +34,14 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
             let targets = meant(stop.targets)?;
             given.ask(Request::Delete { targets, no_wait: stop.no_wait }, None)
         }
+        Verb::Promote(stop) => {
+            let targets = meant(stop.targets)?;
+            given.ask(Request::Promote { targets, no_wait: stop.no_wait }, None)
+        }
+        Verb::Rollback(stop) => {
+            let targets = meant(stop.targets)?;
+            given.ask(Request::Rollback { targets, no_wait: stop.no_wait }, None)
+        }
         Verb::Restart(replace) => given.ask(restart(replace)?, None),
         Verb::Reload(replace) => given.ask(reload(replace)?, None),
         Verb::StartOrRestart(replace) => given.start_or(replace, restart),
@@ -220,6 +228,8 @@ fn as_start(request: Request) -> Request {
         | Request::Apply { .. }
         | Request::Stop { .. }
         | Request::Scale { .. }
+        | Request::Promote { .. }
+        | Request::Rollback { .. }
         | Request::Delete { .. }
         | Request::Signal { .. }
         | Request::Kill {}

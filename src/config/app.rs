@@ -223,6 +223,10 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
         if balance == Balance::SourceIp {
             self.needs_cluster(AppKey::Balance, mode);
         }
+        let canary = self.read(AppKey::Canary, value::percent);
+        if canary.is_some() {
+            self.needs_cluster(AppKey::Canary, mode);
+        }
         let mut time = |id, default| self.duration(id).unwrap_or(default);
         Policy {
             max_memory_restart,
@@ -233,6 +237,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             declares_listen,
             on_reload_failure,
             balance,
+            canary,
             listen_timeout: time(AppKey::ListenTimeout, defaults.listen_timeout),
             kill_timeout: time(AppKey::KillTimeout, defaults.kill_timeout),
             min_uptime: time(AppKey::MinUptime, defaults.min_uptime),

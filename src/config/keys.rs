@@ -36,6 +36,8 @@ pub enum Kind {
         /// The greatest.
         max: u32,
     },
+    /// A share in percent, as text.
+    Percent,
     /// A number of instances, `"max"`, or a negative number.
     Instances,
     /// One of these words.
@@ -108,6 +110,7 @@ impl Kind {
                 super::units::show_duration(max)
             ),
             Kind::Count { min, max } => format!("a whole number from {min} to {max}"),
+            Kind::Percent => "a share from \"1%\" to \"99%\"".into(),
             Kind::Instances => format!(
                 "a whole number from 1 to {MAX_INSTANCES}, \"max\" or 0 for one per CPU, \
                  or a negative number for so many fewer"
@@ -220,6 +223,7 @@ pub enum AppKey {
     MaxMemoryRestart,
     MaxAge,
     Balance,
+    Canary,
     OutFile,
     ErrorFile,
     PidFile,
@@ -616,6 +620,14 @@ pub const APP: &[Key<AppKey>] = &[
         Kind::Choice(&["spread", "source-ip"]),
         "\"spread\"",
         "spread: a new connection goes to any worker; source-ip: a client's address stays with its worker",
+    ),
+    key(
+        AppKey::Canary,
+        "canary",
+        &[],
+        Kind::Percent,
+        "none",
+        "the share of new connections at which a reload is held until `clusterd promote` or `rollback`",
     ),
     key(
         AppKey::OutFile,

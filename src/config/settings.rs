@@ -89,6 +89,7 @@ pub(super) fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<Stri
             Balance::Spread => "spread".to_owned(),
             Balance::SourceIp => "source-ip".to_owned(),
         },
+        AppKey::Canary => format!("{}%", policy.canary?),
         AppKey::OutFile => log_target(&spec.out_file),
         AppKey::ErrorFile => log_target(&spec.error_file),
         AppKey::User

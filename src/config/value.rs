@@ -76,6 +76,17 @@ pub(super) fn count(value: &DeValue<'_>, min: u32, max: u32) -> Result<u32, Refu
     }
 }
 
+/// `"10%"`, from 1 to 99.
+pub(super) fn percent(value: &DeValue<'_>) -> Result<u8, Refusal> {
+    let bare = integer(value).filter(|number| (1..100).contains(number));
+    if let Some(number) = bare {
+        return Err(Refusal::wrong(format!("write \"{number}%\"")));
+    }
+    let digits = value.as_str().and_then(|text| text.trim().strip_suffix('%')).map(str::trim_end);
+    let number: Option<u8> = digits.and_then(|digits| digits.parse().ok());
+    number.filter(|number| (1..100).contains(number)).ok_or(Refusal::WRONG)
+}
+
 pub(super) fn flag(value: &DeValue<'_>) -> Result<bool, Refusal> {
     match value {
         DeValue::Boolean(flag) => Ok(*flag),

@@ -101,6 +101,20 @@ pub enum Request {
         /// Answer at once.
         no_wait: bool,
     },
+    /// Let reloads that are held at their canary's share go on.
+    Promote {
+        /// Whose.
+        targets: Vec<String>,
+        /// Answer at once.
+        no_wait: bool,
+    },
+    /// Take reloads back.
+    Rollback {
+        /// Whose.
+        targets: Vec<String>,
+        /// Answer at once.
+        no_wait: bool,
+    },
     /// Send a signal to the first process of each worker.
     Signal {
         /// A name (`SIGHUP`, `HUP`) or a number.
@@ -257,7 +271,7 @@ pub struct AppFailure {
     /// Its name.
     pub app: String,
     /// A short word for the reason: `exited`, `not_ready`, `unwell`, `spawn`, `no_room`, `superseded`,
-    /// `unknown`, `dependency`.
+    /// `rolled_back`, `nothing_held`, `unknown`, `dependency`.
     pub reason: String,
     /// The sentence.
     pub message: String,
@@ -272,8 +286,8 @@ pub struct Progress {
     pub app: String,
     /// A fixed word: `starting`, `ready`, `draining`, `exited`, `late`, `spawn_failed`, `backing_off`,
     /// `errored`, `unwell`, `drain_timed_out`, `drain_cut_short`, `kill_timed_out`, `reload_started`,
-    /// `reload_narrowed`, `reload_progress`, `reload_done`, `reload_failed`, `stopped`, `deleted`,
-    /// `ended`, `awaits`, `forgone`.
+    /// `reload_narrowed`, `canary`, `promoted`, `rolled_back`, `reload_progress`, `reload_done`,
+    /// `reload_failed`, `stopped`, `deleted`, `ended`, `awaits`, `forgone`.
     pub event: String,
     /// The slot's id, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -378,12 +392,15 @@ pub struct UnservedInfo {
 /// A roll-out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadInfo {
-    /// `progressing`, `rolling back`, `held` or `failed`.
+    /// `progressing`, `canary` (held at a share), `rolling back`, `rolled back`, `held` or `failed`.
     pub state: String,
     /// Workers replaced.
     pub done: u32,
     /// Workers to replace.
     pub total: u32,
+    /// What the new generation gets of the new connections while the reload is held at a share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_percent: Option<u8>,
     /// Why it stopped.
     pub reason: Option<String>,
 }

@@ -362,7 +362,7 @@ fn notes(list: &List, width: usize) -> String {
             push(&mut text, format_args!("{YELLOW}{}{YELLOW:#}\n", cut(&line, width)));
         }
         if let Some(reload) = &app.reload {
-            let line = format!("{}: reload {}", escape(&app.name), reload_words(reload));
+            let line = format!("{}: reload {}", escape(&app.name), escape(&reload_words(app, reload)));
             push(&mut text, format_args!("{YELLOW}{}{YELLOW:#}\n", cut(&line, width)));
         }
     }
@@ -382,9 +382,18 @@ fn unserved_words(unserved: &UnservedInfo) -> String {
     format!("nobody serves {}, {clients}", unserved.listen)
 }
 
-fn reload_words(reload: &ReloadInfo) -> String {
-    let reason = reload.reason.as_ref().map(|reason| format!(": {}", escape(reason)));
-    format!("{} {}/{}{}", escape(&reload.state), reload.done, reload.total, reason.unwrap_or_default())
+fn reload_words(app: &AppInfo, reload: &ReloadInfo) -> String {
+    let mut text = format!("{} {}/{}", reload.state, reload.done, reload.total);
+    if let Some(percent) = reload.share_percent {
+        push(&mut text, format_args!(", {percent}% of new connections"));
+    }
+    if let Some(reason) = &reload.reason {
+        push(&mut text, format_args!(": {reason}"));
+    }
+    if reload.state == "canary" {
+        push(&mut text, format_args!("; `clusterd promote {0}` or `clusterd rollback {0}`", app.name));
+    }
+    text
 }
 
 fn describe_app(app: &AppInfo, width: Option<usize>) -> String {
@@ -398,7 +407,7 @@ fn describe_app(app: &AppInfo, width: Option<usize>) -> String {
         ("listen", some_list(&app.listen)),
         ("unserved", some_list(&app.unserved.iter().map(unserved_words).collect::<Vec<_>>())),
         ("waits for", some_list(&app.waits_for)),
-        ("reload", app.reload.as_ref().map(reload_words)),
+        ("reload", app.reload.as_ref().map(|reload| reload_words(app, reload))),
     ];
     if let Some(detail) = &app.detail {
         facts.extend(detail_facts(detail));
@@ -742,6 +751,7 @@ mod tests {
             state: "failed".into(),
             done: 1,
             total: 4,
+            share_percent: None,
             reason: Some("not ready in 30 s".into()),
         });
         let text = stripped(&list(&listing(vec![failed]), Some(80)));

@@ -96,6 +96,16 @@ impl Daemon {
                 let commands = whom.into_iter().map(|(app, scope)| (app, Command::Delete { app, scope }));
                 self.end_apps(client, no_wait, ("delete", "deleted"), commands.collect());
             }
+            Request::Promote { targets, no_wait } => {
+                let whom = whole_apps(self.whom(&targets)?);
+                let commands = whom.into_iter().map(|(app, _)| (app, Command::Promote { app })).collect();
+                self.begin_for(client, no_wait, ("promote", "promoted"), commands);
+            }
+            Request::Rollback { targets, no_wait } => {
+                let whom = whole_apps(self.whom(&targets)?);
+                let commands = whom.into_iter().map(|(app, _)| (app, Command::Rollback { app })).collect();
+                self.begin_for(client, no_wait, ("rollback", "rolled back"), commands);
+            }
             Request::Scale { target, count, no_wait } => self.scale(client, &target, &count, no_wait)?,
             Request::Signal { signal, targets } => self.send_signal(client, &signal, &targets)?,
             Request::Kill {} => {

@@ -69,6 +69,7 @@ impl Daemon {
                 state: reload.state.to_owned(),
                 done: reload.done,
                 total: reload.total,
+                share_percent: reload.share,
                 reason: reload.failure.as_ref().map(|f| self.failure_text(f)),
             }),
             workers,

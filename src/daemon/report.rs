@@ -206,6 +206,20 @@ impl Daemon {
                 let message = format!("{scarce}: the reload goes on with at most {fits} more at a time");
                 Told::about(Warn, *app, "reload_narrowed", message)
             }
+            Fact::CanaryHolds { app, generation, percent, workers, total } => {
+                let name = self.app_name(*app);
+                let message = format!(
+                    "generation {} ({workers} {}) {}",
+                    generation.0,
+                    plural(*workers),
+                    held(&name, *percent)
+                );
+                Told::about(Info, *app, "canary", message).roll_out(*workers, *total)
+            }
+            Fact::CanaryPromoted { app, generation } => {
+                let message = format!("generation {} is promoted: the reload goes on", generation.0);
+                Told::about(Info, *app, "promoted", message)
+            }
             Fact::ReloadProgress { app, done, total } => {
                 let message = format!("{done} of {total} workers replaced");
                 Told::about(Info, *app, "reload_progress", message).roll_out(*done, *total)
@@ -213,6 +227,11 @@ impl Daemon {
             Fact::ReloadDone { app, generation, took } => {
                 let message = format!("reloaded to generation {} in {}", generation.0, shown(*took));
                 Told::about(Info, *app, "reload_done", message)
+            }
+            Fact::ReloadFailed { app, generation, failure: Failure::RolledBack, left } => {
+                let message =
+                    format!("reload to generation {} is rolled back; {}", generation.0, remains(*left));
+                Told::about(Info, *app, "rolled_back", message)
             }
             Fact::ReloadFailed { app, generation, failure, left } => {
                 let reason = self.failure_text(failure);
@@ -256,6 +275,11 @@ impl Daemon {
             Failure::Unknown => "it is not known any more".to_owned(),
             Failure::Superseded => {
                 "a later stop, restart, scale, delete or shutdown took its place".to_owned()
+            }
+            Failure::RolledBack => "it was rolled back by `clusterd rollback`".to_owned(),
+            Failure::NothingHeld => {
+                "no reload of it is held at a share (canary) or under way, and no failed one left a mix"
+                    .to_owned()
             }
             Failure::Spawn { failure, .. } => failure.message.clone(),
             Failure::Dependency { on, obstacle } => self.obstructed(on, *obstacle),
@@ -393,6 +417,18 @@ fn how(proof: Proof) -> &'static str {
         Proof::NoListener => " (no listener)",
         Proof::Answered => " (it answered)",
     }
+}
+
+fn plural(workers: u32) -> &'static str {
+    if workers == 1 { "worker" } else { "workers" }
+}
+
+/// What a canary is, and what comes next.
+pub(super) fn held(app: &str, percent: u8) -> String {
+    format!(
+        "gets {percent}% of new connections until it is decided: `clusterd promote {app}` goes on, `clusterd \
+         rollback {app}` goes back"
+    )
 }
 
 /// What a failed reload leaves behind.

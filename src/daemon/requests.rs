@@ -8,6 +8,7 @@ use crate::supervisor::event::{AppId, Command, Event, Failure, Outcome, RequestI
 
 use super::Daemon;
 use super::order::Commands;
+use super::report::held;
 
 /// Last lines that a failure is explained with.
 const LAST_LINES: usize = 20;
@@ -113,13 +114,18 @@ impl Daemon {
     /// One part is settled.
     pub(super) fn settle(&mut self, request: RequestId, outcome: Outcome) {
         let Some((id, app)) = self.requests.by_request.remove(&request) else { return };
-        let failure = match outcome {
-            Outcome::Done => None,
-            Outcome::Failed(failure) => Some(self.app_failure(id, app, &failure)),
+        let (failure, note) = match outcome {
+            Outcome::Done => (None, None),
+            Outcome::Holds { percent } => {
+                let name = self.app_name(app);
+                (None, Some(format!("{name}: the new generation {}", held(&name, percent))))
+            }
+            Outcome::Failed(failure) => (Some(self.app_failure(id, app, &failure)), None),
         };
         let Some(operation) = self.requests.operations.get_mut(&id) else { return };
         operation.waiting.remove(&request);
         operation.failures.extend(failure);
+        operation.notes.extend(note);
         self.go_on(id);
     }
 
@@ -129,6 +135,8 @@ impl Daemon {
             Failure::Superseded => ("superseded", None),
             Failure::NoRoom { .. } => ("no_room", None),
             Failure::Dependency { .. } => ("dependency", None),
+            Failure::RolledBack => ("rolled_back", None),
+            Failure::NothingHeld => ("nothing_held", None),
             Failure::Died { worker, .. } => ("exited", Some(*worker)),
             Failure::Spawn { worker, .. } => ("spawn", Some(*worker)),
             Failure::NotReady { worker, .. } => ("not_ready", Some(*worker)),

@@ -201,6 +201,9 @@ pub(super) enum Until {
     Ready(Vec<SlotId>),
     /// Each of these workers' trees is empty.
     Ended(Vec<WorkerId>),
+    /// The same, of workers that leave once those that they make room for are ready again: it fails with
+    /// the first of these that does.
+    Back(Vec<WorkerId>),
     /// The app is forgotten.
     Deleted,
 }
@@ -299,11 +302,13 @@ impl App {
         })
     }
 
-    /// Of the new generation of a reload, and not proven: its failure is the reload's.
+    /// Of the new generation of a reload, and not proven, or held at its share: its failure is the reload's.
     pub(super) fn is_candidate(&self, worker: &Worker) -> bool {
         let new = self.rollout.as_ref().is_some_and(|rollout| rollout.to == worker.generation);
         let untested = match worker.phase {
-            Phase::Starting { .. } | Phase::Ready { .. } => !worker.is_settled(),
+            Phase::Starting { .. } | Phase::Ready { .. } => {
+                !worker.is_settled() || self.held_share().is_some()
+            }
             Phase::Quitting { early, .. } => early,
             Phase::Draining(_)
             | Phase::Finishing(_)

@@ -232,6 +232,16 @@ pub enum Command {
         /// To how many.
         scale: Scale,
     },
+    /// Let a reload that is held at its canary's share go on.
+    Promote {
+        /// Whose.
+        app: AppId,
+    },
+    /// Take a reload back: one that is held, or under way, or that failed and left a mix.
+    Rollback {
+        /// Whose.
+        app: AppId,
+    },
     /// Drain and stop every app in reverse order of their start, then end the supervisor.
     Shutdown {
         /// The bound on the whole of it.
@@ -558,6 +568,11 @@ pub enum Action {
 pub enum Outcome {
     /// Done as wished.
     Done,
+    /// The reload is held at its canary's share until it is promoted or rolled back.
+    Holds {
+        /// Of new connections.
+        percent: u8,
+    },
     /// Not done, or undone.
     Failed(Failure),
 }
@@ -612,6 +627,10 @@ pub enum Failure {
     },
     /// A later stop, delete or shutdown won.
     Superseded,
+    /// The operator took it back.
+    RolledBack,
+    /// There is no reload to promote or to roll back.
+    NothingHeld,
     /// An app that it depends on is not ready.
     Dependency {
         /// Which.
@@ -942,6 +961,26 @@ pub enum Fact {
         fits: u32,
         /// What is scarce.
         stock: Stock,
+    },
+    /// The new generation serves its share of the new connections, and the roll-out waits.
+    CanaryHolds {
+        /// Of which app.
+        app: AppId,
+        /// The new generation.
+        generation: Generation,
+        /// Its share.
+        percent: u8,
+        /// Its workers.
+        workers: u32,
+        /// Workers to replace.
+        total: u32,
+    },
+    /// The roll-out goes on.
+    CanaryPromoted {
+        /// Of which app.
+        app: AppId,
+        /// The new generation.
+        generation: Generation,
     },
     /// One more worker was replaced: its predecessor is gone.
     ReloadProgress {

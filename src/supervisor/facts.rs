@@ -162,7 +162,7 @@ impl App {
         if !found.is_ready() {
             return;
         }
-        let early = self.is_candidate(found);
+        let early = self.is_candidate(found) && !found.is_settled();
         let (policy, spawned) = (self.policy(found.generation), found.spawned);
         let kill_at = turn.killed_by(turn.now + policy.drain_timeout + policy.kill_timeout);
         let stable_at = spawned + policy.min_uptime;
@@ -192,7 +192,9 @@ impl App {
         let slot = self.slots[index].id;
         let errno = found.watch.errno;
         turn.report(Fact::Exited { app: self.id, slot, worker, status, cause, lived, errno });
-        let (up, ready, candidate) = (found.is_up(), found.is_ready(), self.is_candidate(found));
+        let trusted = turn.has(Bug::CanaryIsTrusted) && found.is_settled();
+        let (up, ready) = (found.is_up(), found.is_ready());
+        let candidate = self.is_candidate(found) && !trusted;
         let generation = found.generation;
         let by_itself = up || matches!(found.phase, Phase::Quitting { .. });
         self.remember_served(index, place);

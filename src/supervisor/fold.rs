@@ -124,6 +124,8 @@ impl Folds {
             | Fact::DrainCutShort { .. }
             | Fact::KillTimedOut { .. }
             | Fact::ReloadNarrowed { .. }
+            | Fact::CanaryHolds { .. }
+            | Fact::CanaryPromoted { .. }
             | Fact::ReloadProgress { .. }
             | Fact::ReloadDone { .. }
             | Fact::ReloadFailed { .. }

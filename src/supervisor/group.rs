@@ -77,6 +77,8 @@ pub(super) type Standings = BTreeMap<WorkerId, Standing>;
 /// How the sockets that serve share the new connections.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Terms {
+    /// So many percent for these workers.
+    pub(super) share: Option<(u8, Vec<WorkerId>)>,
     /// Each client's address has its place among so many instances; none: by lot.
     pub(super) by_client: Option<u32>,
     /// The instance number of each slot.
@@ -325,12 +327,32 @@ impl Sockets {
 
     /// How these places share the new connections.
     fn share_out(&self, address: Address, places: Vec<u32>, terms: &Terms) -> Spread {
-        if let Some(instances) = terms.by_client
-            && let Some(seats) = spread::seats(instances, &self.of_instances(address, &places, terms))
-        {
-            return Spread::Seats(seats);
+        let sides = self.sides(address, &places, terms);
+        let seats = |places: &[u32]| {
+            let instances = terms.by_client?;
+            spread::seats(instances, &self.of_instances(address, places, terms))
+        };
+        if let Some((percent, new, old)) = sides {
+            return match (seats(&new), seats(&old)) {
+                (Some(new), Some(old)) => Spread::Seats(spread::shared(percent, &new, &old)),
+                (Some(_) | None, None) | (None, Some(_)) => Spread::Share { percent, new, old },
+            };
         }
-        Spread::Evenly(places)
+        seats(&places).map_or(Spread::Evenly(places), Spread::Seats)
+    }
+
+    /// Of these places, those of the workers that have a share of their own, and the others; none where it
+    /// is one side alone that is there.
+    fn sides(&self, address: Address, places: &[u32], terms: &Terms) -> Option<(u8, Vec<u32>, Vec<u32>)> {
+        let (percent, sharers) = terms.share.as_ref()?;
+        let array = self.array(address);
+        let shares = |place: &u32| {
+            let id = usize::try_from(*place).ok().and_then(|place| array.get(place));
+            let worker = id.and_then(|id| self.all.get(id)).and_then(Socket::worker);
+            worker.is_some_and(|worker| sharers.contains(&worker))
+        };
+        let (new, old): (Vec<u32>, Vec<u32>) = places.iter().partition(|place| shares(place));
+        (!new.is_empty() && !old.is_empty()).then_some((*percent, new, old))
     }
 
     /// The place of each instance; of two workers in one slot the older's, so that nobody moves before it

@@ -138,6 +138,7 @@ impl App {
         let slot = self.slots[slot].id;
         self.answer(Outcome::Failed(failure.clone()), turn, |until| match until {
             Until::Ready(slots) => slots.contains(&slot),
+            Until::Back(_) => true,
             Until::Ended(_) | Until::Deleted => false,
         });
     }

@@ -9,6 +9,7 @@
 pub mod address;
 mod app;
 pub mod backoff;
+mod canary;
 pub mod drain;
 
 pub mod event;
@@ -519,7 +520,9 @@ impl Supervisor {
             | Command::Define { .. }
             | Command::Stop { .. }
             | Command::Delete { .. }
-            | Command::Scale { .. } => {}
+            | Command::Scale { .. }
+            | Command::Promote { .. }
+            | Command::Rollback { .. } => {}
         }
         let index = target(&command).and_then(|app| self.apps.iter().position(|other| other.id == app));
         let refused = match index {
@@ -542,6 +545,8 @@ impl Supervisor {
             Command::Stop { scope, .. } => app.halt(request, scope, turn),
             Command::Delete { scope, .. } => app.delete(request, scope, turn),
             Command::Scale { scale, .. } => app.scale(request, scale, turn),
+            Command::Promote { .. } => app.go_on_with_canary(request, turn),
+            Command::Rollback { .. } => app.roll_back(request, turn),
             Command::Add { .. } | Command::Shutdown { .. } | Command::ShutdownNow { .. } => {}
         });
     }
@@ -573,6 +578,8 @@ impl Supervisor {
             Command::Stop { .. }
             | Command::Delete { .. }
             | Command::Scale { .. }
+            | Command::Promote { .. }
+            | Command::Rollback { .. }
             | Command::Shutdown { .. }
             | Command::ShutdownNow { .. } => None,
         };
@@ -678,7 +685,9 @@ fn target(command: &Command) -> Option<AppId> {
         | Command::Define { app, .. }
         | Command::Stop { app, .. }
         | Command::Delete { app, .. }
-        | Command::Scale { app, .. } => Some(*app),
+        | Command::Scale { app, .. }
+        | Command::Promote { app }
+        | Command::Rollback { app } => Some(*app),
         Command::Shutdown { .. } | Command::ShutdownNow { .. } => None,
     }
 }

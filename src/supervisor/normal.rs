@@ -193,6 +193,7 @@ fn request(request: &Request, names: &Names) -> Request {
     let until = match &request.until {
         Until::Ready(slots) => Until::Ready(slots.iter().map(|id| names.slot(*id)).collect()),
         Until::Ended(workers) => Until::Ended(workers.iter().map(|id| names.worker(*id)).collect()),
+        Until::Back(workers) => Until::Back(workers.iter().map(|id| names.worker(*id)).collect()),
         Until::Deleted => Until::Deleted,
     };
     Request { id: names.request(request.id), until }

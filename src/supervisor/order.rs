@@ -245,6 +245,8 @@ impl Supervisor {
             | Command::Stop { .. }
             | Command::Delete { .. }
             | Command::Scale { .. }
+            | Command::Promote { .. }
+            | Command::Rollback { .. }
             | Command::Shutdown { .. }
             | Command::ShutdownNow { .. } => return None,
         };

@@ -65,6 +65,12 @@ pub enum Bug {
     RestartsTheEnded,
     /// `stop_exit_codes` has no effect.
     RestartsStopCodes,
+    /// A held reload takes old workers away.
+    CanaryRetires,
+    /// A held reload starts more workers than its share takes.
+    CanaryGrows,
+    /// A worker of a held reload that fails is replaced as if it were any other.
+    CanaryIsTrusted,
 }
 
 /// The mistake that this supervisor makes, if any.

@@ -176,6 +176,8 @@ pub struct Policy {
     pub depends_on: Vec<AppName>,
     /// Which worker a new connection goes to.
     pub balance: Balance,
+    /// The share of new connections, in percent (1 to 99), at which a reload is held.
+    pub canary: Option<u8>,
 }
 
 impl Policy {
@@ -232,6 +234,7 @@ impl Default for Policy {
             essential: false,
             depends_on: Vec::new(),
             balance: Balance::Spread,
+            canary: None,
         }
     }
 }

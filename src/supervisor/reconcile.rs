@@ -22,6 +22,7 @@ impl App {
             self.rest_ended(turn);
             self.drop_empty_slots(turn);
             self.conclude(turn);
+            self.hold_canary(turn);
             self.dismiss(turn);
             self.retire(turn);
             self.swap(turn);
@@ -102,7 +103,7 @@ impl App {
         false
     }
 
-    fn has_target_up(&self, slot: &Slot) -> bool {
+    pub(super) fn has_target_up(&self, slot: &Slot) -> bool {
         let target = self.target();
         let pending = |worker: &Worker| {
             worker.is_up() || matches!(worker.phase, Phase::Quitting { .. }) && self.is_candidate(worker)
@@ -110,7 +111,7 @@ impl App {
         slot.workers.iter().any(|worker| worker.generation == target && pending(worker))
     }
 
-    fn has_target_settled(&self, slot: &Slot) -> bool {
+    pub(super) fn has_target_settled(&self, slot: &Slot) -> bool {
         let target = self.target();
         slot.workers.iter().any(|worker| worker.generation == target && worker.is_settled())
     }
@@ -152,6 +153,9 @@ impl App {
         let (remaining, replaced) = self.remaining(&surplus);
         let app = self.id;
         let Some(rollout) = &mut self.rollout else { return self.begin_queued(turn) };
+        if rollout.canary.share().is_some() {
+            return;
+        }
         if rollout.advance(remaining) {
             turn.report(Fact::ReloadProgress { app, done: rollout.done, total: rollout.total });
         }
@@ -218,6 +222,9 @@ impl App {
         let target = self.target();
         for slot in 0..self.slots.len() {
             self.thin(slot, turn);
+            if self.held_share().is_some() && !turn.has(Bug::CanaryRetires) {
+                continue;
+            }
             let entry = &self.slots[slot];
             let hasty = turn.has(Bug::RetiresBeforeHealthy) && self.has_target_up(entry);
             if entry.is_wanted() && self.has_other_up(entry) && (self.has_target_settled(entry) || hasty) {
@@ -288,12 +295,15 @@ impl App {
             let generation = match &self.rollout {
                 None => self.good,
                 Some(rollout) if entry.born == rollout.to || rollout.swapping == Some(entry.id) => continue,
+                Some(rollout) if rollout.canary.share().is_some() => self.good,
                 Some(rollout) if rollout.trial == Trial::Passed && !surplus.contains(&entry.id) => rollout.to,
                 Some(_) => self.good,
             };
             let replaced = generation == self.target();
             let missing = if replaced {
                 entry.up().next().is_none() && !self.has_target_up(entry)
+            } else if self.held_share().is_some() {
+                !self.has_other_up(entry)
             } else {
                 !entry.up().any(|worker| worker.is_ready() || worker.generation != self.target())
             };
@@ -333,7 +343,7 @@ impl App {
                 Idle::Errored => forward.is_some(),
             };
             let due = may && self.is_vacant(entry, target) && self.pace().has_room(self.policy(target));
-            if due && self.fits_beside(turn) && self.finds_room(turn) {
+            if due && !self.canary_is_full(turn) && self.fits_beside(turn) && self.finds_room(turn) {
                 self.spawn(slot, target, turn);
             }
         }
@@ -402,9 +412,16 @@ impl App {
     }
 
     fn terms(&self) -> Terms {
-        match self.policy(self.target()).balance {
-            Balance::Spread => Terms::default(),
+        let target = self.target();
+        let new = |percent| {
+            let new = self.workers().filter(|worker| worker.generation == target);
+            (percent, new.map(|worker| worker.id).collect())
+        };
+        let share = self.held_share().map(new);
+        match self.policy(target).balance {
+            Balance::Spread => Terms { share, ..Terms::default() },
             Balance::SourceIp => Terms {
+                share,
                 by_client: Some(self.numbered()),
                 instances: self.slots.iter().map(|slot| (slot.id, slot.instance)).collect(),
             },
@@ -457,7 +474,7 @@ impl App {
             .collect();
         self.answer(Outcome::Failed(Failure::Superseded), turn, |until| match until {
             Until::Ended(workers) => workers.iter().any(|worker| stays.contains(worker)),
-            Until::Ready(_) | Until::Deleted => false,
+            Until::Ready(_) | Until::Back(_) | Until::Deleted => false,
         });
         let slots = &self.slots;
         let ready = |id: &SlotId| {
@@ -473,7 +490,7 @@ impl App {
                     slots.retain(|slot| !ready(slot));
                     !slots.is_empty()
                 }
-                Until::Ended(workers) => {
+                Until::Ended(workers) | Until::Back(workers) => {
                     workers.retain(lives);
                     !workers.is_empty()
                 }

@@ -26,6 +26,29 @@ pub(super) enum Room {
     UpTo(usize),
 }
 
+/// Whether a reload is held at a share of the new connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Canary {
+    /// It is not, and never was.
+    None,
+    /// At so many percent; its workers are on their way.
+    Rising(u8),
+    /// At so many percent, until the operator decides.
+    Holding(u8),
+    /// It was: the operator let it go on.
+    Promoted,
+}
+
+impl Canary {
+    /// In percent, while it is held or on the way there.
+    pub(super) fn share(self) -> Option<u8> {
+        match self {
+            Canary::Rising(percent) | Canary::Holding(percent) => Some(percent),
+            Canary::None | Canary::Promoted => None,
+        }
+    }
+}
+
 /// A reload under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Rollout {
@@ -40,6 +63,7 @@ pub(super) struct Rollout {
     pub(super) instances_before: Option<u32>,
     /// Where generations may not overlap: the slot whose worker is being exchanged.
     pub(super) swapping: Option<SlotId>,
+    pub(super) canary: Canary,
 }
 
 impl Rollout {
@@ -114,6 +138,7 @@ mod tests {
             room: Room::Free,
             instances_before: None,
             swapping: None,
+            canary: Canary::None,
         };
         assert!(rollout.advance(1));
         assert!(!rollout.advance(3));

@@ -1,7 +1,8 @@
 //! Fills the read model from one app's state. Decides nothing.
 
 use super::app::{App, Idle, Mix, Slot, Wanted};
-use super::event::{Generation, Proof};
+use super::event::{Failure, Generation, Proof};
+use super::rollout::Canary;
 use super::time::Time;
 use super::view::{AppView, ReloadView, Status, WorkerView};
 use super::worker::{Phase, Worker};
@@ -48,18 +49,25 @@ impl App {
 
     fn reload_view(&self) -> Option<ReloadView> {
         if let Some(rollout) = &self.rollout {
-            let (done, total) = (rollout.done, rollout.total);
-            return Some(ReloadView { state: "progressing", done, total, failure: None });
+            let (total, share) = (rollout.total, rollout.canary.share());
+            let up = u32::try_from(self.canaries()).unwrap_or(u32::MAX);
+            let (state, done) = match rollout.canary {
+                Canary::Holding(_) => ("canary", up),
+                Canary::Rising(_) => ("progressing", up),
+                Canary::None | Canary::Promoted => ("progressing", rollout.done),
+            };
+            return Some(ReloadView { state, done, total, share, failure: None });
         }
         let failed = self.failed.as_ref()?;
         let back = self.workers().any(|worker| worker.generation != self.good);
         let state = match self.mix {
             Mix::Keep => "held",
             Mix::Replace if back => "rolling back",
+            Mix::Replace if failed.failure == Failure::RolledBack => "rolled back",
             Mix::Replace => "failed",
         };
         let failure = Some(failed.failure.clone());
-        Some(ReloadView { state, done: failed.done, total: failed.total, failure })
+        Some(ReloadView { state, done: failed.done, total: failed.total, share: None, failure })
     }
 
     /// The slot's newest worker, and those on their way out beside it.

@@ -133,6 +133,20 @@ fn mix(value: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// The seats of two generations together.
+pub(super) fn shared(percent: u8, new: &[u32], old: &[u32]) -> Vec<u32> {
+    let of = |(seat, (new, old)): (usize, (&u32, &u32))| if is_new(seat, percent) { *new } else { *old };
+    new.iter().zip(old).enumerate().map(of).collect()
+}
+
+/// Which seats belong to the new generation, of so many percent: always the same ones, and more of them
+/// where the share is greater.
+fn is_new(seat: usize, percent: u8) -> bool {
+    // The seats in an order of their own, each at one rank: an odd factor modulo a power of two.
+    let rank = seat.wrapping_mul(0x9e37_79b1) % SEATS;
+    rank * 100 < SEATS * usize::from(percent)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +199,15 @@ mod tests {
             assert_eq!(moved(&before, &after), share, "{instances}");
             assert!(before.iter().zip(&after).all(|(b, a)| b == a || *a == instances));
         }
+    }
+
+    #[test]
+    fn the_new_generation_has_its_share_of_the_seats() {
+        for percent in [1, 10, 50, 99] {
+            let new = (0..SEATS).filter(|seat| is_new(*seat, percent)).count();
+            assert_eq!(new, (SEATS * usize::from(percent)).div_ceil(100), "{percent}");
+        }
+        assert!((0..SEATS).all(|seat| !is_new(seat, 10) || is_new(seat, 20)));
     }
 
     #[test]

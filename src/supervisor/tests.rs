@@ -7,6 +7,7 @@ use super::time::Time;
 use super::view::Status;
 use super::*;
 
+mod canary;
 mod wishes;
 
 const APP: AppId = AppId(1);

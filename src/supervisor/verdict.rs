@@ -55,7 +55,9 @@ impl App {
     /// The reload failed: back to the old generation, or a mix for the operator.
     pub(super) fn verdict(&mut self, worker: Option<WorkerId>, failure: Failure, turn: &mut Turn<'_>) {
         let Some(rollout) = self.rollout.take() else { return };
-        let hold = self.policy(rollout.to).on_reload_failure == OnReloadFailure::Hold;
+        // Where the new generation is held at its share, nothing was replaced: there is nothing to keep.
+        let held = rollout.canary.share().is_some();
+        let hold = !held && self.policy(rollout.to).on_reload_failure == OnReloadFailure::Hold;
         self.withdraw(&rollout, worker, hold && worker.is_some(), turn);
         // A reload that never began leaves what there was: also a mix that was held before.
         if worker.is_some() {

@@ -78,12 +78,14 @@ pub struct AppView {
 /// One roll-out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReloadView {
-    /// `progressing`, `rolling back`, `held` or `failed`.
+    /// `progressing`, `canary`, `rolling back`, `rolled back`, `held` or `failed`.
     pub state: &'static str,
     /// Workers replaced.
     pub done: u32,
     /// Workers to replace.
     pub total: u32,
+    /// What the new generation gets of the new connections while it is held at a share, in percent.
+    pub share: Option<u8>,
     /// Why it stopped.
     pub failure: Option<Failure>,
 }

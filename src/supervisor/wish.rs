@@ -130,6 +130,10 @@ impl App {
 
     /// Replaces every worker, now or after the reload under way.
     pub(super) fn reload(&mut self, request: RequestId, definition: Option<Definition>, turn: &mut Turn<'_>) {
+        if self.held_share().is_some() {
+            let definition = self.replace_canary(definition, turn);
+            return self.begin_reload(definition, vec![request], turn);
+        }
         if self.rollout.is_none() && self.queue.is_none() {
             return self.begin_reload(definition, vec![request], turn);
         }
@@ -168,6 +172,7 @@ impl App {
             Some(definition) => self.adopt(definition),
             None => self.adopt_again(),
         };
+        let canary = self.canary_of(to);
         let before = self.instances;
         self.instances = asked.unwrap_or(before);
         for slot in self.slots.iter_mut().filter(|slot| slot.is_wanted()) {
@@ -183,6 +188,7 @@ impl App {
             room: Room::Free,
             instances_before: Some(before),
             swapping: None,
+            canary,
         });
         while self.kept().len() < usize::try_from(self.instances).unwrap_or(usize::MAX) {
             self.add_slot(to, turn);
@@ -329,7 +335,7 @@ impl App {
     fn release(&mut self, slots: &[SlotId], wanted: Wanted, turn: &mut Turn<'_>) -> Vec<WorkerId> {
         self.answer(Outcome::Failed(Failure::Superseded), turn, |until| match until {
             Until::Ready(awaited) => awaited.iter().any(|slot| slots.contains(slot)),
-            Until::Ended(_) | Until::Deleted => false,
+            Until::Ended(_) | Until::Back(_) | Until::Deleted => false,
         });
         let mut workers = Vec::new();
         for slot in self.slots.iter_mut().filter(|slot| slots.contains(&slot.id)) {

@@ -1,0 +1,125 @@
+//! A reload that holds at a share of the new connections: a few workers of the new generation beside the
+//! old ones, which all stay, until the operator promotes it or takes it back.
+//!
+//! As long as it holds nothing was replaced: whatever happens to the new workers, the old ones serve on.
+
+use super::Bug;
+use super::app::{App, Mix, Request, Slot, Turn, Until, Wanted};
+use super::event::{Definition, Fact, Failure, Generation, Outcome, RequestId, WorkerId};
+use super::policy::{Mode, Policy};
+use super::rollout::{Canary, Rollout};
+
+impl App {
+    /// How a reload to this generation begins. Only where old and new can serve side by side is there
+    /// anything to share.
+    pub(super) fn canary_of(&self, to: Generation) -> Canary {
+        let cluster = |generation| self.policy(generation).mode == Mode::Cluster;
+        let beside = cluster(to) && self.workers().all(|worker| cluster(worker.generation));
+        match self.policy(to).canary {
+            Some(percent) if beside => Canary::Rising(percent),
+            Some(_) | None => Canary::None,
+        }
+    }
+
+    /// The share of new connections that the reload under way is held at.
+    pub(super) fn held_share(&self) -> Option<u8> {
+        self.rollout.as_ref().and_then(|rollout| rollout.canary.share())
+    }
+
+    /// Slots that are to have a worker when all is done.
+    fn lasting(&self) -> impl Iterator<Item = &Slot> {
+        let kept = self.slots.iter().filter(|slot| !matches!(slot.wanted, Wanted::Remove(_)));
+        let lasting = kept.take(usize::try_from(self.instances).unwrap_or(usize::MAX));
+        lasting.filter(|slot| slot.is_wanted())
+    }
+
+    /// Workers of the new generation that the share takes, rounded up: one at least.
+    fn quota(&self, percent: u8) -> usize {
+        (self.lasting().count() * usize::from(percent)).div_ceil(100).max(1)
+    }
+
+    /// Whether no more workers of the new generation are to come for now.
+    pub(super) fn canary_is_full(&self, turn: &Turn<'_>) -> bool {
+        let Some(percent) = self.held_share() else { return false };
+        let up = self.slots.iter().filter(|slot| self.has_target_up(slot)).count();
+        up >= self.quota(percent) && !turn.has(Bug::CanaryGrows)
+    }
+
+    /// Workers of the new generation that were ready for `min_healthy_time`.
+    pub(super) fn canaries(&self) -> usize {
+        self.lasting().filter(|slot| self.has_target_settled(slot)).count()
+    }
+
+    /// Once its workers are up the reload holds, and whoever asked for it is told so.
+    pub(super) fn hold_canary(&mut self, turn: &mut Turn<'_>) {
+        let up = self.canaries();
+        let Some(Rollout { canary: Canary::Rising(percent), .. }) = self.rollout else { return };
+        if up < self.quota(percent) {
+            return;
+        }
+        let (app, workers) = (self.id, u32::try_from(up).unwrap_or(u32::MAX));
+        let Some(rollout) = &mut self.rollout else { return };
+        rollout.canary = Canary::Holding(percent);
+        let (generation, total) = (rollout.to, rollout.total);
+        turn.report(Fact::CanaryHolds { app, generation, percent, workers, total });
+        for request in std::mem::take(&mut rollout.requests) {
+            turn.reply(request, Outcome::Holds { percent });
+        }
+        turn.changed = true;
+    }
+
+    /// The operator is content: the roll-out goes on as any other.
+    pub(super) fn go_on_with_canary(&mut self, request: RequestId, turn: &mut Turn<'_>) {
+        let app = self.id;
+        match &mut self.rollout {
+            Some(Rollout { canary: Canary::None, .. }) | None => {
+                turn.reply(request, Outcome::Failed(Failure::NothingHeld));
+            }
+            Some(rollout) => {
+                if rollout.canary.share().is_some() {
+                    turn.report(Fact::CanaryPromoted { app, generation: rollout.to });
+                }
+                rollout.canary = Canary::Promoted;
+                rollout.requests.push(request);
+            }
+        }
+    }
+
+    /// The operator is not: back to the old generation, from wherever the reload has come to. Also from a
+    /// mix that a failed one left.
+    pub(super) fn roll_back(&mut self, request: RequestId, turn: &mut Turn<'_>) {
+        let kept = self.rollout.is_none() && self.mix == Mix::Keep;
+        if self.rollout.is_none() && !kept {
+            return turn.reply(request, Outcome::Failed(Failure::NothingHeld));
+        }
+        self.verdict(None, Failure::RolledBack, turn);
+        self.mix = Mix::Replace;
+        let good = self.good;
+        let others = self.workers().filter(|worker| worker.generation != good);
+        let others: Vec<WorkerId> = others.map(|worker| worker.id).collect();
+        self.requests.push(Request { id: request, until: Until::Back(others) });
+        // A command wins over every wait: also of those that were given up.
+        for slot in self.slots.iter_mut().filter(|slot| slot.is_wanted()) {
+            slot.free();
+        }
+    }
+
+    /// A newer reload takes the place of one that is held. Without a definition of its own it is of the
+    /// held one's.
+    pub(super) fn replace_canary(
+        &mut self,
+        definition: Option<Definition>,
+        turn: &mut Turn<'_>,
+    ) -> Option<Definition> {
+        let held = self.version(self.target());
+        let same = || Definition {
+            name: self.name.clone(),
+            namespace: self.namespace.clone(),
+            policy: Policy { instances: self.instances, ..held.policy.clone() },
+            spec: held.spec,
+        };
+        let definition = definition.unwrap_or_else(same);
+        self.verdict(None, Failure::Superseded, turn);
+        Some(definition)
+    }
+}

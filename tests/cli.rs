@@ -378,6 +378,9 @@ fn listing() -> Reply {
         cpu_percent: None,
         memory_bytes: None,
         connections: None,
+        queue_depth: None,
+        queue_limit: None,
+        queue_dropped: None,
         last_exit: None,
     };
     let app = AppInfo {
@@ -389,6 +392,7 @@ fn listing() -> Reply {
         instances: 1,
         listen: vec![],
         unserved: vec![],
+        warnings: Vec::new(),
         reload: None,
         waits_for: Vec::new(),
         workers: vec![worker],

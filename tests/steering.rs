@@ -12,8 +12,11 @@ use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
 
+use clusterd::control::protocol::{AppInfo, List};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
-use support::{App, Daemon, Fixture, fixtures, free_port, root, runtime};
+use support::daemon::send;
+use support::{App, Daemon, Fixture, fixtures, free_port, root, runtime, wait_until};
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -162,4 +165,64 @@ fn a_client_of_either_family_stays_with_its_instance_on_one_socket() {
     if let Err(panic) = test.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// The app as `list --connections` shows it.
+fn counted(daemon: &Daemon) -> AppInfo {
+    let output = daemon.run(&["list", "api", "--connections", "--json"]).expect_code(0);
+    let list: List = serde_json::from_str(&output.stdout).expect("a list");
+    list.apps.into_iter().next().expect("the app")
+}
+
+#[test]
+fn an_accept_queue_that_overflows_is_shown_with_what_to_do() {
+    let port = free_port();
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let app = App::new("api", &fixtures::worker(&["serve", "fds"])).instances(1);
+    let app = app.set("listen", format!("{{ address = \"127.0.0.1:{port}\", backlog = 2 }}"));
+    let daemon = Daemon::foreground(app);
+    let pid = daemon.wait_online("api", 1)[0];
+    let worker = &counted(&daemon).workers[0];
+    assert_eq!((worker.queue_depth, worker.queue_limit, worker.queue_dropped), (Some(0), Some(2), Some(0)));
+    send(pid, Signal::SIGSTOP);
+    // The worker may have one of them accepted on the way into its stop.
+    let mut clients = Vec::new();
+    let app = wait_until(ms(10_000), "a full queue", || {
+        clients.extend(TcpStream::connect_timeout(&to, ms(50)));
+        let app = counted(&daemon);
+        let dropped = app.workers[0].queue_dropped.unwrap_or(0);
+        if dropped > 0 { Ok(app) } else { Err(format!("{app:#?}")) }
+    });
+    assert_eq!((app.workers[0].queue_depth, app.workers[0].queue_limit), (Some(3), Some(2)));
+    let warning = app.warnings.join(" ");
+    assert!(warning.contains("is full (3 wait, its backlog is 2)"), "{warning}");
+    assert!(warning.contains("clusterd scale api +1"), "{warning}");
+    assert!(daemon.run(&["describe", "api"]).stdout.contains("is full (3 wait, its backlog is 2)"));
+    send(pid, Signal::SIGCONT);
+    wait_until(ms(10_000), "an empty queue", || counted(&daemon).workers[0].queue_depth == Some(0));
+}
+
+#[test]
+fn a_worker_that_has_every_connection_or_none_is_told_of() {
+    let port = free_port();
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let app = App::new("api", &fixtures::worker(&["serve"])).instances(1).port(port);
+    let daemon = Daemon::foreground(app);
+    daemon.wait_online("api", 1);
+    let mut clients: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(to).expect("accepted")).collect();
+    wait_until(ms(10_000), "all accepted", || counted(&daemon).workers[0].connections == Some(40));
+    assert_eq!(counted(&daemon).warnings, Vec::<String>::new(), "one worker alone has them all");
+    daemon.run(&["scale", "api", "3"]).expect_code(0);
+    let warnings = counted(&daemon).warnings;
+    assert!(warnings.concat().contains("worker 0 has 40 of 40 open connections"), "{warnings:?}");
+
+    // Two share what comes now; the third is stopped, and takes none.
+    let stopped = daemon.online("api")[1].pid.expect("it runs");
+    send(stopped, Signal::SIGSTOP);
+    clients.extend((0..60).map(|_| TcpStream::connect(to).expect("queued")));
+    wait_until(ms(10_000), "a worker without a connection", || {
+        let warnings = counted(&daemon).warnings.concat();
+        if warnings.contains("worker 1 has none of") { Ok(()) } else { Err(warnings) }
+    });
+    send(stopped, Signal::SIGCONT);
 }

@@ -371,6 +371,9 @@ pub struct AppInfo {
     /// What it depends on and is not ready, while it waits for that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<String>,
+    /// What its connections show that somebody should know, where they were counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// The roll-out under way, or the last one if it failed.
     pub reload: Option<ReloadInfo>,
     /// Its workers.
@@ -439,6 +442,15 @@ pub struct WorkerInfo {
     pub memory_bytes: Option<u64>,
     /// Open connections: when they were asked for, and always of a worker that leaves.
     pub connections: Option<u32>,
+    /// Connections that wait in its accept queues: with `connections`, where it listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_depth: Option<u32>,
+    /// What these queues can hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_limit: Option<u32>,
+    /// Attempts to connect that the kernel dropped because one was full, repeated ones among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_dropped: Option<u32>,
     /// How the slot's last process ended.
     pub last_exit: Option<LastExitInfo>,
 }

@@ -361,6 +361,10 @@ fn notes(list: &List, width: usize) -> String {
             let line = format!("{} waits for {}", escape(&app.name), escape(&app.waits_for.join(", ")));
             push(&mut text, format_args!("{YELLOW}{}{YELLOW:#}\n", cut(&line, width)));
         }
+        for warning in &app.warnings {
+            let line = format!("{}: {}", escape(&app.name), escape(warning));
+            push(&mut text, format_args!("{YELLOW}{}{YELLOW:#}\n", cut(&line, width)));
+        }
         if let Some(reload) = &app.reload {
             let line = format!("{}: reload {}", escape(&app.name), escape(&reload_words(app, reload)));
             push(&mut text, format_args!("{YELLOW}{}{YELLOW:#}\n", cut(&line, width)));
@@ -409,6 +413,7 @@ fn describe_app(app: &AppInfo, width: Option<usize>) -> String {
         ("waits for", some_list(&app.waits_for)),
         ("reload", app.reload.as_ref().map(|reload| reload_words(app, reload))),
     ];
+    facts.extend(app.warnings.iter().map(|warning| ("warning", Some(warning.clone()))));
     if let Some(detail) = &app.detail {
         facts.extend(detail_facts(detail));
     }
@@ -454,7 +459,7 @@ fn push_facts(text: &mut String, facts: &[(&str, Option<String>)]) {
 }
 
 fn workers(app: &AppInfo, width: Option<usize>) -> String {
-    const COLUMNS: [Column; 12] = [
+    const COLUMNS: [Column; 13] = [
         Column { title: "id", right: true, weight: 255 },
         Column { title: "instance", right: true, weight: 20 },
         Column { title: "pid", right: true, weight: 200 },
@@ -467,6 +472,7 @@ fn workers(app: &AppInfo, width: Option<usize>) -> String {
         Column { title: "cpu", right: true, weight: 30 },
         Column { title: "mem", right: true, weight: 60 },
         Column { title: "conns", right: true, weight: 50 },
+        Column { title: "queue", right: true, weight: 45 },
     ];
     let row = |worker: &WorkerInfo| {
         vec![
@@ -482,6 +488,7 @@ fn workers(app: &AppInfo, width: Option<usize>) -> String {
             cpu(Some(worker)),
             memory(Some(worker)),
             number(worker.connections),
+            number(worker.queue_depth),
         ]
     };
     let mut text = table(&COLUMNS, &app.workers.iter().map(row).collect::<Vec<_>>(), width);
@@ -636,6 +643,9 @@ mod tests {
             cpu_percent: Some(1.25),
             memory_bytes: Some(48 * 1024 * 1024),
             connections: None,
+            queue_depth: None,
+            queue_limit: None,
+            queue_dropped: None,
             last_exit: None,
         }
     }
@@ -651,6 +661,7 @@ mod tests {
             listen: vec!["0.0.0.0:3000".into()],
             unserved: vec![],
             waits_for: vec![],
+            warnings: Vec::new(),
             reload: None,
             workers,
             detail: None,

@@ -10,10 +10,12 @@ use crate::control::protocol::{
     AppDetail, AppInfo, DaemonInfo, LastExitInfo, List, ReloadInfo, UnservedInfo, WorkerInfo,
 };
 use crate::logs;
+use crate::supervisor::balance::{Skew, skew};
 use crate::supervisor::event::{Address, AppId, ExitStatus, Scope, SlotId, WorkerId};
 use crate::supervisor::policy::Mode;
 use crate::supervisor::time::Time;
 use crate::supervisor::view::{AppView, LastExit, Status, WorkerView};
+use crate::sys::listen::Queue;
 use crate::sys::spawn::signal_name;
 use crate::sys::{listen, process};
 
@@ -49,7 +51,7 @@ impl Daemon {
 
     fn app_info(&mut self, app: &AppView, scopes: &[Scope], connections: bool, detail: bool) -> AppInfo {
         let shown = |slot: SlotId| scopes.iter().any(|s| *s == Scope::All || *s == Scope::Slot(slot));
-        let workers =
+        let workers: Vec<WorkerInfo> =
             app.workers.iter().filter(|w| shown(w.slot)).map(|w| self.worker_info(w, connections)).collect();
         AppInfo {
             name: app.name.clone(),
@@ -65,6 +67,7 @@ impl Daemon {
             listen: app.listen.iter().map(ToString::to_string).collect(),
             unserved: app.unserved.iter().map(|address| self.unserved(*address)).collect(),
             waits_for: app.waits_for.iter().map(ToString::to_string).collect(),
+            warnings: warnings(app, &workers),
             reload: app.reload.as_ref().map(|reload| ReloadInfo {
                 state: reload.state.to_owned(),
                 done: reload.done,
@@ -97,6 +100,7 @@ impl Daemon {
             Some(id) => self.usage(id, worker.uptime),
             None => (None, None),
         };
+        let queue = id.filter(|_| connections).and_then(|id| self.queue_of(id));
         WorkerInfo {
             id: worker.slot.0,
             instance: worker.instance,
@@ -113,7 +117,20 @@ impl Daemon {
             memory_bytes,
             connections: if counted { id.and_then(|id| self.connections_of(id)) } else { None },
             last_exit: worker.last_exit.as_ref().map(|exit| self.last_exit(worker.slot, exit)),
+            queue_depth: queue.map(|queue| queue.depth),
+            queue_limit: queue.map(|queue| queue.limit),
+            queue_dropped: queue.map(|queue| queue.dropped),
         }
+    }
+
+    /// All accept queues of a worker together; none where it has none.
+    fn queue_of(&self, worker: WorkerId) -> Option<Queue> {
+        let queues = self.sockets.of(worker).filter_map(|(_, held)| listen::queue(held.fd.as_fd()).ok());
+        queues.reduce(|sum, more| Queue {
+            depth: sum.depth.saturating_add(more.depth),
+            limit: sum.limit.saturating_add(more.limit),
+            dropped: sum.dropped.saturating_add(more.dropped),
+        })
     }
 
     /// CPU since the look before (or since the start) and RSS, over the worker's tree.
@@ -244,6 +261,45 @@ impl Daemon {
     pub(super) fn runs(&self, app: AppId) -> bool {
         self.processes.iter().any(|(_, p)| p.app == app)
     }
+}
+
+/// What the queues and connections of these workers show.
+fn warnings(app: &AppView, workers: &[WorkerInfo]) -> Vec<String> {
+    let mut warnings: Vec<String> = workers.iter().filter_map(|w| overflow(app, w)).collect();
+    let serving = workers.iter().filter(|w| w.ready && w.status == Status::Online.as_str());
+    let counted: Vec<(u32, u32)> = serving.filter_map(|w| Some((w.instance, w.connections?))).collect();
+    let connections: Vec<u32> = counted.iter().map(|(_, connections)| *connections).collect();
+    let total: u32 = connections.iter().sum();
+    warnings.extend(skew(&connections).map(|skew| match skew {
+        Skew::Everything { place } => {
+            let (instance, has) = counted[place];
+            format!(
+                "worker {instance} has {has} of {total} open connections: new ones are shared out, but these \
+                 last; `clusterd reload {}` spreads them anew",
+                app.name
+            )
+        }
+        Skew::Nothing { place } => {
+            let instance = counted[place].0;
+            format!("worker {instance} has none of {total} open connections: it is new, or takes none")
+        }
+    }));
+    warnings
+}
+
+/// That a worker's accept queue is, or was, too short for what comes.
+fn overflow(app: &AppView, worker: &WorkerInfo) -> Option<String> {
+    let (depth, limit, dropped) = (worker.queue_depth?, worker.queue_limit?, worker.queue_dropped?);
+    let full = depth > limit;
+    (full || dropped > 0).then(|| {
+        format!(
+            "the accept queue of worker {} {}full ({depth} wait, its backlog is {limit}), and {dropped} attempts \
+             to connect were dropped: `clusterd scale {} +1`, or a greater backlog",
+            worker.instance,
+            if full { "is " } else { "was " },
+            app.name
+        )
+    })
 }
 
 fn settings(recipe: &super::catalog::Recipe) -> BTreeMap<String, String> {

@@ -9,6 +9,7 @@
 pub mod address;
 mod app;
 pub mod backoff;
+pub mod balance;
 mod canary;
 pub mod drain;
 

@@ -153,6 +153,49 @@ pub fn queue_length(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(field.map(u32::from_ne_bytes).unwrap_or(0))
 }
 
+/// Where `tcpi_sacked` stands: for a listening socket, the bound of its accept queue (`tcp_get_info`).
+const TCPI_SACKED: usize = 28;
+
+/// Fields of SO_MEMINFO, and which of them counts what was dropped (`SK_MEMINFO_VARS`, `SK_MEMINFO_DROPS`).
+const MEMINFO_FIELDS: usize = 9;
+const MEMINFO_DROPS: usize = 8;
+
+/// A listening socket's accept queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queue {
+    /// Connections that wait in it.
+    pub depth: u32,
+    /// More than this are not let in: the least of the server's backlog and net.core.somaxconn.
+    pub limit: u32,
+    /// Attempts that the kernel dropped since the socket was made, nearly all because the queue was full.
+    /// A client tries again, first after a second, and each try counts.
+    pub dropped: u32,
+}
+
+/// A listening socket's accept queue; nothing counts as dropped before Linux 4.12.
+///
+/// # Errors
+/// The errno of getsockopt(2).
+pub fn queue(socket: BorrowedFd<'_>) -> io::Result<Queue> {
+    let mut info = [0_u8; 104];
+    tcp_info(socket, &mut info)?;
+    let field = |at: usize| info[at..at + 4].try_into().map(u32::from_ne_bytes).unwrap_or(0);
+    let mut memory = [0_u32; MEMINFO_FIELDS];
+    let mut length = size_of_val(&memory) as libc::socklen_t;
+    // SAFETY: the array and its length fit each other and outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            memory.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    let dropped = if result == 0 { memory[MEMINFO_DROPS] } else { 0 };
+    Ok(Queue { depth: field(TCPI_UNACKED), limit: field(TCPI_SACKED), dropped })
+}
+
 /// Fills in as much of `struct tcp_info` as there is room for, and as this kernel knows; how much that is.
 pub(super) fn tcp_info(socket: BorrowedFd<'_>, info: &mut [u8]) -> io::Result<usize> {
     let mut length = info.len() as libc::socklen_t;
@@ -314,6 +357,19 @@ mod tests {
             .expect("a group");
         let _client = std::net::TcpStream::connect(address).expect("queued");
         assert_eq!(queue_length(others[1].as_fd()).expect("tcp"), 1);
+    }
+
+    #[test]
+    fn a_queue_that_overflows_counts_what_it_drops() {
+        let socket = open("127.0.0.1".parse().expect("an address"), 0, false, 2).expect("a free port");
+        let (address, _) = local_address(socket.as_fd()).expect("bound");
+        // One more than the backlog is let in (`sk_acceptq_is_full`).
+        let _clients = [(); 3].map(|()| std::net::TcpStream::connect(address).expect("queued"));
+        assert_eq!(queue(socket.as_fd()).expect("tcp"), Queue { depth: 3, limit: 2, dropped: 0 });
+        let late = std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(50));
+        late.expect_err("nobody lets it in");
+        let queue = queue(socket.as_fd()).expect("tcp");
+        assert!(queue.depth == 3 && queue.dropped >= 1, "{queue:?}");
     }
 
     #[test]

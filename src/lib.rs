@@ -17,7 +17,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`supervisor`] | decides: [`supervisor::event`] is the whole contract with the world, `app` and `reconcile` derive steps from what is wanted and what is, `rollout` is one reload, `canary` one that is held at a share, `spread` how connections are shared out, `group` mirrors the kernel's array of listening sockets, [`supervisor::drain`] judges when a connection is finished, `exam` whether a server finishes its own upon its signal, [`supervisor::headroom`] whether two generations fit on the host, [`supervisor::fold`] what a crash loop may write |
+//! | [`supervisor`] | decides: [`supervisor::event`] is the whole contract with the world, `app` and `reconcile` derive steps from what is wanted and what is, `rollout` is one reload, `canary` one that is held at a share, `spread` how connections are shared out, [`supervisor::balance`] who is overloaded, `group` mirrors the kernel's array of listening sockets, [`supervisor::drain`] judges when a connection is finished, `exam` whether a server finishes its own upon its signal, [`supervisor::headroom`] whether two generations fit on the host, [`supervisor::fold`] what a crash loop may write |
 //! | [`sys`] | system calls, one family a file: `spawn` is everything between clone and exec (with `settings`: limits, then the change of user), `accounts` the account files, `intercept` is seccomp notification, `steer` the BPF programs, `connections` sock_diag |
 //! | [`config`] | the ecosystem file: text → what it means on this host, or every mistake in it with its place |
 //! | [`control`] | the control socket: frames, server, client, and what the client prints |

@@ -72,6 +72,8 @@ struct World {
     last: Last,
     /// A reload is held at a share of the connections.
     canary: bool,
+    /// Clients wait in a worker's queue.
+    crowds: bool,
 }
 
 /// What makes the end of a worker the last.
@@ -108,6 +110,7 @@ const ONE: World = World {
     pair: false,
     last: Last::Nothing,
     canary: false,
+    crowds: false,
 };
 
 /// Workers that are to be replaced while they serve.
@@ -222,6 +225,17 @@ fn measured(fits: u64) -> Event {
     Event::Measured { app: APP, headroom: Headroom { stocks: vec![stock] } }
 }
 
+/// Nobody waits, or at one of the sockets somebody does.
+fn gauged(app: AppId, sockets: &[SocketId], world: World) -> Vec<Step> {
+    let at = |busy: Option<&SocketId>| {
+        let depth = |id: &SocketId| (*id, u32::from(Some(id) == busy));
+        let depths = sockets.iter().map(depth).collect();
+        tell(Event::Gauged { app, depths, cost: Duration::ZERO })
+    };
+    let busy = if world.crowds { sockets } else { &[] };
+    std::iter::once(None).chain(busy.iter().map(Some)).map(at).collect()
+}
+
 fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event> {
     let worker = probe.worker;
     let own: Vec<SocketId> =
@@ -306,6 +320,9 @@ fn steps(supervisor: &Supervisor, world: World) -> Vec<Step> {
     let relayed: Vec<Step> = relaying.map(|held| tell(Event::Relayed { socket: held.0 })).collect();
     if !relayed.is_empty() {
         return relayed;
+    }
+    if let Some((app, sockets)) = supervisor.gauging().into_iter().next() {
+        return gauged(app, &sockets, world);
     }
     if !supervisor.measuring().is_empty() {
         let answers: &[u64] = if world.tight { &[0, 1] } else { &[0, u64::MAX] };
@@ -428,6 +445,7 @@ impl Turn<'_> {
         self.who_depends_stops_before()?;
         self.nobody_waits_in_vain()?;
         self.what_ended_stays_ended()?;
+        self.crowds_are_steered_around()?;
         self.canary_takes_nothing_away()?;
         self.canary_is_as_small_as_its_share()?;
         self.canary_that_fails_is_taken_back()?;
@@ -791,6 +809,25 @@ impl Turn<'_> {
         Ok(())
     }
 
+    /// Whoever waits where others idle is not joined by a new connection.
+    fn crowds_are_steered_around(&self) -> Verdict {
+        let Some(Event::Gauged { depths, .. }) = self.event() else { return Ok(()) };
+        let standing: BTreeSet<WorkerId> =
+            self.live.iter().filter(|probe| probe.stage == Stage::Ready).map(|probe| probe.worker).collect();
+        let held: BTreeMap<SocketId, Option<WorkerId>> =
+            self.after.held().into_iter().map(|(id, by, _)| (id, by)).collect();
+        let serves =
+            |id: &SocketId| held.get(id).and_then(|by| by.as_ref()).is_some_and(|by| standing.contains(by));
+        let idle = depths.iter().any(|(id, depth)| *depth == 0 && serves(id));
+        let orders: BTreeMap<Address, Vec<u32>> = self.after.steering().into_iter().collect();
+        for (address, array) in self.after.mirror() {
+            let active = orders[&address].iter().filter_map(|at| array.get(*at as usize));
+            let joined = active.copied().find(|id| depths.contains(&(*id, 1)));
+            ensure(joined.is_none() || !idle, || format!("{joined:?} is joined, while others idle"))?;
+        }
+        Ok(())
+    }
+
     /// The generation that is held at its share, or on the way there.
     fn canary(&self, supervisor: &Supervisor) -> Option<Generation> {
         let view = supervisor.view(self.now);
@@ -957,6 +994,9 @@ fn check_cooperation(state: &Supervisor, world: World) -> Verdict {
 fn cooperative(state: &Supervisor, world: World) -> Step {
     if !state.measuring().is_empty() {
         return tell(measured(if world.tight { 1 } else { u64::MAX }));
+    }
+    if let Some((app, _)) = state.gauging().into_iter().next() {
+        return tell(Event::Gauged { app, depths: Vec::new(), cost: Duration::ZERO });
     }
     for probe in state.probe() {
         let worker = probe.worker;
@@ -1197,6 +1237,12 @@ fn extensions_hold_every_promise() {
 }
 
 #[test]
+fn crowds_hold_every_promise_nearby() {
+    let world = World { crowds: true, instances: 2, listens: true, narrow: true, sturdy: true, ..ONE };
+    passes_nearby("crowds", world);
+}
+
+#[test]
 fn held_shares_hold_every_promise() {
     passes("canary", World { canary: true, narrow: true, ..ONE }, 20);
 }
@@ -1286,6 +1332,7 @@ fn every_planted_bug_is_found() {
         (Bug::ProbesTheLeaving, World { checked: true, narrow: true, ..ONE }),
         (Bug::OneBadAnswerIsEnough, World { checked: true, narrow: true, ..ONE }),
         (Bug::SettlesUnasked, World { checked: true, narrow: true, ..ONE }),
+        (Bug::CrowdIsEverybody, World { crowds: true, instances: 2, narrow: true, sturdy: true, ..listens }),
         (Bug::CanaryRetires, World { canary: true, ..ONE }),
         (Bug::CanaryGrows, World { canary: true, instances: 2, narrow: true, ..ONE }),
         (Bug::CanaryIsTrusted, World { canary: true, ..ONE }),

@@ -219,6 +219,10 @@ impl World {
                 let bytes = if self.dice.one_in(if *closely { 2 } else { 20 }) { 101 } else { 60 };
                 self.soon(5, Event::Weighed { worker: *worker, bytes, closely: *closely });
             }
+            Action::Gauge { app, sockets } => {
+                let depths = sockets.iter().map(|id| (*id, self.dice.roll(3) as u32)).collect();
+                self.soon(3, Event::Gauged { app: *app, depths, cost: Duration::ZERO });
+            }
             Action::Measure { app } => {
                 let (free, each) = (self.dice.roll(1000), 100);
                 let least = 1 + self.dice.roll(100);
@@ -386,6 +390,7 @@ impl World {
             | Event::Weighed { .. }
             | Event::OutOfMemory { .. }
             | Event::Command { .. }
+            | Event::Gauged { .. }
             | Event::Deadline => true,
         }
     }

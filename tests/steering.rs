@@ -226,3 +226,38 @@ fn a_worker_that_has_every_connection_or_none_is_told_of() {
     });
     send(stopped, Signal::SIGCONT);
 }
+
+/// How many wait in the queue of the worker of this instance.
+fn waiting(daemon: &Daemon, instance: u32) -> u32 {
+    let app = counted(daemon);
+    let worker = app.workers.iter().find(|worker| worker.instance == instance);
+    worker.and_then(|worker| worker.queue_depth).expect("it listens")
+}
+
+#[test]
+fn a_queue_that_grows_behind_a_worker_is_steered_around_until_it_shrinks() {
+    let port = free_port();
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let daemon = Daemon::foreground(App::new("api", &fixtures::worker(&["serve"])).instances(2).port(port));
+    let busy = daemon.wait_online("api", 2)[0];
+    send(busy, Signal::SIGSTOP);
+    let mut clients = Vec::new();
+    let mut connect = |count: usize| {
+        clients.extend((0..count).map(|_| TcpStream::connect(to).expect("queued")));
+    };
+    wait_until(ms(10_000), "a queue behind the stopped worker", || {
+        connect(1);
+        waiting(&daemon, 0) > 0
+    });
+    // By lot, half of them would join it: that none of forty does is no accident.
+    wait_until(ms(10_000), "nobody joining that queue", || {
+        let before = waiting(&daemon, 0);
+        connect(40);
+        let after = waiting(&daemon, 0);
+        if after == before { Ok(()) } else { Err(format!("{} of 40 joined it", after - before)) }
+    });
+    send(busy, Signal::SIGCONT);
+    wait_until(ms(10_000), "connections to both again", || {
+        (0..10).any(|_| ask(to.ip(), to).is_ok_and(|answerer| answerer.pid == busy))
+    });
+}

@@ -4,8 +4,9 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use crate::supervisor::event::{Action, SignalKind, SocketId, Spread, WorkerId};
+use crate::supervisor::event::{Action, AppId, Event, SignalKind, SocketId, Spread, WorkerId};
 use crate::supervisor::time::Time;
+use crate::sys::clock::own_cpu_time;
 use crate::sys::steer::{self, Program};
 use crate::sys::{listen, process};
 
@@ -34,6 +35,7 @@ impl Daemon {
             Action::Inspect { worker } => self.inspect(worker),
             Action::Weigh { worker, closely } => self.weigh(worker, closely),
             Action::Measure { app } => self.measure(app),
+            Action::Gauge { app, sockets } => self.gauge(app, &sockets),
             Action::Steer { socket, active } => self.steer(socket, &active),
             Action::Shut { socket } => self.shut(socket),
             Action::Relay { socket } => self.relay(socket, now),
@@ -65,9 +67,7 @@ impl Daemon {
         for pid in self.processes.tree_of(worker) {
             for (socket, inode) in &handed {
                 match process::waits_on(pid, *inode) {
-                    Ok(true) => self
-                        .inbox
-                        .push_back(crate::supervisor::event::Event::Accepting { worker, socket: *socket }),
+                    Ok(true) => self.inbox.push_back(Event::Accepting { worker, socket: *socket }),
                     Ok(false) => {}
                     Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                         self.warn_once_of(worker, "inspect", || {
@@ -82,6 +82,15 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// How many wait in each of these queues. One that cannot be looked at counts as empty.
+    fn gauge(&mut self, app: AppId, sockets: &[SocketId]) {
+        let began = own_cpu_time();
+        let depth = |id: &SocketId| (*id, self.sockets.fd(*id).and_then(|fd| listen::queue_length(fd).ok()));
+        let depths = sockets.iter().map(depth).map(|(id, depth)| (id, depth.unwrap_or(0))).collect();
+        let cost = own_cpu_time().saturating_sub(began);
+        self.inbox.push_back(Event::Gauged { app, depths, cost });
     }
 
     fn steer(&mut self, socket: SocketId, active: &Spread) {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::backoff::{Backoff, Jitter};
+use super::balance::Gauging;
 use super::event::{
     Action, Address, AppId, Cause, Definition, Fact, Generation, Outcome, Proof, RequestId, SlotId, WorkerId,
 };
@@ -233,6 +234,7 @@ pub(super) struct App {
     /// When workers that have a memory limit are weighed next.
     pub(super) weigh_at: Option<Time>,
     pub(super) handling: Handling,
+    pub(super) gauging: Gauging,
     /// The last generation of which a worker was examined.
     pub(super) examined: Generation,
     pub(super) requests: Vec<Request>,
@@ -266,6 +268,7 @@ impl App {
             renewing: None,
             weigh_at: None,
             handling: Handling::Unproven,
+            gauging: Gauging::Off,
             examined: Generation::default(),
             requests: Vec::new(),
             admission: Admission::Open,
@@ -400,7 +403,7 @@ impl App {
 
     /// The next moment at which this app needs attention.
     pub(super) fn deadline(&self, planted: Planted) -> Option<Time> {
-        let mut next = self.weigh_at;
+        let mut next = earlier(self.weigh_at, self.gauging.deadline());
         for slot in &self.slots {
             if let (Wanted::Run, Idle::Waiting(until)) = (slot.wanted, slot.idle) {
                 let hidden = planted.has(Bug::BackoffSleepsForEver);

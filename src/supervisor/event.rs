@@ -380,6 +380,15 @@ pub enum Event {
         /// What there is for more of its workers.
         headroom: Headroom,
     },
+    /// The answer to `Action::Gauge`.
+    Gauged {
+        /// Of which app.
+        app: AppId,
+        /// How many wait in each accept queue.
+        depths: Vec<(SocketId, u32)>,
+        /// What the look cost.
+        cost: Duration,
+    },
     /// A wish of a client.
     Command {
         /// Under which the reply is expected.
@@ -413,6 +422,7 @@ impl Event {
             | Event::Relayed { .. }
             | Event::Abandoned { .. }
             | Event::Measured { .. }
+            | Event::Gauged { .. }
             | Event::Command { .. }
             | Event::Deadline => None,
         }
@@ -514,6 +524,13 @@ pub enum Action {
     Measure {
         /// Which.
         app: AppId,
+    },
+    /// Look how many wait in the accept queues of these sockets. Answered by `Gauged`.
+    Gauge {
+        /// Whose.
+        app: AppId,
+        /// Which.
+        sockets: Vec<SocketId>,
     },
     /// New connections of this socket's group go to the sockets at these positions of the kernel's
     /// array, and to no other.

@@ -9,7 +9,7 @@
 //! the next socket begins an array of its own (`inet_reuseport_add_sock`), and theirs is of no interest
 //! any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::{Action, Address, SlotId, SocketId, Spot, Spread, WorkerId};
 use super::exam::Place;
@@ -113,6 +113,8 @@ impl Group {
 pub(super) struct Sockets {
     all: BTreeMap<SocketId, Socket>,
     groups: BTreeMap<Address, Group>,
+    /// In whose queues too many wait.
+    crowded: BTreeSet<SocketId>,
 }
 
 impl Sockets {
@@ -156,6 +158,7 @@ impl Sockets {
     /// Closes the held duplicate of one socket.
     pub(super) fn close(&mut self, id: SocketId, planted: Planted, out: &mut Vec<Action>) {
         let Some(socket) = self.all.remove(&id) else { return };
+        self.crowded.remove(&id);
         let place = self.array(socket.address).iter().position(|member| *member == id);
         let (Some(place), Some(group)) = (place, self.groups.get_mut(&socket.address)) else {
             return out.push(Action::Close { socket: id });
@@ -325,6 +328,34 @@ impl Sockets {
         }
     }
 
+    /// The sockets from which workers take connections.
+    pub(super) fn in_use(&self) -> Vec<SocketId> {
+        let in_use = |(_, socket): &(SocketId, &Socket)| socket.accepts && !socket.is_hidden();
+        self.iter().filter(in_use).map(|(id, _)| id).collect()
+    }
+
+    pub(super) fn crowded(&self) -> &BTreeSet<SocketId> {
+        &self.crowded
+    }
+
+    /// In these queues too many wait, and in no others.
+    pub(super) fn crowd(&mut self, crowded: BTreeSet<SocketId>) {
+        self.crowded = crowded;
+    }
+
+    /// Of these places those in whose queues not too many wait; all where that is none.
+    fn spared(&self, address: Address, places: Vec<u32>) -> Vec<u32> {
+        let array = self.array(address);
+        let free = |place: &u32| {
+            let id = usize::try_from(*place).ok().and_then(|place| array.get(place));
+            id.is_some_and(|id| !self.crowded.contains(id))
+        };
+        if self.crowded.is_empty() || !places.iter().any(free) {
+            return places;
+        }
+        places.into_iter().filter(free).collect()
+    }
+
     /// How these places share the new connections.
     fn share_out(&self, address: Address, places: Vec<u32>, terms: &Terms) -> Spread {
         let sides = self.sides(address, &places, terms);
@@ -335,10 +366,16 @@ impl Sockets {
         if let Some((percent, new, old)) = sides {
             return match (seats(&new), seats(&old)) {
                 (Some(new), Some(old)) => Spread::Seats(spread::shared(percent, &new, &old)),
-                (Some(_) | None, None) | (None, Some(_)) => Spread::Share { percent, new, old },
+                (Some(_) | None, None) | (None, Some(_)) => {
+                    let (new, old) = (self.spared(address, new), self.spared(address, old));
+                    Spread::Share { percent, new, old }
+                }
             };
         }
-        seats(&places).map_or(Spread::Evenly(places), Spread::Seats)
+        match seats(&places) {
+            Some(seats) => Spread::Seats(seats),
+            None => Spread::Evenly(self.spared(address, places)),
+        }
     }
 
     /// Of these places, those of the workers that have a share of their own, and the others; none where it
@@ -428,6 +465,7 @@ impl Sockets {
             (*address, Group { array, ..group.clone() })
         };
         Sockets {
+            crowded: self.crowded.iter().filter_map(|id| names.get(id)).copied().collect(),
             all: self.all.iter().map(socket).collect(),
             groups: self.groups.iter().map(group).collect(),
         }

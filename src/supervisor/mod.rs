@@ -225,6 +225,7 @@ impl Supervisor {
             | Event::Abandoned { .. }
             | Event::Measured { .. }
             | Event::Weighed { .. }
+            | Event::Gauged { .. }
             | Event::OutOfMemory { .. }
             | Event::Relayed { .. } => self.fact(event, now, out),
         }
@@ -376,6 +377,13 @@ impl Supervisor {
         self.apps.iter().filter(awaits).map(|app| app.id).collect()
     }
 
+    /// The apps whose look at their queues awaits an answer, and the sockets that new connections may go to.
+    #[doc(hidden)]
+    pub fn gauging(&self) -> Vec<(AppId, Vec<SocketId>)> {
+        let awaits = |app: &&App| matches!(app.gauging, balance::Gauging::Awaited { .. });
+        self.apps.iter().filter(awaits).map(|app| (app.id, app.sockets.in_use())).collect()
+    }
+
     /// The generation of an app that was last seen to finish its requests by itself, for checks.
     #[doc(hidden)]
     pub fn finishes(&self, app: AppId) -> Option<Generation> {
@@ -437,7 +445,9 @@ impl Supervisor {
             Event::Relayed { socket } | Event::Abandoned { socket } => {
                 self.apps.iter().position(|app| app.sockets.get(*socket).is_some())
             }
-            Event::Measured { app, .. } => self.apps.iter().position(|other| other.id == *app),
+            Event::Measured { app, .. } | Event::Gauged { app, .. } => {
+                self.apps.iter().position(|other| other.id == *app)
+            }
             Event::Command { .. } | Event::Deadline => None,
         };
         let Some(index) = index else {
@@ -468,6 +478,7 @@ impl Supervisor {
                 Event::Relayed { socket } => app.relayed(socket, turn),
                 Event::Abandoned { socket } => app.abandoned(socket, turn),
                 Event::Measured { headroom, .. } => app.measured(&headroom, turn),
+                Event::Gauged { depths, cost, .. } => app.gauged(&depths, cost, turn),
                 Event::Command { .. } | Event::Deadline => {}
             }
         });

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::app::{App, EXTENSIONS, End, INSPECTED, Idle, Request, SILENT, Slot, Until, Version, Wanted};
+use super::balance::Gauging;
 use super::event::{Cause, Generation, Proof, RequestId, SlotId, Traffic, WorkerId};
 use super::exam::{Exam, Handling};
 use super::order::Admission;
@@ -146,6 +147,10 @@ fn app(app: &App, names: &Names) -> App {
     normal.newest = generations.values().max().copied().unwrap_or_default();
     normal.good = generation(app.good);
     normal.examined = generation(app.examined);
+    normal.gauging = match app.gauging {
+        Gauging::At { at, calm } => Gauging::At { at: names.ahead(at), calm },
+        gauging @ (Gauging::Off | Gauging::Awaited { .. }) => gauging,
+    };
     normal.handling = match app.handling {
         Handling::Unproven => Handling::Unproven,
         Handling::Finishes(shown) => Handling::Finishes(generation(shown)),

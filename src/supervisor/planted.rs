@@ -71,6 +71,8 @@ pub enum Bug {
     CanaryGrows,
     /// A worker of a held reload that fails is replaced as if it were any other.
     CanaryIsTrusted,
+    /// As soon as somebody waits, every worker counts as behind.
+    CrowdIsEverybody,
 }
 
 /// The mistake that this supervisor makes, if any.

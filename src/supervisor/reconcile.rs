@@ -33,6 +33,7 @@ impl App {
                 break;
             }
         }
+        self.gauge(turn);
         self.serve(turn);
         self.look(turn);
         self.weigh(turn);

@@ -37,6 +37,8 @@ struct Bench {
     requests: u64,
     sockets: u64,
     headroom: Headroom,
+    /// Who waits in accept queues.
+    depths: std::collections::BTreeMap<SocketId, u32>,
 }
 
 impl Bench {
@@ -48,6 +50,7 @@ impl Bench {
             requests: 0,
             sockets: 0,
             headroom: Headroom::default(),
+            depths: std::collections::BTreeMap::new(),
         }
     }
 
@@ -71,6 +74,13 @@ impl Bench {
 
     fn tell(&mut self, event: Event) {
         self.supervisor.handle(event, self.now, &mut self.out);
+        for (app, sockets) in self.supervisor.gauging() {
+            let depth = |id: &SocketId| (*id, self.depths.get(id).copied().unwrap_or(0));
+            let depths = sockets.iter().map(depth).collect();
+            self.out.retain(|action| !matches!(action, Action::Gauge { .. }));
+            let gauged = Event::Gauged { app, depths, cost: Duration::ZERO };
+            self.supervisor.handle(gauged, self.now, &mut self.out);
+        }
         for app in self.supervisor.measuring() {
             let headroom = self.headroom.clone();
             self.supervisor.handle(Event::Measured { app, headroom }, self.now, &mut self.out);

@@ -158,11 +158,13 @@ class Pm2:
 class NodeCluster:
     name = "Node cluster"
     leave = "signal"
+    queue = "own"
 
     def __init__(self, port, workers, options):
         self.port = port
         self.process = spawn(["node", ROOT / "benches" / "cluster.js"], stdout=subprocess.PIPE,
-                             env=clean_environment(PORT=port, BENCH_WORKERS=workers, BENCH_LEAVE=self.leave))
+                             env=clean_environment(PORT=port, BENCH_WORKERS=workers, BENCH_LEAVE=self.leave,
+                                                   BENCH_QUEUE=self.queue))
         self.expect("ready")
 
     def expect(self, word, seconds=60):
@@ -185,6 +187,11 @@ class NodeCluster:
 class NodeDisconnect(NodeCluster):
     name = "Node cluster, `worker.disconnect()`"
     leave = "disconnect"
+
+
+class SharedQueue(NodeCluster):
+    name = "one shared queue (SCHED_NONE)"
+    queue = "shared"
 
 
 class Bare:
@@ -227,8 +234,9 @@ class StopStart(Bare):
 class Load:
     """The load generator, running until `finish`."""
 
-    def __init__(self, options, port, keep_alive, ms=0, seconds=None):
-        argv = [options.load, "--port", port, "--clients", 8, "--path", f"/?ms={ms}" if ms else "/"]
+    def __init__(self, options, port, keep_alive, ms=0, cpu=0, seconds=None):
+        argv = [options.load, "--port", port, "--clients", 8, "--path",
+                f"/?ms={ms}" if ms else f"/?cpu={cpu}" if cpu else "/"]
         argv += ["--keep-alive"] if keep_alive else []
         argv += ["--seconds", seconds] if seconds else []
         self.process = spawn(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -325,6 +333,27 @@ def throughput(systems, options):
     return table("Throughput, 2 workers, 8 closed-loop clients on the same cores",
                  ["system", "one per connection: req/s", "of bare", "p99 ms", "keep-alive: req/s", "of bare",
                   "p99 ms"], rows)
+
+
+def balance(systems, options):
+    """Workers that compute for 2 ms a request: how long the unlucky ones wait behind a busy worker."""
+    rows, running = [], []
+    try:
+        for system in systems:
+            running.append(system(free_port(), 4, options))
+        seen = {one.name: [] for one in running}
+        for _ in range(options.rounds):
+            for one in running:
+                Load(options, one.port, False, cpu=2, seconds=2).finish()  # its queues are known by then
+                seen[one.name].append(Load(options, one.port, False, cpu=2, seconds=4).finish())
+        for name, windows in seen.items():
+            pick = lambda key: median([window[key] for window in windows])
+            rows.append([name, f"{pick('per_second'):.0f}", f"{pick('p50_us') / 1000:.1f}", f"{pick('p99_us') / 1000:.1f}"])
+    finally:
+        for one in running:
+            one.close()
+    return table("Computing handler (2 ms), 4 workers, 8 closed-loop clients, one request per connection",
+                 ["system", "req/s", "p50 ms", "p99 ms"], rows)
 
 
 def status_kib(pid, file, field):
@@ -469,9 +498,10 @@ def write(text):
 
 
 SYSTEMS = {"clusterd": Clusterd, "pm2": Pm2, "cluster": NodeCluster, "disconnect": NodeDisconnect,
-           "stop-start": StopStart, "bare": Bare}
+           "stop-start": StopStart, "bare": Bare, "shared": SharedQueue}
 PARTS = {"reload": (reloads, ["clusterd", "pm2", "cluster", "disconnect", "stop-start"]),
          "throughput": (throughput, ["bare", "clusterd", "pm2", "cluster"]),
+         "balance": (balance, ["clusterd", "bare", "cluster", "shared"]),
          "idle": (idle, ["clusterd", "pm2", "cluster"]),
          "list": (listing, ["clusterd", "pm2"]),
          "replacement": (replacement, ["clusterd", "pm2", "cluster"])}

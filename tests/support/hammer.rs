@@ -50,6 +50,16 @@ pub(crate) enum Style {
     },
 }
 
+impl Style {
+    /// True where connections are used again.
+    const fn keeps(self) -> bool {
+        match self {
+            Style::KeepAlive { .. } | Style::Idle { .. } => true,
+            Style::OneShot | Style::Upload { .. } | Style::ConnectThenWait { .. } => false,
+        }
+    }
+}
+
 /// What load to make.
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
@@ -307,7 +317,9 @@ impl Client {
                 let outcome = if answer.ok { Outcome::Ok } else { Outcome::Status };
                 self.record(start, outcome, answer.by, answer.status);
                 connection.used = true;
-                answer.keep.then_some(connection)
+                // Who asked for the end of it does not use it again, whatever the server says (RFC 9112,
+                // section 9.6).
+                (answer.keep && self.load.style.keeps()).then_some(connection)
             }
             Err((outcome, detail)) => {
                 self.record(start, outcome, None, format!("from port {port}: {detail}"));
@@ -504,7 +516,7 @@ fn read_answer(reader: &mut Reader<'_>) -> Result<Answer, Broken> {
 }
 
 /// The first line of a body: process, generation, instance.
-fn answerer(body: &[u8]) -> Option<Answerer> {
+pub(crate) fn answerer(body: &[u8]) -> Option<Answerer> {
     let text = String::from_utf8_lossy(body);
     let mut words = text.lines().next()?.split_whitespace();
     let pid = words.next()?.parse().ok()?;

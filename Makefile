@@ -55,7 +55,7 @@ bench: build ## Measure against PM2, Node's cluster module and bare Node (needs 
 	python3 benches/bench.py --clusterd $(BINARY) --load $(TARGET_DIR)/$(TRIPLE)/release/examples/load $(BENCH_ARGS)
 
 hammer: ## Reload under load, 20 reloads a case
-	CLUSTERD_HAMMER_RELOADS=20 $(CARGO) test --release --locked --test reload -- --nocapture
+	CLUSTERD_HAMMER_RELOADS=20 $(CARGO) test --release --locked --test reload --test runtimes -- --nocapture
 
 install: build ## Install below DESTDIR/PREFIX (/usr/local)
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/clusterd

@@ -2,11 +2,14 @@
 
 mod support;
 
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use support::encrypted::{NodeLoad, certify};
 use support::hammer::{Style, get};
 use support::history::Outcome;
+use support::reloading::Clients;
 use support::{Fixture, Hammer, Home, Load, clusterd, fixtures, free_port, users, wait_until};
 
 /// A server without any supervisor.
@@ -17,11 +20,16 @@ impl Bare {
         Bare::start_with(fixture, port, &[])
     }
 
-    fn start_with(fixture: &Fixture, port: u16, env: &[(&str, &str)]) -> Bare {
+    fn command(fixture: &Fixture, port: u16) -> Command {
         let home = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
         let mut command = Command::new(&fixture.command[0]);
         command.args(&fixture.command[1..]).current_dir(home).stdin(Stdio::null());
         command.env("PORT", port.to_string()).env("CLUSTERD_GENERATION", "3").env("NODE_APP_INSTANCE", "1");
+        command
+    }
+
+    fn start_with(fixture: &Fixture, port: u16, env: &[(&str, &str)]) -> Bare {
+        let mut command = Bare::command(fixture, port);
         let child = command.envs(env.iter().copied()).spawn().expect("the runtime was found");
         let bare = Bare(child);
         wait_until(Duration::from_secs(10), "a first answer", || get(port, "/").map(|_| ()));
@@ -110,6 +118,34 @@ fn a_killed_server_cuts_streams_and_leaves_reused_connections_retriable() {
     let (streams, reused) = (streams.stop(), reused.stop());
     assert!(streams.count(Outcome::Cut) > 0, "{streams:?}");
     assert!(reused.count(Outcome::Retriable) > 0, "{reused:?}");
+}
+
+#[test]
+fn clients_that_speak_tls_or_http2_see_that_their_server_was_killed() {
+    for (script, streams) in [("https.js", 1), ("http2.js", 4)] {
+        let Some(fixture) = fixtures::node(script) else { return };
+        let home = Home::new(None);
+        if !certify(&home) {
+            return;
+        }
+        let port = free_port();
+        let mut command = Bare::command(&fixture, port);
+        let server =
+            Bare(command.current_dir(home.apps()).env("DELAY_MS", "50").spawn().expect("it was found"));
+        wait_until(Duration::from_secs(10), "a listener", || {
+            TcpStream::connect(("127.0.0.1", port)).map(drop)
+        });
+        let load = if streams > 1 { NodeLoad::http2(port).in_the_clear() } else { NodeLoad::https(port) };
+        let clients = load.streams(streams).start(&home);
+        clients.wait_answers(40);
+        drop(server);
+        wait_until(Duration::from_secs(10), "refused clients", || clients.count(Outcome::Refused) > 0);
+        let history = clients.stop();
+        // Most were in the middle of a request that takes 50 ms.
+        let lost = history.count(Outcome::Reset) + history.count(Outcome::Empty);
+        assert!(lost > 0 && history.broken.is_empty(), "{script}: {history:?}");
+        assert!(history.count(Outcome::Ok) >= 40 && history.generations() == [3], "{script}: {history:?}");
+    }
 }
 
 #[test]

@@ -16,57 +16,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use support::daemon::{Builder, exists, send, state_and_parent};
 use support::hammer::{Style, body, get};
-use support::history::{History, Outcome, Reload};
+use support::history::{Outcome, Reload};
+use support::reloading::{api, ms, ordinary_user, reload, reload_under};
 use support::wait::{holds_for, try_until};
 use support::{
     App, Daemon, Fixture, Hammer, Home, Load, MemoryGroup, file, fixtures, free_port, skip, users, wait_until,
 };
-
-const fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
-
-fn reloads() -> usize {
-    std::env::var("CLUSTERD_HAMMER_RELOADS").ok().and_then(|count| count.parse().ok()).unwrap_or(3)
-}
-
-/// Two workers of `api`.
-fn api(fixture: &Fixture, port: u16) -> App {
-    App::new("api", fixture).instances(2).port(port)
-}
-
-/// Reloads `api` and waits for the end of it.
-fn reload(daemon: &Daemon) -> Reload {
-    let before = daemon.pids("api");
-    let asked = Instant::now();
-    daemon.run(&["reload", "api"]).expect_code(0);
-    let done = Instant::now();
-    for pid in &before {
-        assert!(!exists(*pid), "worker {pid} outlived the reload that said it was done");
-    }
-    let app = daemon.app("api");
-    let after = daemon.pids("api");
-    assert_eq!(after.len(), before.len(), "{app:#?}");
-    assert!(app.workers.iter().all(|worker| worker.generation == app.generation), "{app:#?}");
-    Reload { generation: app.generation, asked, done, left: before }
-}
-
-/// What becomes of this load while `api` is reloaded again and again.
-fn reload_under(daemon: &Daemon, load: Load) -> History {
-    let count = daemon.app("api").instances as usize;
-    daemon.wait_online("api", count);
-    let hammer = load.start();
-    let mut seen = Vec::new();
-    for _ in 0..reloads() {
-        seen.push(reload(daemon));
-        hammer.wait_answers(6);
-    }
-    let history = hammer.stop();
-    history.expect_in_step_with(&seen);
-    let new = seen.last().expect("there is one at least").generation;
-    assert!(history.generations().contains(&new), "the last generation never answered: {history:?}");
-    history
-}
 
 /// One request per connection, for each time that a handler may take.
 fn loses_nothing(name: &str) {
@@ -78,11 +33,6 @@ fn loses_nothing(name: &str) {
         eprintln!("{name}, {delay} ms, user {user:?}: {history:?}");
         history.expect_none_lost();
     }
-}
-
-/// The same case as an ordinary user, where the tests can become one.
-fn ordinary_user(delay: u32) -> Option<(Option<u32>, u32)> {
-    users().into_iter().find(Option::is_some).map(|user| (user, delay))
 }
 
 #[test]
@@ -113,26 +63,6 @@ fn reload_of_perl_blocked_in_accept_at_saturation_loses_nothing() {
 #[test]
 fn reload_of_a_server_that_registers_with_epoll_before_bind_loses_nothing() {
     loses_nothing("epoll-first");
-}
-
-/// One request per connection, one handler: for servers that do nothing new with their sockets.
-fn loses_nothing_in_a_quick_case(name: &str) {
-    let Some(fixture) = fixtures::server(name) else { return };
-    let port = free_port();
-    let daemon = Daemon::foreground(api(&fixture, port).delay(20));
-    let history = reload_under(&daemon, Load::on(port));
-    eprintln!("{name}: {history:?}");
-    history.expect_none_lost();
-}
-
-#[test]
-fn reload_of_unmodified_ruby_loses_nothing() {
-    loses_nothing_in_a_quick_case("ruby");
-}
-
-#[test]
-fn reload_of_phps_own_server_loses_nothing() {
-    loses_nothing_in_a_quick_case("php");
 }
 
 /// The sockets are the supervisor's, and handed over by LISTEN_FDS.

@@ -192,7 +192,7 @@ impl Home {
     pub(crate) fn processes(&self) -> Vec<Process> {
         let home = self.path().display().to_string();
         let needles = [format!("{MARK}={home}"), format!("CLUSTERD_HOME={home}")];
-        pids().into_iter().filter_map(|pid| Process::look(pid, &needles)).collect()
+        pids().into_iter().filter_map(|pid| Process::look(pid, &needles, self.base.path())).collect()
     }
 
     /// Ends everything that is left, and waits until it is gone.
@@ -274,12 +274,13 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn look(pid: i32, needles: &[String]) -> Option<Process> {
-        // The environment of a zombie is empty, so only live processes are found.
+    fn look(pid: i32, needles: &[String], folder: &Path) -> Option<Process> {
+        // The environment of a zombie is empty and it has no folder, so only live processes are found.
         let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-        let ours = environment
-            .split(|&byte| byte == 0)
-            .any(|variable| needles.iter().any(|needle| needle.as_bytes() == variable));
+        let mut variables = environment.split(|&byte| byte == 0);
+        // Some programs write their title over their environment (nginx).
+        let ours = variables.any(|variable| needles.iter().any(|needle| needle.as_bytes() == variable))
+            || fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|path| path.starts_with(folder));
         if !ours {
             return None;
         }

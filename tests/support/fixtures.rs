@@ -5,10 +5,10 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::SystemTime;
 
-use super::runtime;
+use super::{runtime, skip};
 
 /// A program to run: the exact argument vector, relative to the apps' folder.
 #[derive(Clone, Debug)]
@@ -50,6 +50,64 @@ pub(crate) fn php(script: &str) -> Option<Fixture> {
     Some(shell(&format!("exec {} -S 0.0.0.0:$PORT {script}", program.display())))
 }
 
+/// The same with processes of its own, which accept from one socket.
+pub(crate) fn php_workers(script: &str) -> Option<Fixture> {
+    let program = runtime("php")?;
+    Some(shell(&format!("PHP_CLI_SERVER_WORKERS=2 exec {} -S 0.0.0.0:$PORT {script}", program.display())))
+}
+
+/// Puma with its threads.
+pub(crate) fn puma() -> Option<Fixture> {
+    let program = runtime("puma")?;
+    Some(shell(&format!("exec {} -q -t 8:8 -b tcp://0.0.0.0:$PORT config.ru", program.display())))
+}
+
+/// gunicorn: a master, and two processes that accept from its socket.
+pub(crate) fn gunicorn(options: &str) -> Option<Fixture> {
+    let program = runtime("gunicorn")?;
+    let options = format!("-w 2 -b 0.0.0.0:$PORT --log-level warning {options}");
+    Some(shell(&format!("exec {} {options} wsgi_app:app", program.display())))
+}
+
+/// uvicorn.
+pub(crate) fn uvicorn() -> Option<Fixture> {
+    let program = runtime("uvicorn")?;
+    let options = "--host 0.0.0.0 --port $PORT --lifespan off --log-level warning";
+    Some(shell(&format!("exec {} {options} asgi_app:app", program.display())))
+}
+
+/// nginx, with these global directives.
+pub(crate) fn nginx(directives: &str) -> Option<Fixture> {
+    let program = runtime("nginx")?;
+    let words = "s/PORT/$PORT/; s/GENERATION/$CLUSTERD_GENERATION/; s/INSTANCE/$NODE_APP_INSTANCE/";
+    let file = "nginx-$CLUSTERD_GENERATION-$NODE_APP_INSTANCE.conf";
+    let options = format!("-e stderr -p . -c {file} -g 'daemon off; {directives}'");
+    Some(shell(&format!("sed \"{words}\" nginx.conf > {file} && exec {} {options}", program.display())))
+}
+
+/// The JDK's HTTP server.
+pub(crate) fn java() -> Option<Fixture> {
+    java_server("Plain", &[])
+}
+
+/// A server on Netty, as Debian packages it.
+pub(crate) fn netty() -> Option<Fixture> {
+    let parts = ["buffer", "codec", "codec-http", "common", "handler", "resolver", "transport"];
+    let library = parts.map(|part| PathBuf::from(format!("/usr/share/java/netty-{part}.jar")));
+    if let Some(missing) = library.iter().find(|part| !part.exists()) {
+        skip(&format!("Netty is not installed (libnetty-java): there is no {}", missing.display()));
+        return None;
+    }
+    java_server("NettyServer", &library)
+}
+
+/// A server on Tokio.
+pub(crate) fn tokio() -> Fixture {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let program = BUILT.get_or_init(|| example("fixture_tokio", "tests/fixtures/tokio_server.rs"));
+    Fixture { command: vec![program.display().to_string()] }
+}
+
 /// The static Go server.
 pub(crate) fn go() -> Option<Fixture> {
     go_server().map(|_| Fixture::new(&["./go_server"]))
@@ -77,6 +135,16 @@ pub(crate) fn server(name: &str) -> Option<Fixture> {
         "perl" => perl("blocking.pl"),
         "ruby" => ruby("tcp_server.rb"),
         "php" => php("index.php"),
+        "php-workers" => php_workers("index.php"),
+        "puma" => puma(),
+        "gunicorn" => gunicorn("-k sync"),
+        "gunicorn-threads" => gunicorn("-k gthread --threads 8"),
+        "uvicorn" => uvicorn(),
+        "nginx" => nginx("master_process off;"),
+        "nginx-master" => nginx("worker_processes 2;"),
+        "java" => java(),
+        "netty" => netty(),
+        "tokio" => Some(tokio()),
         "epoll-first" => python("epoll_first.py"),
         other => panic!("no server {other:?}"),
     }
@@ -104,22 +172,47 @@ fn interpreted(name: &str, script: &str) -> Option<Fixture> {
 /// `cargo test` builds it with everything else, but `cargo test --test NAME` does not.
 fn fixture_worker() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_BIN_EXE_clusterd")).parent().expect("a file has a folder");
-        let program = folder.join("examples/fixture_worker");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/worker.rs");
-        if modified(&program) < modified(&source) {
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.args(["build", "--quiet", "--example", "fixture_worker"]);
-            cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-            match folder.file_name().and_then(|name| name.to_str()) {
-                Some("debug") => {}
-                profile => drop(cargo.args(["--profile", profile.expect("profiles have names")])),
-            }
-            run(&mut cargo);
+    BUILT.get_or_init(|| example("fixture_worker", "tests/fixtures/worker.rs"))
+}
+
+/// The example of this name, built if its source is newer.
+fn example(name: &str, source: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_BIN_EXE_clusterd")).parent().expect("a file has a folder");
+    let program = folder.join("examples").join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+    if modified(&program) < modified(&source) {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--example", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        match folder.file_name().and_then(|name| name.to_str()) {
+            Some("debug") => {}
+            profile => drop(cargo.args(["--profile", profile.expect("profiles have names")])),
         }
-        program
-    })
+        run(&mut cargo);
+    }
+    program
+}
+
+/// The server of this name below tests/fixtures/java, from classes that are compiled once.
+fn java_server(name: &str, library: &[PathBuf]) -> Option<Fixture> {
+    static COMPILING: Mutex<()> = Mutex::new(());
+    let (java, compiler) = (runtime("java")?, runtime("javac")?);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/java");
+    let sources = [name, "Identity"].map(|name| folder.join(format!("{name}.java")));
+    let classes = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("java-{name}"));
+    let path: Vec<String> =
+        std::iter::once(&classes).chain(library).map(|part| part.display().to_string()).collect();
+    let path = path.join(":");
+    // Another test of this process may be compiling it.
+    let compiling = COMPILING.lock().expect("nobody panics while compiling");
+    let newest = sources.iter().map(|source| modified(source)).max();
+    if Some(modified(&classes.join(format!("{name}.class")))) < newest {
+        run(Command::new(compiler).arg("-d").arg(&classes).args(["-cp", &path]).args(sources));
+    }
+    drop(compiling);
+    // A quick start, as small servers have it.
+    let options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx128m", "-cp"];
+    let words = [&[java.to_str()?], &options[..], &[&path, name]].concat();
+    Some(Fixture::new(&words))
 }
 
 fn go_server() -> Option<&'static Path> {

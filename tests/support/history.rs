@@ -5,7 +5,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 /// What became of one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     /// The whole answer came, with status 200.
     Ok,
@@ -98,6 +99,15 @@ pub(crate) struct Reload {
 }
 
 impl History {
+    /// What became of both loads.
+    pub(crate) fn with(mut self, other: History) -> History {
+        self.records.extend(other.records);
+        self.records.sort_by_key(|record| record.end);
+        self.closed_idle += other.closed_idle;
+        self.broken.extend(other.broken);
+        self
+    }
+
     /// How many requests had this outcome.
     pub(crate) fn count(&self, outcome: Outcome) -> usize {
         self.records.iter().filter(|record| record.outcome == outcome).count()

@@ -12,11 +12,13 @@
 #![allow(clippy::print_stderr, reason = "a failing test shows what it saw")]
 
 pub(crate) mod daemon;
+pub(crate) mod encrypted;
 pub(crate) mod fixtures;
 pub(crate) mod hammer;
 pub(crate) mod history;
 pub(crate) mod memory_group;
 pub(crate) mod ports;
+pub(crate) mod reloading;
 pub(crate) mod wait;
 
 use std::fs::OpenOptions;
@@ -43,6 +45,8 @@ pub(crate) fn runtime(name: &str) -> Option<PathBuf> {
         .into_iter()
         .map(PathBuf::from)
         .chain(std::env::split_paths(&path))
+        // Where servers are that only root is expected to start (nginx).
+        .chain([PathBuf::from("/usr/sbin")])
         .map(|folder| folder.join(name))
         .find(|candidate| candidate.is_file());
     if found.is_none() {

@@ -1,0 +1,195 @@
+//! The promise, on more of what people run: servers of many languages, masters with workers of their own,
+//! TLS and HTTP/2. None of them knows who supervises it.
+//!
+//! Three reloads a case; `CLUSTERD_HAMMER_RELOADS=20` for `make hammer`.
+
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+#![allow(clippy::print_stderr, reason = "figures that are counted, not judged")]
+
+mod support;
+
+use std::sync::Arc;
+
+use support::daemon::Builder;
+use support::encrypted::{NodeLoad, certify};
+use support::history::History;
+use support::reloading::{api, ms, reload, reload_under, reload_while};
+use support::{App, Daemon, Fixture, Home, Load, fixtures, free_port, users, wait_until};
+
+/// What becomes of these loads, all at once, while two workers of this server are reloaded again and again;
+/// its handlers take 20 ms.
+fn reload_server_under(user: Option<u32>, name: &str, loads: fn(u16) -> Vec<Load>) -> Option<History> {
+    let fixture = fixtures::server(name)?;
+    let port = free_port();
+    // Longer than the pauses of a client that keeps its connection, so that it is met between two requests.
+    let app = api(&fixture, port).delay(20).text("drain_idle", "50ms").text("drain_timeout", "5s");
+    let daemon = Daemon::foreground_as(user, app);
+    let history = reload_while(&daemon, || loads(port).into_iter().map(Load::start).collect::<Vec<_>>());
+    eprintln!("{name}, user {user:?}: {history:?}");
+    Some(history)
+}
+
+/// A connection per request.
+fn one_shot(port: u16) -> Vec<Load> {
+    vec![Load::on(port)]
+}
+
+/// The same, and connections that are used again.
+fn both_kinds(port: u16) -> Vec<Load> {
+    vec![Load::on(port).clients(3), Load::on(port).clients(3).keep_alive(ms(30))]
+}
+
+fn loses_nothing(name: &str, loads: fn(u16) -> Vec<Load>) {
+    if let Some(history) = reload_server_under(None, name, loads) {
+        history.expect_none_lost();
+    }
+}
+
+/// As an ordinary user, where the tests can become one.
+fn ordinary_user_loses_nothing(name: &str, loads: fn(u16) -> Vec<Load>) {
+    let user = users().into_iter().flatten().next();
+    if let Some(history) = reload_server_under(user, name, loads) {
+        history.expect_none_lost();
+    }
+}
+
+#[test]
+fn reload_of_unmodified_ruby_loses_nothing() {
+    loses_nothing("ruby", one_shot);
+}
+
+#[test]
+fn reload_of_puma_loses_nothing() {
+    loses_nothing("puma", both_kinds);
+}
+
+#[test]
+fn reload_of_phps_own_server_loses_nothing() {
+    loses_nothing("php", one_shot);
+}
+
+#[test]
+fn reload_of_phps_own_server_with_processes_of_its_own_loses_nothing() {
+    loses_nothing("php-workers", one_shot);
+}
+
+#[test]
+fn reload_of_javas_own_server_loses_nothing() {
+    loses_nothing("java", both_kinds);
+}
+
+#[test]
+fn reload_of_netty_loses_nothing() {
+    loses_nothing("netty", both_kinds);
+}
+
+#[test]
+fn reload_of_gunicorn_loses_nothing() {
+    loses_nothing("gunicorn", one_shot);
+    ordinary_user_loses_nothing("gunicorn-threads", both_kinds);
+}
+
+#[test]
+fn reload_of_uvicorn_loses_nothing() {
+    loses_nothing("uvicorn", both_kinds);
+}
+
+#[test]
+fn reload_of_nginx_in_one_process_loses_nothing() {
+    loses_nothing("nginx", both_kinds);
+}
+
+#[test]
+fn reload_of_nginx_with_workers_of_its_own_loses_nothing() {
+    loses_nothing("nginx-master", both_kinds);
+    ordinary_user_loses_nothing("nginx-master", one_shot);
+}
+
+#[test]
+fn reload_of_tokio_loses_nothing() {
+    loses_nothing("tokio", both_kinds);
+}
+
+#[test]
+fn answers_of_nginx_that_take_their_time_are_not_cut() {
+    let Some(fixture) = fixtures::server("nginx-master") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&fixture, port).set("max_surge", 2));
+    let history = reload_under(&daemon, Load::on(port).path("/slow"));
+    eprintln!("nginx, slow answers: {history:?}");
+    history.expect_none_lost();
+    assert!(history.percentile(0.5) >= ms(900), "the answers took no time: {history:?}");
+}
+
+/// A master of one's own, with what it forked, is one worker here: a reload leaves nothing of the old tree.
+#[test]
+fn masters_leave_with_all_of_their_processes() {
+    for name in ["gunicorn", "nginx-master", "php-workers"] {
+        let Some(fixture) = fixtures::server(name) else { return };
+        let daemon = Daemon::foreground(api(&fixture, free_port()));
+        daemon.wait_online("api", 2);
+        let processes = || daemon.workers().iter().map(|process| process.pid).collect::<Vec<_>>();
+        let trees = || Some(processes()).filter(|pids| pids.len() == 6).ok_or_else(|| daemon.workers());
+        let before = wait_until(ms(10_000), "two masters, each with two processes", trees);
+        reload(&daemon);
+        let after = wait_until(ms(10_000), "two new ones", trees);
+        assert!(after.iter().all(|pid| !before.contains(pid)), "{name}: {before:?} {after:?}");
+    }
+}
+
+/// Two workers of this Node server, which finds a certificate beside it.
+fn secured(app: impl FnOnce(&Fixture, u16) -> App, script: &str) -> Option<(Daemon, u16)> {
+    let fixture = fixtures::node(script)?;
+    let home = Arc::new(Home::new(None));
+    certify(&home).then(|| {
+        let port = free_port();
+        (Builder::new(app(&fixture, port)).start_in(home), port)
+    })
+}
+
+/// What becomes of these loads while the workers are reloaded.
+fn reload_under_node(daemon: &Daemon, loads: &[NodeLoad]) -> History {
+    let start = || loads.iter().map(|load| load.start(&daemon.home)).collect::<Vec<_>>();
+    let history = reload_while(daemon, start);
+    eprintln!("{loads:?}: {history:?}");
+    history
+}
+
+#[test]
+fn reload_of_https_loses_nothing() {
+    let app = |fixture: &Fixture, port| api(fixture, port).delay(20);
+    let Some((daemon, port)) = secured(app, "https.js") else { return };
+    reload_under_node(&daemon, &[NodeLoad::https(port)]).expect_none_lost();
+}
+
+#[test]
+fn reload_of_https_with_keep_alive_loses_nothing() {
+    let app = |fixture: &Fixture, port| {
+        api(fixture, port).delay(20).text("drain_idle", "100ms").text("drain_timeout", "5s")
+    };
+    let Some((daemon, port)) = secured(app, "https.js") else { return };
+    let loads = [ms(0), ms(30)].map(|think| NodeLoad::https(port).keep_alive(think));
+    reload_under_node(&daemon, &loads).expect_none_lost();
+}
+
+#[test]
+fn reload_of_http2_loses_nothing() {
+    let app = |fixture: &Fixture, port| api(fixture, port).delay(20);
+    let Some((daemon, port)) = secured(app, "http2.js") else { return };
+    reload_under_node(&daemon, &[NodeLoad::http2(port).in_the_clear().one_shot()]).expect_none_lost();
+}
+
+/// Clients whose connections carry one request at a time, or pause.
+#[test]
+fn reload_of_http2_with_streams_one_by_one_loses_nothing() {
+    for tls in [false, true] {
+        let app = |fixture: &Fixture, port| {
+            let app = api(fixture, port).delay(20).text("drain_idle", "100ms").text("drain_timeout", "5s");
+            if tls { app.env("TLS", 1) } else { app }
+        };
+        let Some((daemon, port)) = secured(app, "http2.js") else { return };
+        let load = NodeLoad::http2(port).keep_alive(ms(30));
+        let load = if tls { load } else { load.in_the_clear() };
+        reload_under_node(&daemon, &[load]).expect_none_lost();
+    }
+}

@@ -1,5 +1,5 @@
 //! The promise, on more of what people run: servers of many languages, masters with workers of their own,
-//! TLS and HTTP/2. None of them knows who supervises it.
+//! TLS, HTTP/2 and WebSockets. None of them knows who supervises it.
 //!
 //! Three reloads a case; `CLUSTERD_HAMMER_RELOADS=20` for `make hammer`.
 
@@ -9,12 +9,14 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use support::daemon::Builder;
 use support::encrypted::{NodeLoad, certify};
-use support::history::History;
-use support::reloading::{api, ms, reload, reload_under, reload_while};
-use support::{App, Daemon, Fixture, Home, Load, fixtures, free_port, users, wait_until};
+use support::history::{History, Outcome};
+use support::reloading::{Clients, api, ms, reload, reload_under, reload_while};
+use support::websocket::{Ended, WebSocket};
+use support::{App, Daemon, Fixture, Hammer, Home, Load, fixtures, free_port, users, wait_until};
 
 /// What becomes of these loads, all at once, while two workers of this server are reloaded again and again;
 /// its handlers take 20 ms.
@@ -179,17 +181,99 @@ fn reload_of_http2_loses_nothing() {
     reload_under_node(&daemon, &[NodeLoad::http2(port).in_the_clear().one_shot()]).expect_none_lost();
 }
 
-/// Clients whose connections carry one request at a time, or pause.
+/// Connections that carry one request at a time, with pauses.
 #[test]
 fn reload_of_http2_with_streams_one_by_one_loses_nothing() {
     for tls in [false, true] {
         let app = |fixture: &Fixture, port| {
-            let app = api(fixture, port).delay(20).text("drain_idle", "100ms").text("drain_timeout", "5s");
+            let app = api(fixture, port).delay(20).text("drain_idle", "50ms").text("drain_timeout", "5s");
             if tls { app.env("TLS", 1) } else { app }
         };
         let Some((daemon, port)) = secured(app, "http2.js") else { return };
-        let load = NodeLoad::http2(port).keep_alive(ms(30));
+        let load = NodeLoad::http2(port).keep_alive(ms(200));
         let load = if tls { load } else { load.in_the_clear() };
         reload_under_node(&daemon, &[load]).expect_none_lost();
     }
+}
+
+/// How many connections the log says were ended by `drain_timeout`.
+fn ended_by_timeout(daemon: &Daemon) -> usize {
+    let log = daemon.log();
+    let told =
+        log.lines().filter_map(|line| line.split_once("drain_timeout is over with ")?.1.split_once(' '));
+    told.filter_map(|(count, _)| count.parse::<usize>().ok()).sum()
+}
+
+/// Between an answer and the next request of its stream lie those of others: no moment is quiet, and none is
+/// taken for one. What is still under way at `drain_timeout` ends then, and is told.
+#[test]
+fn http2_with_many_streams_a_connection_is_not_cut_before_drain_timeout() {
+    let app = |fixture: &Fixture, port| {
+        let app = api(fixture, port).delay(20).env("JITTER_MS", 40).set("max_surge", 2);
+        app.text("drain_idle", "500ms").text("drain_timeout", "2s")
+    };
+    let Some((daemon, port)) = secured(app, "http2.js") else { return };
+    daemon.wait_online("api", 2);
+    let clients = NodeLoad::http2(port).in_the_clear().streams(4).start(&daemon.home);
+    clients.wait_answers(100);
+    let reloaded = reload(&daemon);
+    clients.wait_answers(100);
+    let history = clients.stop();
+    eprintln!("HTTP/2, many streams: {history:?}");
+    for lost in history.records.iter().filter(|record| record.outcome != Outcome::Ok) {
+        let after = lost.end.saturating_duration_since(reloaded.asked);
+        assert!(after >= ms(2_000), "cut {after:?} after the reload was asked for: {history:?}");
+    }
+    assert_eq!(ended_by_timeout(&daemon), 3, "{}", daemon.log());
+    assert!(history.generations().contains(&reloaded.generation), "{history:?}");
+}
+
+/// Requests in bursts, each of several streams: the connection is closed between two bursts.
+#[test]
+fn reload_of_http2_with_bursts_of_streams_loses_nothing() {
+    let app = |fixture: &Fixture, port| {
+        api(fixture, port)
+            .delay(20)
+            .set("max_surge", 2)
+            .text("drain_idle", "100ms")
+            .text("drain_timeout", "5s")
+    };
+    let Some((daemon, port)) = secured(app, "http2.js") else { return };
+    let load = NodeLoad::http2(port).in_the_clear().streams(4).keep_alive(ms(1_200));
+    reload_under_node(&daemon, &[load]).expect_none_lost();
+    assert_eq!(ended_by_timeout(&daemon), 0, "{}", daemon.log());
+}
+
+/// They live as long as they may, are shown while they hold their worker, and are told of when they end; what
+/// else the worker serves is not touched.
+#[test]
+fn websockets_live_to_drain_timeout_and_are_then_ended_counted_and_shown() {
+    let Some(fixture) = fixtures::node("websocket.js") else { return };
+    let port = free_port();
+    let app = api(&fixture, port).set("max_surge", 2).text("drain_idle", "500ms");
+    let daemon = Daemon::foreground(app.text("drain_timeout", "2s"));
+    daemon.wait_online("api", 2);
+    let load = Hammer::start(port);
+    let sockets: Vec<_> = (0..8)
+        .map(|_| WebSocket::open(port))
+        .map(|socket| std::thread::spawn(move || socket.echo_to_the_end(ms(50))))
+        .collect();
+    let asked = Instant::now();
+    let command = daemon.spawn(&["reload", "api"]);
+    wait_until(ms(10_000), "eight connections of workers that leave", || {
+        let mut workers = daemon.app("api").workers;
+        workers.retain(|worker| worker.status == "stopping");
+        let shown: u32 = workers.iter().filter_map(|worker| worker.connections).sum();
+        if workers.len() == 2 && shown >= 8 { Ok(()) } else { Err(workers) }
+    });
+    let mut new = WebSocket::open(port);
+    daemon.home.finish(command).expect_code(0);
+    for socket in sockets {
+        let (last, ended) = socket.join().expect("it does not panic");
+        assert_eq!(ended, Ended::Whole, "a frame was cut");
+        assert!(last - asked >= ms(2_000), "ended {:?} after the reload was asked for", last - asked);
+    }
+    assert_eq!(ended_by_timeout(&daemon), 8, "{}", daemon.log());
+    assert_eq!(new.echo("hello"), Ok(()), "who connected to the new generation was to stay");
+    load.stop().expect_none_lost();
 }

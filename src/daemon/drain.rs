@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::supervisor::drain::{DrainWatch, Look, Sample};
 use crate::supervisor::event::{Closing, Event, Traffic, WorkerId};
+use crate::supervisor::speech::{LOOKED_AT, Speech};
 use crate::supervisor::time::Time;
 use crate::sys::clock::{Clock, own_cpu_time};
 use crate::sys::connections::{self, Connection, Moved, State};
@@ -42,6 +43,8 @@ pub(super) struct Leaving {
     open: Vec<(u64, OpenSocket)>,
     /// Those that hear nothing of their clients.
     deaf: HashMap<u64, OpenSocket>,
+    /// Those whose client's next words are kept until they were looked at.
+    kept: HashMap<u64, OpenSocket>,
     vigil: Vigil,
 }
 
@@ -104,6 +107,7 @@ impl Daemon {
             handshakes: None,
             open: Vec::new(),
             deaf: HashMap::new(),
+            kept: HashMap::new(),
             vigil: Vigil::Resting { until: now },
         });
         queued += leaving.handshakes_left(&all, now);
@@ -114,6 +118,7 @@ impl Daemon {
             .filter(|c| own.is_none_or(|own| !c.is_from(own)))
             .collect();
         let samples: Vec<Sample> = mine.iter().map(|c| sample(c)).collect();
+        leaving.hear_kept();
         let mut look = leaving.watch.look(&samples, closing, now);
         look.busy += leaving.carry_out(&look, &mine, &open);
         let promising = closing != Closing::WhenIdle
@@ -158,6 +163,7 @@ impl Daemon {
                 }
             }
             leaving.watch.hear_all();
+            leaving.let_go();
             leaving.vigil = Vigil::Resting { until: leaving.since };
         }
     }
@@ -228,10 +234,16 @@ impl Leaving {
 
     /// Does to each connection what the look led to. How many could not be ended although they are used.
     fn carry_out(&mut self, look: &Look, mine: &[&Connection], open: &HashMap<u64, OpenSocket>) -> u32 {
-        if look.close.is_empty() && look.deafen.is_empty() && look.hear.is_empty() {
+        let lists = [&look.close, &look.deafen, &look.hear, &look.overhear];
+        if lists.iter().all(|list| list.is_empty()) {
             return 0;
         }
         let by_cookie: HashMap<u64, &Connection> = mine.iter().map(|c| (c.cookie, *c)).collect();
+        for cookie in &look.overhear {
+            if let Some(socket) = by_cookie.get(cookie).and_then(|c| open.get(&c.inode)) {
+                self.keep(*cookie, socket);
+            }
+        }
         let held = |cookie: u64| -> io::Result<Option<OwnedFd>> {
             let found = by_cookie.get(&cookie).and_then(|c| open.get(&c.inode));
             found.map_or(Ok(None), duplicate)
@@ -259,6 +271,57 @@ impl Leaving {
             }
         }
         used
+    }
+
+    /// Has what the client says next wait for a look. Where that cannot be, it passes for one that takes turns.
+    fn keep(&mut self, cookie: u64, socket: &OpenSocket) {
+        match duplicate(socket).and_then(|c| c.map_or(Ok(()), |c| connections::keep(&c, true))) {
+            // What came meanwhile has woken its reader, who is not to meet a socket that keeps it.
+            Ok(()) if self.hear(cookie, socket) => {}
+            Ok(()) => drop(self.kept.insert(cookie, *socket)),
+            Err(error) => {
+                log::debug!("what a client says next cannot be kept: {error}");
+                self.watch.heard(cookie, Speech::Turns);
+            }
+        }
+    }
+
+    /// Lets the worker have what was kept, after a look at it; false while there is nothing.
+    fn hear(&mut self, cookie: u64, socket: &OpenSocket) -> bool {
+        let mut words = [0; LOOKED_AT];
+        let heard = duplicate(socket).and_then(|c| match c {
+            Some(connection) => connections::peek(&connection, &mut words).map(Speech::of),
+            None => Ok(None),
+        });
+        if heard.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            return false;
+        }
+        if let Err(error) = duplicate(socket).and_then(|c| c.map_or(Ok(()), |c| connections::keep(&c, false)))
+        {
+            log::debug!("words that are to be let go: {error}");
+        }
+        // Too few to tell by are no request of HTTP/1 either.
+        self.watch.heard(cookie, heard.ok().flatten().unwrap_or(Speech::Frames));
+        true
+    }
+
+    /// Keeps nothing any more.
+    fn let_go(&mut self) {
+        for socket in self.kept.drain().map(|(_, socket)| socket) {
+            let gone = duplicate(&socket).and_then(|c| c.map_or(Ok(()), |c| connections::keep(&c, false)));
+            if let Err(error) = gone {
+                log::debug!("words that are to be let go: {error}");
+            }
+        }
+    }
+
+    /// Looks at all that was kept.
+    fn hear_kept(&mut self) {
+        for (cookie, socket) in std::mem::take(&mut self.kept) {
+            if !self.hear(cookie, &socket) {
+                self.kept.insert(cookie, socket);
+            }
+        }
     }
 
     /// Looks again and again for a moment, at a thousand times the pace: between an answer and the next

@@ -17,11 +17,16 @@
 //!    again, the last thing that moved was an answer, and no answer of it had a pause. A client whose
 //!    answers are short and alike is kept from asking again until its answer was sent: it repeats that
 //!    request elsewhere, by rule, where it would have lost one that was under way.
+//!
+//! The last two are for clients that ask one thing at a time, which the traffic alone proves only where all of
+//! it was alike. Elsewhere the client's next words are looked at first (`speech`): between two answers of an
+//! HTTP/2 connection other streams are under way, and a WebSocket has no answers.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::event::Closing;
+use super::speech::Speech;
 use super::time::Time;
 
 /// Connections whose past is remembered; those beyond are judged by what one look shows.
@@ -91,6 +96,8 @@ pub struct Look {
     pub deafen: Vec<u64>,
     /// Ids of those that are to hear again.
     pub hear: Vec<u64>,
+    /// Ids of those whose client's next words are to be told ([`DrainWatch::heard`]).
+    pub overhear: Vec<u64>,
 }
 
 /// A stretch of time in which a client is expected between two requests.
@@ -156,6 +163,19 @@ struct History {
     alike: u32,
     /// It hears nothing of its client.
     deaf: bool,
+    speech: Overheard,
+}
+
+/// What is known of how the client talks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overheard {
+    /// Nothing, and nobody needs to know.
+    Unknown,
+    /// It would be finished if it were known to take turns.
+    Wanted,
+    /// That was said.
+    Awaited,
+    Known(Speech),
 }
 
 /// How much has moved each way.
@@ -210,7 +230,8 @@ impl DrainWatch {
     /// Whether looking again and again for a moment may pay: somebody asks and asks again, and how long
     /// an answer is has been seen.
     pub fn wants_closer_look(&self) -> bool {
-        self.histories.iter().any(|(id, history)| history.alike >= 1 && !self.closed.contains(id))
+        let promising = |history: &History| history.alike >= 1 && !history.has_frames();
+        self.histories.iter().any(|(id, history)| promising(history) && !self.closed.contains(id))
     }
 
     /// When a client that asks and asks again, of a server that takes its time, is to be looked at closely
@@ -250,6 +271,13 @@ impl DrainWatch {
         }
     }
 
+    /// How the client of a connection talks; nothing new where it is not known yet.
+    pub fn heard(&mut self, id: u64, speech: Speech) {
+        if let Some(history) = self.histories.get_mut(&id) {
+            history.speech = Overheard::Known(speech);
+        }
+    }
+
     /// All hear their clients again.
     pub fn hear_all(&mut self) {
         self.histories.values_mut().for_each(|history| history.deaf = false);
@@ -268,6 +296,10 @@ impl DrainWatch {
     /// Late in the drain, a client that asks again at once is kept from it until its answer was sent.
     fn help(&mut self, id: u64, closing: Closing, look: &mut Look) {
         let Some(history) = self.histories.get_mut(&id) else { return };
+        if history.speech == Overheard::Wanted {
+            history.speech = Overheard::Awaited;
+            look.overhear.push(id);
+        }
         if history.deaf && history.answered_otherwise() {
             (history.deaf, history.alike) = (false, 0);
             look.hear.push(id);
@@ -292,14 +324,15 @@ impl DrainWatch {
             false
         } else {
             let idle = answered && quiet && sample.unsent == 0;
-            match closing {
-                Closing::WhenIdle => idle,
-                Closing::AtQuietMoments => idle || history.has_whole_answer(),
+            let between = match closing {
+                Closing::WhenIdle => false,
+                Closing::AtQuietMoments => history.has_whole_answer(),
                 Closing::Late => {
-                    let between = answered && history.cycles >= CYCLES && !history.streaming;
-                    idle || history.has_whole_answer() || (between && !history.deaf)
+                    let answered = answered && history.cycles >= CYCLES && !history.streaming;
+                    history.has_whole_answer() || (answered && !history.deaf)
                 }
-            }
+            };
+            idle || (between && history.takes_turns())
         };
         if finished { Verdict::Finished } else { Verdict::Busy }
     }
@@ -322,7 +355,25 @@ impl History {
             cycle: None,
             alike: 0,
             deaf: false,
+            speech: Overheard::Unknown,
         }
+    }
+
+    /// Whether the client has one request under way at most. Asks for its words where that is not known.
+    fn takes_turns(&mut self) -> bool {
+        // Whole requests and whole answers, from the first byte on.
+        if let Some(waiting) = self.unanswered() {
+            return waiting == 0;
+        }
+        if self.speech == Overheard::Unknown {
+            self.speech = Overheard::Wanted;
+        }
+        self.speech == Overheard::Known(Speech::Turns)
+    }
+
+    /// Several things are under way, or messages that are no answers.
+    fn has_frames(&self) -> bool {
+        self.speech == Overheard::Known(Speech::Frames)
     }
 
     /// Requests that were not answered yet, where all have been alike since the connection began.
@@ -358,7 +409,7 @@ impl History {
     /// The next time that its client is expected between two requests.
     fn window(&self, after: Time) -> Option<Window> {
         let period = (self.came - self.first).checked_div(self.turns)?;
-        if self.alike < CYCLES || period < SLOW {
+        if self.alike < CYCLES || period < SLOW || self.has_frames() {
             return None;
         }
         let passed = after.since(self.came + LATE).as_nanos() / period.as_nanos();
@@ -595,7 +646,40 @@ mod tests {
             assert!(!closes(&mut watch, answered, request * 20 + 10));
         }
         let last = Sample { bytes_sent: sent, ..answered(8, 0) };
-        assert_eq!(watch.look(&[last], Closing::Late, at(170)).close, [1]);
+        let seen = watch.look(std::slice::from_ref(&last), Closing::Late, at(170));
+        assert_eq!((seen.close, seen.overhear), (Vec::new(), vec![1]), "it may have several under way");
+        watch.heard(1, Speech::Turns);
+        assert_eq!(watch.look(&[last], Closing::Late, at(175)).close, [1]);
+    }
+
+    /// Turns like those of a client that asks again at once, after a beginning of another kind.
+    fn turns_after_a_preface(speech: Speech, closing: Closing) -> (Vec<u64>, Vec<u64>) {
+        let mut watch = DrainWatch::new(IDLE);
+        let (mut asked, mut close) = (Vec::new(), Vec::new());
+        let preface = |sample: Sample| Sample {
+            bytes_received: sample.bytes_received + 57,
+            bytes_sent: sample.bytes_sent + 33,
+            ..sample
+        };
+        for request in 1..9 {
+            for sample in [waiting(request, 1000 * (request - 1)), answered(request, 0)] {
+                let look = watch.look(&[preface(sample)], closing, at(request * 20 + asked.len() as u64));
+                if !look.overhear.is_empty() {
+                    watch.heard(1, speech);
+                }
+                asked.extend(look.overhear);
+                close.extend(look.close);
+            }
+        }
+        (asked, close)
+    }
+
+    #[test]
+    fn client_that_has_several_requests_under_way_is_not_finished_by_one_answer() {
+        for closing in [Closing::AtQuietMoments, Closing::Late] {
+            assert_eq!(turns_after_a_preface(Speech::Frames, closing), (vec![1], Vec::new()));
+            assert_eq!(turns_after_a_preface(Speech::Turns, closing), (vec![1], vec![1]));
+        }
     }
 
     #[test]

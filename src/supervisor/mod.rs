@@ -30,6 +30,7 @@ mod reconcile;
 mod renew;
 mod rollout;
 mod show;
+pub mod speech;
 mod spread;
 mod tick;
 pub mod time;

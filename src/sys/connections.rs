@@ -341,6 +341,40 @@ pub fn deafen(connection: &OwnedFd, deaf: bool) -> io::Result<()> {
     v4.or(v6)
 }
 
+/// As much as a reader that waits for its descriptor is kept from, in bytes: below the least buffer.
+const KEPT: libc::c_int = 32 * 1024;
+
+/// Keeps what the peer says next in the kernel, where [`peek`] finds it, or lets the reader have it. Nothing
+/// is lost or delayed on the way: it is acknowledged as ever, and the reader is woken when it is let go.
+///
+/// By the least number of bytes that makes a socket readable for poll(2) and epoll(7) (SO_RCVLOWAT in
+/// socket(7); poll heeds it since Linux 2.6.28). Only for readers that wait so: a recv(2) that blocks meanwhile
+/// would go on waiting for that many bytes.
+///
+/// # Errors
+/// `InvalidInput` for a socket that blocks; else the errno of fcntl(2) or setsockopt(2).
+pub fn keep(connection: &OwnedFd, keep: bool) -> io::Result<()> {
+    if keep && !nonblocking(connection)? {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let least = if keep { KEPT } else { 1 };
+    super::listen::set_option(connection.as_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, least)
+}
+
+fn nonblocking(connection: &OwnedFd) -> io::Result<bool> {
+    let flags = nix::fcntl::fcntl(connection, nix::fcntl::FcntlArg::F_GETFL)?;
+    Ok(flags & libc::O_NONBLOCK != 0)
+}
+
+/// The first of what the owner has not read yet, at most `buffer`; the owner will read it all the same.
+///
+/// # Errors
+/// The errno of recv(2).
+pub fn peek<'a>(connection: &OwnedFd, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    let count = recv(connection.as_raw_fd(), buffer, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?;
+    Ok(&buffer[..count])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,6 +418,32 @@ mod tests {
         deafen(&server, false).expect("as before");
         let mut again = [0; 5];
         writer.read_exact(&mut again).expect("the client repeats it");
+    }
+
+    #[test]
+    fn words_that_are_kept_are_seen_before_their_reader_hears_of_them() {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("queued");
+        let (server, _) = listener.accept().expect("one waits");
+        let blocks = OwnedFd::from(server.try_clone().expect("a duplicate"));
+        assert_eq!(keep(&blocks, true).expect_err("it blocks").kind(), io::ErrorKind::InvalidInput);
+        server.set_nonblocking(true).expect("a socket");
+        let server = OwnedFd::from(server);
+        let readable = |limit: u16| {
+            let mut sockets = [PollFd::new(server.as_fd(), PollFlags::POLLIN)];
+            poll(&mut sockets, PollTimeout::from(limit)).expect("a socket") == 1
+        };
+        keep(&server, true).expect("no privilege is needed");
+        client.write_all(b"GET / HTTP/1.1").expect("buffered");
+        while Moved::of(&server).expect("tcp").bytes_received == 0 {}
+        assert!(!readable(0), "its reader was woken");
+        assert_eq!(peek(&server, &mut [0; 3]).expect("it came"), b"GET");
+        keep(&server, false).expect("as before");
+        assert!(readable(5000), "nobody woke its reader");
+        keep(&server, true).expect("no privilege is needed");
+        drop(client);
+        assert!(readable(5000), "the end is for its reader at once");
     }
 
     #[test]

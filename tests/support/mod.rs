@@ -20,6 +20,7 @@ pub(crate) mod memory_group;
 pub(crate) mod ports;
 pub(crate) mod reloading;
 pub(crate) mod wait;
+pub(crate) mod websocket;
 
 use std::fs::OpenOptions;
 use std::io::Write;

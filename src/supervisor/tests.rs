@@ -1157,7 +1157,7 @@ fn workers_with_a_limit_are_weighed_together_and_others_never() {
     let quickly = |worker| Action::Weigh { worker: WorkerId(worker), closely: false };
     assert!(bench.took(&quickly(1)) && bench.took(&quickly(2)), "{:?}", bench.out);
     assert_eq!(bench.out.len(), 2, "{:?}", bench.out);
-    let mut free = Bench::online(cluster(2));
+    let mut free = Bench::online(cluster(1));
     free.pass(ms(60_000));
     assert_eq!(free.out, []);
     assert_eq!(free.supervisor.next_deadline(), None);

@@ -6,13 +6,16 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::daemon::{Builder, cpu_ticks, exists, send};
 use support::hammer::get;
 use support::wait::holds_for;
-use support::{App, Daemon, Fixture, Hammer, Home, Load, file, fixtures, free_port, root, skip, wait_until};
+use support::{
+    App, Daemon, Fixture, Hammer, Home, Load, file, fixtures, free_port, root, skip, users, wait_until,
+};
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -55,7 +58,7 @@ fn a_missing_program_is_named_with_its_error() {
 /// Fault 1.
 #[test]
 fn a_program_that_is_not_executable_is_named_with_its_error() {
-    let home = std::sync::Arc::new(Home::new(None));
+    let home = Arc::new(Home::new(None));
     home.put("plain.txt", "just text\n");
     let path = home.apps().join("plain.txt");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("it is ours");
@@ -708,7 +711,7 @@ fn interpreters_follow_the_extension() {
         ("perl", "hello.pl", "$| = 1; print \"hello from pl\\n\"; sleep 1000;"),
         ("sh", "hello.sh", "echo hello from sh; exec sleep 1000"),
     ];
-    let home = std::sync::Arc::new(Home::new(None));
+    let home = Arc::new(Home::new(None));
     let mut expected = Vec::new();
     for (runtime, name, text) in scripts {
         if support::runtime(runtime).is_some() {
@@ -802,7 +805,7 @@ fn stop_loses_nothing_that_was_accepted() {
         stop_loses_nothing(&fixture, None, Load::on(0));
     }
     let Some(node) = fixtures::server("node") else { return };
-    for user in support::users().into_iter().filter(Option::is_some) {
+    for user in users().into_iter().filter(Option::is_some) {
         stop_loses_nothing(&node, user, Load::on(0));
     }
 }
@@ -810,7 +813,7 @@ fn stop_loses_nothing_that_was_accepted() {
 #[test]
 fn stop_loses_nothing_on_kept_connections_and_streams() {
     let Some(node) = fixtures::node("server.js") else { return };
-    for user in support::users() {
+    for user in users() {
         stop_loses_nothing(&node, user, Load::on(0).keep_alive(ms(30)));
         stop_loses_nothing(&node, user, Load::on(0).path("/stream?n=5&pause=100"));
     }
@@ -819,7 +822,7 @@ fn stop_loses_nothing_on_kept_connections_and_streams() {
 #[test]
 fn a_stop_refuses_new_clients_at_once_and_finishes_what_was_accepted() {
     let Some(node) = fixtures::node("server.js") else { return };
-    for user in support::users() {
+    for user in users() {
         let port = free_port();
         let daemon = Daemon::foreground_as(user, App::new("api", &node).instances(2).port(port).delay(3_000));
         daemon.wait_online("api", 2);
@@ -896,4 +899,50 @@ fn the_environment_stays_until_it_is_asked_to_be_replaced() {
     daemon.wait_for_text("value [by name]");
     restart(&["reload", &path, "--update-env"], "by file");
     daemon.wait_for_text("value [by file]");
+}
+
+/// Fault 72, in its first form: nobody serves unsupervised, and no two generations unknown to each other.
+#[test]
+fn workers_end_with_a_supervisor_that_is_killed_and_the_next_one_ends_what_they_left() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    for user in users() {
+        let port = free_port();
+        let line = "(trap '' HUP INT TERM; exec sleep 1000) & exec \"$0\" server.js";
+        let app = Fixture::new(&["/bin/sh", "-c", line, &node.command[0]]);
+        let app = App::new("api", &app).instances(2).port(port);
+        let daemon = Daemon::foreground_as(user, app);
+        let before = daemon.wait_online("api", 2);
+        wait_until(ms(5_000), "what the workers started", || sleeps(&daemon).len() == 2);
+        let sleeping = sleeps(&daemon);
+        let home = daemon.kill_hard();
+        wait_until(ms(5_000), "the end of the workers", || before.iter().all(|pid| !exists(*pid)));
+        assert!(sleeping.iter().all(|pid| exists(*pid)), "they were not told");
+        let next = Builder::new(std::fs::read_to_string(home.file()).expect("it is ours")).user(user);
+        let daemon = next.start_in(home);
+        daemon.wait_online("api", 2);
+        wait_until(ms(5_000), "the end of what they left", || sleeping.iter().all(|pid| !exists(*pid)));
+        let told = "2 processes were left behind by a supervisor that was killed";
+        assert_eq!(daemon.log().matches(told).count(), 1, "{}", daemon.log());
+        wait_until(ms(5_000), "those of the new workers", || sleeps(&daemon).len() == 2);
+    }
+}
+
+fn sleeps(daemon: &Daemon) -> Vec<i32> {
+    let all = daemon.home.processes().into_iter();
+    all.filter(|process| process.line.starts_with("sleep")).map(|process| process.pid).collect()
+}
+
+#[test]
+fn a_broken_state_file_is_moved_aside_and_costs_nothing() {
+    let home = Home::new(None);
+    std::fs::create_dir_all(home.path()).expect("it is ours");
+    std::fs::write(home.path().join("state.json"), "{\"version\":1,\"boot").expect("it is ours");
+    let daemon = Builder::new(App::new("api", &fixtures::worker(&["idle"]))).start_in(Arc::new(home));
+    daemon.wait_online("api", 1);
+    assert!(daemon.log().contains("it is moved aside"), "{}", daemon.log());
+    assert!(daemon.home.path().join("state.json.bad").exists());
+    wait_until(ms(5_000), "a good one", || {
+        std::fs::read_to_string(daemon.home.path().join("state.json"))
+            .is_ok_and(|text| text.contains("\"pid\""))
+    });
 }

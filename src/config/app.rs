@@ -216,17 +216,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             self.read(AppKey::MaxMemoryRestart, |value| size::memory_limit(value, host.memory));
         let max_age = self.duration(AppKey::MaxAge);
         let ready = self.readiness(mode, declares_listen);
-        let balance = match self.choice(AppKey::Balance) {
-            Some("source-ip") => Balance::SourceIp,
-            Some(_) | None => Balance::Spread,
-        };
-        if balance == Balance::SourceIp {
-            self.needs_cluster(AppKey::Balance, mode);
-        }
-        let canary = self.read(AppKey::Canary, value::percent);
-        if canary.is_some() {
-            self.needs_cluster(AppKey::Canary, mode);
-        }
+        let (balance, canary) = (self.balance(mode), self.canary(mode));
         let mut time = |id, default| self.duration(id).unwrap_or(default);
         Policy {
             max_memory_restart,
@@ -260,6 +250,25 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             essential: self.flag(AppKey::Essential).unwrap_or(defaults.essential),
             depends_on: Vec::new(),
         }
+    }
+
+    fn balance(&mut self, mode: Mode) -> Balance {
+        let balance = match self.choice(AppKey::Balance) {
+            Some("source-ip") => Balance::SourceIp,
+            Some(_) | None => Balance::Spread,
+        };
+        if balance == Balance::SourceIp {
+            self.needs_cluster(AppKey::Balance, mode);
+        }
+        balance
+    }
+
+    fn canary(&mut self, mode: Mode) -> Option<u8> {
+        let canary = self.read(AppKey::Canary, value::percent);
+        if canary.is_some() {
+            self.needs_cluster(AppKey::Canary, mode);
+        }
+        canary
     }
 
     /// `ready`, and `wait_ready`, which is PM2's way to say that only the worker's word counts.

@@ -42,6 +42,7 @@ mod signals;
 mod sockets;
 mod sources;
 mod start;
+mod state;
 mod unwell;
 mod wake;
 mod warned;
@@ -219,6 +220,7 @@ struct Daemon {
     folds: Folds,
     promises: Promises,
     scales: Scales,
+    recorded: state::Recorded,
     home: Home,
     /// Held as long as the supervisor lives: one per home.
     _lock: Flock<File>,
@@ -277,11 +279,10 @@ impl Daemon {
         let lock = lock(&home)?;
         let surroundings = Surroundings::take()?;
         let (foreground, own_log) = install_log(options.foreground, &home)?;
+        state::end_leftovers(&home.state);
         let poll = Poll::new().map_err(host("epoll"))?;
         let mut tokens = Tokens::new(CONTROL_TOKENS);
-        let mut signals = Signals::new(signals::TAKEN).map_err(host("take signals"))?;
-        let token = tokens.allot(Source::Signals);
-        poll.registry().register(&mut signals, token, Interest::READABLE).map_err(host("watch signals"))?;
+        let signals = take_signals(&poll, &mut tokens)?;
         let notified = Notified::open(home.notify(), &poll, &mut tokens)?;
         let server = Server::bind(&home.socket(), poll.registry(), 0..CONTROL_TOKENS)
             .map_err(host("control socket"))?;
@@ -316,6 +317,7 @@ impl Daemon {
             folds: Folds::default(),
             promises: Promises::default(),
             scales: Scales::new(),
+            recorded: state::Recorded::default(),
             home,
             _lock: lock,
             surroundings,
@@ -473,6 +475,7 @@ impl Daemon {
     }
 
     fn end_of_turn(&mut self) {
+        self.record_state();
         self.tell_of_steady();
         for notice in self.output.take_notices() {
             log::warn!("{notice}");
@@ -602,6 +605,13 @@ impl Daemon {
             }
         }
     }
+}
+
+fn take_signals(poll: &Poll, tokens: &mut Tokens) -> Result<Signals, Error> {
+    let mut signals = Signals::new(signals::TAKEN).map_err(host("take signals"))?;
+    let token = tokens.allot(Source::Signals);
+    poll.registry().register(&mut signals, token, Interest::READABLE).map_err(host("watch signals"))?;
+    Ok(signals)
 }
 
 /// The home, safe to live in, and ours alone: one supervisor per home by a lock, never a stale pid file. The

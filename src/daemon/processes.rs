@@ -142,10 +142,17 @@ pub(super) struct Processes {
     by_pid: HashMap<i32, WorkerId>,
     /// Orphans that became ours, by the worker whose tree they came from.
     adopted: HashMap<i32, WorkerId>,
+    changes: u64,
 }
 
 impl Processes {
+    /// How often a worker was added or removed: another number, other workers.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     pub(super) fn insert(&mut self, worker: WorkerId, process: Process) {
+        self.changes += 1;
         self.by_pid.insert(process.pid, worker);
         self.by_worker.insert(worker, process);
     }
@@ -160,6 +167,7 @@ impl Processes {
 
     pub(super) fn remove(&mut self, worker: WorkerId) -> Option<Process> {
         let process = self.by_worker.remove(&worker)?;
+        self.changes += 1;
         if !process.leader_gone {
             self.by_pid.remove(&process.pid);
         }

@@ -169,6 +169,25 @@ pub fn started_with(pid: i32, name: &str) -> Started {
     value.map_or(Started::Without, Started::With)
 }
 
+/// A name for this start of the host: process ids of an earlier one mean nothing.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// Waits until this process has ended, at most so long; whether it has (poll(2) on a pidfd, Linux 5.3).
+///
+/// # Errors
+/// The errno of poll(2).
+pub fn wait_for_end(pidfd: impl AsFd, limit: std::time::Duration) -> io::Result<bool> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    Ok(poll(&mut fds, limit)? > 0)
+}
+
 /// The thread group, so the process, that a thread belongs to.
 pub fn process_of_thread(tid: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;

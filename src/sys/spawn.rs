@@ -205,6 +205,8 @@ struct Prepared<'a> {
     intercept: Option<intercept::Filter>,
     nofile: libc::rlimit,
     settings: &'a Settings,
+    /// Whose end is also the worker's.
+    supervisor: i32,
 }
 
 impl<'a> Prepared<'a> {
@@ -233,6 +235,7 @@ impl<'a> Prepared<'a> {
             intercept: plan.intercept.then(intercept::Filter::new),
             nofile: libc::rlimit { rlim_cur: plan.nofile.0, rlim_max: plan.nofile.1 },
             settings: plan.settings,
+            supervisor: std::process::id() as i32,
         }
     }
 }
@@ -351,11 +354,26 @@ fn prepare_and_exec(prepared: &mut Prepared<'_>) -> Failure {
     if unsafe { libc::chdir(prepared.cwd) } < 0 {
         return failed(Step::Directory);
     }
+    end_with_supervisor(prepared.supervisor);
     prepared.own_pids.iter_mut().for_each(|slot| patch_pid(slot));
     clear_mask();
     // SAFETY: NUL-terminated strings in NULL-terminated arrays, all of which outlive the call.
     unsafe { libc::execve(prepared.program, prepared.argv.as_ptr(), prepared.envp.as_ptr()) };
     failed(Step::Exec)
+}
+
+/// A worker that nobody supervises would serve on beside those of the next supervisor, and its bind and
+/// listen calls would fail: SIGKILL when the supervisor ends (PR_SET_PDEATHSIG; it is lost with a change of
+/// user, hence after it). A supervisor that ended before is seen by the new parent.
+fn end_with_supervisor(supervisor: i32) {
+    // SAFETY: numbers only.
+    let set = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    // SAFETY: no arguments, cannot fail.
+    let parent = unsafe { libc::getppid() };
+    if set == 0 && parent != supervisor {
+        // SAFETY: ends this process without running anything of the parent's.
+        unsafe { libc::_exit(127) }
+    }
 }
 
 /// Descriptor `i` becomes `sources[i]`, and the report the next one. All others close: at the supervisor's

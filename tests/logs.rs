@@ -183,8 +183,9 @@ fn a_real_program_is_heard_to_its_last_unterminated_word() {
     assert_eq!(written.lines().count(), 2 + 100_000 + 1 + 1);
     assert_eq!((lines.remove(0), lines.remove(0), lines.pop()), ("a", "b", Some("last")));
     assert!(lines.iter().enumerate().all(|(index, line)| *line == (index + 1).to_string()));
-    let last = bench.rings.last(WorkerId(0), 1);
-    assert_eq!(last[0].bytes, b"last");
+    // Two pipes have no order between them: what came last on the other one may be taken in after it.
+    let last = bench.rings.last(WorkerId(0), 2);
+    assert!(last.iter().any(|line| line.bytes == b"last"), "{last:?}");
 }
 
 #[test]

@@ -263,12 +263,15 @@ impl Supervisor {
         if self.life == Life::Over {
             return;
         }
-        let mut moved = true;
-        while moved {
-            moved = false;
+        // Counted, so that a mistake elsewhere costs a step and not the loop.
+        for _ in 0..=self.apps.len() {
+            let mut moved = false;
             for index in 0..self.apps.len() {
                 moved |= self.go_ahead(index, now, out);
                 moved |= self.let_leave(index, now, out);
+            }
+            if !moved {
+                break;
             }
         }
     }

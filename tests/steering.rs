@@ -15,7 +15,7 @@ use std::time::Duration;
 use clusterd::control::protocol::{AppInfo, List};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
-use support::daemon::send;
+use support::daemon::{send, state_and_parent};
 use support::{App, Daemon, Fixture, fixtures, free_port, root, runtime, wait_until};
 
 const fn ms(milliseconds: u64) -> Duration {
@@ -184,7 +184,7 @@ fn an_accept_queue_that_overflows_is_shown_with_what_to_do() {
     let pid = daemon.wait_online("api", 1)[0];
     let worker = &counted(&daemon).workers[0];
     assert_eq!((worker.queue_depth, worker.queue_limit, worker.queue_dropped), (Some(0), Some(2), Some(0)));
-    send(pid, Signal::SIGSTOP);
+    stop(pid);
     // The worker may have one of them accepted on the way into its stop.
     let mut clients = Vec::new();
     let app = wait_until(ms(10_000), "a full queue", || {
@@ -218,13 +218,19 @@ fn a_worker_that_has_every_connection_or_none_is_told_of() {
 
     // Two share what comes now; the third is stopped, and takes none.
     let stopped = daemon.online("api")[1].pid.expect("it runs");
-    send(stopped, Signal::SIGSTOP);
+    stop(stopped);
     clients.extend((0..60).map(|_| TcpStream::connect(to).expect("queued")));
     wait_until(ms(10_000), "a worker without a connection", || {
         let warnings = counted(&daemon).warnings.concat();
         if warnings.contains("worker 1 has none of") { Ok(()) } else { Err(warnings) }
     });
     send(stopped, Signal::SIGCONT);
+}
+
+/// Until it has stopped it may still accept.
+fn stop(pid: i32) {
+    send(pid, Signal::SIGSTOP);
+    wait_until(ms(5_000), "it stopped", || state_and_parent(pid).is_some_and(|(state, _)| state == 'T'));
 }
 
 /// How many wait in the queue of the worker of this instance.
@@ -240,7 +246,7 @@ fn a_queue_that_grows_behind_a_worker_is_steered_around_until_it_shrinks() {
     let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let daemon = Daemon::foreground(App::new("api", &fixtures::worker(&["serve"])).instances(2).port(port));
     let busy = daemon.wait_online("api", 2)[0];
-    send(busy, Signal::SIGSTOP);
+    stop(busy);
     let mut clients = Vec::new();
     let mut connect = |count: usize| {
         clients.extend((0..count).map(|_| TcpStream::connect(to).expect("queued")));

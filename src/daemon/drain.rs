@@ -66,6 +66,10 @@ impl Daemon {
         let traffic = match self.look(worker, closing, now) {
             Ok(traffic) => traffic,
             Err(error) => {
+                // Nobody's words are kept while nothing is seen.
+                if let Some(leaving) = self.leaving.get_mut(&worker) {
+                    leaving.let_go();
+                }
                 self.warn_once_of(worker, "observe", || {
                     format!(
                         "the host does not show a worker's connections ({error}); workers leave when their \
@@ -296,9 +300,11 @@ impl Leaving {
         if heard.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             return false;
         }
-        if let Err(error) = duplicate(socket).and_then(|c| c.map_or(Ok(()), |c| connections::keep(&c, false)))
-        {
+        let lowered = duplicate(socket).and_then(|c| c.map_or(Ok(()), |c| connections::keep(&c, false)));
+        if let Err(error) = lowered {
+            // Tried again at the next look, or its client would wait for the worker's end.
             log::debug!("words that are to be let go: {error}");
+            return false;
         }
         // Too few to tell by are no request of HTTP/1 either.
         self.watch.heard(cookie, heard.ok().flatten().unwrap_or(Speech::Frames));

@@ -1,5 +1,5 @@
 //! What a worker finds in its environment, computed afresh at every start:
-//! base ← the user's own ← env_file ← env ← env_<profile> ← what clusterd says to each worker.
+//! base ← the user's own ← env_file ← env ← `env_<profile>` ← what clusterd says to each worker.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -373,8 +373,7 @@ fn read_said(output: &mut File, said: &mut Vec<u8>) {
 /// It is our child and not reaped, so its number is its own.
 fn kill_tree(pid: i32) {
     for member in process::tree(pid) {
-        let killed = process::open(member).and_then(|pidfd| process::signal(pidfd.as_fd(), libc::SIGKILL));
-        if let Err(error) = killed {
+        if let Err(error) = process::signal_member(member, libc::SIGKILL) {
             log::debug!("kill a check's command: {error}");
         }
     }

@@ -208,6 +208,7 @@ impl Processes {
         self.adopted.remove(&main.pid);
         self.by_pid.insert(main.pid, worker);
         (process.pid, process.pidfd, process.leader_gone) = (main.pid, Some(main.pidfd), false);
+        self.changes += 1;
         true
     }
 

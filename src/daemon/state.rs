@@ -36,13 +36,15 @@ struct State {
     version: u32,
     /// Of which start of the host the numbers are.
     boot_id: String,
+    /// Who wrote it. Two supervisors whose runtime folders differ may share the folder of this file.
+    supervisor: Entry,
     workers: Vec<Entry>,
 }
 
-/// A worker's first process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A worker's first process, or the supervisor's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
-    /// Of this supervisor.
+    /// Of this supervisor; 0 for itself.
     worker: u64,
     pid: i32,
     /// In clock ticks since boot.
@@ -82,7 +84,7 @@ impl Daemon {
         let now: BTreeMap<u64, Entry> = self.processes.iter().filter_map(alive).collect();
         let state = process::boot_id().map(|boot_id| {
             let workers = now.values().cloned().collect();
-            State { version: VERSION, boot_id, workers }
+            State { version: VERSION, boot_id, supervisor: own_entry(), workers }
         });
         let written = state.and_then(|state| write(&path_of(&self.home.state), &state));
         if let Err(error) = &written
@@ -97,6 +99,11 @@ impl Daemon {
     }
 }
 
+fn own_entry() -> Entry {
+    let pid = std::process::id() as i32;
+    Entry { worker: 0, pid, started: process::stat(pid).map_or(0, |stat| stat.started) }
+}
+
 fn write(path: &Path, state: &State) -> io::Result<()> {
     let new = path.with_extension("json.new");
     match fs::remove_file(&new) {
@@ -108,7 +115,7 @@ fn write(path: &Path, state: &State) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// Ends what workers of an earlier supervisor left behind. Its lock is ours, so it is gone.
+/// Ends what workers of an earlier supervisor left behind, if that is gone.
 pub(super) fn end_leftovers(folder: &Path) {
     let path = path_of(folder);
     let entries = match read(&path) {
@@ -156,7 +163,20 @@ fn read(path: &Path) -> io::Result<Vec<Entry>> {
     if state.version != VERSION {
         return Err(io::Error::other(format!("of version {}, which this one does not know", state.version)));
     }
-    Ok(if state.boot_id == process::boot_id()? { state.workers } else { Vec::new() })
+    if state.boot_id != process::boot_id()? {
+        return Ok(Vec::new());
+    }
+    let writer = &state.supervisor;
+    if process::stat(writer.pid).is_ok_and(|stat| stat.started == writer.started && stat.state != b'Z') {
+        log::warn!(
+            "{}: a supervisor (pid {}) that still runs keeps its workers there; give one of the two another \
+             home (CLUSTERD_HOME)",
+            path.display(),
+            writer.pid
+        );
+        return Ok(Vec::new());
+    }
+    Ok(state.workers)
 }
 
 /// Opened before they are looked at, so that a number that is given out again is not meant.
@@ -220,7 +240,16 @@ mod tests {
         let path = path_of(folder.path());
         assert_eq!(read(&path).expect("nothing is there"), []);
         let boot_id = process::boot_id().expect("/proc is there");
-        let state = |version, boot_id: &str| State { version, boot_id: boot_id.into(), workers: vec![ENTRY] };
+        let gone = Entry { worker: 0, pid: i32::MAX, started: 1 };
+        let state = |version, boot_id: &str| State {
+            version,
+            boot_id: boot_id.into(),
+            supervisor: gone.clone(),
+            workers: vec![ENTRY],
+        };
+        let running = State { supervisor: own_entry(), ..state(VERSION, &boot_id) };
+        write(&path, &running).expect("it is ours");
+        assert_eq!(read(&path).expect("it is whole"), [], "its writer lives");
         write(&path, &state(VERSION, &boot_id)).expect("it is ours");
         assert_eq!(read(&path).expect("it is whole"), [ENTRY]);
         write(&path, &state(VERSION, "another")).expect("it is ours");

@@ -16,6 +16,9 @@ use super::Daemon;
 /// reading what the known ones take.
 const TREE_EVERY: Duration = Duration::from_secs(5);
 
+/// Files of a worker's tree that stay open; of further processes they are opened each time.
+const METERS: usize = 16;
+
 /// The processes of one worker's tree.
 #[derive(Debug)]
 struct Scale {
@@ -61,8 +64,9 @@ impl Daemon {
     fn weigh_quickly(&mut self, worker: WorkerId) -> u64 {
         let stale = |scale: &Scale| self.now.since(scale.since) >= TREE_EVERY;
         if self.scales.by_worker.get(&worker).is_none_or(stale) {
-            let members = self.processes.tree_of(worker).into_iter().map(|pid| (pid, Meter::open(pid).ok()));
-            let scale = Scale { members: members.collect(), since: self.now };
+            let tree = self.processes.tree_of(worker).into_iter().enumerate();
+            let meter = |(at, pid)| (pid, if at < METERS { Meter::open(pid).ok() } else { None });
+            let scale = Scale { members: tree.map(meter).collect(), since: self.now };
             self.scales.by_worker.insert(worker, scale);
         }
         let Some(scale) = self.scales.by_worker.get(&worker) else { return 0 };

@@ -26,7 +26,7 @@ pub enum Spread {
         /// Positions of all others.
         old: Vec<u32>,
     },
-    /// By the client's address: the position of each of [`SEATS`] seats.
+    /// By the client's address: the position of each of `SEATS` seats.
     Seats(Vec<u32>),
 }
 

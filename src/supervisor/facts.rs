@@ -203,7 +203,9 @@ impl App {
         self.slots[index].last_exit = Some(LastExit { errno, ..LastExit::ended(status, cause, turn.now) });
         self.behead(index, place, left, turn);
         let failure = Failure::Died { worker, status, cause, lived, ready };
-        if by_itself && self.is_final(generation, status, turn) {
+        // Beside another worker it is that one's slot, and a reload's failure where it was its candidate.
+        let alone = self.slots[index].up().next().is_none();
+        if by_itself && alone && self.is_final(generation, status, turn) {
             let well = self.policy(generation).is_good(status) && cause != Cause::Daemonised;
             if well || !candidate {
                 return self.ended(index, generation, status, (!well).then_some(failure), turn);

@@ -1338,3 +1338,40 @@ fn who_was_killed_for_want_of_memory_did_not_crash() {
     assert_eq!(bench.last_cause(), Some(Cause::OutOfMemory));
     assert_eq!(bench.spawned(), [WorkerId(2)]);
 }
+
+#[test]
+fn a_successor_that_is_not_well_leaves_and_the_old_worker_stays() {
+    let mut bench = Bench::online(limited(1));
+    bench.outgrow(WorkerId(1));
+    bench.boot(WorkerId(2));
+    bench.tell(Event::Said { worker: WorkerId(2), word: Word::Trigger });
+    assert!(bench.took(&Action::Signal { worker: WorkerId(2), signal: SignalKind::Stop }), "{:?}", bench.out);
+    assert!(!bench.took(&Action::Signal { worker: WorkerId(1), signal: SignalKind::Stop }));
+    bench.exit(WorkerId(2));
+    bench.pass(ms(200));
+    assert_eq!(bench.spawned(), [WorkerId(2), WorkerId(3)], "and the next one is tried");
+    assert_eq!(bench.status(), Status::Online);
+}
+
+#[test]
+fn a_reload_whose_worker_ends_well_beside_its_predecessor_fails() {
+    for policy in
+        [Policy { autorestart: false, ..cluster(1) }, Policy { stop_exit_codes: vec![0], ..cluster(1) }]
+    {
+        let mut bench = Bench::online(policy);
+        let reload = bench.reload();
+        bench.boot(WorkerId(2));
+        bench.tell(Event::Exited { worker: WorkerId(2), status: ExitStatus::Code(0), left: false });
+        assert!(
+            matches!(bench.outcome(reload), Some(Outcome::Failed(Failure::Died { .. }))),
+            "{:?}",
+            bench.out
+        );
+        assert_eq!(bench.status(), Status::Online);
+        let again = bench.reload();
+        bench.boot(WorkerId(3));
+        bench.pass(ms(1000));
+        bench.drain(WorkerId(1));
+        assert_eq!(bench.outcome(again), Some(Outcome::Done));
+    }
+}

@@ -13,7 +13,7 @@ use super::event::{Action, Fact, Failure, Pulse, Trouble, Word, WorkerId};
 use super::health::Check;
 use super::policy::Readiness;
 use super::time::Time;
-use super::worker::earlier;
+use super::worker::{Worker, earlier};
 
 /// Looks at a worker's queue within `hang_timeout`.
 const LOOKS: u32 = 4;
@@ -216,9 +216,22 @@ impl App {
         turn.changed = true;
         if self.is_candidate(&self.slots[slot].workers[place]) {
             self.verdict(Some(worker), Failure::Unwell { worker, trouble }, turn);
+        } else if self.is_no_better(slot, place) {
+            self.leave(slot, place, trouble.cause(), turn);
+            let policy = self.policy(self.slots[slot].workers[place].generation).clone();
+            let next = self.slots[slot].backoff.failed(&policy, turn.jitter);
+            self.hold_back(slot, next, turn);
         } else {
             self.replace_in_turn(slot, place, trouble.cause(), turn);
         }
+    }
+
+    /// A successor that is not proven yet, beside a worker that is well: that one stays.
+    fn is_no_better(&self, slot: usize, place: usize) -> bool {
+        let entry = &self.slots[slot];
+        let found = &entry.workers[place];
+        let well = |other: &Worker| other.id != found.id && other.is_ready() && !other.watch.unwell;
+        !found.is_settled() && entry.up().any(well)
     }
 
     /// Orders the looks that are due at a worker that is up.

@@ -28,7 +28,7 @@ fn server(way: &str) -> Option<Fixture> {
 }
 
 fn api(fixture: &Fixture, port: u16) -> App {
-    App::new("api", fixture).instances(3).port(port).text("kill_timeout", "300ms").text("drain_timeout", "2s")
+    App::new("api", fixture).instances(3).port(port).text("kill_timeout", "5s").text("drain_timeout", "2s")
 }
 
 /// The workers as they were, but for this one.

@@ -9,16 +9,16 @@ use std::time::Duration;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
 /// Message types and flags of rtnetlink(7) and sock_diag(7).
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLMSG_DONE: u16 = 3;
 const NLMSG_ERROR: u16 = 2;
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_DUMP: u16 = 0x300;
+pub(super) const NLM_F_REQUEST: u16 = 0x1;
+pub(super) const NLM_F_DUMP: u16 = 0x300;
 const INET_DIAG_INFO: u16 = 2;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 
 /// Sizes of `nlmsghdr`, `inet_diag_req_v2` and `inet_diag_msg`.
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 const REQUEST: usize = 56;
 const MESSAGE: usize = 72;
 
@@ -86,10 +86,10 @@ impl Connection {
 /// A netlink socket to ask.
 #[derive(Debug)]
 pub struct Diagnostics {
-    socket: OwnedFd,
-    buffer: Vec<u8>,
+    pub(super) socket: OwnedFd,
+    pub(super) buffer: Vec<u8>,
     /// Of the last question. Answers of an earlier one, which was broken off, may still be in the queue.
-    sequence: u32,
+    pub(super) sequence: u32,
 }
 
 impl Diagnostics {
@@ -140,7 +140,7 @@ impl Diagnostics {
     }
 }
 
-fn open_socket() -> io::Result<OwnedFd> {
+pub(super) fn open_socket() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC;
     Ok(socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkSockDiag)?)
 }
@@ -159,9 +159,14 @@ fn request(family: u8, port: u16, states: u32, sequence: u32) -> Vec<u8> {
     bytes
 }
 
-/// Reads one buffer of messages; true when the dump of this sequence number is at its end. Whatever has
+/// Reads one buffer of messages; true when the dump is at its end.
+fn parse(bytes: &[u8], sequence: u32, port: u16, found: &mut Vec<Connection>) -> io::Result<bool> {
+    messages(bytes, sequence, |body| found.extend(connection(body).filter(|c| c.local.port() == port)))
+}
+
+/// Hands each message of one buffer on; true when the dump of this sequence number is at its end. Whatever has
 /// another number is the late answer to an earlier question.
-fn parse(mut bytes: &[u8], sequence: u32, port: u16, found: &mut Vec<Connection>) -> io::Result<bool> {
+pub(super) fn messages(mut bytes: &[u8], sequence: u32, mut take: impl FnMut(&[u8])) -> io::Result<bool> {
     while bytes.len() >= HEADER {
         let length = u32_at(bytes, 0) as usize;
         if length < HEADER || length > bytes.len() {
@@ -176,9 +181,7 @@ fn parse(mut bytes: &[u8], sequence: u32, port: u16, found: &mut Vec<Connection>
                 let code = if body.len() >= 4 { u32_at(body, 0) as i32 } else { -libc::EIO };
                 return Err(io::Error::from_raw_os_error(-code));
             }
-            SOCK_DIAG_BY_FAMILY => {
-                found.extend(connection(body).filter(|c| c.local.port() == port));
-            }
+            SOCK_DIAG_BY_FAMILY => take(body),
             _ => {}
         }
         bytes = &bytes[align(length).min(bytes.len())..];
@@ -285,7 +288,7 @@ impl Moved {
 }
 
 /// The payload of a route attribute (`struct rtattr`).
-fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(super) fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     while bytes.len() >= 4 {
         let length = usize::from(u16::from_ne_bytes([bytes[0], bytes[1]]));
         let kind = u16::from_ne_bytes([bytes[2], bytes[3]]);
@@ -304,7 +307,7 @@ fn align(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 

@@ -262,6 +262,16 @@ pub fn waits_on(pid: i32, inode: u64) -> io::Result<bool> {
     Ok(in_an_epoll_set(pid, &numbers, inode)? || in_a_waiting_call(pid, &numbers)?)
 }
 
+/// Whether a process waits for connections on the socket with this inode in a system call of its own: accept,
+/// poll or select.
+///
+/// # Errors
+/// As [`sockets`].
+pub fn waits_in_call(pid: i32, inode: u64) -> io::Result<bool> {
+    let numbers: Vec<i32> = sockets(pid)?.into_iter().filter(|s| s.inode == inode).map(|s| s.fd).collect();
+    Ok(!numbers.is_empty() && in_a_waiting_call(pid, &numbers)?)
+}
+
 /// /proc/PID/fdinfo/FD of an epoll names each member: `tfd: 3 events: … ino:1a2b` (hexadecimal).
 fn in_an_epoll_set(pid: i32, numbers: &[i32], inode: u64) -> io::Result<bool> {
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {

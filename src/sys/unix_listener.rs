@@ -1,0 +1,322 @@
+//! Listening Unix stream sockets: their files, who may use them, and what is the matter with one that is there
+//! already. Decides nothing.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, getsockname, getsockopt, socket, sockopt,
+};
+use nix::sys::stat::{Mode, umask};
+
+/// What a path leads to, as long as it is not replaced by another file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+/// Who may write to the file, and so connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Permission bits.
+    pub mode: u32,
+    /// The owner's id; none for our own.
+    pub user: Option<u32>,
+    /// The group's id; none for our own.
+    pub group: Option<u32>,
+}
+
+/// Makes a blocking socket under this path and listens. The folder should be locked: see [`lock_folder`].
+///
+/// The file is nobody's but ours until mode and owner are as wanted, and until then nobody listens: whoever
+/// gets through has the right to.
+///
+/// # Errors
+/// EADDRINUSE when the path exists; ENOENT, ENOTDIR or EACCES of the folder; EPERM when we may not give the
+/// file away. What was made is gone again then.
+pub fn open(path: &Path, backlog: i32, access: Access) -> io::Result<(OwnedFd, FileId)> {
+    let fd = stream()?;
+    // bind(2) makes the file with the mode of the socket's own inode (`unix_bind_bsd` in Linux).
+    nix::sys::stat::fchmod(&fd, Mode::from_bits_truncate(0o600))?;
+    let address = UnixAddr::new(path)?;
+    let before = umask(Mode::empty());
+    let bound = bind(fd.as_raw_fd(), &address);
+    umask(before);
+    bound?;
+    match set_access(path, access).and_then(|id| super::listen::listen(fd.as_fd(), backlog).map(|()| id)) {
+        Ok(id) => Ok((fd, id)),
+        Err(error) => {
+            // The bind has just succeeded, so the file is ours.
+            fs::remove_file(path)?;
+            Err(error)
+        }
+    }
+}
+
+/// Makes a blocking socket in the abstract namespace and listens: everybody may connect.
+///
+/// # Errors
+/// EADDRINUSE when somebody has the name.
+pub fn open_abstract(name: &str, backlog: i32) -> io::Result<OwnedFd> {
+    let fd = stream()?;
+    bind(fd.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
+    super::listen::listen(fd.as_fd(), backlog)?;
+    Ok(fd)
+}
+
+fn stream() -> io::Result<OwnedFd> {
+    Ok(socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?)
+}
+
+/// Gives our socket's file this owner and mode, through a descriptor of it: never of what somebody put in
+/// its place, nor of a stranger's socket that was linked there.
+///
+/// # Errors
+/// EPERM where we may not; InvalidInput when the file is not a socket that we made.
+pub fn set_access(path: &Path, access: Access) -> io::Result<FileId> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)?;
+    let found = file.metadata()?;
+    let ours = found.file_type().is_socket() && found.nlink() == 1;
+    if !ours {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "somebody replaced the file meanwhile"));
+    }
+    let (user, group) =
+        (access.user.filter(|id| *id != found.uid()), access.group.filter(|id| *id != found.gid()));
+    if user.is_some() || group.is_some() {
+        chown(&file, user, group)?;
+    }
+    // chmod(2) of /proc/self/fd/N is a change of what is open there; O_PATH descriptors know no fchmod(2).
+    let by_descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+    fs::set_permissions(by_descriptor, std::os::unix::fs::PermissionsExt::from_mode(access.mode))?;
+    Ok(FileId { device: found.dev(), inode: found.ino() })
+}
+
+fn chown(file: &File, user: Option<u32>, group: Option<u32>) -> io::Result<()> {
+    let keep = u32::MAX;
+    let (user, group) = (user.unwrap_or(keep), group.unwrap_or(keep));
+    // SAFETY: an empty text that outlives the call; with AT_EMPTY_PATH the descriptor itself is meant.
+    let result = unsafe { libc::fchownat(file.as_raw_fd(), c"".as_ptr(), user, group, libc::AT_EMPTY_PATH) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Keeps other supervisors from the sockets of a path's folder while this is held (flock(2)).
+///
+/// # Errors
+/// WouldBlock when another one holds it; ENOENT, ENOTDIR, EACCES.
+pub fn lock_folder(path: &Path) -> io::Result<Flock<File>> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let folder =
+        OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC).open(folder)?;
+    Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
+}
+
+/// What is under a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum There {
+    /// Nothing.
+    Nothing,
+    /// A socket that nobody listens on.
+    Dead(FileId),
+    /// A socket that somebody listens on: the process that did, where the kernel tells (SO_PEERCRED).
+    Alive(Option<i32>),
+    /// A socket that we may not connect to.
+    Unknown,
+    /// A file of another kind.
+    OtherFile,
+}
+
+/// Looks what is under a path, by connecting to it.
+///
+/// # Errors
+/// The errno of lstat(2), but for ENOENT.
+pub fn look(path: &Path) -> io::Result<There> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(There::Nothing),
+        Err(error) => return Err(error),
+    };
+    if !found.file_type().is_socket() {
+        return Ok(There::OtherFile);
+    }
+    let client = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?;
+    match connect(client.as_raw_fd(), &UnixAddr::new(path)?) {
+        Ok(()) => {
+            let pid = getsockopt(&client, sockopt::PeerCredentials).ok().map(|peer| peer.pid());
+            Ok(There::Alive(pid.filter(|pid| *pid > 0)))
+        }
+        Err(nix::Error::ECONNREFUSED) => Ok(There::Dead(FileId { device: found.dev(), inode: found.ino() })),
+        Err(nix::Error::ENOENT) => Ok(There::Nothing),
+        // Its queue is full, or it is not of streams.
+        Err(nix::Error::EAGAIN | nix::Error::EPROTOTYPE) => Ok(There::Alive(None)),
+        Err(_) => Ok(There::Unknown),
+    }
+}
+
+/// Whether the path still leads to this file.
+pub fn is_at(path: &Path, file: FileId) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| FileId { device: found.dev(), inode: found.ino() } == file)
+}
+
+/// Removes the path if it still leads to this file; whether it did.
+///
+/// # Errors
+/// The errno of unlink(2).
+pub fn remove(path: &Path, file: FileId) -> io::Result<bool> {
+    if !is_at(path, file) {
+        return Ok(false);
+    }
+    fs::remove_file(path).map(|()| true)
+}
+
+/// What a socket was bound to: a path, or `@` and an abstract name. None when it is no Unix stream socket with
+/// a name in UTF-8.
+pub fn local_name(socket: BorrowedFd<'_>) -> Option<String> {
+    let stream = getsockopt(&socket, sockopt::SockType).ok()? == SockType::Stream;
+    let address: UnixAddr = getsockname(socket.as_raw_fd()).ok().filter(|_| stream)?;
+    if let Some(name) = address.as_abstract() {
+        return Some(format!("@{}", std::str::from_utf8(name).ok()?));
+    }
+    Some(address.path()?.to_str()?.to_owned())
+}
+
+/// Whether the socket was shut down by anybody who has it open: no one can connect any more, and listen(2)
+/// does not change that (`unix_listen` in Linux leaves sk_shutdown as it is).
+pub fn is_shut_down(socket: BorrowedFd<'_>) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    let hung_up = |fds: &[PollFd<'_>; 1]| fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLHUP));
+    poll(&mut fds, PollTimeout::ZERO).is_ok() && hung_up(&fds)
+}
+
+/// O_NONBLOCK, which everybody who has the socket open shares.
+///
+/// # Errors
+/// The errno of fcntl(2).
+pub fn is_nonblocking(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?).contains(OFlag::O_NONBLOCK))
+}
+
+/// Sets or clears O_NONBLOCK, for everybody who has the socket open.
+///
+/// # Errors
+/// The errno of fcntl(2).
+pub fn set_nonblocking(socket: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
+    let mut flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_NONBLOCK, nonblocking);
+    fcntl(socket, FcntlArg::F_SETFL(flags))?;
+    Ok(())
+}
+
+/// Which of the account files a name is looked up in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accounts {
+    /// /etc/passwd.
+    Users,
+    /// /etc/group.
+    Groups,
+}
+
+/// The id of a user or group, by number or by name. Only the files are read: name services need libraries
+/// that a static program cannot load.
+///
+/// # Errors
+/// NotFound when there is none of that name; the errno of reading the file.
+pub fn account(accounts: Accounts, name: &str) -> io::Result<u32> {
+    if let Ok(id) = name.parse() {
+        return Ok(id);
+    }
+    let file = match accounts {
+        Accounts::Users => "/etc/passwd",
+        Accounts::Groups => "/etc/group",
+    };
+    let text = fs::read_to_string(file)?;
+    let id = |line: &str| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    };
+    text.lines()
+        .find_map(id)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{file} has no \"{name}\"")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    const ACCESS: Access = Access { mode: 0o620, user: None, group: None };
+
+    fn path(folder: &tempfile::TempDir) -> std::path::PathBuf {
+        folder.path().join("s")
+    }
+
+    #[test]
+    fn the_file_has_its_mode_and_is_found_alive_then_dead() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = path(&folder);
+        assert_eq!(look(&path).expect("a folder"), There::Nothing);
+        let (fd, id) = open(&path, 1, ACCESS).expect("free");
+        assert_eq!(fs::metadata(&path).expect("made").mode() & 0o777, 0o620);
+        assert_eq!(look(&path).expect("there"), There::Alive(Some(std::process::id().cast_signed())));
+        assert_eq!(local_name(fd.as_fd()).as_deref(), path.to_str());
+        let _fills_the_queue = UnixStream::connect(&path).expect("listens");
+        drop(fd);
+        assert_eq!(look(&path).expect("there"), There::Dead(id));
+        assert_eq!(open(&path, 1, ACCESS).expect_err("taken").raw_os_error(), Some(libc::EADDRINUSE));
+        assert!(remove(&path, id).expect("ours"));
+    }
+
+    #[test]
+    fn nothing_but_our_own_file_is_removed_or_given_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = path(&folder);
+        let (_fd, id) = open(&path, 1, ACCESS).expect("free");
+        fs::rename(&path, folder.path().join("moved")).expect("one folder");
+        fs::write(&path, "precious").expect("free again");
+        assert!(!remove(&path, id).expect("looked at"));
+        assert_eq!(look(&path).expect("there"), There::OtherFile);
+        assert!(set_access(&path, ACCESS).is_err());
+        fs::remove_file(&path).expect("ours");
+        fs::hard_link(folder.path().join("moved"), &path).expect("one folder");
+        assert!(set_access(&path, ACCESS).is_err(), "a socket that was linked there");
+    }
+
+    #[test]
+    fn a_folder_is_locked_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = lock_folder(&path(&folder)).expect("free");
+        assert_eq!(lock_folder(&path(&folder)).expect_err("held").kind(), io::ErrorKind::WouldBlock);
+        drop(first);
+        lock_folder(&path(&folder)).expect("free again");
+    }
+
+    #[test]
+    fn a_socket_that_was_shut_down_is_seen_and_stays_so() {
+        let fd = open_abstract(&format!("clusterd-test-{}", std::process::id()), 1).expect("free");
+        assert!(!is_shut_down(fd.as_fd()));
+        super::super::listen::end(fd.as_fd()).expect("it listened");
+        super::super::listen::listen(fd.as_fd(), 1).expect("allowed");
+        assert!(is_shut_down(fd.as_fd()));
+    }
+
+    #[test]
+    fn accounts_are_read_by_name_and_number() {
+        assert_eq!(account(Accounts::Users, "root").expect("it is there"), 0);
+        assert_eq!(account(Accounts::Groups, "77").expect("a number"), 77);
+        let error = account(Accounts::Users, "no such user").expect_err("it is not there");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -8,6 +8,7 @@ use clusterd::config::{
     self, Account, Config, Diagnostics, FilterEnv, Host, Interpreter, LogTarget, ProcessSettings, Program,
     Spec,
 };
+use clusterd::supervisor::address::Address;
 use clusterd::supervisor::policy::{Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Way};
 use proptest::prelude::*;
 
@@ -395,7 +396,10 @@ fn listen_in_every_form() {
         .spec
         .listen
         .iter()
-        .map(|l| (l.ip.to_string(), l.port, l.v6only, l.backlog, l.name.clone()))
+        .map(|l| {
+            let Address::Tcp { ip, port, v6only } = l.address else { panic!("{l:?}") };
+            (ip.to_string(), port, v6only, l.backlog, l.name.clone())
+        })
         .collect();
     let row = |ip: &str, port, v6only, backlog, name: &str| (ip.into(), port, v6only, backlog, name.into());
     assert_eq!(
@@ -409,6 +413,28 @@ fn listen_in_every_form() {
         ]
     );
     assert!(app.policy.declares_listen);
+}
+
+#[test]
+fn a_unix_socket_with_mode_and_owner() {
+    let app = app_with(
+        "name = \"api\"\nlisten = [\"unix:/run/a\", \"unix:@b\", { address = \"unix:/run/c\", mode = 0o600, \
+         user = \"www\", group = 33 }]",
+    );
+    let shown = |l: &config::Listen| (l.address.to_string(), l.access.clone());
+    let access = |mode, user: Option<&str>, group| config::Access {
+        mode,
+        user: user.map(|name| Account::Name(name.to_owned())),
+        group,
+    };
+    assert_eq!(
+        app.spec.listen.iter().map(shown).collect::<Vec<_>>(),
+        [
+            ("unix:/run/a".to_owned(), access(0o660, None, None)),
+            ("unix:@b".to_owned(), access(0o660, None, None)),
+            ("unix:/run/c".to_owned(), access(0o600, Some("www"), Some(Account::Id(33)))),
+        ]
+    );
 }
 
 #[test]
@@ -649,7 +675,18 @@ fn absurd_values_are_refused_with_what_would_be_right() {
         ("env_ = { A = 1 }", "the name of the profile is missing"),
         ("listen = \"localhost:3000\"", "write \"127.0.0.1:3000\" or \"[::1]:3000\""),
         ("listen = \"example.org:80\"", "only numeric addresses"),
-        ("listen = \"unix:/run/a.sock\"", "this version listens on TCP only"),
+        ("listen = \"unix:a.sock\"", "not an absolute path"),
+        ("listen = \"/run/a.sock\"", "a Unix socket is \"unix:/run/a.sock\""),
+        ("listen = \"unix:/run/\"", "is a folder"),
+        ("listen = \"unix:@\"", "is empty"),
+        ("listen = { address = \"unix:/run/a\", mode = 660 }", "permission bits"),
+        ("listen = { address = \"unix:@a\", mode = \"0660\" }", "belongs to the file of a Unix socket"),
+        ("listen = { user = \"www-data\", address = 80 }", "belongs to the file of a Unix socket"),
+        ("listen = [\"unix:/run/a\", \"unix:/run/a\"]", "is covered by"),
+        (
+            "listen = [{ name = \"x\", address = 80 }, { name = \"x\", address = 81 }]",
+            "two sockets have the name \"x\"",
+        ),
         ("listen = \":0\"", "port 0"),
         ("listen = 65536", "a port is a number from 1 to 65535"),
         ("listen = \":99999\"", "a port is a number from 1 to 65535"),
@@ -665,7 +702,6 @@ fn absurd_values_are_refused_with_what_would_be_right() {
         ("listen = { name = \"a:b\", address = 80 }", "LISTEN_FDNAMES"),
         ("listen = { address = 80, backlog = 0 }", "listen.backlog: expected a whole number from 1 to 65535"),
         ("listen = { address = 80, adress = 81 }", "did you mean \"address\"?"),
-        ("listen = { address = 80, mode = 384 }", "belongs to a Unix socket"),
         ("user = \"\"", "leave the key out to run as clusterd's own user"),
         ("user = \"a:b\"", "cannot be the name of an account"),
         ("user = \"a\\nb\"", "cannot be the name of an account"),

@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use clusterd::supervisor::address::UnixName;
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
 use clusterd::supervisor::policy::{
     AppName, Balance, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, SpecId, Way,
 };
 use clusterd::supervisor::time::Time;
-use clusterd::supervisor::view::{AppView, Status, View};
+use clusterd::supervisor::view::{AppView, Status, View, WorkerView};
 use clusterd::supervisor::{Bug, NORMAL_NOW, Probe, Stage, Supervisor};
 
 const APP: AppId = AppId(1);
@@ -39,6 +40,8 @@ struct World {
     ends: bool,
     scales: bool,
     declared: bool,
+    /// The declared socket is one for all, as a Unix socket is.
+    shared: bool,
     hold: bool,
     /// Of all wishes only reload and stop.
     narrow: bool,
@@ -93,6 +96,7 @@ const ONE: World = World {
     ends: false,
     scales: false,
     declared: false,
+    shared: false,
     hold: false,
     narrow: false,
     hasty: false,
@@ -124,6 +128,9 @@ const HASTY: World = World { hasty: true, listens: true, sturdy: true, wishes: 4
 
 /// What a worker may take, in bytes.
 const LIMIT: u64 = 100;
+
+/// One socket for all workers.
+const SHARED: World = World { declared: true, shared: true, narrow: true, ..ONE };
 
 fn definition(world: World) -> Definition {
     let policy = Policy {
@@ -180,8 +187,18 @@ fn pair(world: World) -> [(AppId, Definition); 2] {
 /// Workers exit with this, or with 1.
 const LAST_CODE: i32 = 3;
 
+/// A worker's socket was opened for it, or it got its part of the one for all.
+fn opened(supervisor: &Supervisor, world: World, worker: WorkerId) -> Event {
+    let (socket, address) = (fresh_socket(supervisor), address());
+    if world.shared {
+        let address = Address::Unix(UnixName::new("/run/a").unwrap());
+        return Event::Joined { worker, socket, address };
+    }
+    Event::Opened { worker, socket, address }
+}
+
 fn address() -> Address {
-    Address { ip: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 80, v6only: false }
+    Address::Tcp { ip: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 80, v6only: false }
 }
 
 /// One thing that may happen in a state.
@@ -282,7 +299,15 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
     }
     let serving = matches!(probe.stage, Stage::Running | Stage::Ready);
     if world.declared && probe.stage == Stage::Ordered && own.is_empty() {
-        facts.push(Event::Opened { worker, socket, address });
+        facts.push(opened(supervisor, world, worker));
+    }
+    if world.shared {
+        let told = probe.stage == Stage::Draining;
+        facts.extend(
+            [true, false].into_iter().filter(|_| told).map(|handles| Event::CannotLeave { worker, handles }),
+        );
+        let lost = probe.stage == Stage::Ready;
+        facts.extend(own.iter().filter(|_| lost).map(|socket| Event::Unreachable { socket: *socket }));
     }
     if world.declared && serving {
         facts.extend(own.first().map(|socket| Event::Accepting { worker, socket: *socket }));
@@ -435,6 +460,8 @@ impl Turn<'_> {
         self.steering_points_to_whoever_serves()?;
         self.only_who_waited_for_its_request_finishes()?;
         self.abandoned_sockets_are_let_go()?;
+        self.shared_queues_are_taken_from_by_whoever_serves()?;
+        self.shared_sockets_outlive_their_workers()?;
         self.extensions_are_bounded()?;
         self.extensions_help_only_who_starts()?;
         self.failures_of_the_host_are_not_charged()?;
@@ -673,6 +700,7 @@ impl Turn<'_> {
             array.push(*socket);
         }
         let mut steered = Vec::new();
+        let shares: BTreeSet<SocketId> = self.before.shares().into_iter().map(|(id, _)| id).collect();
         for action in self.out {
             if let Action::Shut { socket } | Action::Relay { socket } = action {
                 hidden.insert(*socket);
@@ -686,7 +714,7 @@ impl Turn<'_> {
                         array[hole] = last;
                     }
                 } else {
-                    ensure(was_hidden, || format!("{socket:?} was closed twice"))?;
+                    ensure(was_hidden || shares.contains(socket), || format!("{socket:?} was closed twice"))?;
                 }
             }
             if let Action::Steer { socket, active } = action {
@@ -740,7 +768,9 @@ impl Turn<'_> {
             let told = self.stage(probe.worker) != Some(Stage::Finishing);
             // Or its generation was seen to finish, and got its way from then on.
             let shown = self.before.finishes(APP) == Some(probe.generation);
-            ensure(!told || probe.examined || shown, || {
+            // Or there is no other way to keep it from a shared queue.
+            let only_way = self.event() == Some(&Event::CannotLeave { worker: probe.worker, handles: true });
+            ensure(!told || probe.examined || shown || only_way, || {
                 format!("{:?} was told early on trust", probe.worker)
             })?;
         }
@@ -759,6 +789,49 @@ impl Turn<'_> {
         let Some(Event::Abandoned { socket }) = self.event() else { return Ok(()) };
         let kept = self.after.held().into_iter().any(|(id, by, _)| id == *socket && by.is_some());
         ensure(!kept, || format!("{socket:?} was closed by its worker, and counts as served"))
+    }
+
+    /// Who leaves takes nothing from a shared queue that others serve; and somebody always takes from it.
+    fn shared_queues_are_taken_from_by_whoever_serves(&self) -> Verdict {
+        let shares: BTreeMap<SocketId, bool> = self.after.shares().into_iter().collect();
+        let hidden = self.after.hidden();
+        let stage =
+            |worker: WorkerId| self.live.iter().find(|probe| probe.worker == worker).map(|probe| probe.stage);
+        let parts: Vec<(SocketId, Stage, bool)> = self
+            .after
+            .held()
+            .into_iter()
+            .filter(|(id, ..)| !hidden.contains(id))
+            .filter_map(|(id, worker, _)| Some((id, stage(worker?)?, *shares.get(&id)?)))
+            .collect();
+        let served = parts.iter().any(|(_, stage, _)| *stage == Stage::Ready);
+        for (id, stage, left) in &parts {
+            let leaves = (Stage::Quitting..=Stage::Killed).contains(stage);
+            ensure(*left == (leaves && served), || {
+                format!("{id:?} of one in {stage:?}: kept from the queue: {left}, others serve: {served}")
+            })?;
+        }
+        let handed_on =
+            |action: &Action| matches!(action, Action::Relay { socket } if shares.contains_key(socket));
+        ensure(!self.out.iter().any(handed_on), || "a shared queue was handed on".into())
+    }
+
+    /// As long as a worker is to come, clients can wait for it.
+    fn shared_sockets_outlive_their_workers(&self) -> Verdict {
+        let Some(Event::Exited { worker, .. } | Event::Gone { worker }) = self.event() else { return Ok(()) };
+        let open = |supervisor: &Supervisor| {
+            let hidden = supervisor.hidden();
+            let shares = supervisor.shares();
+            move |id: SocketId| !hidden.contains(&id) && shares.iter().any(|(share, _)| *share == id)
+        };
+        let (was, is) = (open(self.before), open(self.after));
+        let had = self.before.held().into_iter().any(|(id, by, _)| by == Some(*worker) && was(id));
+        let wanted = self.view.apps.iter().any(|app| {
+            let hopes = |row: &WorkerView| matches!(row.status, Status::Launching | Status::WaitingRestart);
+            app.workers.iter().any(hopes)
+        });
+        let kept = self.after.held().into_iter().any(|(id, ..)| is(id));
+        ensure(!had || !wanted || kept, || "nobody can wait for the next worker".into())
     }
 
     /// Whatever a worker asks for, a reload waits for it only so long.
@@ -1006,7 +1079,7 @@ fn cooperative(state: &Supervisor, world: World) -> Step {
             return tell(Event::Probed { worker, question, passed: true });
         }
         let event = match probe.stage {
-            Stage::Ordered if world.declared && held.is_none() => Event::Opened { worker, socket, address },
+            Stage::Ordered if world.declared && held.is_none() => opened(state, world, worker),
             Stage::Ordered => Event::Started { worker },
             Stage::Running => match held {
                 Some((socket, ..)) if world.declared => Event::Accepting { worker, socket },
@@ -1336,6 +1409,9 @@ fn every_planted_bug_is_found() {
         (Bug::CanaryRetires, World { canary: true, ..ONE }),
         (Bug::CanaryGrows, World { canary: true, instances: 2, narrow: true, ..ONE }),
         (Bug::CanaryIsTrusted, World { canary: true, ..ONE }),
+        (Bug::LeavingGoesOnTaking, SHARED),
+        (Bug::LastStaysAway, SHARED),
+        (Bug::SharedEndsWithItsWorker, SHARED),
     ];
     each_is_found(&bugs);
 }
@@ -1369,6 +1445,11 @@ fn odd_workers_hold_every_promise() {
 #[test]
 fn declared_sockets_hold_every_promise() {
     passes("declared", World { declared: true, narrow: true, ..ONE }, 50);
+}
+
+#[test]
+fn shared_sockets_hold_every_promise() {
+    passes("shared", SHARED, 50);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use clusterd::supervisor::address::UnixName;
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
 use clusterd::supervisor::policy::{
@@ -46,6 +47,8 @@ struct World {
     ended: BTreeSet<WorkerId>,
     kernel: BTreeMap<Address, Vec<SocketId>>,
     hidden: BTreeSet<SocketId>,
+    /// Parts of shared sockets: in no array.
+    parts: BTreeMap<SocketId, WorkerId>,
     sockets: u64,
     requests: u64,
     /// Workers that finish what they have before they end, and those that do so now.
@@ -69,6 +72,7 @@ impl World {
             ended: BTreeSet::new(),
             kernel: BTreeMap::new(),
             hidden: BTreeSet::new(),
+            parts: BTreeMap::new(),
             sockets: 0,
             requests: 0,
             graceful: BTreeSet::new(),
@@ -81,7 +85,7 @@ impl World {
 
     fn address(app: AppId) -> Address {
         let port = 3000 + u16::try_from(app.0).unwrap();
-        Address { ip: std::net::Ipv4Addr::UNSPECIFIED.into(), port, v6only: false }
+        Address::Tcp { ip: std::net::Ipv4Addr::UNSPECIFIED.into(), port, v6only: false }
     }
 
     fn name(app: AppId) -> AppName {
@@ -172,6 +176,9 @@ impl World {
                 array.clear();
             }
             array.push(*socket);
+        }
+        if let Event::Joined { worker, socket, .. } = &event {
+            self.parts.insert(*socket, *worker);
         }
         let mut out = Vec::new();
         self.supervisor.handle(event, self.now, &mut out);
@@ -274,7 +281,18 @@ impl World {
             Action::Shut { socket } => {
                 self.hidden.insert(*socket);
             }
+            Action::Withdraw { socket } => {
+                let worker = self.parts[socket];
+                if self.dice.one_in(4) {
+                    let handles = self.dice.one_in(2);
+                    self.soon(2, Event::CannotLeave { worker, handles });
+                }
+            }
+            Action::Admit { socket } => {
+                assert!(self.parts.contains_key(socket), "seed {}: {socket:?} is not held", self.seed);
+            }
             Action::Relay { socket } => {
+                assert!(!self.parts.contains_key(socket), "seed {}: a shared queue is handed on", self.seed);
                 self.hidden.insert(*socket);
                 self.soon(10, Event::Relayed { socket: *socket });
             }
@@ -283,7 +301,7 @@ impl World {
                 if let Some(array) = self.kernel.values_mut().find(|array| array.contains(socket)) {
                     let hole = array.iter().position(|other| other == socket).unwrap();
                     array.swap_remove(hole);
-                } else {
+                } else if self.parts.remove(socket).is_none() {
                     assert!(hidden, "seed {}: {socket:?} was closed twice", self.seed);
                 }
                 self.kernel.retain(|_, array| !array.is_empty());
@@ -322,7 +340,14 @@ impl World {
         self.sockets += 1;
         let (socket, address) = (SocketId(self.sockets), World::address(app));
         let character = self.dice.roll(12);
-        if app.0 != 1 && character != 0 {
+        if app.0 == 3 && character != 0 {
+            let address = Address::Unix(UnixName::new("/run/a").unwrap());
+            self.soon(5, Event::Joined { worker, socket, address });
+            self.soon(4000, Event::Accepting { worker, socket });
+            if character == 4 {
+                self.soon(20_000, Event::Unreachable { socket });
+            }
+        } else if app.0 != 1 && character != 0 {
             self.soon(4000, Event::Listening { worker, socket, address });
         }
         if character == 1 {
@@ -374,7 +399,7 @@ impl World {
             Event::Exited { worker, .. } => self.alive.contains(worker) && !self.ended.contains(worker),
             Event::Gone { worker } => self.alive.contains(worker) && self.ended.contains(worker),
             Event::SpawnFailed { worker, .. } => self.alive.contains(worker),
-            Event::Listening { worker, .. } | Event::Opened { worker, .. } => {
+            Event::Listening { worker, .. } | Event::Opened { worker, .. } | Event::Joined { worker, .. } => {
                 self.alive.contains(worker) || self.dice.one_in(2)
             }
             Event::Started { .. }
@@ -386,6 +411,8 @@ impl World {
             | Event::Felt { .. }
             | Event::Relayed { .. }
             | Event::Abandoned { .. }
+            | Event::Unreachable { .. }
+            | Event::CannotLeave { .. }
             | Event::Measured { .. }
             | Event::Weighed { .. }
             | Event::OutOfMemory { .. }

@@ -440,6 +440,13 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
                 self.refuse(Kind::Listen, entry.written, item, refusal);
                 continue;
             }
+            let named = |known: &&Listen| known.name == socket.name && socket.name != app;
+            if sockets.iter().any(|known| named(&known)) {
+                let message = format!("two sockets have the name {}", quoted(&socket.name));
+                let help = "the worker tells them apart by it (LISTEN_FDNAMES)";
+                self.refuse(Kind::Listen, entry.written, item, Refusal::said(message, help));
+                continue;
+            }
             sockets.push(socket);
             places.push(item.span());
         }
@@ -452,7 +459,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             if let Err(refusal) = socket.set("address", item.get_ref()) {
                 self.refuse(Kind::Listen, key, item, refusal);
             }
-            return socket.finish();
+            return socket.finish().ok().flatten();
         };
         for part in raw::entries(table) {
             if let Err(refusal) = socket.set(part.written, part.value()) {
@@ -467,7 +474,10 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             let refusal = Refusal::said("the address is missing", "add address = \":3000\"");
             self.refuse(Kind::Listen, key, item, refusal);
         }
-        socket.finish()
+        socket.finish().unwrap_or_else(|refusal| {
+            self.refuse(Kind::Listen, key, item, refusal);
+            None
+        })
     }
 }
 

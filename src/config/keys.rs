@@ -118,7 +118,7 @@ impl Kind {
             Kind::Choice(words) => {
                 words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ")
             }
-            Kind::Listen => "\"0.0.0.0:3000\", \"[::]:3000\", \":3000\", a port, \
+            Kind::Listen => "\"0.0.0.0:3000\", \"[::]:3000\", \":3000\", a port, \"unix:/run/api.sock\", \
                              { name = \"http\", address = \":3000\", backlog = 511 }, or an array of these"
                 .into(),
             Kind::Environment => "a table of variables".into(),

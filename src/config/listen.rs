@@ -1,14 +1,17 @@
-//! Addresses to listen on: numeric, with a port, TCP. What this refuses: names, which would have to be
-//! looked up; port 0, which nobody could connect to; Unix sockets, until they are supported.
+//! Addresses to listen on: numeric, with a port, TCP; or Unix sockets. What this refuses: names, which would
+//! have to be looked up; port 0, which nobody could connect to; paths of Unix sockets that depend on a folder
+//! or are too long for the kernel.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use toml::de::DeValue;
 
-use super::Listen;
+use crate::supervisor::address::{Address, UnixName};
+
 use super::error::quoted;
 use super::keys::{self, Kind};
 use super::value::{self, Refusal};
+use super::{Access, Account, Listen, process};
 
 /// What Node and PM2 users get: libuv's default. The kernel lowers it to net.core.somaxconn.
 const DEFAULT_BACKLOG: i32 = 511;
@@ -19,16 +22,8 @@ pub(super) const BACKLOG: Kind = Kind::Count { min: 1, max: 65535 };
 /// Sockets that one worker is handed at most.
 pub(super) const MAX_PER_APP: usize = 64;
 
-/// An address without its name and backlog.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Endpoint {
-    ip: IpAddr,
-    port: u16,
-    v6only: bool,
-}
-
 /// Reads `"0.0.0.0:3000"`, `"[::]:3000"`, `":3000"`, `"3000"` or 3000.
-fn endpoint(value: &DeValue<'_>) -> Result<Endpoint, Refusal> {
+fn endpoint(value: &DeValue<'_>) -> Result<Address, Refusal> {
     match value {
         DeValue::String(text) => parse(text),
         DeValue::Integer(number) => {
@@ -47,42 +42,94 @@ fn endpoint(value: &DeValue<'_>) -> Result<Endpoint, Refusal> {
 pub(super) struct Parts {
     name: String,
     backlog: i32,
-    endpoint: Option<Endpoint>,
+    address: Option<Address>,
+    access: Access,
+    /// The first part that only a Unix socket with a path has.
+    of_unix: Option<String>,
 }
 
 impl Parts {
     /// With the app's name and the default backlog.
     pub(super) fn new(app: &str) -> Parts {
-        Parts { name: app.to_owned(), backlog: DEFAULT_BACKLOG, endpoint: None }
+        let (name, backlog) = (app.to_owned(), DEFAULT_BACKLOG);
+        Parts { name, backlog, address: None, access: Access::default(), of_unix: None }
     }
 
     pub(super) fn set(&mut self, part: &str, value: &DeValue<'_>) -> Result<(), Refusal> {
         match part {
-            "address" => self.endpoint = Some(endpoint(value)?),
+            "address" => self.address = Some(endpoint(value)?),
             "backlog" => self.backlog = value::count(value, 1, 65535)?.cast_signed(),
             "name" => self.name = socket_name(value)?,
-            "mode" | "user" | "group" => {
-                return Err(Refusal::said(
-                    "belongs to a Unix socket; this version listens on TCP only",
-                    "remove it",
-                ));
-            }
+            "mode" => self.access.mode = mode(value)?,
+            "user" => self.access.user = Some(account(value, "user")?),
+            "group" => self.access.group = Some(account(value, "group")?),
             unknown => {
-                let help = match keys::nearest(unknown, ["name", "address", "backlog"]) {
+                let known = ["name", "address", "backlog", "mode", "user", "group"];
+                let help = match keys::nearest(unknown, known) {
                     Some(known) => format!("did you mean \"{known}\"?"),
-                    None => "known keys are name, address and backlog".to_owned(),
+                    None => {
+                        "known keys are name, address and backlog; of a Unix socket mode, user and group, too"
+                            .to_owned()
+                    }
                 };
                 return Err(Refusal::said("unknown key", help));
             }
+        }
+        if matches!(part, "mode" | "user" | "group") {
+            self.of_unix.get_or_insert_with(|| part.to_owned());
         }
         Ok(())
     }
 
     /// The socket; none without a good address.
-    pub(super) fn finish(self) -> Option<Listen> {
-        let Endpoint { ip, port, v6only } = self.endpoint?;
-        Some(Listen { name: self.name, ip, port, v6only, backlog: self.backlog })
+    pub(super) fn finish(self) -> Result<Option<Listen>, Refusal> {
+        let Parts { name, backlog, address, access, of_unix } = self;
+        let Some(address) = address else { return Ok(None) };
+        let has_file = matches!(address, Address::Unix(unix) if unix.in_abstract().is_none());
+        match of_unix {
+            Some(part) if !has_file => Err(Refusal::said(
+                format!("{part} belongs to the file of a Unix socket, and {address} has none"),
+                "remove it, or write the address as \"unix:/run/api.sock\"",
+            )),
+            Some(_) | None => Ok(Some(Listen { name, address, backlog, access })),
+        }
     }
+}
+
+/// Permission bits: `"0660"`, `"660"`, or 0o660. A number without the prefix is decimal in TOML, and never
+/// meant so.
+fn mode(value: &DeValue<'_>) -> Result<u32, Refusal> {
+    let wrong = || {
+        Refusal::said(
+            format!("expected permission bits such as \"0660\" or 0o660, got {}", value::shown(value)),
+            "who may write to the file may connect",
+        )
+    };
+    let bits = match value {
+        DeValue::String(text) => {
+            let digits = text.strip_prefix("0o").unwrap_or(text);
+            let octal = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            u32::from_str_radix(digits, 8).ok().filter(|_| octal)
+        }
+        DeValue::Integer(number) if number.radix() == 8 => u32::from_str_radix(number.as_str(), 8).ok(),
+        DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_) => None,
+    };
+    bits.filter(|bits| *bits <= 0o777).ok_or_else(wrong)
+}
+
+/// The name or the number of a user or group. It is looked up when the socket is opened.
+fn account(value: &DeValue<'_>, what: &str) -> Result<Account, Refusal> {
+    process::account(value).map_err(|_| {
+        Refusal::said(
+            format!("expected the name or the number of a {what}, got {}", value::shown(value)),
+            format!("write {what} = \"www-data\""),
+        )
+    })
 }
 
 /// A name that can stand in LISTEN_FDNAMES (sd_listen_fds_with_names(3): names are separated by colons).
@@ -101,32 +148,28 @@ fn port_range() -> Refusal {
     Refusal::wrong("a port is a number from 1 to 65535")
 }
 
-fn dual_stack(port: u16) -> Result<Endpoint, Refusal> {
-    checked(Endpoint { ip: Ipv6Addr::UNSPECIFIED.into(), port, v6only: false })
+fn dual_stack(port: u16) -> Result<Address, Refusal> {
+    checked(Ipv6Addr::UNSPECIFIED.into(), port, false)
 }
 
-fn parse(text: &str) -> Result<Endpoint, Refusal> {
-    if text.starts_with("unix:") || text.starts_with('/') {
-        return Err(Refusal::said(
-            format!("{} is a Unix socket; this version listens on TCP only", quoted(text)),
-            "write an address and a port, such as \"127.0.0.1:3000\"",
-        ));
+fn parse(text: &str) -> Result<Address, Refusal> {
+    if let Some(name) = text.strip_prefix("unix:") {
+        return unix(name);
+    }
+    if text.starts_with('/') {
+        return Err(Refusal::wrong(format!("a Unix socket is \"unix:{text}\"")));
     }
     let port_text = text.strip_prefix(':').unwrap_or(text);
     if !port_text.is_empty() && port_text.bytes().all(|b| b.is_ascii_digit()) {
         return dual_stack(port_text.parse().map_err(|_| port_range())?);
     }
     match text.parse::<SocketAddr>() {
-        Ok(SocketAddr::V4(address)) => {
-            checked(Endpoint { ip: (*address.ip()).into(), port: address.port(), v6only: false })
-        }
+        Ok(SocketAddr::V4(address)) => checked((*address.ip()).into(), address.port(), false),
         Ok(SocketAddr::V6(address)) if address.scope_id() != 0 => Err(Refusal::said(
             format!("{} has a zone (%{}); zones are not supported", quoted(text), address.scope_id()),
             "write an address without a zone, or \"[::]\" for all",
         )),
-        Ok(SocketAddr::V6(address)) => {
-            checked(Endpoint { ip: (*address.ip()).into(), port: address.port(), v6only: true })
-        }
+        Ok(SocketAddr::V6(address)) => checked((*address.ip()).into(), address.port(), true),
         Err(_) => Err(unreadable(text)),
     }
 }
@@ -167,41 +210,78 @@ fn unreadable(text: &str) -> Refusal {
     Refusal::WRONG
 }
 
-fn checked(endpoint: Endpoint) -> Result<Endpoint, Refusal> {
-    if endpoint.port == 0 {
+/// Reads what follows `unix:`: an absolute path, or `@` and a name in the abstract namespace.
+fn unix(name: &str) -> Result<Address, Refusal> {
+    let too_long = |most: usize, what: &str| {
+        Refusal::said(
+            format!("{} has {} bytes; the kernel takes {what} of {most} at most", quoted(name), name.len()),
+            "choose a shorter one (unix(7))",
+        )
+    };
+    if name.contains('\0') {
+        return Err(Refusal::said(format!("{} holds a NUL byte", quoted(name)), "remove it"));
+    }
+    if let Some(abstract_name) = name.strip_prefix('@') {
+        if abstract_name.is_empty() {
+            return Err(Refusal::said("the name after \"unix:@\" is empty", "write \"unix:@api\""));
+        }
+        let most = UnixName::LONGEST_ABSTRACT;
+        return UnixName::new(name).map(Address::Unix).ok_or_else(|| too_long(most, "an abstract name"));
+    }
+    if !name.starts_with('/') {
+        return Err(Refusal::said(
+            format!("{} is not an absolute path", quoted(name)),
+            "clients look for the socket by its whole path: write \"unix:/run/api.sock\"",
+        ));
+    }
+    let file = name.rsplit('/').next().unwrap_or_default();
+    if matches!(file, "" | "." | "..") {
+        return Err(Refusal::said(
+            format!("{} is a folder", quoted(name)),
+            "add the name of the socket: \"unix:/run/api.sock\"",
+        ));
+    }
+    UnixName::new(name).map(Address::Unix).ok_or_else(|| too_long(UnixName::LONGEST_PATH, "a path"))
+}
+
+fn checked(ip: IpAddr, port: u16, v6only: bool) -> Result<Address, Refusal> {
+    if port == 0 {
         return Err(Refusal::said("port 0 is any port, so that no client could know it", "choose a port"));
     }
-    let ip = endpoint.ip;
     let mapped = match ip {
         IpAddr::V6(ip) => ip.to_ipv4_mapped(),
         IpAddr::V4(_) => None,
     };
     if let Some(ip) = mapped {
-        return Err(Refusal::wrong(format!("write it as \"{ip}:{}\"", endpoint.port)));
+        return Err(Refusal::wrong(format!("write it as \"{ip}:{port}\"")));
     }
     if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
         return Err(Refusal::said(format!("TCP cannot listen on {ip}"), "write an address of this host"));
     }
-    Ok(endpoint)
+    Ok(Address::Tcp { ip, port, v6only })
 }
 
 /// Two of one app that would be the same socket, or of which one already covers the other.
 pub(super) fn is_duplicate(a: &Listen, b: &Listen) -> bool {
-    let covers = |wide: &Listen, other: &Listen| {
-        is_dual_stack(wide) && other.port == wide.port && other.ip.is_unspecified()
-    };
-    (a.ip == b.ip && a.port == b.port) || covers(a, b) || covers(b, a)
+    match (a.address, b.address) {
+        (Address::Tcp { ip, port, .. }, Address::Tcp { ip: other, port: other_port, .. }) => {
+            let both = ip.is_unspecified() && other.is_unspecified();
+            let covers = both && (is_dual_stack(a.address) || is_dual_stack(b.address));
+            port == other_port && (ip == other || covers)
+        }
+        (one, other) => one == other,
+    }
 }
 
-fn is_dual_stack(listen: &Listen) -> bool {
-    listen.ip.is_ipv6() && listen.ip.is_unspecified() && !listen.v6only
+fn is_dual_stack(address: Address) -> bool {
+    matches!(address, Address::Tcp { ip, v6only, .. } if ip.is_ipv6() && ip.is_unspecified() && !v6only)
 }
 
 /// The address as the file has it: `:3000` for dual stack.
 pub(super) fn show(listen: &Listen) -> String {
-    match is_dual_stack(listen) {
-        true => format!(":{}", listen.port),
-        false => SocketAddr::new(listen.ip, listen.port).to_string(),
+    match listen.address {
+        Address::Tcp { port, .. } if is_dual_stack(listen.address) => format!(":{port}"),
+        address => address.to_string(),
     }
 }
 
@@ -210,9 +290,8 @@ mod tests {
     use super::*;
 
     fn listen(text: &str) -> Listen {
-        let endpoint = parse(text).expect("a good address");
-        let Endpoint { ip, port, v6only } = endpoint;
-        Listen { name: "a".into(), ip, port, v6only, backlog: DEFAULT_BACKLOG }
+        let address = parse(text).expect("a good address");
+        Listen { name: "a".into(), address, backlog: DEFAULT_BACKLOG, access: Access::default() }
     }
 
     #[test]
@@ -224,7 +303,8 @@ mod tests {
             ("0.0.0.0:3000", false, "0.0.0.0:3000"),
         ] {
             let listen = listen(text);
-            assert_eq!((listen.v6only, show(&listen).as_str()), (v6only, shown), "{text}");
+            let has = matches!(listen.address, Address::Tcp { v6only: true, .. });
+            assert_eq!((has, show(&listen).as_str()), (v6only, shown), "{text}");
         }
     }
 
@@ -233,5 +313,39 @@ mod tests {
         assert!(is_duplicate(&listen(":80"), &listen("[::]:80")));
         assert!(is_duplicate(&listen(":80"), &listen("0.0.0.0:80")));
         assert!(!is_duplicate(&listen("0.0.0.0:80"), &listen("[::]:80")));
+    }
+
+    #[test]
+    fn a_unix_socket_has_an_absolute_path_or_an_abstract_name() {
+        for text in ["unix:/run/api.sock", "unix:@api"] {
+            assert_eq!(show(&listen(text)), text);
+        }
+        let long = format!("unix:/{}", "x".repeat(107));
+        for text in ["unix:", "unix:api.sock", "unix:/run/", "unix:/run/..", "unix:@", "unix:/a\0b", &long] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        assert!(is_duplicate(&listen("unix:@api"), &listen("unix:@api")));
+        assert!(!is_duplicate(&listen("unix:@api"), &listen("unix:/api")));
+    }
+
+    #[test]
+    fn mode_is_octal_and_nothing_else() {
+        let read = |text: &str| {
+            let document = format!("mode = {text}");
+            let table = toml::de::DeTable::parse(&document).expect("TOML").into_inner();
+            mode(table["mode"].get_ref()).ok()
+        };
+        for (text, bits) in [
+            ("\"0660\"", Some(0o660)),
+            ("\"600\"", Some(0o600)),
+            ("0o640", Some(0o640)),
+            ("660", None),
+            ("\"0888\"", None),
+            ("\"+660\"", None),
+            ("\"1777\"", None),
+            ("\"\"", None),
+        ] {
+            assert_eq!(read(text), bits, "{text}");
+        }
     }
 }

@@ -31,7 +31,6 @@ pub use resolve::load;
 pub use settings::settings;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -175,20 +174,35 @@ pub enum Interpreter {
 pub struct Listen {
     /// Its name in LISTEN_FDNAMES.
     pub name: String,
-    /// The address; `":3000"` is `[::]` with `v6only` off.
-    pub ip: IpAddr,
-    /// The port, never 0.
-    pub port: u16,
-    /// IPV6_V6ONLY: set for an IPv6 address that was written out, off for `":3000"`.
-    pub v6only: bool,
+    /// Where; `":3000"` is `[::]` with `v6only` off, which is on for an IPv6 address that was written out.
+    pub address: Address,
     /// The backlog for listen(2).
     pub backlog: i32,
+    /// Who may connect to a Unix socket with a path.
+    pub access: Access,
+}
+
+/// Mode and owner of a Unix socket's file: who may write to it may connect (unix(7)).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Access {
+    /// The permission bits.
+    pub mode: u32,
+    /// The owner, by name or number; none for the supervisor's.
+    pub user: Option<Account>,
+    /// The group, by name or number; none for the supervisor's.
+    pub group: Option<Account>,
+}
+
+impl Default for Access {
+    fn default() -> Access {
+        Access { mode: 0o660, user: None, group: None }
+    }
 }
 
 impl Listen {
     /// Where, for the core.
     pub fn address(&self) -> Address {
-        Address { ip: self.ip, port: self.port, v6only: self.v6only }
+        self.address
     }
 }
 

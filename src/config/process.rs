@@ -77,7 +77,7 @@ impl Default for ProcessSettings {
 }
 
 /// A user or a group, as written. Digits are always an id: no name can stand in for one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Account {
     /// Its number.
     Id(u32),
@@ -247,7 +247,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
 }
 
 /// A user or group: an id, or a name that is looked up at each start.
-fn account(value: &DeValue<'_>) -> Result<Account, Refusal> {
+pub(super) fn account(value: &DeValue<'_>) -> Result<Account, Refusal> {
     let text = match value {
         DeValue::Integer(_) => {
             let id = value::integer(value).and_then(|id| u32::try_from(id).ok());

@@ -7,15 +7,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use crate::supervisor::drain::{DrainWatch, Look, Sample};
-use crate::supervisor::event::{Closing, Event, Traffic, WorkerId};
+use crate::supervisor::event::{Address, Closing, Event, Traffic, WorkerId};
+use crate::supervisor::silence::{self, SilenceWatch};
 use crate::supervisor::speech::{LOOKED_AT, Speech};
 use crate::supervisor::time::Time;
 use crate::sys::clock::{Clock, own_cpu_time};
 use crate::sys::connections::{self, Connection, Moved, State};
 use crate::sys::process::OpenSocket;
-use crate::sys::{intercept, listen, process};
+use crate::sys::unix_diag::UnixSocket;
+use crate::sys::{intercept, listen, process, unix_listener};
 
 use super::Daemon;
+use super::sockets::Held;
 
 /// How long a handshake that was begun before the worker left is waited for. Its last packet is one
 /// round trip away; what takes longer is a flood or a dead client.
@@ -46,6 +49,32 @@ pub(super) struct Leaving {
     /// Those whose client's next words are kept until they were looked at.
     kept: HashMap<u64, OpenSocket>,
     vigil: Vigil,
+    silence: SilenceWatch,
+}
+
+/// The accept queues of a worker.
+#[derive(Debug, Default)]
+struct Queues {
+    /// How many wait in them.
+    queued: u32,
+    /// Ports of TCP.
+    ports: Vec<u16>,
+    /// What Unix sockets are bound to.
+    names: Vec<String>,
+}
+
+/// What has not been read of a Unix socket: of one that listens, how many wait in its queue.
+fn unread_of(all: &[UnixSocket], inode: u64) -> u32 {
+    all.iter().find(|socket| socket.inode == inode).map_or(0, |socket| socket.unread)
+}
+
+/// The connections that were accepted under these names, of those that are open.
+fn of_names(all: &[UnixSocket], names: &[String], open: &HashMap<u64, OpenSocket>) -> Vec<silence::Sample> {
+    let mine = |socket: &&UnixSocket| {
+        !socket.listens && names.contains(&socket.name) && open.contains_key(&socket.inode)
+    };
+    let sample = |s: &UnixSocket| silence::Sample { id: s.inode, unread: s.unread, unsent: s.unsent };
+    all.iter().filter(mine).map(sample).collect()
 }
 
 /// Close looks at a leaving worker's connections while one of them is expected between two requests.
@@ -86,18 +115,11 @@ impl Daemon {
     fn look(&mut self, worker: WorkerId, closing: Closing, now: Time) -> io::Result<Traffic> {
         // First the queues, then the descriptors, then the connections: one that is accepted meanwhile
         // is seen later in that order, never missed.
-        let (mut queued, ports) = self.queues_of(worker)?;
+        let Queues { mut queued, ports, names } = self.queues_of(worker)?;
         let Some(process) = self.processes.get(worker) else { return Ok(Traffic::default()) };
-        let mut open: HashMap<u64, OpenSocket> = HashMap::new();
-        for pid in self.processes.tree_of(worker) {
-            match process::sockets(pid) {
-                Ok(sockets) => open.extend(sockets.into_iter().map(|s| (s.inode, s))),
-                // It ended meanwhile; its connections did with it.
-                Err(error) if process::is_gone(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
         let drain_idle = process.recipe.spec.drain_idle;
+        let open = self.open_sockets(worker)?;
+        let over_unix = of_names(&self.unix_sockets(worker)?, &names, &open);
         let own = self.exams.client_of(worker);
         let diagnostics =
             self.diagnostics.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
@@ -113,6 +135,7 @@ impl Daemon {
             deaf: HashMap::new(),
             kept: HashMap::new(),
             vigil: Vigil::Resting { until: now },
+            silence: SilenceWatch::new(drain_idle),
         });
         queued += leaving.handshakes_left(&all, now);
         let mine: Vec<&Connection> = all
@@ -125,6 +148,7 @@ impl Daemon {
         leaving.hear_kept();
         let mut look = leaving.watch.look(&samples, closing, now);
         look.busy += leaving.carry_out(&look, &mine, &open);
+        look.busy += leaving.end_silent(&over_unix, &open, closing, now);
         let promising = closing != Closing::WhenIdle
             && leaving.watch.wants_closer_look()
             && mine.len() <= CLOSER_LOOK_CONNECTIONS;
@@ -141,6 +165,20 @@ impl Daemon {
         }
         let ended = leaving.watch.ended();
         Ok(Traffic { queued, busy: look.busy, promising, ended, ..Traffic::default() })
+    }
+
+    /// All sockets that the worker's processes have open.
+    fn open_sockets(&self, worker: WorkerId) -> io::Result<HashMap<u64, OpenSocket>> {
+        let mut open: HashMap<u64, OpenSocket> = HashMap::new();
+        for pid in self.processes.tree_of(worker) {
+            match process::sockets(pid) {
+                Ok(sockets) => open.extend(sockets.into_iter().map(|s| (s.inode, s))),
+                // It ended meanwhile; its connections did with it.
+                Err(error) if process::is_gone(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(open)
     }
 
     /// When close looks are due next.
@@ -172,22 +210,51 @@ impl Daemon {
         }
     }
 
-    /// How many wait in the worker's accept queues, and the ports they are on.
-    fn queues_of(&self, worker: WorkerId) -> io::Result<(u32, Vec<u16>)> {
-        let mut queued = 0;
-        let mut ports = Vec::new();
-        for (_, held) in self.sockets.of(worker) {
-            queued += listen::queue_length(held.fd.as_fd())?;
-            if !ports.contains(&held.address.port) {
-                ports.push(held.address.port);
-            }
+    /// All Unix sockets of the host, where the worker has a part of one.
+    fn unix_sockets(&mut self, worker: WorkerId) -> io::Result<Vec<UnixSocket>> {
+        if !self.sockets.of(worker).any(|(_, held)| matches!(held.address, Address::Unix(_))) {
+            return Ok(Vec::new());
         }
-        Ok((queued, ports))
+        let diagnostics = self.diagnostics.as_mut();
+        diagnostics.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?.dump_unix()
+    }
+
+    /// How many wait in the worker's accept queues, and what those are bound to. Who waits in a shared one
+    /// waits for all, unless nobody else comes to it.
+    fn queues_of(&mut self, worker: WorkerId) -> io::Result<Queues> {
+        let unix = self.unix_sockets(worker)?;
+        let mut queues = Queues::default();
+        for (id, held) in self.sockets.of(worker) {
+            let port = held.address.port();
+            queues.ports.extend(port.filter(|port| !queues.ports.contains(port)));
+            if port.is_none() {
+                queues.names.extend(unix_listener::local_name(held.fd.as_fd()));
+            }
+            let length = match (held.shared, port) {
+                (true, _) if !held.withdrawn.is_empty() => u32::from(!self.has_left(worker, id)?),
+                (true, _) if self.shared.is_open(held.inode) => 0,
+                (_, Some(_)) => listen::queue_length(held.fd.as_fd())?,
+                (_, None) => unread_of(&unix, held.inode),
+            };
+            queues.queued += length;
+        }
+        Ok(queues)
+    }
+
+    /// How many wait in all queues that the worker takes from. One that cannot be looked at counts as empty.
+    pub(super) fn waiting_for(&mut self, worker: WorkerId) -> u32 {
+        let unix = self.unix_sockets(worker).unwrap_or_default();
+        let length = |held: &Held| match held.address {
+            Address::Tcp { .. } => listen::queue_length(held.fd.as_fd()).unwrap_or(0),
+            Address::Unix(_) => unread_of(&unix, held.inode),
+        };
+        self.sockets.of(worker).map(|(_, held)| length(held)).fold(0, u32::saturating_add)
     }
 
     /// Connections of the worker that are open now.
     pub(super) fn connections_of(&mut self, worker: WorkerId) -> Option<u32> {
-        let (_, ports) = self.queues_of(worker).ok()?;
+        let Queues { ports, names, .. } = self.queues_of(worker).ok()?;
+        let unix = self.unix_sockets(worker).ok()?;
         let inodes: HashSet<u64> = self
             .processes
             .tree_of(worker)
@@ -197,7 +264,8 @@ impl Daemon {
             .map(|s| s.inode)
             .collect();
         let diagnostics = self.diagnostics.as_mut()?;
-        let mut count = 0;
+        let of_names = |socket: &&UnixSocket| !socket.listens && names.contains(&socket.name);
+        let mut count = unix.iter().filter(of_names).filter(|s| inodes.contains(&s.inode)).count();
         for port in ports {
             let all = diagnostics.dump(port, connections::CONNECTIONS).ok()?;
             count += all.iter().filter(|c| c.inode != 0 && inodes.contains(&c.inode)).count();
@@ -330,6 +398,28 @@ impl Leaving {
         }
     }
 
+    /// Ends connections over Unix sockets that nothing moves on, when it is late. How many are used.
+    fn end_silent(
+        &mut self,
+        samples: &[silence::Sample],
+        open: &HashMap<u64, OpenSocket>,
+        closing: Closing,
+        now: Time,
+    ) -> u32 {
+        let look = self.silence.look(samples, closing, now);
+        let mut used = look.busy;
+        for id in look.close {
+            let held = open.get(&id).map_or(Ok(None), duplicate);
+            let ended = held.and_then(|held| held.map_or(Ok(()), |held| connections::end(&held)));
+            if let Err(error) = ended.or_else(|error| if is_over(&error) { Ok(()) } else { Err(error) }) {
+                log::debug!("a connection that is to end: {error}");
+                self.silence.reopen(id);
+                used += 1;
+            }
+        }
+        used
+    }
+
     /// Looks again and again for a moment, at a thousand times the pace: between an answer and the next
     /// request of a client that asks at once lies a tenth of a millisecond. How many were ended.
     fn look_closer(&mut self, mine: &[&Connection], open: &HashMap<u64, OpenSocket>, clock: Clock) -> u32 {
@@ -410,11 +500,12 @@ fn end(deaf: &mut HashMap<u64, OpenSocket>, cookie: u64, connection: &OwnedFd) -
     if deaf.remove(&cookie).is_some() {
         connections::deafen(connection, false)?;
     }
-    match connections::end(connection) {
-        // It has ended by itself.
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-        result => result,
-    }
+    connections::end(connection).or_else(|error| if is_over(&error) { Ok(()) } else { Err(error) })
+}
+
+/// The connection has ended by itself.
+fn is_over(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotConnected
 }
 
 /// A duplicate, after making sure that the number still means this socket.

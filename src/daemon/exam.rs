@@ -163,8 +163,10 @@ impl Daemon {
 
     /// Whether a process of this very worker has accepted the connection and read what was sent.
     fn has_read(&mut self, worker: WorkerId, exam: &Exam) -> io::Result<bool> {
-        let Some(diagnostics) = self.diagnostics.as_mut() else { return Ok(false) };
-        let all = diagnostics.dump(exam.led.address.port, connections::CONNECTIONS)?;
+        let (Some(diagnostics), Some(port)) = (self.diagnostics.as_mut(), exam.led.address.port()) else {
+            return Ok(false);
+        };
+        let all = diagnostics.dump(port, connections::CONNECTIONS)?;
         let other_end = all.iter().find(|c| c.is_from(exam.led.client) && c.state == State::Established);
         let Some(accepted) = other_end.filter(|c| c.inode != 0) else { return Ok(false) };
         let read = accepted.moved.bytes_received >= BEGINNING.len() as u64 && accepted.moved.unread == 0;

@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use crate::config::{Account, ProcessSettings};
+use crate::config::{Access, Account, ProcessSettings};
 use crate::supervisor::event::SpawnFailure;
 use crate::sys::accounts::{self, User};
 use crate::sys::settings::Identity;
@@ -33,17 +33,20 @@ struct Host<'a> {
     setgroups: bool,
 }
 
+/// Whose the file of a Unix socket is to be: the ids of its user and group, where they are named.
+pub(super) fn owner_of(access: &Access) -> Result<(Option<u32>, Option<u32>), SpawnFailure> {
+    let passwd = if access.user.is_some() { read(accounts::PASSWD)? } else { Vec::new() };
+    let group = if access.group.is_some() { read(accounts::GROUP)? } else { Vec::new() };
+    let user = access.user.as_ref().map(|account| user_id(account, &passwd)).transpose()?;
+    let group = access.group.as_ref().map(|account| group_id(account, &group)).transpose()?;
+    Ok((user, group))
+}
+
 /// Whom these settings mean; none when they name neither user nor group.
 pub(super) fn resolve(settings: &ProcessSettings) -> Result<Option<Who>, SpawnFailure> {
     if settings.user.is_none() && settings.group.is_none() {
         return Ok(None);
     }
-    let read = |path| {
-        accounts::read(path).map_err(|error| {
-            let errno = error.raw_os_error().unwrap_or(libc::EFBIG);
-            permanent(format!("read {path}"), errno, format!("accounts cannot be looked up: {path}: {error}"))
-        })
-    };
     let host = Host {
         passwd: &read(accounts::PASSWD)?,
         group: &read(accounts::GROUP)?,
@@ -54,20 +57,42 @@ pub(super) fn resolve(settings: &ProcessSettings) -> Result<Option<Who>, SpawnFa
     find(settings, &host).map(Some)
 }
 
+fn read(path: &str) -> Result<Vec<u8>, SpawnFailure> {
+    accounts::read(path).map_err(|error| {
+        let errno = error.raw_os_error().unwrap_or(libc::EFBIG);
+        permanent(format!("read {path}"), errno, format!("accounts cannot be looked up: {path}: {error}"))
+    })
+}
+
+fn user_id(account: &Account, passwd: &[u8]) -> Result<u32, SpawnFailure> {
+    match account {
+        Account::Id(uid) => Ok(*uid),
+        Account::Name(name) => accounts::user_named(passwd, OsStr::new(name))
+            .map(|entry| entry.uid)
+            .ok_or_else(|| unknown("user", account, accounts::PASSWD)),
+    }
+}
+
+fn group_id(account: &Account, group: &[u8]) -> Result<u32, SpawnFailure> {
+    match account {
+        Account::Id(gid) => Ok(*gid),
+        Account::Name(name) => accounts::group_named(group, OsStr::new(name))
+            .ok_or_else(|| unknown("group", account, accounts::GROUP)),
+    }
+}
+
 fn find(settings: &ProcessSettings, host: &Host<'_>) -> Result<Who, SpawnFailure> {
     let (uid, entry) = match &settings.user {
         None => (host.uid, accounts::user_numbered(host.passwd, host.uid)),
         Some(Account::Id(uid)) => (*uid, accounts::user_numbered(host.passwd, *uid)),
-        Some(Account::Name(name)) => {
+        Some(account @ Account::Name(name)) => {
             let entry = accounts::user_named(host.passwd, OsStr::new(name));
-            let entry = entry.ok_or_else(|| unknown("user", settings.user.as_ref(), accounts::PASSWD))?;
+            let entry = entry.ok_or_else(|| unknown("user", account, accounts::PASSWD))?;
             (entry.uid, Some(entry))
         }
     };
     let gid = match &settings.group {
-        Some(Account::Id(gid)) => *gid,
-        Some(Account::Name(name)) => accounts::group_named(host.group, OsStr::new(name))
-            .ok_or_else(|| unknown("group", settings.group.as_ref(), accounts::GROUP))?,
+        Some(account) => group_id(account, host.group)?,
         // Never the supervisor's group, which may be root's.
         None => entry.as_ref().map_or(uid, |entry| entry.gid),
     };
@@ -84,13 +109,12 @@ fn find(settings: &ProcessSettings, host: &Host<'_>) -> Result<Who, SpawnFailure
     })
 }
 
-fn unknown(what: &str, account: Option<&Account>, file: &str) -> SpawnFailure {
-    let name = account.map(Account::to_string).unwrap_or_default();
+fn unknown(what: &str, account: &Account, file: &str) -> SpawnFailure {
     let message = format!(
-        "{what} {name} is not in {file}: correct the name, or write its number (accounts of a directory such \
+        "{what} {account} is not in {file}: correct the name, or write its number (accounts of a directory such \
          as LDAP are known by number only: `getent` shows it)"
     );
-    permanent(format!("find {what} {name}"), libc::ENOENT, message)
+    permanent(format!("find {what} {account}"), libc::ENOENT, message)
 }
 
 /// What login(1) would set. A number without an entry has a home all the same, since programs look for one.

@@ -66,6 +66,9 @@ impl Daemon {
             .and_then(|pidfd| intercept::duplicate(pidfd, notice.fd))
             .inspect_err(|error| self.tell_refused(worker, "duplicate its socket", error))?;
         if listen::kind(socket.as_fd()) != listen::Kind::Tcp {
+            if let Call::Listen { .. } = notice.call {
+                self.hear_listen(worker, listen::inode(socket.as_fd())?);
+            }
             return Ok(Verdict::Continue);
         }
         match notice.call {
@@ -89,6 +92,18 @@ impl Daemon {
         }
     }
 
+    /// A listen(2) on a socket that is held already: of one that was handed over it says that the worker takes
+    /// connections from it.
+    fn hear_listen(&mut self, worker: WorkerId, inode: u64) -> bool {
+        let own = self.sockets.of(worker).find(|(_, held)| held.inode == inode).map(|(id, h)| (id, h.handed));
+        let known = own.is_some() || self.sockets.by_inode(inode).is_some();
+        if let Some((socket, true)) = own {
+            self.settle_flags(inode);
+            self.inbox.push_back(Event::Accepting { worker, socket });
+        }
+        known
+    }
+
     fn judge_bind(
         &mut self,
         worker: WorkerId,
@@ -98,7 +113,7 @@ impl Daemon {
     ) -> io::Result<Verdict> {
         let Some(app) = self.joins(worker, wanted) else { return Ok(Verdict::Continue) };
         let v6only = wanted.is_ipv6() && listen::is_v6only(socket.as_fd());
-        let address = Address { ip: wanted.ip(), port: wanted.port(), v6only };
+        let address = Address::Tcp { ip: wanted.ip(), port: wanted.port(), v6only };
         if let Some(taken) = self.taken(app, address) {
             self.met(worker, address, &taken);
             return Ok(match taken {
@@ -151,7 +166,7 @@ impl Daemon {
         }
         let process = self.processes.get(worker)?;
         let declared = &process.recipe.spec.listen;
-        let shared = declared.is_empty() || declared.iter().any(|l| l.port == address.port());
+        let shared = declared.is_empty() || declared.iter().any(|l| l.address.port() == Some(address.port()));
         shared.then_some(process.app)
     }
 
@@ -163,10 +178,7 @@ impl Daemon {
         backlog: i32,
     ) -> io::Result<Verdict> {
         let inode = listen::inode(socket.as_fd())?;
-        if let Some((id, held)) = self.sockets.by_inode(inode) {
-            if held.handed {
-                self.inbox.push_back(Event::Accepting { worker, socket: id });
-            }
+        if self.hear_listen(worker, inode) {
             return Ok(Verdict::Continue);
         }
         let app = self.processes.get(worker).filter(|p| p.bound.contains(&inode)).map(|p| p.app);
@@ -174,7 +186,7 @@ impl Daemon {
             return Ok(Verdict::Continue);
         };
         let (local, v6only) = listen::local_address(socket.as_fd())?;
-        let address = Address { ip: local.ip(), port: local.port(), v6only };
+        let address = Address::Tcp { ip: local.ip(), port: local.port(), v6only };
         // Two apps can both have bound before either of them listened.
         if let Claim::Other(other) = self.claim(app, address) {
             self.met(worker, address, &Taken::By(other));

@@ -66,7 +66,11 @@ impl Daemon {
             return Err(io::Error::other("its socket is closed"));
         };
         let address = held.address;
-        let to = reachable(address);
+        let Some(to) = reachable(address).filter(|_| !held.shared) else {
+            return Err(io::Error::other(format!(
+                "all workers share {address}: no connection reaches one alone"
+            )));
+        };
         // Bound first, and to the host's own address that it goes to: the program must know the connection
         // before its first packet is sent.
         let (stream, client) = listen::client(SocketAddr::new(to.ip(), 0))?;

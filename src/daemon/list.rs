@@ -80,7 +80,7 @@ impl Daemon {
         }
     }
 
-    fn unserved(&self, address: Address) -> UnservedInfo {
+    fn unserved(&mut self, address: Address) -> UnservedInfo {
         let length = |held: &Held| match listen::queue_length(held.fd.as_fd()) {
             Ok(length) => length,
             Err(error) => {
@@ -88,6 +88,11 @@ impl Daemon {
                 0
             }
         };
+        if let Address::Unix(name) = address {
+            let all = self.diagnostics.as_mut().and_then(|diagnostics| diagnostics.dump_unix().ok());
+            let waiting = all.iter().flatten().filter(|s| s.listens && s.name == name.as_str());
+            return UnservedInfo { listen: address.to_string(), waiting: waiting.map(|s| s.unread).sum() };
+        }
         UnservedInfo { listen: address.to_string(), waiting: self.sockets.at(address).map(length).sum() }
     }
 

@@ -38,6 +38,7 @@ mod relay;
 mod report;
 mod requests;
 mod settings;
+mod shared;
 mod signals;
 mod sockets;
 mod sources;
@@ -81,7 +82,7 @@ use crate::supervisor::time::Time;
 use crate::supervisor::{Supervisor, WorkerRef};
 use crate::sys::clock::Clock;
 use crate::sys::connections::Diagnostics;
-use crate::sys::{self, process, socket, spawn};
+use crate::sys::{self, inherited, process, socket, spawn};
 
 use abroad::Abroad;
 use catalog::Catalog;
@@ -93,6 +94,7 @@ use owner::Owners;
 use processes::Processes;
 use relay::Relays;
 use requests::Requests;
+use shared::SharedSockets;
 use sockets::Sockets;
 use sources::{Source, Tokens};
 use start::Order;
@@ -200,6 +202,7 @@ struct Daemon {
     catalog: Catalog,
     processes: Processes,
     sockets: Sockets,
+    shared: SharedSockets,
     relays: Relays,
     leaving: HashMap<WorkerId, drain::Leaving>,
     exams: exam::Exams,
@@ -275,6 +278,8 @@ impl Surroundings {
 
 impl Daemon {
     fn new(options: Options) -> Result<Daemon, Error> {
+        // Before anything else is opened under those numbers.
+        let handed = inherited::take_all(&inherited::Announced::by_environment());
         let home = options.home;
         let lock = lock(&home)?;
         let surroundings = Surroundings::take()?;
@@ -282,11 +287,8 @@ impl Daemon {
         state::end_leftovers(&home.state);
         let poll = Poll::new().map_err(host("epoll"))?;
         let mut tokens = Tokens::new(CONTROL_TOKENS);
-        let signals = take_signals(&poll, &mut tokens)?;
-        let notified = Notified::open(home.notify(), &poll, &mut tokens)?;
-        let server = Server::bind(&home.socket(), poll.registry(), 0..CONTROL_TOKENS)
-            .map_err(host("control socket"))?;
-        let daemon = Daemon {
+        let (signals, notified, server) = listeners(&home, &poll, &mut tokens)?;
+        Ok(Daemon {
             clock: Clock::new(),
             now: Time::START,
             poll,
@@ -300,6 +302,7 @@ impl Daemon {
             catalog: Catalog::default(),
             processes: Processes::default(),
             sockets: Sockets::default(),
+            shared: SharedSockets::with(handed),
             relays: Relays::default(),
             leaving: HashMap::new(),
             exams: exam::Exams::default(),
@@ -331,8 +334,7 @@ impl Daemon {
             leaving_clients: Vec::new(),
             exit: None,
             released: None,
-        };
-        Ok(daemon)
+        })
     }
 
     fn run(mut self) -> Result<i32, Error> {
@@ -347,6 +349,7 @@ impl Daemon {
         let mut events = Events::with_capacity(EVENTS);
         self.now = self.read_clock();
         self.decide();
+        self.tell_unused();
         loop {
             if let Some(code) = self.exit {
                 self.farewell(code);
@@ -405,6 +408,7 @@ impl Daemon {
             self.probes.next_deadline(),
             self.next_vigil(),
             self.notified.next_deadline(),
+            self.shared.next_deadline(),
             self.folds.next_deadline(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
@@ -457,6 +461,7 @@ impl Daemon {
         self.look_at_probes(self.now);
         self.keep_vigils();
         self.hear_again();
+        self.look_after_shared();
         let mut actions: Vec<Action> = Vec::new();
         for _ in 0..DECISIONS_PER_TURN {
             let Some(event) = self.arrays.pop_front().or_else(|| self.inbox.pop_front()) else { break };
@@ -585,6 +590,7 @@ impl Daemon {
             }
             self.server.turn(self.now, &mut ignored);
         }
+        self.end_all_shared();
         if let Err(error) = fs::remove_file(self.notified.path()) {
             log::debug!("notify socket: {error}");
         }
@@ -605,6 +611,15 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Where signals, the words of workers and the wishes of clients come in.
+fn listeners(home: &Home, poll: &Poll, tokens: &mut Tokens) -> Result<(Signals, Notified, Server), Error> {
+    let signals = take_signals(poll, tokens)?;
+    let notified = Notified::open(home.notify(), poll, tokens)?;
+    let server =
+        Server::bind(&home.socket(), poll.registry(), 0..CONTROL_TOKENS).map_err(host("control socket"))?;
+    Ok((signals, notified, server))
 }
 
 fn take_signals(poll: &Poll, tokens: &mut Tokens) -> Result<Signals, Error> {

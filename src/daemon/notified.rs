@@ -146,7 +146,12 @@ impl Daemon {
         }
         for note in notes(&datagram.bytes) {
             match note {
-                Note::Word(word) => self.inbox.push_back(Event::Said { worker, word }),
+                Note::Word(word) => {
+                    if word == Word::Ready {
+                        self.settle_flags_of(worker);
+                    }
+                    self.inbox.push_back(Event::Said { worker, word });
+                }
                 Note::Status(status) => {
                     if let Some(process) = self.processes.get_mut(worker) {
                         process.status = Some(status).filter(|status| !status.is_empty());

@@ -79,7 +79,9 @@ impl Daemon {
             .arrays
             .iter()
             .filter_map(|event| match event {
-                Event::Opened { worker, address, .. } | Event::Listening { worker, address, .. } => {
+                Event::Opened { worker, address, .. }
+                | Event::Joined { worker, address, .. }
+                | Event::Listening { worker, address, .. } => {
                     Some((self.supervisor.worker(*worker)?.app, *address))
                 }
                 _ => None,
@@ -90,13 +92,17 @@ impl Daemon {
 
     /// What is the matter, and what to do about it.
     pub(super) fn taken_text(&self, address: Address, taken: &Taken) -> String {
+        let kind = match address {
+            Address::Tcp { .. } => "port",
+            Address::Unix(_) => "path",
+        };
         match taken {
             Taken::By(other) => format!(
-                "{address} is served by app \"{}\" of this supervisor; give one of them another port",
+                "{address} is served by app \"{}\" of this supervisor; give one of them another {kind}",
                 self.app_name(*other)
             ),
             Taken::Outside(owner) => {
-                format!("{address} is in use by {owner}; stop it, or choose another port")
+                format!("{address} is in use by {owner}; stop it, or choose another {kind}")
             }
         }
     }
@@ -119,7 +125,7 @@ impl Daemon {
 
     /// Who outside this supervisor listens where this address would.
     fn foreign_owner(&mut self, address: Address) -> Option<String> {
-        let listeners = self.diagnostics.as_mut()?.dump(address.port, connections::LISTENERS).ok()?;
+        let listeners = self.diagnostics.as_mut()?.dump(address.port()?, connections::LISTENERS).ok()?;
         let foreign: Vec<&Connection> = listeners
             .iter()
             .filter(|l| address_of(l).overlaps(&address) && self.sockets.by_inode(l.inode).is_none())
@@ -134,7 +140,7 @@ impl Daemon {
     }
 
     /// `pid 812 (nginx)`.
-    fn owner_text(&self, pid: i32) -> String {
+    pub(super) fn owner_text(&self, pid: i32) -> String {
         let name = process::name(pid).unwrap_or_default();
         let ours = self.sender(pid).and_then(|worker| self.supervisor.worker(worker));
         match ours {
@@ -187,5 +193,5 @@ fn eldest(mut pid: i32, has: impl Fn(i32) -> bool) -> i32 {
 }
 
 fn address_of(listener: &Connection) -> Address {
-    Address { ip: listener.local.ip(), port: listener.local.port(), v6only: listener.v6only }
+    Address::Tcp { ip: listener.local.ip(), port: listener.local.port(), v6only: listener.v6only }
 }

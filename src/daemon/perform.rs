@@ -38,6 +38,8 @@ impl Daemon {
             Action::Gauge { app, sockets } => self.gauge(app, &sockets),
             Action::Steer { socket, active } => self.steer(socket, &active),
             Action::Shut { socket } => self.shut(socket),
+            Action::Withdraw { socket } => self.withdraw(socket),
+            Action::Admit { socket } => self.admit(socket),
             Action::Relay { socket } => self.relay(socket, now),
             Action::Close { socket } => self.close(socket),
             Action::Forget { spec } => self.catalog.forget(spec),
@@ -67,7 +69,10 @@ impl Daemon {
         for pid in self.processes.tree_of(worker) {
             for (socket, inode) in &handed {
                 match process::waits_on(pid, *inode) {
-                    Ok(true) => self.inbox.push_back(Event::Accepting { worker, socket: *socket }),
+                    Ok(true) => {
+                        self.settle_flags(*inode);
+                        self.inbox.push_back(Event::Accepting { worker, socket: *socket });
+                    }
                     Ok(false) => {}
                     Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                         self.warn_once_of(worker, "inspect", || {
@@ -104,6 +109,9 @@ impl Daemon {
 
     fn shut(&mut self, socket: SocketId) {
         let Some(held) = self.sockets.get(socket) else { return };
+        if held.shared {
+            return self.shut_shared(held.inode);
+        }
         let (owner, hidden) = (held.owner, listen::hide(held.fd.as_fd()));
         self.tell_hidden(owner, hidden);
     }
@@ -123,7 +131,9 @@ impl Daemon {
     fn close(&mut self, socket: SocketId) {
         log::debug!("close socket {}", socket.0);
         self.forget_queue(socket);
-        self.sockets.close(socket);
+        if let Some(inode) = self.sockets.close(socket) {
+            self.end_shared(inode);
+        }
     }
 }
 

@@ -235,8 +235,10 @@ impl Daemon {
     }
 
     fn is_accepted(&mut self, led: &Led) -> bool {
-        let Some(diagnostics) = self.diagnostics.as_mut() else { return false };
-        diagnostics.dump(led.address.port, connections::CONNECTIONS).is_ok_and(|all| {
+        let (Some(diagnostics), Some(port)) = (self.diagnostics.as_mut(), led.address.port()) else {
+            return false;
+        };
+        diagnostics.dump(port, connections::CONNECTIONS).is_ok_and(|all| {
             all.iter().any(|c| c.is_from(led.client) && c.state == State::Established && c.inode != 0)
         })
     }
@@ -280,9 +282,7 @@ impl Daemon {
 
     /// How many wait for a worker, and how much it has worked. Answered by `Felt`.
     pub(super) fn feel(&mut self, worker: WorkerId) {
-        let queues =
-            self.sockets.of(worker).map(|(_, held)| listen::queue_length(held.fd.as_fd()).unwrap_or(0));
-        let queued = queues.fold(0, u32::saturating_add);
+        let queued = self.waiting_for(worker);
         let ticks = |pid| process::stat(pid).map_or(0, |stat| stat.ticks);
         let ticks = self.processes.tree_of(worker).into_iter().map(ticks).sum();
         self.inbox.push_back(Event::Felt { worker, pulse: Pulse { queued, ticks } });

@@ -148,7 +148,7 @@ impl Daemon {
     }
 
     fn handshakes_towards(&mut self, socket: SocketId) -> usize {
-        let Some(port) = self.sockets.get(socket).map(|held| held.address.port) else { return 0 };
+        let Some(port) = self.sockets.get(socket).and_then(|held| held.address.port()) else { return 0 };
         let Some(diagnostics) = self.diagnostics.as_mut() else { return 0 };
         let Ok(all) = diagnostics.dump(port, connections::CONNECTIONS) else { return 0 };
         let current: HashSet<u64> =
@@ -174,7 +174,8 @@ impl Daemon {
             if self.relays.count() >= LIMIT {
                 return Ok(true);
             }
-            let worker = TcpStream::connect(reachable(held.address))?;
+            let Some(to) = reachable(held.address) else { return Ok(false) };
+            let worker = TcpStream::connect(to)?;
             self.relays.next += 1;
             let id = self.relays.next;
             let worker = self.side(worker, Source::Relay(id, End::Worker))?;
@@ -316,13 +317,14 @@ fn withdraw(socket: BorrowedFd<'_>) -> (io::Result<()>, io::Result<()>) {
 
 /// Where a socket that listens at this address can be reached from its own host. A dual-stack wildcard
 /// is reached by IPv4, which works where the loopback device has no IPv6 address too.
-pub(super) fn reachable(address: Address) -> SocketAddr {
-    let ip = match address.ip {
+pub(super) fn reachable(address: Address) -> Option<SocketAddr> {
+    let Address::Tcp { ip, port, v6only } = address else { return None };
+    let ip = match ip {
         ip if !ip.is_unspecified() => ip,
-        IpAddr::V6(_) if address.v6only => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        IpAddr::V6(_) if v6only => IpAddr::V6(Ipv6Addr::LOCALHOST),
         IpAddr::V4(_) | IpAddr::V6(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
     };
-    SocketAddr::new(ip, address.port)
+    Some(SocketAddr::new(ip, port))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::supervisor::event::{Address, SocketId, WorkerId};
 use crate::sys;
+use crate::sys::epoll_peer::Entry;
 
 /// One held duplicate.
 #[derive(Debug)]
@@ -20,6 +21,10 @@ pub(super) struct Held {
     pub(super) handed: bool,
     /// Whose it is, or was last.
     pub(super) owner: WorkerId,
+    /// A part of a socket that others have parts of.
+    pub(super) shared: bool,
+    /// The owner's epoll entries as they were before it was kept from the queue.
+    pub(super) withdrawn: Vec<Entry>,
 }
 
 /// All held duplicates.
@@ -37,11 +42,48 @@ impl Sockets {
         handed: bool,
         owner: WorkerId,
     ) -> io::Result<SocketId> {
+        self.insert(fd, address, (handed, false), owner)
+    }
+
+    /// A worker's part of a socket that listens for all of its app.
+    pub(super) fn hold_part(
+        &mut self,
+        fd: OwnedFd,
+        address: Address,
+        owner: WorkerId,
+    ) -> io::Result<SocketId> {
+        self.insert(fd, address, (true, true), owner)
+    }
+
+    fn insert(
+        &mut self,
+        fd: OwnedFd,
+        address: Address,
+        (handed, shared): (bool, bool),
+        owner: WorkerId,
+    ) -> io::Result<SocketId> {
         let inode = sys::listen::inode(fd.as_fd())?;
         self.next += 1;
         let id = SocketId(self.next);
-        self.held.insert(id, Held { fd, inode, address, handed, owner });
+        let withdrawn = Vec::new();
+        self.held.insert(id, Held { fd, inode, address, handed, owner, shared, withdrawn });
         Ok(id)
+    }
+
+    /// All parts of the shared socket with this inode.
+    pub(super) fn parts(&self, inode: u64) -> impl Iterator<Item = (SocketId, &Held)> {
+        let parts = self.held.iter().filter(move |(_, held)| held.shared && held.inode == inode);
+        parts.map(|(id, held)| (*id, held))
+    }
+
+    pub(super) fn set_withdrawn(&mut self, id: SocketId, entries: Vec<Entry>) {
+        if let Some(held) = self.held.get_mut(&id) {
+            held.withdrawn = entries;
+        }
+    }
+
+    pub(super) fn take_withdrawn(&mut self, id: SocketId) -> Vec<Entry> {
+        self.held.get_mut(&id).map(|held| std::mem::take(&mut held.withdrawn)).unwrap_or_default()
     }
 
     pub(super) fn get(&self, id: SocketId) -> Option<&Held> {
@@ -54,18 +96,24 @@ impl Sockets {
 
     pub(super) fn set_owner(&mut self, id: SocketId, owner: WorkerId) {
         if let Some(held) = self.held.get_mut(&id) {
+            held.withdrawn.clear();
             held.owner = owner;
         }
     }
 
     /// Ends the socket for everybody and drops the duplicate: it leaves its group now, whoever still has
-    /// it open, so that the mirror of the group stays right.
-    pub(super) fn close(&mut self, id: SocketId) {
-        let Some(held) = self.held.remove(&id) else { return };
+    /// it open, so that the mirror of the group stays right. Of a shared socket only this part goes: its
+    /// inode, when it was the last.
+    pub(super) fn close(&mut self, id: SocketId) -> Option<u64> {
+        let held = self.held.remove(&id)?;
+        if held.shared {
+            return self.parts(held.inode).next().is_none().then_some(held.inode);
+        }
         let hidden = sys::listen::hide(held.fd.as_fd());
         if let Err(error) = sys::listen::end(held.fd.as_fd()).and(hidden) {
             log::debug!("close socket {}: {error}", id.0);
         }
+        None
     }
 
     pub(super) fn by_inode(&self, inode: u64) -> Option<(SocketId, &Held)> {

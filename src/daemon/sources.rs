@@ -28,6 +28,8 @@ pub(super) enum Source {
     Channel(WorkerId),
     /// A relayed connection.
     Relay(u64, End),
+    /// A socket that listens for all of an app was shut down.
+    Shared(u64),
     /// Our own standard output or error has room again.
     Console,
 }
@@ -79,6 +81,10 @@ impl Daemon {
             Source::Output(worker, stream) => self.read_output(worker, stream),
             Source::Channel(worker) => self.hear_channel(worker),
             Source::Relay(id, _) => self.pump_relay(id),
+            Source::Shared(inode) => {
+                self.check_shared(inode);
+                false
+            }
             Source::Console => {
                 self.output.flush(self.now);
                 false

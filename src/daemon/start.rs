@@ -22,6 +22,7 @@ use super::environment::Variables;
 use super::node::Channel;
 use super::output::Files;
 use super::processes::{Process, WORKER_VARIABLE};
+use super::sockets::Held;
 use super::{Daemon, Source, identity, settings};
 
 /// What `Action::Spawn` carries.
@@ -147,21 +148,25 @@ impl Daemon {
         let mut handed = Vec::new();
         for listen in declared {
             let address = listen.address();
-            let left = order
-                .inherit
-                .iter()
-                .copied()
-                .find(|id| self.sockets.get(*id).is_some_and(|held| held.address == address));
+            let left = order.inherit.iter().copied().find(|id| {
+                self.sockets.get(*id).is_some_and(|held| held.address == address && self.leads(held))
+            });
             let id = match left {
                 Some(id) => {
                     self.sockets.set_owner(id, order.worker);
                     id
                 }
+                None if self.is_shared(listen) => self.join_shared(order, listen)?,
                 None => self.open_declared(order, listen, address)?,
             };
             handed.push(id);
         }
         Ok(handed)
+    }
+
+    /// Whether clients come to what a dead worker left.
+    fn leads(&self, held: &Held) -> bool {
+        !held.shared || self.shared.is_open(held.inode)
     }
 
     fn open_declared(
@@ -175,7 +180,10 @@ impl Daemon {
             let message = self.taken_text(address, &taken);
             return Err(permanent(format!("listen on {address}"), libc::EADDRINUSE, message));
         }
-        let socket = listen::open(listen.ip, listen.port, listen.v6only, listen.backlog)
+        let Address::Tcp { ip, port, v6only } = address else {
+            return self.join_shared(order, listen);
+        };
+        let socket = listen::open(ip, port, v6only, listen.backlog)
             .and_then(|fd| self.sockets.hold(fd, address, true, order.worker))
             .map_err(|error| listen_failure(address, &error))?;
         self.arrays.push_back(Event::Opened { worker: order.worker, socket, address });
@@ -376,6 +384,10 @@ pub(super) fn permanent(step: String, errno: i32, message: String) -> SpawnFailu
     SpawnFailure { step, errno, message, transient: false }
 }
 
+pub(super) fn transient(step: String, errno: i32, message: String) -> SpawnFailure {
+    SpawnFailure { step, errno, message, transient: true }
+}
+
 /// The host had no process, memory or descriptor to give: it passes, and the app is not to blame.
 pub(super) fn host_failure(step: &str, error: &io::Error) -> SpawnFailure {
     let errno = error.raw_os_error().unwrap_or(0);
@@ -408,7 +420,7 @@ fn is_transient(errno: i32) -> bool {
     matches!(errno, libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOBUFS)
 }
 
-fn listen_failure(address: Address, error: &io::Error) -> SpawnFailure {
+pub(super) fn listen_failure(address: Address, error: &io::Error) -> SpawnFailure {
     let errno = error.raw_os_error().unwrap_or(0);
     let advice = match errno {
         libc::EACCES => "; ports below 1024 need the right to bind them",

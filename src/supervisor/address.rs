@@ -5,38 +5,106 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::event::AppId;
 
-/// What identifies a SO_REUSEPORT group to the kernel: exact address, port and, for IPv6, whether
-/// IPv4 is left out (`inet_reuseport_add_sock` in Linux compares just these, within one user).
+/// Where a socket listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address {
-    /// The local address, unspecified for "all".
-    pub ip: IpAddr,
-    /// The local port, never 0.
-    pub port: u16,
-    /// IPV6_V6ONLY; false for IPv4.
-    pub v6only: bool,
+pub enum Address {
+    /// TCP. This is what identifies a SO_REUSEPORT group to the kernel: exact address, port and, for IPv6,
+    /// whether IPv4 is left out (`inet_reuseport_add_sock` in Linux compares just these, within one user).
+    Tcp {
+        /// The local address, unspecified for "all".
+        ip: IpAddr,
+        /// The local port, never 0.
+        port: u16,
+        /// IPV6_V6ONLY; false for IPv4.
+        v6only: bool,
+    },
+    /// A Unix stream socket. There is no SO_REUSEPORT for these: whoever listens there shares one socket.
+    Unix(UnixName),
 }
 
 impl Address {
+    /// The port of TCP.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Address::Tcp { port, .. } => Some(*port),
+            Address::Unix(_) => None,
+        }
+    }
+
     /// Whether a client could reach both by one address: then two strangers cannot have them.
     pub fn overlaps(&self, other: &Address) -> bool {
-        let same = self.ip.to_canonical() == other.ip.to_canonical();
-        self.port == other.port && (same || self.covers(other) || other.covers(self))
+        match (self, other) {
+            (Address::Tcp { ip, port, .. }, Address::Tcp { ip: other_ip, port: other_port, .. }) => {
+                let same = ip.to_canonical() == other_ip.to_canonical();
+                port == other_port && (same || self.covers(*other_ip) || other.covers(*ip))
+            }
+            (Address::Unix(name), Address::Unix(other)) => name == other,
+            (Address::Tcp { .. }, Address::Unix(_)) | (Address::Unix(_), Address::Tcp { .. }) => false,
+        }
     }
 
     /// An unspecified address stands for its whole family; that of IPv6 for IPv4 too, unless it is
     /// v6only (ipv6(7)).
-    fn covers(&self, other: &Address) -> bool {
+    fn covers(&self, other: IpAddr) -> bool {
+        let Address::Tcp { ip, v6only, .. } = self else { return false };
         // A socket of IPv6 that is bound to ::ffff:127.0.0.1 has an address of IPv4.
-        let other_is_v4 = other.ip.to_canonical().is_ipv4();
-        let family = self.ip.is_ipv4() == other_is_v4 || (self.ip.is_ipv6() && !self.v6only);
-        self.ip.is_unspecified() && family
+        let other_is_v4 = other.to_canonical().is_ipv4();
+        let family = ip.is_ipv4() == other_is_v4 || (ip.is_ipv6() && !v6only);
+        ip.is_unspecified() && family
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        SocketAddr::new(self.ip, self.port).fmt(f)
+        match self {
+            Address::Tcp { ip, port, .. } => SocketAddr::new(*ip, *port).fmt(f),
+            Address::Unix(name) => write!(f, "unix:{}", name.as_str()),
+        }
+    }
+}
+
+/// sizeof(sun_path) (unix(7)).
+const SUN_PATH: usize = 108;
+
+/// The path of a Unix socket, or `@` and its name in the abstract namespace. As long as the kernel takes one,
+/// so that it can be held by value like any other address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixName {
+    bytes: [u8; SUN_PATH],
+    length: u8,
+}
+
+impl UnixName {
+    /// The longest path, which the kernel ends by a NUL.
+    pub const LONGEST_PATH: usize = SUN_PATH - 1;
+    /// The longest abstract name, without its `@`.
+    pub const LONGEST_ABSTRACT: usize = SUN_PATH - 1;
+
+    /// None where it is too long. The text is not judged otherwise.
+    pub fn new(text: &str) -> Option<UnixName> {
+        let most = if text.starts_with('@') { SUN_PATH } else { UnixName::LONGEST_PATH };
+        let mut bytes = [0; SUN_PATH];
+        bytes.get_mut(..text.len()).filter(|_| text.len() <= most)?.copy_from_slice(text.as_bytes());
+        Some(UnixName { bytes, length: u8::try_from(text.len()).ok()? })
+    }
+
+    /// As it was given.
+    pub fn as_str(&self) -> &str {
+        self.bytes
+            .get(..self.length.into())
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+            .unwrap_or_default()
+    }
+
+    /// The name in the abstract namespace, without its `@`; none for a path.
+    pub fn in_abstract(&self) -> Option<&str> {
+        self.as_str().strip_prefix('@')
+    }
+}
+
+impl fmt::Debug for UnixName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
     }
 }
 
@@ -57,7 +125,7 @@ mod tests {
 
     fn address(text: &str, v6only: bool) -> Address {
         let socket: SocketAddr = text.parse().expect("an address");
-        Address { ip: socket.ip(), port: socket.port(), v6only }
+        Address::Tcp { ip: socket.ip(), port: socket.port(), v6only }
     }
 
     #[test]
@@ -82,5 +150,25 @@ mod tests {
             assert_eq!(one.overlaps(&other), expected, "{a} {b}");
             assert_eq!(other.overlaps(&one), expected, "{b} {a}");
         }
+    }
+
+    #[test]
+    fn a_unix_name_is_as_long_as_the_kernel_takes_it() {
+        let path = |length: usize| format!("/{}", "x".repeat(length - 1));
+        let name = UnixName::new(&path(107)).expect("the longest path");
+        assert_eq!(name.as_str(), path(107));
+        assert_eq!(UnixName::new(&path(108)), None);
+        let name = UnixName::new(&format!("@{}", "x".repeat(107))).expect("the longest abstract name");
+        assert_eq!(name.in_abstract().map(str::len), Some(107));
+        assert_eq!(UnixName::new(&format!("@{}", "x".repeat(108))), None);
+    }
+
+    #[test]
+    fn unix_names_overlap_with_themselves_only() {
+        let unix = |text: &str| Address::Unix(UnixName::new(text).expect("short"));
+        assert!(unix("/run/a").overlaps(&unix("/run/a")));
+        assert!(!unix("/run/a").overlaps(&unix("@/run/a")));
+        assert!(!unix("/run/a").overlaps(&address("0.0.0.0:80", false)));
+        assert_eq!(unix("/run/a").to_string(), "unix:/run/a");
     }
 }

@@ -328,7 +328,8 @@ impl App {
             let standing = match (worker.is_ready(), worker.watch.unwell) {
                 (true, false) => Standing::Serving,
                 (true, true) => Standing::Ailing,
-                (false, _) => Standing::Alive,
+                (false, _) if worker.is_up() => Standing::Alive,
+                (false, _) => Standing::Leaving,
             };
             (!worker.is_headless()).then_some((worker.id, standing))
         };

@@ -281,6 +281,28 @@ pub enum Event {
         /// Its group.
         address: Address,
     },
+    /// The worker was handed one more duplicate of a socket that listens for all of its app: its part of it.
+    Joined {
+        /// Who.
+        worker: WorkerId,
+        /// The part.
+        socket: SocketId,
+        /// Where it listens.
+        address: Address,
+    },
+    /// No client can come to this part of a shared socket any more: its path is gone, or a worker shut it down
+    /// for all. Said again as long as it is so.
+    Unreachable {
+        /// One part of it.
+        socket: SocketId,
+    },
+    /// The answer to `Action::Withdraw` where a worker cannot be kept from a shared queue.
+    CannotLeave {
+        /// Who.
+        worker: WorkerId,
+        /// It catches its `kill_signal`.
+        handles: bool,
+    },
     /// The worker called listen(2) on a socket of its own; it is last in its group now.
     Listening {
         /// Who.
@@ -410,6 +432,9 @@ impl Event {
             Event::Exited { .. }
             | Event::Started { .. }
             | Event::Opened { .. }
+            | Event::Joined { .. }
+            | Event::CannotLeave { .. }
+            | Event::Unreachable { .. }
             | Event::Listening { .. }
             | Event::Accepting { .. }
             | Event::Said { .. }
@@ -544,6 +569,18 @@ pub enum Action {
     /// rather than let in and thrown out. Its queue and handshakes under way stay.
     Shut {
         /// Which.
+        socket: SocketId,
+    },
+    /// The worker takes no more connections from the queue that this is a part of: it leaves, and others
+    /// serve. Looks at its traffic tell whether it has stopped taking them. Answered by `CannotLeave`, or
+    /// not at all.
+    Withdraw {
+        /// Its part.
+        socket: SocketId,
+    },
+    /// It takes them again: nobody else is left.
+    Admit {
+        /// Its part.
         socket: SocketId,
     },
     /// Hand whoever waits in this socket's queue to a live worker. Answered by `Relayed`.

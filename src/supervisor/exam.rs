@@ -127,7 +127,7 @@ impl App {
     }
 
     /// The worker was told, and finishes by itself.
-    fn tell_early(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
+    pub(super) fn tell_early(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
         let found = &mut self.slots[slot].workers[place];
         if let Phase::Draining(leaving) = &found.phase {
             let leaving = leaving.clone();

@@ -10,7 +10,7 @@ use super::event::{
     Action, Address, Cause, ExitStatus, Fact, Failure, Proof, SignalKind, SocketId, SpawnFailure, Traffic,
     Word, WorkerId,
 };
-use super::group::{Holder, Socket};
+use super::group::{Holder, Queue, Socket};
 use super::health::Check;
 use super::view::LastExit;
 use super::worker::{Boot, Phase, Worker};
@@ -18,6 +18,17 @@ use super::worker::{Boot, Phase, Worker};
 /// A program that leaves others behind and ends well so soon after its start has put itself in the
 /// background: scripts that wait until their server answers take a few seconds for that.
 const DAEMONISED: Duration = Duration::from_secs(10);
+
+/// Where a socket of a worker's comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Made {
+    /// The worker opened it.
+    ByWorker,
+    /// The shell did, for this worker alone.
+    ByShell,
+    /// The shell did, for all: this is the worker's part of it.
+    Shared,
+}
 
 impl App {
     pub(super) fn at(&mut self, worker: WorkerId) -> Option<&mut Worker> {
@@ -70,7 +81,12 @@ impl App {
     }
 
     /// A socket of this worker's began to listen.
-    pub(super) fn listening(&mut self, worker: WorkerId, socket: SocketId, address: Address, handed: bool) {
+    pub(super) fn listening(&mut self, worker: WorkerId, socket: SocketId, address: Address, made: Made) {
+        let (handed, queue) = match made {
+            Made::ByWorker => (false, Queue::Own),
+            Made::ByShell => (true, Queue::Own),
+            Made::Shared => (true, Queue::Shared),
+        };
         let Some((slot, place)) = self.find(worker) else { return };
         if self.sockets.get(socket).is_some() {
             return;
@@ -80,7 +96,7 @@ impl App {
         let holder = if headless { Holder::Orphan } else { Holder::Worker(worker) };
         let accepts = !handed && !headless;
         let slot = entry.id;
-        self.sockets.append(socket, Socket { address, slot, holder, handed, accepts, shut: false });
+        self.sockets.append(socket, Socket { address, slot, holder, handed, accepts, shut: false, queue });
         if !handed {
             self.heard = Heard::Listening;
             for spare in self.sockets.handed_for(worker, address) {
@@ -267,6 +283,25 @@ impl App {
             self.go_on(slot, place, done, turn);
         } else if done {
             self.await_end(slot, place, cause, turn);
+        }
+    }
+
+    /// Nobody comes to a shared socket any more: who listens there is replaced, as by a reload that nobody
+    /// asked for. Not after one that failed: that would be tried for ever.
+    pub(super) fn unreachable(&mut self, socket: SocketId, turn: &mut Turn<'_>) {
+        let holder = self.sockets.get(socket).and_then(Socket::worker);
+        let ready = holder.and_then(|worker| self.at(worker)).is_some_and(|worker| worker.is_ready());
+        if ready && self.rollout.is_none() && self.queue.is_none() && self.failed.is_none() {
+            self.begin_reload(None, Vec::new(), turn);
+        }
+    }
+
+    /// It was to take no more from a shared queue, and cannot be kept from it: what is left is to tell it,
+    /// where it listens to that.
+    pub(super) fn cannot_leave(&mut self, worker: WorkerId, handles: bool, turn: &mut Turn<'_>) {
+        let Some((slot, place)) = self.find(worker) else { return };
+        if handles {
+            self.tell_early(slot, place, turn);
         }
     }
 

@@ -8,6 +8,10 @@
 //! A hidden socket (shut, or relayed) stays where it is, and takes nobody else in: where all are hidden,
 //! the next socket begins an array of its own (`inet_reuseport_add_sock`), and theirs is of no interest
 //! any more.
+//!
+//! A shared socket (a Unix socket, or one that the supervisor was started with) is not steered: each worker
+//! holds a part of it, all take from one queue, and who leaves stops taking. Its group is no array of the
+//! kernel's, but the list of its parts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +31,17 @@ pub(super) enum Holder {
     Relaying,
 }
 
+/// Whose connections wait in a socket's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Queue {
+    /// Its holder's alone.
+    Own,
+    /// Those of all who hold a part of it.
+    Shared,
+    /// The same, and its holder takes no more of them.
+    Left,
+}
+
 /// One held socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Socket {
@@ -39,6 +54,7 @@ pub(super) struct Socket {
     pub(super) accepts: bool,
     /// No new handshake reaches it.
     pub(super) shut: bool,
+    pub(super) queue: Queue,
 }
 
 impl Socket {
@@ -48,6 +64,11 @@ impl Socket {
             Holder::Worker(worker) => Some(worker),
             Holder::Orphan | Holder::Relaying => None,
         }
+    }
+
+    /// Whoever waits in it is not its holder's alone: nobody is stranded when that is gone.
+    pub(super) fn is_shared(&self) -> bool {
+        self.queue != Queue::Own
     }
 
     pub(super) fn is_relaying(&self) -> bool {
@@ -67,8 +88,10 @@ pub(super) enum Standing {
     Serving,
     /// Ready, and not well: for want of others.
     Ailing,
-    /// Alive: not ready yet, or on its way out.
+    /// Alive, and not ready yet.
     Alive,
+    /// On its way out.
+    Leaving,
 }
 
 /// Who stands how; a worker that is missing is gone.
@@ -190,7 +213,8 @@ impl Sockets {
     /// A socket from which a worker takes what has reached it, and its place among the others of its group.
     /// None where new connections go to it for want of another.
     pub(super) fn place_of(&self, worker: WorkerId) -> Option<Place> {
-        let (id, socket) = self.of(worker).find(|(_, socket)| socket.accepts && !socket.shut)?;
+        let (id, socket) =
+            self.of(worker).find(|(_, socket)| socket.accepts && !socket.shut && !socket.is_shared())?;
         let group = self.groups.get(&socket.address)?;
         let position = group.array.iter().position(|member| *member == id)?;
         let position = u32::try_from(position).ok()?;
@@ -198,13 +222,19 @@ impl Sockets {
     }
 
     /// Where a connection of our own reaches a worker: by a socket that it is known to use, or else by one
-    /// that it may. None where it has none that takes connections.
+    /// that it may. None where it has none of its own that takes connections: of a queue that it shares nobody
+    /// knows who takes what.
     pub(super) fn probed_at(&self, worker: WorkerId) -> Option<Spot> {
-        let open = || self.of(worker).filter(|(_, socket)| !socket.shut);
+        let open = || self.of(worker).filter(|(_, socket)| !socket.shut && !socket.is_shared());
         let (id, socket) = open().find(|(_, socket)| socket.accepts).or_else(|| open().next())?;
         let group = self.groups.get(&socket.address)?;
         let position = group.array.iter().position(|member| *member == id)?;
         Some(Spot { socket: id, position: u32::try_from(position).ok()?, active: group.ordered.clone() })
+    }
+
+    /// Whether a group is of parts of one socket.
+    pub(super) fn is_shared(&self, address: Address) -> bool {
+        self.array(address).iter().any(|id| self.all.get(id).is_some_and(Socket::is_shared))
     }
 
     /// The addresses that a worker takes connections on, and whether by a socket it was handed.
@@ -235,6 +265,9 @@ impl Sockets {
             if socket.holder == Holder::Worker(worker) {
                 socket.holder = Holder::Orphan;
                 socket.accepts = false;
+                if socket.queue == Queue::Left {
+                    socket.queue = Queue::Shared;
+                }
             }
         }
     }
@@ -314,8 +347,18 @@ impl Sockets {
     }
 
     /// Orders where new connections go, for each group whose plan or array changed.
-    pub(super) fn steer(&mut self, standings: &Standings, terms: &Terms, out: &mut Vec<Action>) {
+    pub(super) fn steer(
+        &mut self,
+        standings: &Standings,
+        terms: &Terms,
+        planted: Planted,
+        out: &mut Vec<Action>,
+    ) {
         for address in self.addresses().collect::<Vec<_>>() {
+            if self.is_shared(address) {
+                self.sift(address, standings, planted, out);
+                continue;
+            }
             let active = self.share_out(address, self.best(address, standings), terms);
             let Some(group) = self.groups.get_mut(&address) else { continue };
             if !group.moved && group.ordered == active {
@@ -328,9 +371,33 @@ impl Sockets {
         }
     }
 
-    /// The sockets from which workers take connections.
+    /// Who leaves takes no more from a shared queue as long as another serves it, and does again when nobody
+    /// else is left.
+    fn sift(&mut self, address: Address, standings: &Standings, planted: Planted, out: &mut Vec<Action>) {
+        let served = self.served(address, standings);
+        for id in self.array(address).to_vec() {
+            let Some(socket) = self.all.get_mut(&id) else { continue };
+            let standing = standing(socket, standings);
+            match (socket.queue, standing) {
+                (Queue::Shared, Some(Standing::Leaving))
+                    if served && !socket.shut && !planted.has(Bug::LeavingGoesOnTaking) =>
+                {
+                    socket.queue = Queue::Left;
+                    out.push(Action::Withdraw { socket: id });
+                }
+                (Queue::Left, Some(_)) if !served && !planted.has(Bug::LastStaysAway) => {
+                    socket.queue = Queue::Shared;
+                    out.push(Action::Admit { socket: id });
+                }
+                (Queue::Own | Queue::Shared | Queue::Left, _) => {}
+            }
+        }
+    }
+
+    /// The sockets from which workers take connections, each its own.
     pub(super) fn in_use(&self) -> Vec<SocketId> {
-        let in_use = |(_, socket): &(SocketId, &Socket)| socket.accepts && !socket.is_hidden();
+        let in_use =
+            |(_, socket): &(SocketId, &Socket)| socket.accepts && !socket.is_hidden() && !socket.is_shared();
         self.iter().filter(in_use).map(|(id, _)| id).collect()
     }
 

@@ -30,6 +30,7 @@ mod reconcile;
 mod renew;
 mod rollout;
 mod show;
+pub mod silence;
 pub mod speech;
 mod spread;
 mod tick;
@@ -49,6 +50,7 @@ use event::{
     Action, Address, AppId, Command, Definition, Event, Fact, Failure, Generation, Outcome, Question,
     RequestId, SlotId, SocketId, WorkerId,
 };
+use facts::Made;
 #[doc(hidden)]
 pub use planted::Bug;
 use planted::Planted;
@@ -214,6 +216,9 @@ impl Supervisor {
             Event::Started { .. }
             | Event::SpawnFailed { .. }
             | Event::Opened { .. }
+            | Event::Joined { .. }
+            | Event::CannotLeave { .. }
+            | Event::Unreachable { .. }
             | Event::Listening { .. }
             | Event::Accepting { .. }
             | Event::Said { .. }
@@ -328,7 +333,8 @@ impl Supervisor {
     #[doc(hidden)]
     pub fn mirror(&self) -> Vec<(Address, Vec<SocketId>)> {
         let groups = |app: &App| {
-            let groups = app.sockets.addresses().map(|at| (at, app.sockets.array(at).to_vec()));
+            let own = app.sockets.addresses().filter(|at| !app.sockets.is_shared(*at));
+            let groups = own.map(|at| (at, app.sockets.array(at).to_vec()));
             groups.collect::<Vec<_>>()
         };
         self.apps.iter().flat_map(groups).collect()
@@ -399,6 +405,14 @@ impl Supervisor {
         sockets.map(|(id, socket)| (id, socket.worker(), socket.is_relaying())).collect()
     }
 
+    /// The held parts of shared sockets, for checks: whether their holder takes no more from the queue.
+    #[doc(hidden)]
+    pub fn shares(&self) -> Vec<(SocketId, bool)> {
+        let sockets = self.apps.iter().flat_map(|app| app.sockets.iter());
+        let shared = sockets.filter(|(_, socket)| socket.is_shared());
+        shared.map(|(id, socket)| (id, socket.queue == group::Queue::Left)).collect()
+    }
+
     /// The sockets that no packet finds, for checks.
     #[doc(hidden)]
     pub fn hidden(&self) -> Vec<SocketId> {
@@ -427,11 +441,14 @@ impl Supervisor {
         self.apps.iter().position(|app| app.find(worker).is_some())
     }
 
-    fn fact(&mut self, fact: Event, now: Time, out: &mut Vec<Action>) {
-        let index = match &fact {
+    /// The app that a fact is about.
+    fn about(&self, fact: &Event) -> Option<usize> {
+        match fact {
             Event::Started { worker }
             | Event::SpawnFailed { worker, .. }
             | Event::Opened { worker, .. }
+            | Event::Joined { worker, .. }
+            | Event::CannotLeave { worker, .. }
             | Event::Listening { worker, .. }
             | Event::Accepting { worker, .. }
             | Event::Said { worker, .. }
@@ -443,17 +460,23 @@ impl Supervisor {
             | Event::Examining { worker, .. }
             | Event::Probed { worker, .. }
             | Event::Felt { worker, .. } => self.index_of(*worker),
-            Event::Relayed { socket } | Event::Abandoned { socket } => {
+            Event::Relayed { socket } | Event::Abandoned { socket } | Event::Unreachable { socket } => {
                 self.apps.iter().position(|app| app.sockets.get(*socket).is_some())
             }
             Event::Measured { app, .. } | Event::Gauged { app, .. } => {
                 self.apps.iter().position(|other| other.id == *app)
             }
             Event::Command { .. } | Event::Deadline => None,
-        };
-        let Some(index) = index else {
+        }
+    }
+
+    fn fact(&mut self, fact: Event, now: Time, out: &mut Vec<Action>) {
+        let Some(index) = self.about(&fact) else {
             // The shell holds a socket for a worker that is gone: nobody will ever use it.
-            if let Event::Opened { socket, .. } | Event::Listening { socket, .. } = fact {
+            if let Event::Opened { socket, .. }
+            | Event::Joined { socket, .. }
+            | Event::Listening { socket, .. } = fact
+            {
                 out.push(Action::Close { socket });
             }
             return;
@@ -464,8 +487,17 @@ impl Supervisor {
             match fact {
                 Event::Started { worker } => app.started(worker, turn),
                 Event::SpawnFailed { worker, failure } => app.spawn_failed(worker, failure, turn),
-                Event::Opened { worker, socket, address } => app.listening(worker, socket, address, true),
-                Event::Listening { worker, socket, address } => app.listening(worker, socket, address, false),
+                Event::Opened { worker, socket, address } => {
+                    app.listening(worker, socket, address, Made::ByShell);
+                }
+                Event::Joined { worker, socket, address } => {
+                    app.listening(worker, socket, address, Made::Shared);
+                }
+                Event::Listening { worker, socket, address } => {
+                    app.listening(worker, socket, address, Made::ByWorker);
+                }
+                Event::Unreachable { socket } => app.unreachable(socket, turn),
+                Event::CannotLeave { worker, handles } => app.cannot_leave(worker, handles, turn),
                 Event::Accepting { worker, socket } => app.accepting(worker, socket),
                 Event::Said { worker, word } => app.said(worker, word, turn),
                 Event::Exited { worker, status, left } => app.exited(worker, status, left, turn),

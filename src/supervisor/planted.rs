@@ -73,6 +73,12 @@ pub enum Bug {
     CanaryIsTrusted,
     /// As soon as somebody waits, every worker counts as behind.
     CrowdIsEverybody,
+    /// A worker that leaves goes on taking connections from a queue that others serve.
+    LeavingGoesOnTaking,
+    /// The last that is left does not take connections from a shared queue again.
+    LastStaysAway,
+    /// A shared socket is closed with its last worker, although the next one is to come.
+    SharedEndsWithItsWorker,
 }
 
 /// The mistake that this supervisor makes, if any.

@@ -393,7 +393,7 @@ impl App {
             self.sockets.shut_unserved(&standings, &leaving, turn.out);
         }
         let mut relays = Vec::new();
-        for (id, end) in self.ends_of_orphans(&standings) {
+        for (id, end) in self.ends_of_orphans(&standings, turn.has(Bug::SharedEndsWithItsWorker)) {
             match end {
                 OrphanEnd::Relay => {
                     if let Some(socket) = self.sockets.get_mut(id) {
@@ -405,7 +405,7 @@ impl App {
             }
         }
         if !turn.unsteered {
-            self.sockets.steer(&standings, &self.terms(), turn.out);
+            self.sockets.steer(&standings, &self.terms(), turn.planted, turn.out);
         }
         // After the steering: what is handed on comes in again through the shared address, and must
         // not come back to the queue that it was taken from.
@@ -438,7 +438,11 @@ impl App {
 
     /// What is to become of the sockets whose workers are gone. Those that are missing here are kept:
     /// for the slot's next worker, or because their clients can be handed on once somebody serves.
-    fn ends_of_orphans(&self, standings: &super::group::Standings) -> Vec<(SocketId, OrphanEnd)> {
+    fn ends_of_orphans(
+        &self,
+        standings: &super::group::Standings,
+        forgetful: bool,
+    ) -> Vec<(SocketId, OrphanEnd)> {
         let pending = |slot: &Slot| {
             let hopeless = slot.idle == Idle::Errored && slot.up().next().is_none();
             slot.is_wanted() && !hopeless && !slot.workers.iter().any(Worker::is_ready)
@@ -450,10 +454,21 @@ impl App {
             let awaited = slot.is_some_and(|slot| pending(slot) && slot.up().next().is_none());
             // One is enough to wait in: a worker that never serves must not leave one more at each crash.
             let spare = self.sockets.has_newer_orphan(id, socket);
-            if socket.handed && !socket.shut && awaited && !spare {
+            let forgotten = socket.is_shared() && forgetful;
+            if socket.handed && !socket.shut && awaited && !spare && !forgotten {
                 continue;
             }
-            if spare || self.sockets.served(socket.address, standings) {
+            if socket.is_shared() {
+                // Whoever waits in it waits for all: there is nobody to hand on.
+                if spare
+                    || forgotten
+                    || self.sockets.served(socket.address, standings)
+                    || !hope
+                    || socket.shut
+                {
+                    ends.push((id, OrphanEnd::Close));
+                }
+            } else if spare || self.sockets.served(socket.address, standings) {
                 ends.push((id, OrphanEnd::Relay));
             } else if !hope || socket.shut {
                 ends.push((id, OrphanEnd::Close));

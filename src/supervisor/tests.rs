@@ -18,7 +18,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn address(port: u16) -> Address {
-    Address { ip: std::net::Ipv4Addr::UNSPECIFIED.into(), port, v6only: false }
+    Address::Tcp { ip: std::net::Ipv4Addr::UNSPECIFIED.into(), port, v6only: false }
 }
 
 fn cluster(instances: u32) -> Policy {
@@ -909,14 +909,14 @@ fn another_apps_address_is_known() {
     let mut bench = Bench::online(cluster(1));
     bench.wish(Command::Add { app: AppId(2), definition: definition(cluster(1), 2) });
     let claim = |app, address, unheard: &[_]| bench.supervisor.claim(app, address, unheard);
-    let wide = Address { ip: std::net::Ipv6Addr::UNSPECIFIED.into(), ..address(PORT) };
+    let wide = |v6only| Address::Tcp { ip: std::net::Ipv6Addr::UNSPECIFIED.into(), port: PORT, v6only };
     assert_eq!(claim(AppId(2), address(PORT), &[]), Claim::Other(APP));
-    assert_eq!(claim(AppId(2), wide, &[]), Claim::Other(APP));
-    assert_eq!(claim(AppId(2), Address { v6only: true, ..wide }, &[]), Claim::Free);
+    assert_eq!(claim(AppId(2), wide(false), &[]), Claim::Other(APP));
+    assert_eq!(claim(AppId(2), wide(true), &[]), Claim::Free);
     assert_eq!(claim(AppId(2), address(PORT + 1), &[]), Claim::Free);
     assert_eq!(claim(APP, address(PORT), &[]), Claim::Own);
     // What overlaps is not what can be shared.
-    assert_eq!(claim(APP, wide, &[]), Claim::Free);
+    assert_eq!(claim(APP, wide(false), &[]), Claim::Free);
     let unheard = [(AppId(2), address(PORT + 1))];
     assert_eq!(claim(APP, address(PORT + 1), &unheard), Claim::Other(AppId(2)));
     assert_eq!(claim(AppId(2), address(PORT + 1), &unheard), Claim::Own);

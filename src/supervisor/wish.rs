@@ -156,7 +156,7 @@ impl App {
         }
     }
 
-    fn begin_reload(
+    pub(super) fn begin_reload(
         &mut self,
         definition: Option<Definition>,
         requests: Vec<RequestId>,

@@ -220,38 +220,6 @@ pub fn set_nonblocking(socket: BorrowedFd<'_>, nonblocking: bool) -> io::Result<
     Ok(())
 }
 
-/// Which of the account files a name is looked up in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accounts {
-    /// /etc/passwd.
-    Users,
-    /// /etc/group.
-    Groups,
-}
-
-/// The id of a user or group, by number or by name. Only the files are read: name services need libraries
-/// that a static program cannot load.
-///
-/// # Errors
-/// NotFound when there is none of that name; the errno of reading the file.
-pub fn account(accounts: Accounts, name: &str) -> io::Result<u32> {
-    if let Ok(id) = name.parse() {
-        return Ok(id);
-    }
-    let file = match accounts {
-        Accounts::Users => "/etc/passwd",
-        Accounts::Groups => "/etc/group",
-    };
-    let text = fs::read_to_string(file)?;
-    let id = |line: &str| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
-    };
-    text.lines()
-        .find_map(id)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{file} has no \"{name}\"")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,13 +278,5 @@ mod tests {
         super::super::listen::end(fd.as_fd()).expect("it listened");
         super::super::listen::listen(fd.as_fd(), 1).expect("allowed");
         assert!(is_shut_down(fd.as_fd()));
-    }
-
-    #[test]
-    fn accounts_are_read_by_name_and_number() {
-        assert_eq!(account(Accounts::Users, "root").expect("it is there"), 0);
-        assert_eq!(account(Accounts::Groups, "77").expect("a number"), 77);
-        let error = account(Accounts::Users, "no such user").expect_err("it is not there");
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

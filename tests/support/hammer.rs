@@ -6,6 +6,9 @@
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -64,6 +67,7 @@ impl Style {
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     port: u16,
+    socket: Option<PathBuf>,
     clients: usize,
     style: Style,
     path: String,
@@ -73,7 +77,19 @@ pub(crate) struct Load {
 impl Load {
     /// Six clients with a connection per request, each given ten seconds.
     pub(crate) fn on(port: u16) -> Load {
-        Load { port, clients: 6, style: Style::OneShot, path: "/".to_owned(), limit: Duration::from_secs(10) }
+        Load {
+            port,
+            socket: None,
+            clients: 6,
+            style: Style::OneShot,
+            path: "/".to_owned(),
+            limit: Duration::from_secs(10),
+        }
+    }
+
+    /// The same on this Unix socket.
+    pub(crate) fn on_unix(socket: &Path) -> Load {
+        Load { socket: Some(socket.to_owned()), ..Load::on(0) }
     }
 
     /// The same on this port.
@@ -346,7 +362,12 @@ impl Client {
 
     fn connect(&self) -> Result<Connection, Failure> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.load.port));
-        let stream = TcpStream::connect_timeout(&address, self.load.limit).map_err(|error| {
+        let stream = match &self.load.socket {
+            // Any stream socket does what is asked of this one.
+            Some(path) => UnixStream::connect(path).map(|stream| TcpStream::from(OwnedFd::from(stream))),
+            None => TcpStream::connect_timeout(&address, self.load.limit),
+        };
+        let stream = stream.map_err(|error| {
             let outcome = if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) {
                 Outcome::ConnectTimeout
             } else if error.kind() == ErrorKind::ConnectionReset {
@@ -359,7 +380,9 @@ impl Client {
             (outcome, format!("connect: {error}"))
         })?;
         // Small writes (the pieces of an upload) leave at once.
-        stream.set_nodelay(true).map_err(|error| (Outcome::Reset, error.to_string()))?;
+        if self.load.socket.is_none() {
+            stream.set_nodelay(true).map_err(|error| (Outcome::Reset, error.to_string()))?;
+        }
         Ok(Connection { stream, used: false })
     }
 

@@ -1,0 +1,579 @@
+//! Sockets that listen for all workers of an app at once: Unix sockets, which know no SO_REUSEPORT, and those
+//! that the host handed to the supervisor (`LISTEN_FDS`).
+//!
+//! One such socket is opened for an address and kept as long as a worker has a part of it: a duplicate, in the
+//! core's eyes a socket of its own. A socket of the host's is shared even where it has SO_REUSEPORT: the host
+//! keeps a duplicate, so it could never leave a steered group, and whoever came to it then would wait for ever.
+//! It is not closed nor shut down by us; clients wait in it while the app is stopped.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use crate::config::{Access, Listen};
+use crate::supervisor::address::{Address, Claim, UnixName};
+use crate::supervisor::event::{AppId, Event, Generation, SocketId, SpawnFailure, WorkerId};
+use crate::supervisor::time::Time;
+use crate::sys::epoll_peer::{self, Entry};
+use crate::sys::unix_listener::{self, FileId, There};
+use crate::sys::{inherited, listen, process};
+
+use super::owner::Taken;
+use super::processes::Process;
+use super::start::{Order, listen_failure, permanent, transient};
+use super::{Daemon, Source, identity};
+
+/// Between two looks whether a path and the flags of its socket are as they were: three system calls each.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct SharedSockets {
+    by_inode: BTreeMap<u64, Shared>,
+    host: Vec<HostSocket>,
+    /// Where a worker shut its socket down: each generation gets one of its own from then on, so that workers
+    /// that do so whenever they end do it to each other only.
+    apart: HashSet<(AppId, Address)>,
+    look_at: Time,
+}
+
+#[derive(Debug)]
+struct Shared {
+    fd: OwnedFd,
+    app: AppId,
+    address: Address,
+    /// Of a Unix socket with a path that we made.
+    file: Option<(PathBuf, FileId)>,
+    access: Access,
+    backlog: i32,
+    of_host: bool,
+    token: Option<Token>,
+    /// The newest generation that has a part of it.
+    newest: Generation,
+    /// O_NONBLOCK as the workers of a generation wanted it.
+    nonblocking: Option<(bool, Generation)>,
+    state: State,
+}
+
+/// Whether clients can come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// We shut it: nobody is to come any more.
+    Shut,
+    /// Its path is gone, or leads to something else.
+    Lost,
+    /// A worker shut it down for all.
+    Dead,
+}
+
+/// A socket that the supervisor was started with.
+#[derive(Debug)]
+struct HostSocket {
+    fd: OwnedFd,
+    name: String,
+    address: Address,
+    used: bool,
+}
+
+impl SharedSockets {
+    /// With the host's sockets.
+    pub(super) fn with(handed: Vec<inherited::Handed>) -> SharedSockets {
+        let host = handed.into_iter().filter_map(|handed| {
+            let Some(address) = address_of(&handed.fd) else {
+                log::warn!(
+                    "the host handed over descriptor \"{}\", which is no socket that `listen` knows; it is not used",
+                    handed.name
+                );
+                return None;
+            };
+            Some(HostSocket { fd: handed.fd, name: handed.name, address, used: false })
+        });
+        SharedSockets { host: host.collect(), ..SharedSockets::default() }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        (!self.by_inode.is_empty()).then_some(self.look_at)
+    }
+
+    /// Whether clients come to it by its address.
+    pub(super) fn is_open(&self, inode: u64) -> bool {
+        self.by_inode.get(&inode).is_some_and(|shared| shared.state == State::Open)
+    }
+
+    fn of_host(&self, listen: &Listen) -> Option<usize> {
+        let same = |socket: &HostSocket| socket.address == listen.address();
+        let named = |socket: &HostSocket| socket.name == listen.name;
+        self.host.iter().position(same).or_else(|| self.host.iter().position(named))
+    }
+
+    /// The one that a worker of this generation takes a part of.
+    fn usable(&self, app: AppId, address: Address, generation: Generation) -> Option<u64> {
+        let apart = self.apart.contains(&(app, address));
+        let fits = |shared: &Shared| {
+            shared.app == app
+                && shared.address == address
+                && shared.state == State::Open
+                && shared.is_reachable()
+                && (!apart || shared.of_host || shared.newest == generation)
+        };
+        self.by_inode.iter().find(|(_, shared)| fits(shared)).map(|(inode, _)| *inode)
+    }
+}
+
+impl Shared {
+    fn is_reachable(&self) -> bool {
+        let path = self.file.as_ref();
+        path.is_none_or(|(path, id)| unix_listener::is_at(path, *id)) && !self.is_shut_down()
+    }
+
+    fn is_shut_down(&self) -> bool {
+        matches!(self.address, Address::Unix(_)) && unix_listener::is_shut_down(self.fd.as_fd())
+    }
+}
+
+/// Where a socket of the host's listens.
+fn address_of(fd: &OwnedFd) -> Option<Address> {
+    if listen::kind(fd.as_fd()) == listen::Kind::Tcp {
+        let (address, v6only) = listen::local_address(fd.as_fd()).ok()?;
+        return Some(Address::Tcp { ip: address.ip(), port: address.port(), v6only });
+    }
+    UnixName::new(&unix_listener::local_name(fd.as_fd())?).map(Address::Unix)
+}
+
+impl Daemon {
+    /// Whether workers share one socket for this, rather than have one each.
+    pub(super) fn is_shared(&self, listen: &Listen) -> bool {
+        matches!(listen.address(), Address::Unix(_)) || self.shared.of_host(listen).is_some()
+    }
+
+    /// A worker's part of the socket of its app; that is opened where there is none.
+    pub(super) fn join_shared(&mut self, order: &Order, listen: &Listen) -> Result<SocketId, SpawnFailure> {
+        let address = listen.address();
+        let inode = match self.shared.usable(order.app, address, order.generation) {
+            Some(inode) => inode,
+            None => self.open_shared(order, listen)?,
+        };
+        let failed = |error: io::Error| listen_failure(address, &error);
+        self.follow_declaration(inode, order, listen);
+        let Some(shared) = self.shared.by_inode.get_mut(&inode) else {
+            return Err(failed(io::Error::from_raw_os_error(libc::EBADF)));
+        };
+        shared.newest = shared.newest.max(order.generation);
+        let part = shared.fd.try_clone().map_err(failed)?;
+        let socket = self.sockets.hold_part(part, address, order.worker).map_err(failed)?;
+        self.arrays.push_back(Event::Joined { worker: order.worker, socket, address });
+        Ok(socket)
+    }
+
+    /// Backlog, mode and owner as the newest generation declares them.
+    fn follow_declaration(&mut self, inode: u64, order: &Order, declared: &Listen) {
+        let Some(shared) = self.shared.by_inode.get_mut(&inode).filter(|shared| !shared.of_host) else {
+            return;
+        };
+        if shared.newest >= order.generation {
+            return;
+        }
+        let mut changed = Ok(());
+        if shared.backlog != declared.backlog {
+            changed = listen::listen(shared.fd.as_fd(), declared.backlog);
+            shared.backlog = declared.backlog;
+        }
+        if let Some((path, id)) = shared.file.as_mut().filter(|_| shared.access != declared.access) {
+            let given = resolve(&declared.access).map_err(|failure| io::Error::other(failure.message));
+            let given = given.and_then(|access| unix_listener::set_access(path, access));
+            changed = changed.and(given.map(|found| *id = found));
+            shared.access = declared.access.clone();
+        }
+        if let Err(error) = changed {
+            log::error!("{}: {}: {error}", self.app_name(order.app), declared.address());
+        }
+    }
+
+    fn open_shared(&mut self, order: &Order, declared: &Listen) -> Result<u64, SpawnFailure> {
+        let address = declared.address();
+        let (fd, file, of_host) = match self.shared.of_host(declared) {
+            Some(at) => {
+                let socket = &mut self.shared.host[at];
+                socket.used = true;
+                if socket.address != address {
+                    let (name, there) = (&socket.name, socket.address);
+                    log::info!("{address} is the host's socket \"{name}\", which listens on {there}");
+                }
+                let fd = self.shared.host[at].fd.try_clone().map_err(|e| listen_failure(address, &e))?;
+                (fd, None, true)
+            }
+            None => {
+                if let Claim::Other(other) = self.claim(order.app, address) {
+                    return Err(self.in_use(address, &Taken::By(other)));
+                }
+                let (fd, file) = self.open_unix(order, declared)?;
+                (fd, file, false)
+            }
+        };
+        let inode = listen::inode(fd.as_fd()).map_err(|error| listen_failure(address, &error))?;
+        let (raw, newest) = (fd.as_raw_fd(), order.generation);
+        // Nobody's data is announced: only that it was shut down.
+        let token = self.tokens.allot(Source::Shared(inode));
+        let watched = self.poll.registry().register(&mut SourceFd(&raw), token, Interest::PRIORITY);
+        let token = match watched {
+            Ok(()) => Some(token),
+            Err(error) => {
+                self.tokens.release(token);
+                log::debug!("watch {address}: {error}");
+                None
+            }
+        };
+        let (app, backlog, access) = (order.app, declared.backlog, declared.access.clone());
+        let (nonblocking, state) = (None, State::Open);
+        let shared =
+            Shared { fd, app, address, file, access, backlog, of_host, token, newest, nonblocking, state };
+        self.shared.by_inode.insert(inode, shared);
+        self.shared.look_at = self.now + LOOK;
+        Ok(inode)
+    }
+
+    fn in_use(&self, address: Address, taken: &Taken) -> SpawnFailure {
+        permanent(format!("listen on {address}"), libc::EADDRINUSE, self.taken_text(address, taken))
+    }
+
+    fn open_unix(
+        &mut self,
+        order: &Order,
+        declared: &Listen,
+    ) -> Result<(OwnedFd, Option<(PathBuf, FileId)>), SpawnFailure> {
+        let address = declared.address();
+        let failed = |error: &io::Error| listen_failure(address, error);
+        let Address::Unix(name) = address else {
+            return Err(failed(&io::Error::from_raw_os_error(libc::EAFNOSUPPORT)));
+        };
+        if let Some(name) = name.in_abstract() {
+            return unix_listener::open_abstract(name, declared.backlog)
+                .map(|fd| (fd, None))
+                .map_err(|e| failed(&e));
+        }
+        let path = Path::new(name.as_str());
+        let access = resolve(&declared.access)?;
+        let _lock = unix_listener::lock_folder(path).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => transient(
+                format!("listen on {address}"),
+                libc::EAGAIN,
+                format!("cannot listen on {address}: another supervisor is opening a socket in its folder"),
+            ),
+            io::ErrorKind::NotFound => permanent(
+                format!("listen on {address}"),
+                libc::ENOENT,
+                format!("cannot listen on {address}: its folder does not exist; create it"),
+            ),
+            _ => failed(&error),
+        })?;
+        self.make_way(order, address, path)?;
+        let (fd, id) = unix_listener::open(path, declared.backlog, access).map_err(|error| {
+            match error.raw_os_error() {
+                Some(libc::EPERM) => permanent(
+                    format!("listen on {address}"),
+                    libc::EPERM,
+                    format!(
+                        "cannot give {} to its user or group: only root may give files away, and others may \
+                         choose a group of their own",
+                        path.display()
+                    ),
+                ),
+                _ => failed(&error),
+            }
+        })?;
+        Ok((fd, Some((path.to_owned(), id))))
+    }
+
+    /// Removes what a dead server left under the path. A live one's is not touched, unless it is our own that
+    /// is to be replaced.
+    fn make_way(&mut self, order: &Order, address: Address, path: &Path) -> Result<(), SpawnFailure> {
+        let failed = |error: &io::Error| listen_failure(address, error);
+        let ours = self.shared.by_inode.values_mut().find(|shared| {
+            let at_path = |(path, id): &(PathBuf, FileId)| unix_listener::is_at(path, *id);
+            shared.app == order.app && shared.address == address && shared.file.as_ref().is_some_and(at_path)
+        });
+        if let Some(shared) = ours {
+            if shared.state == State::Open {
+                shared.state = State::Lost;
+            }
+            let (path, id) = shared.file.take().expect("it was just looked at");
+            return unix_listener::remove(&path, id).map(drop).map_err(|error| failed(&error));
+        }
+        let refused = |what: &str| {
+            let message = format!("cannot listen on {address}: {what}; remove it, or choose another path");
+            Err(permanent(format!("listen on {address}"), libc::EADDRINUSE, message))
+        };
+        match unix_listener::look(path).map_err(|error| failed(&error))? {
+            There::Nothing => Ok(()),
+            There::Dead(id) => {
+                log::info!(
+                    "{}: {address}: the socket of a dead server is replaced",
+                    self.app_name(order.app)
+                );
+                unix_listener::remove(path, id).map(drop).map_err(|error| failed(&error))
+            }
+            There::Alive(pid) => {
+                let owner = pid.map_or_else(|| "a live server".to_owned(), |pid| self.owner_text(pid));
+                Err(self.in_use(address, &Taken::Outside(owner)))
+            }
+            There::Unknown => refused("a socket is there that this user may not connect to"),
+            There::OtherFile => refused("a file is there that is no socket"),
+        }
+    }
+
+    /// Whoever comes is refused from now on; who waits in the queue stays.
+    pub(super) fn shut_shared(&mut self, inode: u64) {
+        let Some(shared) = self.shared.by_inode.get_mut(&inode).filter(|s| s.state != State::Shut) else {
+            return;
+        };
+        shared.state = State::Shut;
+        if shared.of_host {
+            // It is not ours to shut: who comes waits for the next worker.
+            return;
+        }
+        let address = shared.address;
+        if let Some((path, id)) = shared.file.take() {
+            remove_file(&path, id, address);
+        }
+    }
+
+    /// Nobody has a part of it any more.
+    pub(super) fn end_shared(&mut self, inode: u64) {
+        let Some(shared) = self.shared.by_inode.remove(&inode) else { return };
+        if let Some(token) = shared.token {
+            self.unwatch(&[(token, shared.fd.as_raw_fd())]);
+        }
+        if let Some((path, id)) = &shared.file {
+            remove_file(path, *id, shared.address);
+        }
+        if !shared.of_host
+            && let Err(error) = listen::end(shared.fd.as_fd())
+        {
+            log::debug!("end {}: {error}", shared.address);
+        }
+    }
+
+    /// At our own end: no file stays that nobody listens on.
+    pub(super) fn end_all_shared(&mut self) {
+        for inode in self.shared.by_inode.keys().copied().collect::<Vec<_>>() {
+            self.end_shared(inode);
+        }
+    }
+
+    /// Looks whether clients can still come, and whether the flags are as they were.
+    pub(super) fn look_after_shared(&mut self) {
+        if self.shared.by_inode.is_empty() || self.now < self.shared.look_at {
+            return;
+        }
+        self.shared.look_at = self.now + LOOK;
+        for inode in self.shared.by_inode.keys().copied().collect::<Vec<_>>() {
+            self.check_shared(inode);
+        }
+    }
+
+    /// One of them: also when it is said to have been shut down.
+    pub(super) fn check_shared(&mut self, inode: u64) {
+        let Some(shared) = self.shared.by_inode.get_mut(&inode) else { return };
+        let (app, address) = (shared.app, shared.address);
+        match shared.state {
+            State::Shut => return,
+            State::Open if shared.is_shut_down() => {
+                shared.state = State::Dead;
+                self.shared.apart.insert((app, address));
+                self.tell_shut_down(inode, app, address);
+            }
+            State::Open if !shared.is_reachable() => {
+                shared.state = State::Lost;
+                log::error!(
+                    "{}: {address}: somebody removed or replaced the path, so no client can come; the app is \
+                     reloaded onto a new socket",
+                    self.app_name(app)
+                );
+            }
+            State::Open => self.check_flags(inode),
+            State::Lost | State::Dead => {}
+        }
+        let Some(shared) = self.shared.by_inode.get(&inode) else { return };
+        // As long as a worker listens where nobody comes: the core may have had its reasons to wait.
+        if matches!(shared.state, State::Lost | State::Dead)
+            && let Some((socket, _)) = self.sockets.parts(inode).next()
+        {
+            self.inbox.push_back(Event::Unreachable { socket });
+        }
+    }
+
+    fn tell_shut_down(&self, inode: u64, app: AppId, address: Address) {
+        let holders: Vec<WorkerId> = self.sockets.parts(inode).map(|(_, held)| held.owner).collect();
+        let who = match holders.as_slice() {
+            [one] => self.label(*one),
+            several => {
+                let names: Vec<String> = several.iter().map(|worker| self.label(*worker)).collect();
+                format!("one of {}", names.join(", "))
+            }
+        };
+        log::error!(
+            "{}: {address}: {who} called shutdown(2) on the shared socket, which ends it for all; the app is \
+             reloaded onto a new one. A server that stops must close its socket, not shut it down",
+            self.app_name(app)
+        );
+    }
+
+    /// O_NONBLOCK belongs to all: a worker that changes it breaks the others of its generation.
+    fn check_flags(&mut self, inode: u64) {
+        let Some(shared) = self.shared.by_inode.get_mut(&inode) else { return };
+        let Ok(now) = unix_listener::is_nonblocking(shared.fd.as_fd()) else { return };
+        let Some((wanted, since)) = shared.nonblocking else { return };
+        if now == wanted {
+            return;
+        }
+        let word = |nonblocking| if nonblocking { "non-blocking" } else { "blocking" };
+        let (app, address, newest) = (shared.app, shared.address, shared.newest);
+        if newest > since {
+            shared.nonblocking = Some((now, newest));
+            log::warn!(
+                "{}: {address}: generation {} made the shared socket {}; workers of earlier ones may stumble \
+                 over that until they are replaced",
+                self.app_name(app),
+                newest.0,
+                word(now)
+            );
+            return;
+        }
+        let restored = unix_listener::set_nonblocking(shared.fd.as_fd(), wanted);
+        log::warn!(
+            "{}: {address}: a worker made the shared socket {}, for all workers; it is {} again{}",
+            self.app_name(app),
+            word(now),
+            word(wanted),
+            restored.err().map_or_else(String::new, |error| format!(" (failed: {error})"))
+        );
+    }
+
+    /// A worker said that it is ready.
+    pub(super) fn settle_flags_of(&mut self, worker: WorkerId) {
+        let parts = self.sockets.of(worker).filter(|(_, held)| held.shared);
+        for inode in parts.map(|(_, held)| held.inode).collect::<Vec<_>>() {
+            self.settle_flags(inode);
+        }
+    }
+
+    /// A worker takes connections from its part: the flags are as its generation wants them.
+    pub(super) fn settle_flags(&mut self, inode: u64) {
+        let Some(shared) = self.shared.by_inode.get_mut(&inode) else { return };
+        if shared.nonblocking.is_none()
+            && let Ok(now) = unix_listener::is_nonblocking(shared.fd.as_fd())
+        {
+            shared.nonblocking = Some((now, shared.newest));
+        }
+    }
+
+    /// The host's sockets that no app declares are told once.
+    pub(super) fn tell_unused(&mut self) {
+        for socket in self.shared.host.iter().filter(|socket| !socket.used) {
+            log::warn!(
+                "the host handed over a socket for {} (\"{}\"), and no app has it in `listen`: clients who come \
+                 there wait for ever",
+                socket.address,
+                socket.name
+            );
+        }
+    }
+
+    /// Keeps a worker from the queue that this is a part of.
+    pub(super) fn withdraw(&mut self, socket: SocketId) {
+        let Some(held) = self.sockets.get(socket) else { return };
+        let (worker, inode) = (held.owner, held.inode);
+        // Nobody new comes to one without an address; those who wait in it have nobody else.
+        if !self.shared.is_open(inode) {
+            return;
+        }
+        let silenced = self.silence(worker, inode, socket);
+        let error = match silenced {
+            Ok(entries) if !entries.is_empty() => return self.sockets.set_withdrawn(socket, entries),
+            Ok(_) => "it does not use epoll".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let handles = self.processes.get(worker).is_some_and(Process::may_handle_stop);
+        self.warn_once_of(worker, "cannot leave", || {
+            format!(
+                "a worker that leaves cannot be kept from the queue of a shared socket ({error}): {}",
+                if handles {
+                    "it gets its kill_signal at once, and has to stop accepting by itself"
+                } else {
+                    "it does not handle its kill_signal, so it accepts until it is ended, and a request that it \
+                     takes in that moment is lost"
+                }
+            )
+        });
+        self.inbox.push_back(Event::CannotLeave { worker, handles });
+    }
+
+    /// All entries of the worker's processes that waited for connections, as they were.
+    fn silence(&self, worker: WorkerId, inode: u64, socket: SocketId) -> io::Result<Vec<Entry>> {
+        let fd = self.sockets.fd(socket).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+        let mut silenced = Vec::new();
+        for pid in self.processes.tree_of(worker) {
+            match process::waits_in_call(pid, inode) {
+                Ok(true) => return Err(io::Error::other("it waits in accept, poll or select")),
+                Err(error) if process::is_gone(&error) => continue,
+                Ok(false) => {}
+                Err(error) => return Err(error),
+            }
+            for entry in epoll_peer::entries(pid, inode)?.into_iter().filter(Entry::waits) {
+                epoll_peer::silence(&entry, fd)?;
+                silenced.push(entry);
+            }
+        }
+        Ok(silenced)
+    }
+
+    /// Whether a worker that was kept from a queue has come to take nothing more from it: what it was told
+    /// before is done with as soon as its loop waits again.
+    pub(super) fn has_left(&self, worker: WorkerId, socket: SocketId) -> io::Result<bool> {
+        let Some(held) = self.sockets.get(socket) else { return Ok(true) };
+        // It may have registered the socket once more by itself.
+        let again = self.silence(worker, held.inode, socket)?;
+        let mut processes: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+        for entry in &held.withdrawn {
+            processes.entry(entry.pid).or_default().push(entry.set);
+        }
+        for (pid, sets) in processes {
+            match epoll_peer::threads(pid, &sets) {
+                Ok(threads) if threads.running || !threads.polling => return Ok(false),
+                Ok(_) => {}
+                Err(error) if process::is_gone(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(again.is_empty())
+    }
+
+    /// Nobody else is left: the worker takes connections again.
+    pub(super) fn admit(&mut self, socket: SocketId) {
+        for entry in self.sockets.take_withdrawn(socket) {
+            let Some(fd) = self.sockets.fd(socket) else { return };
+            if let Err(error) = epoll_peer::restore(&entry, fd) {
+                log::warn!("pid {} cannot be told of new connections again: {error}", entry.pid);
+            }
+        }
+    }
+}
+
+fn remove_file(path: &Path, id: FileId, address: Address) {
+    // Who holds the lock opens a socket there, and looks first whether it is dead.
+    let _lock = unix_listener::lock_folder(path);
+    if let Err(error) = unix_listener::remove(path, id) {
+        log::warn!("{address}: its file stays behind: {error}");
+    }
+}
+
+fn resolve(access: &Access) -> Result<unix_listener::Access, SpawnFailure> {
+    let (user, group) = identity::owner_of(access)?;
+    Ok(unix_listener::Access { mode: access.mode, user, group })
+}

@@ -1,0 +1,311 @@
+//! Sockets that all workers of an app share: Unix sockets, and those of the host.
+
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use support::daemon::Builder;
+use support::history::Outcome;
+use support::{App, Daemon, Fixture, Home, Load, fixtures, free_port, users, wait_until};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A home, and the path of a socket in its apps' folder.
+fn place(user: Option<u32>) -> (Arc<Home>, PathBuf) {
+    let home = Arc::new(Home::new(user));
+    let path = home.apps().join("api.sock");
+    (home, path)
+}
+
+fn on_unix(app: App, path: &Path) -> App {
+    app.set("listen", format!("[\"unix:{}\"]", path.display()))
+}
+
+/// The body of an answer.
+fn ask(stream: &mut (impl Read + Write), path: &str) -> std::io::Result<String> {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.trim().to_owned());
+    body.filter(|body| !body.is_empty())
+        .ok_or_else(|| std::io::Error::other(format!("no answer: {answer:?}")))
+}
+
+fn ask_unix(path: &Path, what: &str) -> std::io::Result<String> {
+    ask(&mut UnixStream::connect(path)?, what)
+}
+
+/// Every worker is replaced twice under load.
+fn reload_loses_nothing(fixture: &Fixture, user: Option<u32>, load: impl FnOnce(Load) -> Load) {
+    let (home, path) = place(user);
+    let app = on_unix(App::new("api", fixture).instances(3).delay(10), &path).text("drain_timeout", "10s");
+    let daemon = Builder::new(app).user(user).start_in(home);
+    let first = daemon.wait_online("api", 3);
+    let hammer = load(Load::on_unix(&path)).start();
+    for _ in 0..2 {
+        daemon.run(&["reload", "api"]).expect_code(0);
+        hammer.wait_answers(20);
+    }
+    let last = daemon.wait_online("api", 3);
+    assert!(last.iter().all(|pid| !first.contains(pid)), "{first:?} {last:?}");
+    let history = hammer.stop();
+    history.expect_none_lost();
+    assert!(history.count(Outcome::Ok) > 60);
+    assert!(!daemon.log().contains("cannot be kept from the queue"), "{}", daemon.log());
+}
+
+#[test]
+fn reload_of_node_on_a_unix_socket_loses_nothing() {
+    let Some(fixture) = fixtures::node("listen_fd.js") else { return };
+    for user in users() {
+        reload_loses_nothing(&fixture, user, |load| load);
+    }
+}
+
+#[test]
+fn reload_of_asyncio_on_a_unix_socket_loses_nothing() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    reload_loses_nothing(&fixture, None, |load| load);
+}
+
+#[test]
+fn reload_of_go_on_a_unix_socket_loses_nothing() {
+    let Some(fixture) = fixtures::go() else { return };
+    reload_loses_nothing(&fixture, None, |load| load);
+}
+
+#[test]
+fn reload_on_a_unix_socket_with_few_clients_loses_nothing() {
+    let Some(fixture) = fixtures::node("listen_fd.js") else { return };
+    reload_loses_nothing(&fixture, None, |load| load.clients(1));
+}
+
+#[test]
+fn a_unix_socket_is_spread_and_goes_with_its_app() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let table = format!("[{{ address = \"unix:{}\", mode = \"0620\", backlog = 64 }}]", path.display());
+    let app = App::new("api", &fixture).instances(2).set("listen", table);
+    let daemon = Builder::new(app).start_in(home);
+    let pids = daemon.wait_online("api", 2);
+    let file = fs::symlink_metadata(&path).expect("it listens");
+    assert!(file.file_type().is_socket());
+    assert_eq!(file.mode() & 0o7777, 0o620);
+    assert_eq!(daemon.app("api").listen, [format!("unix:{}", path.display())]);
+    let answer = ask_unix(&path, "/").expect("served");
+    assert!(pids.iter().any(|pid| answer.starts_with(&format!("{pid} "))), "{answer} of {pids:?}");
+    // The socket stays through a restart's gap as a file of its own, and goes when nobody is to come.
+    daemon.run(&["restart", "api"]).expect_code(0);
+    daemon.wait_online("api", 2);
+    ask_unix(&path, "/").expect("served");
+    daemon.run(&["stop", "api"]).expect_code(0);
+    assert!(!path.exists(), "the file outlives its app");
+    daemon.run(&["start", "api"]).expect_code(0);
+    ask_unix(&path, "/").expect("served");
+    daemon.run(&["delete", "api"]).expect_code(0);
+    assert!(!path.exists(), "the file outlives its app");
+}
+
+#[test]
+fn clients_wait_in_a_unix_socket_while_its_worker_is_replaced() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let app = on_unix(App::new("api", &fixture), &path).instances(1);
+    let daemon = Builder::new(app).start_in(home);
+    let pid = daemon.wait_online("api", 1)[0];
+    let inode = fs::metadata(&path).expect("it listens").ino();
+    support::daemon::send(pid, nix::sys::signal::Signal::SIGKILL);
+    let answer = ask_unix(&path, "/").expect("the next worker takes the queue over");
+    assert!(!answer.starts_with(&format!("{pid} ")), "{answer}");
+    assert_eq!(fs::metadata(&path).expect("it listens").ino(), inode);
+}
+
+#[test]
+fn the_owner_of_a_unix_socket_is_whom_the_file_names() {
+    if !support::root() {
+        return support::skip("only root gives files away");
+    }
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let table = format!("{{ address = \"unix:{}\", user = \"nobody\", group = 7 }}", path.display());
+    let daemon = Builder::new(App::new("api", &fixture).set("listen", table)).start_in(home);
+    daemon.wait_online("api", 1);
+    let file = fs::metadata(&path).expect("it listens");
+    assert_eq!((file.uid(), file.gid(), file.mode() & 0o777), (65534, 7, 0o660));
+}
+
+#[test]
+fn only_a_dead_servers_socket_is_replaced() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    drop(UnixListener::bind(&path).expect("free"));
+    assert!(path.exists());
+    let live = path.with_file_name("live.sock");
+    let server = UnixListener::bind(&live).expect("free");
+    let file = path.with_file_name("file.sock");
+    fs::write(&file, "precious").expect("free");
+    let missing = home.apps().join("none/api.sock");
+    let on = |name: &str, path: &Path| on_unix(App::new(name, &fixture), path).set("max_restarts", 1);
+    let apps = [on("stale", &path), on("live", &live), on("file", &file), on("missing", &missing)];
+    let daemon = Builder::new(support::file(&apps)).start_in(home);
+    daemon.wait_online("stale", 1);
+    ask_unix(&path, "/").expect("served");
+    let why = |name: &str| {
+        let workers = daemon.wait_status(name, "errored").workers;
+        workers[0].last_exit.clone().and_then(|exit| exit.message).expect("it says why")
+    };
+    let in_use = why("live");
+    assert!(in_use.contains(&format!("is in use by pid {}", std::process::id())), "{in_use}");
+    assert!(why("file").contains("no socket"), "{}", why("file"));
+    assert!(why("missing").contains("its folder does not exist"), "{}", why("missing"));
+    assert_eq!(fs::read_to_string(&file).expect("untouched"), "precious");
+    server.set_nonblocking(true).expect("ours");
+    UnixStream::connect(&live).expect("untouched");
+}
+
+#[test]
+fn a_unix_path_that_somebody_removed_is_made_anew() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let app = on_unix(App::new("api", &fixture).instances(2), &path);
+    let daemon = Builder::new(app).start_in(home);
+    daemon.wait_online("api", 2);
+    fs::remove_file(&path).expect("it is there");
+    wait_until(SOON, "the path is served again", || ask_unix(&path, "/"));
+    daemon.wait_for_text("somebody removed or replaced the path");
+    // All are moved onto it, and the app is left in peace then.
+    wait_until(SOON, "the reload is over", || {
+        let app = daemon.try_app("api")?;
+        let done = app.reload.is_none() && app.generation == 2 && daemon.online("api").len() == 2;
+        if done { Ok(()) } else { Err(format!("{app:?}")) }
+    });
+}
+
+#[test]
+fn a_worker_that_shuts_the_shared_socket_down_is_named_and_healed() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let daemon = Builder::new(on_unix(App::new("api", &fixture).instances(1), &path)).start_in(home);
+    let pid = daemon.wait_online("api", 1)[0];
+    // Its answer may still come.
+    drop(ask_unix(&path, "/shutdown"));
+    wait_until(SOON, "somebody serves again", || ask_unix(&path, "/"));
+    let log = daemon.log();
+    let told = log.lines().find(|line| line.contains("called shutdown(2)")).expect("it is told");
+    assert!(told.contains(&format!("api/0 generation 1 pid {pid}")), "{told}");
+}
+
+#[test]
+fn a_flag_that_one_worker_changes_for_all_is_set_back() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let daemon = Builder::new(on_unix(App::new("api", &fixture).instances(2), &path)).start_in(home);
+    let pids = daemon.wait_online("api", 2);
+    ask_unix(&path, "/flip").expect("served");
+    daemon.wait_for_text("made the shared socket blocking, for all workers; it is non-blocking again");
+    for _ in 0..20 {
+        ask_unix(&path, "/").expect("nobody hangs in accept");
+    }
+    assert_eq!(daemon.pids("api"), pids);
+}
+
+#[test]
+fn named_sockets_keep_their_order_and_kinds() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let (first, second) = (free_port(), free_port());
+    let listen = format!(
+        "[{{ name = \"http\", address = \"127.0.0.1:{first}\" }}, {{ name = \"admin\", address = \
+         \"unix:{}\" }}, {{ name = \"more\", address = \"unix:@cd-{second}\" }}, \
+         {{ name = \"last\", address = \":{second}\" }}]",
+        path.display()
+    );
+    let app = App::new("api", &fixture).instances(2).set("listen", listen);
+    let daemon = Builder::new(app).start_in(home);
+    let names = || {
+        let tcp = |port| ask(&mut TcpStream::connect(("127.0.0.1", port))?, "/name");
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(format!("cd-{second}"))?;
+        let mut hidden = UnixStream::connect_addr(&address)?;
+        Ok::<_, std::io::Error>([
+            tcp(first)?,
+            ask_unix(&path, "/name")?,
+            ask(&mut hidden, "/name")?,
+            tcp(second)?,
+        ])
+    };
+    daemon.wait_online("api", 2);
+    assert_eq!(names().expect("all are served"), ["http", "admin", "more", "last"]);
+    daemon.run(&["reload", "api"]).expect_code(0);
+    daemon.wait_online("api", 2);
+    assert_eq!(names().expect("all are served"), ["http", "admin", "more", "last"]);
+}
+
+/// Starts a supervisor as systemd does: with sockets from descriptor 3 on, and LISTEN_PID.
+fn activated(home: &Home, names: &str, sockets: &str, app: App) -> Daemon {
+    let script = format!(
+        "import os, socket, sys\n\
+         def unix(path):\n    s = socket.socket(socket.AF_UNIX)\n    s.bind(path)\n    s.listen()\n    return s\n\
+         held = [{sockets}]\n\
+         for i, s in enumerate(held):\n    os.dup2(s.fileno(), 100 + i)\n\
+         for i in range(len(held)):\n    os.dup2(100 + i, 3 + i, inheritable=True)\n\
+         os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(held)), LISTEN_FDNAMES={names:?})\n\
+         os.execv(sys.argv[1], sys.argv[1:])\n"
+    );
+    home.put("activate.py", &script);
+    let python = support::runtime("python3").expect("the caller has looked");
+    let launcher = home.apps().join("activate.py");
+    let wrap = [python.display().to_string(), launcher.display().to_string()];
+    let words: Vec<&str> = wrap.iter().map(String::as_str).collect();
+    Builder::new(app).wrap(&words).start_in(Arc::new(Home::new(None)))
+}
+
+#[test]
+fn sockets_of_the_host_are_used_by_address_and_by_name() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let (port, unused) = (free_port(), free_port());
+    let tcp = |port| format!("socket.create_server(('127.0.0.1', {port}))");
+    let unix = format!("unix({:?})", path.display().to_string());
+    let sockets = format!("{}, {unix}, {}", tcp(port), tcp(unused));
+    let listen =
+        format!("[\"127.0.0.1:{port}\", {{ name = \"admin\", address = \"unix:/nowhere/admin.sock\" }}]");
+    let app = App::new("api", &fixture).instances(2).delay(10).set("listen", listen);
+    let daemon = activated(&home, "http:admin:spare", &sockets, app);
+    daemon.wait_online("api", 2);
+    daemon.wait_for_text(&format!("handed over a socket for 127.0.0.1:{unused} (\"spare\")"));
+    assert_eq!(ask_unix(&path, "/name").expect("served"), "admin");
+    let hammer = Load::on(port).start();
+    daemon.run(&["reload", "api"]).expect_code(0);
+    hammer.wait_answers(20);
+    hammer.stop().expect_none_lost();
+    // It is the host's: clients wait in it while the app is stopped.
+    daemon.run(&["stop", "api"]).expect_code(0);
+    let mut waiting = TcpStream::connect(("127.0.0.1", port)).expect("the host listens on");
+    daemon.run(&["start", "api"]).expect_code(0);
+    ask(&mut waiting, "/").expect("served in the end");
+    assert!(path.exists(), "the host's file was removed");
+}
+
+#[test]
+fn who_blocks_in_accept_is_told_first_and_it_is_said() {
+    let Some(fixture) = fixtures::python("listen_fds.py") else { return };
+    let (home, path) = place(None);
+    let app = on_unix(App::new("api", &fixture).instances(2), &path).text("drain_timeout", "2s");
+    let daemon = Builder::new(app).start_in(home);
+    let first = daemon.wait_online("api", 2);
+    daemon.run(&["reload", "api"]).expect_code(0);
+    let last = daemon.wait_online("api", 2);
+    assert!(last.iter().all(|pid| !first.contains(pid)));
+    daemon.wait_for_text("cannot be kept from the queue of a shared socket");
+    ask_unix(&path, "/").expect("served");
+}

@@ -358,6 +358,9 @@ fn steps(supervisor: &Supervisor, world: World) -> Vec<Step> {
     if world.lasting && supervisor.next_deadline().is_some_and(looks_soon) {
         steps.push(Step::Blink);
     }
+    if world.hiccups {
+        steps.push(tell(Event::AddressesChanged));
+    }
     for probe in supervisor.probe() {
         steps.extend(facts_about(supervisor, world, probe).into_iter().map(tell));
     }

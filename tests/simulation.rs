@@ -412,6 +412,7 @@ impl World {
             | Event::Relayed { .. }
             | Event::Abandoned { .. }
             | Event::Unreachable { .. }
+            | Event::AddressesChanged
             | Event::CannotLeave { .. }
             | Event::Measured { .. }
             | Event::Weighed { .. }

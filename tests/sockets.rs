@@ -309,3 +309,34 @@ fn who_blocks_in_accept_is_told_first_and_it_is_said() {
     daemon.wait_for_text("cannot be kept from the queue of a shared socket");
     ask_unix(&path, "/").expect("served");
 }
+
+#[test]
+fn an_address_that_comes_later_is_waited_for_and_served() {
+    if !support::root() {
+        return support::skip("a network namespace of its own takes root");
+    }
+    let (Some(unshare), Some(ip)) = (support::runtime("unshare"), support::runtime("ip")) else { return };
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let port = free_port();
+    let late = App::new("late", &fixture).instances(2).set("listen", format!("[\"10.213.7.1:{port}\"]"));
+    let now = App::new("now", &fixture).set("listen", format!("[\"0.0.0.0:{}\"]", free_port()));
+    let unshare = unshare.display().to_string();
+    // Before its first address a namespace has no table of them, and anything can be bound to.
+    let shell = format!("{} link set lo up; exec \"$0\" \"$@\"", ip.display());
+    let wrap = [&unshare, "--net", "--", "/bin/sh", "-c", &shell];
+    let daemon = Builder::new(support::file(&[late, now])).wrap(&wrap).start();
+    let app = daemon.wait_status("late", "waiting for address");
+    assert_eq!(app.workers[0].unstable_restarts, 0, "the app is not to blame");
+    let why = app.workers[0].last_exit.clone().and_then(|exit| exit.message).expect("it says why");
+    assert!(why.contains("no interface of this host has that address"), "{why}");
+    daemon.wait_online("now", 1);
+    let inside = |line: &[&str]| {
+        let pid = daemon.pid.to_string();
+        let mut command = std::process::Command::new("nsenter");
+        command.args(["--net", "--target", &pid]).arg(&ip).args(line);
+        assert!(command.status().expect("util-linux has it").success(), "{command:?}");
+    };
+    inside(&["address", "add", "10.213.7.1/32", "dev", "lo"]);
+    daemon.wait_online("late", 2);
+    assert_eq!(daemon.app("late").listen, [format!("10.213.7.1:{port}")]);
+}

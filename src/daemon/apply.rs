@@ -115,7 +115,8 @@ impl Daemon {
             | Status::Online
             | Status::Launching
             | Status::Stopping
-            | Status::WaitingRestart => Standing::Running,
+            | Status::WaitingRestart
+            | Status::WaitingAddress => Standing::Running,
         }
     }
 

@@ -54,7 +54,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -203,6 +203,8 @@ struct Daemon {
     processes: Processes,
     sockets: Sockets,
     shared: SharedSockets,
+    /// Word of addresses that come and go, once somebody waits for one.
+    addresses: Option<OwnedFd>,
     relays: Relays,
     leaving: HashMap<WorkerId, drain::Leaving>,
     exams: exam::Exams,
@@ -303,6 +305,7 @@ impl Daemon {
             processes: Processes::default(),
             sockets: Sockets::default(),
             shared: SharedSockets::with(handed),
+            addresses: None,
             relays: Relays::default(),
             leaving: HashMap::new(),
             exams: exam::Exams::default(),

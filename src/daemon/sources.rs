@@ -1,12 +1,13 @@
 //! What the world has to say, translated into events: nothing is decided here and nothing ordered.
 
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 
 use mio::Token;
 
 use crate::control::protocol::Stream;
 use crate::supervisor::event::{Event, ExitStatus, Word, WorkerId};
-use crate::sys::process;
+use crate::sys::{addresses, process};
 
 use super::Daemon;
 use super::relay::End;
@@ -28,6 +29,8 @@ pub(super) enum Source {
     Channel(WorkerId),
     /// A relayed connection.
     Relay(u64, End),
+    /// Addresses of this host came or went.
+    Addresses,
     /// A socket that listens for all of an app was shut down.
     Shared(u64),
     /// Our own standard output or error has room again.
@@ -81,6 +84,12 @@ impl Daemon {
             Source::Output(worker, stream) => self.read_output(worker, stream),
             Source::Channel(worker) => self.hear_channel(worker),
             Source::Relay(id, _) => self.pump_relay(id),
+            Source::Addresses => {
+                if self.addresses.as_ref().is_some_and(|socket| addresses::heard(socket.as_fd())) {
+                    self.inbox.push_back(Event::AddressesChanged);
+                }
+                false
+            }
             Source::Shared(inode) => {
                 self.check_shared(inode);
                 false

@@ -15,7 +15,7 @@ use crate::logs::worker::WorkerOutput;
 use crate::supervisor::event::{Address, AppId, Event, Generation, SlotId, SocketId, SpawnFailure, WorkerId};
 use crate::supervisor::policy::SpecId;
 use crate::sys::spawn::{self, Failure, Plan, Step, errno_text};
-use crate::sys::{listen, output, process};
+use crate::sys::{addresses, listen, output, process};
 
 use super::catalog::Recipe;
 use super::environment::Variables;
@@ -164,6 +164,21 @@ impl Daemon {
         Ok(handed)
     }
 
+    /// The kernel tells from now on when addresses come. Where it does not, back-off alone has to do.
+    fn await_address(&mut self, error: &io::Error) {
+        if error.raw_os_error() != Some(libc::EADDRNOTAVAIL) || self.addresses.is_some() {
+            return;
+        }
+        let watched = addresses::listen().and_then(|socket| {
+            self.watch(socket.as_raw_fd(), Source::Addresses)?;
+            Ok(socket)
+        });
+        match watched {
+            Ok(socket) => self.addresses = Some(socket),
+            Err(error) => log::debug!("word of new addresses: {error}"),
+        }
+    }
+
     /// Whether clients come to what a dead worker left.
     fn leads(&self, held: &Held) -> bool {
         !held.shared || self.shared.is_open(held.inode)
@@ -185,7 +200,10 @@ impl Daemon {
         };
         let socket = listen::open(ip, port, v6only, listen.backlog)
             .and_then(|fd| self.sockets.hold(fd, address, true, order.worker))
-            .map_err(|error| listen_failure(address, &error))?;
+            .map_err(|error| {
+                self.await_address(&error);
+                listen_failure(address, &error)
+            })?;
         self.arrays.push_back(Event::Opened { worker: order.worker, socket, address });
         Ok(socket)
     }
@@ -424,7 +442,7 @@ pub(super) fn listen_failure(address: Address, error: &io::Error) -> SpawnFailur
     let errno = error.raw_os_error().unwrap_or(0);
     let advice = match errno {
         libc::EACCES => "; ports below 1024 need the right to bind them",
-        libc::EADDRNOTAVAIL => "; no interface of this host has that address",
+        libc::EADDRNOTAVAIL => "; no interface of this host has that address: tried again as soon as one has",
         libc::EADDRINUSE => "; another program holds it",
         _ => "",
     };
@@ -432,7 +450,8 @@ pub(super) fn listen_failure(address: Address, error: &io::Error) -> SpawnFailur
         step: format!("listen on {address}"),
         errno,
         message: format!("cannot listen on {address}: {}{advice}", errno_text(errno)),
-        transient: is_transient(errno),
+        // At boot addresses come when they come.
+        transient: is_transient(errno) || errno == libc::EADDRNOTAVAIL,
     }
 }
 

@@ -87,6 +87,11 @@ impl Backoff {
         jitter.spread(grown(HICCUP, self.hiccups - 1)).max(policy.restart_delay)
     }
 
+    /// The last that failed was the host.
+    pub fn waits_for_the_host(&self) -> bool {
+        self.hiccups > 0
+    }
+
     /// The host has been failing for so long that the wait no longer grows.
     pub fn is_stuck(&self) -> bool {
         self.hiccups >= HICCUPS

@@ -411,6 +411,8 @@ pub enum Event {
         /// What the look cost.
         cost: Duration,
     },
+    /// Addresses of this host came or went: what failed for want of one may succeed.
+    AddressesChanged,
     /// A wish of a client.
     Command {
         /// Under which the reply is expected.
@@ -448,6 +450,7 @@ impl Event {
             | Event::Abandoned { .. }
             | Event::Measured { .. }
             | Event::Gauged { .. }
+            | Event::AddressesChanged
             | Event::Command { .. }
             | Event::Deadline => None,
         }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Bug;
-use super::app::{App, EXTENSIONS, Heard, Idle, Turn};
+use super::app::{App, EXTENSIONS, Heard, Idle, Slot, Turn};
 use super::backoff::Next;
 use super::event::{
     Action, Address, Cause, ExitStatus, Fact, Failure, Proof, SignalKind, SocketId, SpawnFailure, Traffic,
@@ -77,6 +77,17 @@ impl App {
             let entry = &mut self.slots[index].backoff;
             let next = if policy.autorestart { entry.failed(&policy, turn.jitter) } else { entry.give_up() };
             self.hold_back(index, next, turn);
+        }
+    }
+
+    /// The host may have by now what it lacked.
+    pub(super) fn retry(&mut self) {
+        let waits = |slot: &&mut Slot| {
+            let waits = slot.is_wanted() && matches!(slot.idle, Idle::Waiting(_));
+            waits && slot.backoff.waits_for_the_host() && !slot.backoff.gave_up()
+        };
+        for slot in self.slots.iter_mut().filter(waits) {
+            slot.idle = Idle::Free;
         }
     }
 

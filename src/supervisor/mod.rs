@@ -213,6 +213,11 @@ impl Supervisor {
         match event {
             Event::Command { request, command } => self.wish(request, command, now, out),
             Event::Deadline => {}
+            Event::AddressesChanged => {
+                for index in 0..self.apps.len() {
+                    self.turn(index, now, out, |app, _| app.retry());
+                }
+            }
             Event::Started { .. }
             | Event::SpawnFailed { .. }
             | Event::Opened { .. }
@@ -466,7 +471,7 @@ impl Supervisor {
             Event::Measured { app, .. } | Event::Gauged { app, .. } => {
                 self.apps.iter().position(|other| other.id == *app)
             }
-            Event::Command { .. } | Event::Deadline => None,
+            Event::Command { .. } | Event::Deadline | Event::AddressesChanged => None,
         }
     }
 
@@ -512,7 +517,7 @@ impl Supervisor {
                 Event::Abandoned { socket } => app.abandoned(socket, turn),
                 Event::Measured { headroom, .. } => app.measured(&headroom, turn),
                 Event::Gauged { depths, cost, .. } => app.gauged(&depths, cost, turn),
-                Event::Command { .. } | Event::Deadline => {}
+                Event::Command { .. } | Event::Deadline | Event::AddressesChanged => {}
             }
         });
     }

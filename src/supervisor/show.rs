@@ -43,7 +43,13 @@ impl App {
         if wanted().all(|slot| slot.workers.iter().any(Worker::is_ready)) {
             return Status::Online;
         }
-        let order = [Status::Launching, Status::WaitingRestart, Status::Errored, Status::Stopping];
+        let order = [
+            Status::Launching,
+            Status::WaitingAddress,
+            Status::WaitingRestart,
+            Status::Errored,
+            Status::Stopping,
+        ];
         order.into_iter().find(|status| any(*status)).unwrap_or(Status::Launching)
     }
 
@@ -111,6 +117,14 @@ fn worker_status(worker: &Worker) -> Status {
     }
 }
 
+/// EADDRNOTAVAIL (errno(3)).
+const NO_SUCH_ADDRESS: i32 = 99;
+
+fn lacks_address(slot: &Slot) -> bool {
+    let failure = slot.last_exit.as_ref().and_then(|exit| exit.failure.as_ref());
+    failure.is_some_and(|failure| failure.transient && failure.errno == NO_SUCH_ADDRESS)
+}
+
 /// What is most telling about a slot: its best worker, or why it has none.
 fn slot_status(slot: &Slot) -> Status {
     if slot.workers.iter().any(Worker::is_ready) {
@@ -121,6 +135,7 @@ fn slot_status(slot: &Slot) -> Status {
     }
     match (slot.wanted, slot.idle) {
         (Wanted::Run, Idle::Errored) => Status::Errored,
+        (Wanted::Run, Idle::Waiting(_)) if lacks_address(slot) => Status::WaitingAddress,
         (Wanted::Run, Idle::Waiting(_)) => Status::WaitingRestart,
         (Wanted::Run, Idle::Ended { .. }) => Status::Stopped,
         (Wanted::Run, Idle::Free) if slot.workers.is_empty() => Status::Launching,

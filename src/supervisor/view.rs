@@ -22,6 +22,8 @@ pub enum Status {
     Errored,
     /// Waiting before the next start.
     WaitingRestart,
+    /// Waiting until this host has an address to listen on.
+    WaitingAddress,
 }
 
 impl Status {
@@ -34,6 +36,7 @@ impl Status {
             Status::Stopped => "stopped",
             Status::Errored => "errored",
             Status::WaitingRestart => "waiting restart",
+            Status::WaitingAddress => "waiting for address",
         }
     }
 }

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod accounts;
+pub mod addresses;
 pub mod cgroup;
 pub mod clock;
 pub mod connections;

@@ -1,5 +1,6 @@
 //! One app's life by tables: facts in, orders out, no process.
 
+use super::address::UnixName;
 use super::event::*;
 use super::headroom::{Good, Headroom, Stock};
 use super::policy::{MemoryLimit, Mode, OnReloadFailure, Policy, SpecId};
@@ -826,6 +827,55 @@ fn transient_spawn_failures_are_not_charged_to_the_app() {
     }
     assert_eq!(bench.outcome(RequestId(1)), None);
     assert_eq!(bench.spawned().len(), 5);
+}
+
+#[test]
+fn whoever_waits_for_an_address_tries_again_when_addresses_come() {
+    let mut bench = Bench::with(cluster(1));
+    let failure = SpawnFailure { step: "listen".into(), errno: 99, message: "none".into(), transient: true };
+    for worker in 1..8 {
+        bench.tell(Event::SpawnFailed { worker: WorkerId(worker), failure: failure.clone() });
+        assert_eq!(bench.status(), Status::WaitingAddress);
+        bench.tell(Event::AddressesChanged);
+        assert_eq!(bench.spawned().len() as u64, worker + 1, "not at once");
+    }
+    // Of a crash it is no cure.
+    let mut bench = Bench::online(cluster(1));
+    for _ in 0..3 {
+        let worker = bench.supervisor.probe()[0].worker;
+        bench.exit(worker);
+    }
+    let before = bench.spawned().len();
+    bench.tell(Event::AddressesChanged);
+    assert_eq!((bench.status(), bench.spawned().len()), (Status::WaitingRestart, before));
+}
+
+#[test]
+fn workers_of_a_lost_shared_socket_are_replaced_once() {
+    let mut bench = Bench::with(Policy { declares_listen: true, ..cluster(1) });
+    let (worker, socket) = (bench.spawned()[0], SocketId(1));
+    let address = Address::Unix(UnixName::new("/run/a").unwrap());
+    bench.tell(Event::Joined { worker, socket, address });
+    bench.tell(Event::Started { worker });
+    bench.tell(Event::Accepting { worker, socket });
+    bench.pass(ms(5000));
+    bench.tell(Event::Unreachable { socket });
+    assert_eq!(bench.spawned().len(), 2);
+    // It is said again as long as it is so.
+    bench.tell(Event::Unreachable { socket });
+    let new = bench.spawned()[1];
+    bench.tell(Event::SpawnFailed {
+        worker: new,
+        failure: SpawnFailure {
+            step: "listen".into(),
+            errno: 2,
+            message: "no folder".into(),
+            transient: false,
+        },
+    });
+    // A reload that failed is not tried for ever.
+    bench.tell(Event::Unreachable { socket });
+    assert_eq!(bench.spawned().len(), 2);
 }
 
 /// The host lacks something for a moment, just as the newest worker is to be started.

@@ -340,3 +340,35 @@ fn an_address_that_comes_later_is_waited_for_and_served() {
     daemon.wait_online("late", 2);
     assert_eq!(daemon.app("late").listen, [format!("10.213.7.1:{port}")]);
 }
+
+/// A kept connection holds the old worker, which serves nobody else meanwhile.
+#[test]
+fn a_worker_that_leaves_takes_nobody_from_a_shared_queue() {
+    let all = [fixtures::node("listen_fd.js"), fixtures::python("handed_asyncio.py"), fixtures::go()];
+    for fixture in all.into_iter().flatten() {
+        let (home, path) = place(None);
+        let app = on_unix(App::new("api", &fixture).instances(1), &path).text("drain_timeout", "6s");
+        let daemon = Builder::new(app).start_in(home);
+        let old = daemon.wait_online("api", 1)[0];
+        let mut kept = UnixStream::connect(&path).expect("served");
+        kept.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("buffered");
+        assert!(kept.read(&mut [0; 512]).expect("answered") > 0);
+        let reload = daemon.spawn(&["reload", "api"]);
+        wait_until(SOON, "the old worker leaves, held by its connection", || {
+            let workers = daemon.try_app("api")?.workers;
+            let leaves = workers.iter().any(|w| w.pid == Some(old) && w.status == "stopping");
+            if leaves { Ok(()) } else { Err(format!("{workers:?}")) }
+        });
+        for _ in 0..60 {
+            let answer = ask_unix(&path, "/").expect("served");
+            assert!(!answer.starts_with(&format!("{old} ")), "{:?}: {answer}", fixture.command);
+        }
+        assert!(support::daemon::exists(old), "it was to be there all the time");
+        // Its client is still served.
+        kept.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("buffered");
+        let mut answer = String::new();
+        kept.read_to_string(&mut answer).expect("answered");
+        assert!(answer.contains(&format!("{old} ")), "{answer}");
+        daemon.home.finish(reload).expect_code(0);
+    }
+}

@@ -854,7 +854,7 @@ fn whoever_waits_for_an_address_tries_again_when_addresses_come() {
 fn workers_of_a_lost_shared_socket_are_replaced_once() {
     let mut bench = Bench::with(Policy { declares_listen: true, ..cluster(1) });
     let (worker, socket) = (bench.spawned()[0], SocketId(1));
-    let address = Address::Unix(UnixName::new("/run/a").unwrap());
+    let address = Address::Unix(UnixName::new("/run/a").expect("short"));
     bench.tell(Event::Joined { worker, socket, address });
     bench.tell(Event::Started { worker });
     bench.tell(Event::Accepting { worker, socket });

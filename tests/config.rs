@@ -826,6 +826,30 @@ fn keys_that_would_do_nothing_are_refused() {
 }
 
 #[test]
+fn what_one_socket_for_all_workers_cannot_give_is_refused() {
+    let rows = [
+        ("health = { tcp = true }", "health: asks one worker, and no connection reaches one alone", true),
+        ("health = { http = \"/\" }", "health: asks one worker, and no connection reaches one alone", true),
+        ("ready = \"http:/\"", "ready: asks one worker, and no connection reaches one alone", true),
+        ("balance = \"source-ip\"", "balance: leads clients to workers", true),
+        ("canary = \"10%\"", "canary: holds a share of the connections", false),
+    ];
+    for (line, expected, only_alone) in rows {
+        let of = |listen: &str| format!("[[apps]]\nscript = \"a\"\nlisten = {listen}\n{line}\n");
+        let said = lines(&of("\"unix:@a\""));
+        assert!(said.len() == 1 && said[0].contains(expected), "{line}: {said:?}");
+        good(&of("80"));
+        let beside = of("[80, \"unix:@a\"]");
+        if only_alone {
+            good(&beside);
+        } else {
+            assert!(lines(&beside).join("").contains(expected), "{line}");
+        }
+    }
+    good("[[apps]]\nscript = \"a\"\nlisten = \"unix:@a\"\nhealth = { command = [\"true\"] }\n");
+}
+
+#[test]
 fn apps_cannot_share_a_name_or_an_address() {
     let text = "[[apps]]\nscript = \"a\"\nlisten = \":80\"\n[[apps]]\nname = \"a\"\nscript = \"b\"\n\
                 listen = \"127.0.0.1:80\"\n[[apps]]\nname = \"a\"\nnamespace = \"other\"\nscript = \"c\"\n";

@@ -297,6 +297,19 @@ fn sockets_of_the_host_are_used_by_address_and_by_name() {
 }
 
 #[test]
+fn a_check_that_the_hosts_socket_cannot_bear_fails_the_start_and_says_so() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, _) = place(None);
+    let port = free_port();
+    let app = App::new("api", &fixture)
+        .set("listen", format!("[\"127.0.0.1:{port}\"]"))
+        .set("health", "{ tcp = true }");
+    let daemon = activated(&home, "http", &format!("socket.create_server(('127.0.0.1', {port}))"), app);
+    daemon
+        .wait_for_text("could not be started: health: asks one worker, and no connection reaches one alone");
+}
+
+#[test]
 fn who_blocks_in_accept_is_told_first_and_it_is_said() {
     let Some(fixture) = fixtures::python("listen_fds.py") else { return };
     let (home, path) = place(None);

@@ -11,10 +11,12 @@ use super::error::{Collector, Problem, printable, quoted};
 use super::keys::{self, AppKey, Kind};
 use super::raw::{self, Entry, Other};
 use super::reader::{Reader, join};
+use super::sharing;
 use super::value::{self, Refusal};
 use super::{
     AppConfig, Host, Interpreter, Listen, LogTarget, Program, Spec, health, launch, listen, size, words,
 };
+use crate::supervisor::address::Address;
 use crate::supervisor::policy::{Balance, Mode, OnReloadFailure, Policy, Readiness};
 
 /// One app as read, with the places that comparisons between apps need.
@@ -88,6 +90,9 @@ pub(super) fn read_app(
     let namespace = namespace.unwrap_or_else(|| "default".to_owned());
     let (depends_on, depends_places) = reader.depends_on(&namespace).into_iter().unzip();
     policy.depends_on = depends_on;
+    for refused in sharing::refused(&policy, &spec, |listen| matches!(listen.address, Address::Unix(_))) {
+        reader.conflict(refused.key, refused.why, refused.help);
+    }
     Draft { app: AppConfig { name, namespace, policy, spec }, place, listen_places, depends_places, profiles }
 }
 

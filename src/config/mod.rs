@@ -19,6 +19,7 @@ mod reader;
 mod render;
 mod resolve;
 mod settings;
+pub mod sharing;
 mod size;
 pub mod units;
 mod value;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
-use crate::config::{Access, Listen};
+use crate::config::{Access, Listen, sharing};
 use crate::supervisor::address::{Address, Claim, UnixName};
 use crate::supervisor::event::{AppId, Event, Generation, SocketId, SpawnFailure, WorkerId};
 use crate::supervisor::time::Time;
@@ -23,6 +23,7 @@ use crate::sys::epoll_peer::{self, Entry};
 use crate::sys::unix_listener::{self, FileId, There};
 use crate::sys::{inherited, listen, process};
 
+use super::catalog::Recipe;
 use super::owner::Taken;
 use super::processes::Process;
 use super::start::{Order, listen_failure, permanent, transient};
@@ -150,6 +151,15 @@ impl Daemon {
     /// Whether workers share one socket for this, rather than have one each.
     pub(super) fn is_shared(&self, listen: &Listen) -> bool {
         matches!(listen.address(), Address::Unix(_)) || self.shared.of_host(listen).is_some()
+    }
+
+    /// What the file could not know: that the host's sockets are shared.
+    pub(super) fn refuse_shared(&self, recipe: &Recipe) -> Result<(), SpawnFailure> {
+        let refused = sharing::refused(&recipe.policy, &recipe.spec, |listen| self.is_shared(listen));
+        let Some(first) = refused.first() else { return Ok(()) };
+        let (name, why, help) = (first.name, first.why, first.help);
+        let message = format!("{name}: {why}, as the host's socket is; {help}");
+        Err(permanent(format!("give {name} what it needs"), libc::EOPNOTSUPP, message))
     }
 
     /// A worker's part of the socket of its app; that is opened where there is none.

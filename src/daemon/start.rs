@@ -88,6 +88,7 @@ impl Daemon {
         let command = self.command_line(&recipe.spec, &variables)?;
         let notify = self.notify_address(who.as_ref())?;
         let pid_file = self.reserve_pid_file(order, &recipe)?;
+        self.refuse_shared(&recipe)?;
         let handed = self.declared_sockets(order, &recipe.spec.listen)?;
         let pipes = Pipes::open(command.speaks_node_ipc)?;
         let own = self.own_variables(order, &recipe, notify, handed.len(), pipes.channel.is_some());

@@ -63,7 +63,7 @@ impl App {
     pub(super) fn gauge(&mut self, turn: &mut Turn<'_>) {
         let policy = self.policy(self.target());
         let chooses = policy.mode == Mode::Cluster && policy.balance == Balance::Spread && self.instances > 1;
-        let sockets = if chooses { self.sockets.in_use() } else { Vec::new() };
+        let sockets = if chooses { self.sockets.in_use(&self.standings()) } else { Vec::new() };
         if sockets.len() < 2 {
             self.gauging = Gauging::Off;
             self.sockets.crowd(BTreeSet::new());
@@ -87,9 +87,11 @@ impl App {
         let pause = if calm < CALM { OFTEN } else { RARELY };
         self.gauging = Gauging::At { at: turn.now + pause.max(cost.saturating_mul(COST)), calm };
         let mut crowd = BTreeSet::new();
+        // Who has left since the queues were asked for is no measure of the others any more.
+        let in_use = self.sockets.in_use(&self.standings());
         for address in self.sockets.addresses().collect::<Vec<_>>() {
             let of = |(id, _): &&(SocketId, u32)| {
-                self.sockets.get(*id).is_some_and(|socket| socket.address == address)
+                in_use.contains(id) && self.sockets.get(*id).is_some_and(|socket| socket.address == address)
             };
             let here: Vec<(SocketId, u32)> = depths.iter().filter(of).copied().collect();
             if turn.has(Bug::CrowdIsEverybody) && waits {

@@ -394,10 +394,13 @@ impl Sockets {
         }
     }
 
-    /// The sockets from which workers take connections, each its own.
-    pub(super) fn in_use(&self) -> Vec<SocketId> {
-        let in_use =
-            |(_, socket): &(SocketId, &Socket)| socket.accepts && !socket.is_hidden() && !socket.is_shared();
+    /// The sockets from which workers that serve take connections, each its own: those that new connections
+    /// are chosen for. The queue of one that leaves, or is not ready yet, is empty whatever the others' are.
+    pub(super) fn in_use(&self, standings: &Standings) -> Vec<SocketId> {
+        let in_use = |(_, socket): &(SocketId, &Socket)| {
+            let takes = socket.accepts && !socket.is_hidden() && !socket.is_shared();
+            takes && standing(socket, standings) == Some(Standing::Serving)
+        };
         self.iter().filter(in_use).map(|(id, _)| id).collect()
     }
 

@@ -393,7 +393,7 @@ impl Supervisor {
     #[doc(hidden)]
     pub fn gauging(&self) -> Vec<(AppId, Vec<SocketId>)> {
         let awaits = |app: &&App| matches!(app.gauging, balance::Gauging::Awaited { .. });
-        self.apps.iter().filter(awaits).map(|app| (app.id, app.sockets.in_use())).collect()
+        self.apps.iter().filter(awaits).map(|app| (app.id, app.sockets.in_use(&app.standings()))).collect()
     }
 
     /// The generation of an app that was last seen to finish its requests by itself, for checks.

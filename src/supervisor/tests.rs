@@ -9,6 +9,7 @@ use super::view::Status;
 use super::*;
 
 mod canary;
+mod queues;
 mod wishes;
 
 const APP: AppId = AppId(1);

@@ -553,10 +553,11 @@ enum Rank {
     Queues,
     /// Its worker is not ready yet, or leaves, but takes connections.
     StillServes,
-    /// Its worker is ready, and not well.
-    Ails,
     /// Its worker serves, but was not seen using it.
     MayServe,
+    /// Its worker is ready, and not well: somebody takes the connections, and it is about to be replaced. In a
+    /// queue that nobody was ever seen using they may wait for ever.
+    Ails,
     /// Its worker serves from it.
     Serves,
 }

@@ -50,3 +50,23 @@ fn who_leaves_while_the_queues_are_looked_at_is_no_measure_either() {
     bench.tell(Event::Said { worker: WorkerId(1), word: Word::Stopping });
     assert_eq!(bench.last_steered(), Some(vec![2]));
 }
+
+/// Of a queue that nobody uses nobody knows whether it ever is: who is not well takes its connections until it
+/// is replaced.
+#[test]
+fn who_is_not_well_and_takes_connections_goes_before_a_queue_that_nobody_uses() {
+    let mut bench = Bench::with(Policy { declares_listen: true, ready: Readiness::Exec, ..cluster(2) });
+    for worker in [WorkerId(1), WorkerId(2)] {
+        let socket = SocketId(worker.0);
+        bench.tell(Event::Opened { worker, socket, address: address(PORT) });
+        bench.tell(Event::Started { worker });
+    }
+    bench.tell(Event::Accepting { worker: WorkerId(1), socket: SocketId(1) });
+    bench.pass(ms(5000));
+    assert_eq!((bench.status(), bench.last_steered()), (Status::Online, Some(vec![0])));
+    bench.tell(Event::Said { worker: WorkerId(1), word: Word::Trigger });
+    assert_eq!(bench.last_steered(), Some(vec![0]));
+    // Another one that does take them goes before it.
+    bench.tell(Event::Accepting { worker: WorkerId(2), socket: SocketId(2) });
+    assert_eq!(bench.last_steered(), Some(vec![1]));
+}

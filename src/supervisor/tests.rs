@@ -10,6 +10,7 @@ use super::*;
 
 mod canary;
 mod queues;
+mod unwell;
 mod wishes;
 
 const APP: AppId = AppId(1);

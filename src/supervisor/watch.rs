@@ -41,6 +41,8 @@ pub(super) enum Silence {
     /// For ever.
     #[default]
     Free,
+    /// For ever, by its own word, given before it was ready.
+    Waived,
     /// It is to say `WATCHDOG=1` within this time, the next time until then.
     Until { every: Duration, by: Time },
 }
@@ -69,7 +71,7 @@ impl Watch {
     pub(super) fn deadline(&self, ready: bool) -> Option<Time> {
         let silence = match self.silence {
             Silence::Until { by, .. } if ready => Some(self.busy.map_or(by, |busy| busy.max(by))),
-            Silence::Until { .. } | Silence::Free => None,
+            Silence::Until { .. } | Silence::Free | Silence::Waived => None,
         };
         let queue = match self.queue {
             Queue::At { at, .. } if ready => Some(at),
@@ -85,7 +87,7 @@ impl Watch {
             busy: self.busy.map(ahead),
             errno: None,
             silence: match self.silence {
-                Silence::Free => Silence::Free,
+                Silence::Free | Silence::Waived => self.silence,
                 Silence::Until { every, by } => Silence::Until { every, by: ahead(by) },
             },
             check: self.check.normalized(ahead),
@@ -123,6 +125,7 @@ impl App {
         let every = match watch.silence {
             Silence::Until { every, .. } => Some(every),
             Silence::Free => policy.watchdog,
+            Silence::Waived => None,
         };
         watch.silence = every.map_or(Silence::Free, |every| Silence::Until { every, by: turn.now + every });
         watch.queue = policy
@@ -141,7 +144,11 @@ impl App {
         match word {
             Word::Errno(errno) => watch.errno = Some(errno),
             Word::Reloading => watch.busy = ready.then_some(busy),
-            Word::Interval(every) if every.is_zero() => watch.silence = Silence::Free,
+            // It is being replaced: nothing is asked of it any more.
+            Word::Interval(_) if watch.unwell => {}
+            Word::Interval(every) if every.is_zero() => {
+                watch.silence = if ready { Silence::Free } else { Silence::Waived };
+            }
             Word::Interval(every) => watch.silence = Silence::Until { every, by: turn.now + every },
             Word::KeepAlive => {
                 if let Silence::Until { every, by } = &mut watch.silence {

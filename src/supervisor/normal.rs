@@ -21,8 +21,13 @@ use super::watch::Watch;
 use super::worker::{Leaving, Look, Phase, Retiring, Worker};
 use super::{Ids, Life, NORMAL_NOW, Supervisor};
 
-/// Stands for every cause: none is decided by.
+/// Stands for every cause of who leaves already: none is decided by.
 const ANY_CAUSE: Cause = Cause::Stop;
+
+/// How a worker that is to leave does so: only who does nothing is not waited for.
+fn to_come(cause: Cause) -> Cause {
+    if cause == Cause::Watchdog { cause } else { ANY_CAUSE }
+}
 
 /// The smallest names for everything that has one, and where time stands.
 struct Names {
@@ -233,7 +238,7 @@ fn slot(app: &App, slot: &Slot, names: &Names, generation: &impl Fn(Generation) 
         spent: worker
             .spent
             .filter(|_| worker.is_up())
-            .map(|spent| Retiring { cause: ANY_CAUSE, after: spent.after.map(|at| names.ahead(at)) }),
+            .map(|spent| Retiring { cause: to_come(spent.cause), after: spent.after.map(|at| names.ahead(at)) }),
         foretold: None,
         watch: watch(worker, app.policy(worker.generation), names),
     };

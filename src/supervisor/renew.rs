@@ -142,11 +142,17 @@ impl App {
         }
     }
 
-    /// It is replaced as soon as its turn comes.
+    /// It is replaced as soon as its turn comes. Where it is to be already, the later cause is the graver one:
+    /// who is spent may turn out not to be well, and never the other way round.
     pub(super) fn replace_in_turn(&mut self, slot: usize, place: usize, cause: Cause, turn: &mut Turn<'_>) {
         let entry = &mut self.slots[slot];
         let found = &mut entry.workers[place];
-        if !found.is_ready() || found.spent.is_some() {
+        if let Some(spent) = &mut found.spent {
+            // The pause stays: it is the one that this cause would have had.
+            spent.cause = cause;
+            return;
+        }
+        if !found.is_ready() {
             return;
         }
         let after = found.spawned + backoff::pause(entry.haste);

@@ -222,6 +222,7 @@ impl App {
         turn.report(Fact::Unwell { app: self.id, worker, trouble });
         turn.changed = true;
         if self.is_candidate(&self.slots[slot].workers[place]) {
+            self.leave(slot, place, trouble.cause(), turn);
             self.verdict(Some(worker), Failure::Unwell { worker, trouble }, turn);
         } else if self.is_no_better(slot, place) {
             self.leave(slot, place, trouble.cause(), turn);

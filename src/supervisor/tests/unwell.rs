@@ -50,3 +50,74 @@ fn who_is_replaced_for_its_silence_is_not_found_silent_again() {
     bench.pass(ms(20_000));
     assert_eq!(bench.found_unwell(), 1);
 }
+
+fn drained(bench: &Bench) -> bool {
+    bench.out.iter().any(|action| matches!(action, Action::Report { fact: Fact::Draining { .. } }))
+}
+
+#[test]
+fn who_hangs_is_told_to_stop_at_once_also_where_it_was_to_be_replaced_anyway() {
+    for hangs in [true, false] {
+        let mut bench = Bench::online(limited(1));
+        bench.outgrow(WorkerId(1));
+        bench.boot(WorkerId(2));
+        if hangs {
+            bench.says(1, Word::Trigger);
+        }
+        bench.pass(ms(1000));
+        assert_eq!((bench.took(&stop_signal(WorkerId(1))), drained(&bench)), (hangs, !hangs));
+    }
+}
+
+/// Or a program that is too fat and then hangs, right after each start, would be replaced without end.
+#[test]
+fn who_hangs_and_was_to_be_replaced_after_a_pause_still_is() {
+    let mut bench = Bench::online(limited(1));
+    let mut gaps = Vec::new();
+    for worker in 1..10 {
+        bench.outgrow(WorkerId(worker));
+        bench.says(worker, Word::Trigger);
+        let spent = bench.now;
+        while !bench.spawned().contains(&WorkerId(worker + 1)) {
+            bench.pass(ms(100));
+        }
+        gaps.push((bench.now - spent).as_secs());
+        bench.boot(WorkerId(worker + 1));
+        bench.pass(ms(1000));
+        bench.exit(WorkerId(worker));
+    }
+    assert!(gaps.is_sorted() && gaps.last() >= Some(&10), "{gaps:?}");
+}
+
+#[test]
+fn a_worker_of_a_reload_that_hangs_is_told_to_stop_at_once() {
+    let mut bench = Bench::online(cluster(1));
+    let reload = bench.reload();
+    bench.boot(WorkerId(2));
+    bench.says(2, Word::Trigger);
+    assert!(matches!(bench.outcome(reload), Some(Outcome::Failed(Failure::Unwell { .. }))));
+    assert!(bench.took(&stop_signal(WorkerId(2))) && !drained(&bench), "{:?}", bench.out);
+    bench.tell(Event::Exited { worker: WorkerId(2), status: ExitStatus::Signal(15), left: false });
+    assert_eq!((bench.last_cause(), bench.status()), (Some(Cause::Watchdog), Status::Online));
+}
+
+/// Else the model check takes one for the other, and never looks at what follows.
+#[test]
+fn who_hangs_is_another_state_than_who_fails_its_checks() {
+    let health = policy::Health {
+        way: policy::Way::Command,
+        interval: ms(1000),
+        timeout: ms(1000),
+        retries: 1,
+        start_period: Duration::ZERO,
+    };
+    let mut hangs = Bench::online(Policy { health: Some(health), ..limited(1) });
+    hangs.tell(Event::Probed { worker: WorkerId(1), question: Question::Health, passed: true });
+    hangs.pass(ms(1000));
+    let mut fails = Bench { supervisor: hangs.supervisor.clone(), out: Vec::new(), ..hangs };
+    let mut hangs = Bench { supervisor: fails.supervisor.clone(), now: fails.now, ..Bench::new() };
+    hangs.says(1, Word::Trigger);
+    fails.tell(Event::Probed { worker: WorkerId(1), question: Question::Health, passed: false });
+    assert_eq!((hangs.found_unwell(), fails.found_unwell()), (1, 1));
+    assert!(hangs.supervisor.normalized(hangs.now) != fails.supervisor.normalized(fails.now));
+}

@@ -156,3 +156,18 @@ fn whatever_ends_the_app_ends_a_held_reload() {
     assert_eq!(daemon.list().apps.len(), 0);
     assert_eq!(daemon.workers(), []);
 }
+
+#[test]
+fn who_depends_on_an_app_whose_reload_is_held_can_be_restarted() {
+    let port = free_port();
+    let idle = fixtures::shell("while :; do sleep 0.02; done");
+    let front = App::new("front", &idle).text("exec_mode", "fork").text("depends_on", "api");
+    let daemon = Daemon::foreground(format!("{}\n{}", api(2, "50%", port).to_string(), front.to_string()));
+    daemon.wait_online("api", 2);
+    let before = daemon.wait_online("front", 1);
+    daemon.run(&["reload", "api"]).expect_code(0);
+    assert_eq!(reload_state(&daemon.app("api")), "canary");
+    daemon.run(&["restart", "front"]).expect_code(0);
+    assert_ne!(daemon.wait_online("front", 1), before);
+    assert_eq!(reload_state(&daemon.app("api")), "canary");
+}

@@ -92,14 +92,18 @@ impl App {
         self.slots.iter().any(|slot| !slot.is_wanted() && slot.up().next().is_some())
     }
 
-    /// What can be said of it without looking at others.
+    /// What can be said of it without looking at others. A reload takes nothing from that: where one goes on,
+    /// or is held, the old workers serve. The slots that it adds come with it, and are no part of what is there.
     fn outlook(&self) -> Outlook {
         if self.doomed {
             return Outlook::Hopeless(Obstacle::Stopped);
         }
-        let slots = self.slots.iter().filter_map(slot_outlook);
-        let worst = slots.max().unwrap_or(Outlook::Hopeless(Obstacle::Stopped));
-        if self.rollout.is_some() { worst.max(Outlook::Coming) } else { worst }
+        let added = |slot: &Slot| self.rollout.as_ref().is_some_and(|rollout| rollout.to == slot.born);
+        let worst = |of_added: bool| {
+            let slots = self.slots.iter().filter(|slot| added(slot) == of_added);
+            slots.filter_map(slot_outlook).max()
+        };
+        worst(false).or_else(|| worst(true)).unwrap_or(Outlook::Hopeless(Obstacle::Stopped))
     }
 }
 

@@ -9,6 +9,7 @@ use super::view::Status;
 use super::*;
 
 mod canary;
+mod order;
 mod queues;
 mod unwell;
 mod wishes;

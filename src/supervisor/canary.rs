@@ -26,6 +26,11 @@ impl App {
         self.rollout.as_ref().and_then(|rollout| rollout.canary.share())
     }
 
+    /// Whether the reload under way waits for the operator: all that its share takes are up.
+    pub(super) fn is_held_at_share(&self) -> bool {
+        self.rollout.as_ref().is_some_and(|rollout| matches!(rollout.canary, Canary::Holding(_)))
+    }
+
     /// Slots that are to have a worker when all is done.
     fn lasting(&self) -> impl Iterator<Item = &Slot> {
         let kept = self.slots.iter().filter(|slot| !matches!(slot.wanted, Wanted::Remove(_)));

@@ -139,7 +139,8 @@ impl App {
 
     fn drop_empty_slots(&mut self, turn: &mut Turn<'_>) {
         for slot in &mut self.slots {
-            if slot.workers.is_empty() {
+            // Beside who was to go, one of a reload that is held may stay.
+            if slot.workers.iter().all(Worker::is_up) {
                 slot.gate = Gate::Open;
             }
         }
@@ -222,7 +223,9 @@ impl App {
         }
         let target = self.target();
         for slot in 0..self.slots.len() {
-            self.thin(slot, turn);
+            if !self.renews(slot) {
+                self.thin(slot, turn);
+            }
             if self.held_share().is_some() && !turn.has(Bug::CanaryRetires) {
                 continue;
             }

@@ -2,7 +2,9 @@
 //! well.
 //!
 //! One at a time in each app, and where generations can overlap the successor is ready for
-//! `min_healthy_time` before its predecessor leaves. A reload replaces them anyway and goes first.
+//! `min_healthy_time` before its predecessor leaves. A reload replaces them anyway and goes first; one that is
+//! held replaces nobody, so its old workers are renewed, by their like. Its new ones are not before it is
+//! promoted: whatever becomes of them is its result.
 
 use std::time::Duration;
 
@@ -165,10 +167,11 @@ impl App {
 
     /// Replaces the spent worker whose turn it is.
     pub(super) fn renew(&mut self, turn: &mut Turn<'_>) {
-        if self.rollout.is_some() || self.renewing.is_some_and(|renewing| self.is_renewed(renewing)) {
+        let reloads = self.rollout.is_some() && !self.is_held_at_share();
+        if reloads || self.renewing.is_some_and(|renewing| self.is_renewed(renewing)) {
             self.renewing = None;
         }
-        if self.rollout.is_none() && self.renewing.is_none() {
+        if !reloads && self.renewing.is_none() {
             self.begin_renewal(turn);
         }
         if let Some(renewing) = self.renewing {
@@ -179,7 +182,7 @@ impl App {
     /// The first slot, in the order of instance, whose worker is spent; one that is not well goes before.
     fn begin_renewal(&mut self, turn: &mut Turn<'_>) {
         let ready = |slot: &&Slot| slot.is_wanted() && slot.idle == Idle::Free;
-        let due = self.slots.iter().filter(ready).filter_map(|slot| Some((slot, due(slot)?)));
+        let due = self.slots.iter().filter(ready).filter_map(|slot| Some((slot, self.due(slot)?)));
         let well = |(slot, worker): &(&Slot, WorkerId)| {
             slot.workers.iter().any(|other| other.id == *worker && !other.watch.unwell)
         };
@@ -210,7 +213,7 @@ impl App {
         }
         if turn.has(Bug::RenewsAllAtOnce) && renewing.way == Way::Overlapping {
             for slot in 0..self.slots.len() {
-                if let Some(worker) = due(&self.slots[slot]) {
+                if let Some(worker) = self.due(&self.slots[slot]) {
                     self.overlap(slot, worker, turn);
                 }
             }
@@ -220,7 +223,7 @@ impl App {
     /// The successor first; once it is settled the spent one leaves.
     fn overlap(&mut self, slot: usize, worker: WorkerId, turn: &mut Turn<'_>) {
         let entry = &self.slots[slot];
-        let successor = entry.up().find(|other| other.id != worker);
+        let successor = entry.up().find(|other| other.id != worker && self.is_lasting(other));
         let hasty = turn.has(Bug::RenewsBeforeReady);
         match successor {
             Some(successor) if successor.is_settled() || hasty => {
@@ -243,11 +246,30 @@ impl App {
         self.leave_where(slot, cause, turn, |other| other.id == worker);
     }
 
+    /// Its spent worker, when the pause is over.
+    fn due(&self, slot: &Slot) -> Option<WorkerId> {
+        let due = |worker: &&Worker| worker.spent.is_some_and(|spent| spent.after.is_none());
+        slot.up().filter(|worker| self.is_lasting(worker)).find(due).map(|worker| worker.id)
+    }
+
+    /// Whether this slot's worker gets a successor of its like while a reload is held: two of one generation
+    /// beside each other are right there.
+    pub(super) fn renews(&self, slot: usize) -> bool {
+        let renewed = self.renewing.is_some_and(|renewing| renewing.slot == self.slots[slot].id);
+        renewed && self.is_held_at_share()
+    }
+
+    /// Not on trial: no worker of the new generation of a reload that is held.
+    fn is_lasting(&self, worker: &Worker) -> bool {
+        self.rollout.as_ref().is_none_or(|rollout| rollout.to != worker.generation)
+    }
+
     /// Whether the next one's turn may come: this one has its successor, or gets none for now.
     fn is_renewed(&self, renewing: Renewing) -> bool {
         let Some(slot) = self.slots.iter().find(|entry| entry.id == renewing.slot) else { return true };
         let serves = slot.up().any(|worker| worker.id == renewing.worker);
-        let established = |worker: &Worker| worker.is_settled() || worker.spent.is_some();
+        let established =
+            |worker: &Worker| self.is_lasting(worker) && (worker.is_settled() || worker.spent.is_some());
         let over = match slot.idle {
             Idle::Errored | Idle::Ended { .. } => true,
             Idle::Waiting(_) => !serves,
@@ -257,8 +279,3 @@ impl App {
     }
 }
 
-/// Its spent worker, when the pause is over.
-fn due(slot: &Slot) -> Option<WorkerId> {
-    let due = |worker: &&Worker| worker.spent.is_some_and(|spent| spent.after.is_none());
-    slot.up().find(due).map(|worker| worker.id)
-}

@@ -11,6 +11,7 @@ use super::*;
 mod canary;
 mod order;
 mod queues;
+mod renewal;
 mod unwell;
 mod wishes;
 

@@ -1,0 +1,99 @@
+//! Workers that are replaced while they serve, where that meets something else, by tables.
+
+use super::*;
+
+fn generations(bench: &Bench) -> Vec<Generation> {
+    let of = |action: &Action| {
+        if let Action::Spawn { generation, .. } = action { Some(*generation) } else { None }
+    };
+    bench.out.iter().filter_map(of).collect()
+}
+
+fn reload_state(bench: &Bench) -> &'static str {
+    bench.supervisor.view(bench.now).apps[0].reload.as_ref().map_or("", |reload| reload.state)
+}
+
+/// Two old workers (1 and 2), and a new one (3) beside the first of them.
+fn held() -> Bench {
+    let mut bench = Bench::online(Policy { canary: Some(50), ..limited(2) });
+    bench.reload();
+    bench.boot(WorkerId(3));
+    bench.pass(ms(60_000));
+    assert_eq!(reload_state(&bench), "canary");
+    bench.out.clear();
+    bench
+}
+
+#[test]
+fn while_a_reload_is_held_old_workers_are_renewed_by_their_like() {
+    for fat in [1, 2] {
+        let mut bench = held();
+        bench.outgrow(WorkerId(fat));
+        assert_eq!((bench.spawned(), generations(&bench)), (vec![WorkerId(4)], vec![Generation(1)]));
+        bench.boot(WorkerId(4));
+        bench.pass(ms(999));
+        assert!(!drains(&bench, fat));
+        bench.pass(ms(1));
+        assert!(drains(&bench, fat));
+        bench.drain(WorkerId(fat));
+        bench.pass(ms(60_000));
+        assert_eq!((reload_state(&bench), bench.spawned().len()), ("canary", 1));
+        let serving = bench.supervisor.probe().into_iter().filter(|probe| probe.stage == Stage::Ready);
+        let serving: std::collections::BTreeSet<WorkerId> = serving.map(|probe| probe.worker).collect();
+        assert_eq!(serving, [3 - fat, 3, 4].map(WorkerId).into(), "of the slot of {fat}");
+        let rollback = bench.wish(Command::Rollback { app: APP });
+        bench.drain(WorkerId(3));
+        assert_eq!(bench.outcome(rollback), Some(Outcome::Done));
+    }
+}
+
+fn drains(bench: &Bench, worker: u64) -> bool {
+    let leaves = |action: &Action| matches!(action, Action::Report { fact: Fact::Draining { worker: who, .. } } if who.0 == worker);
+    bench.out.iter().any(leaves)
+}
+
+#[test]
+fn without_room_an_old_worker_beside_a_held_new_one_stops_first_and_comes_back() {
+    let mut bench = held();
+    bench.fits(0);
+    bench.outgrow(WorkerId(1));
+    assert!(drains(&bench, 1) && bench.spawned().is_empty());
+    bench.drain(WorkerId(1));
+    assert_eq!(generations(&bench), [Generation(1)]);
+    bench.outgrow(WorkerId(2));
+    assert!(!drains(&bench, 2), "one at a time");
+    bench.boot(WorkerId(4));
+    bench.pass(ms(1000));
+    assert!(drains(&bench, 2));
+}
+
+#[test]
+fn the_new_worker_of_a_held_reload_is_renewed_once_it_is_promoted() {
+    let mut bench = held();
+    bench.outgrow(WorkerId(3));
+    bench.pass(ms(60_000));
+    assert_eq!(generations(&bench), []);
+    bench.wish(Command::Promote { app: APP });
+    bench.drain(WorkerId(1));
+    bench.boot(WorkerId(4));
+    bench.pass(ms(1000));
+    bench.drain(WorkerId(2));
+    assert_eq!((reload_state(&bench), generations(&bench)), ("", vec![Generation(2); 2]));
+    assert_eq!(bench.spawned(), [WorkerId(4), WorkerId(5)]);
+}
+
+#[test]
+fn a_promotion_in_the_middle_of_a_renewal_takes_its_successor_along() {
+    let mut bench = held();
+    bench.outgrow(WorkerId(1));
+    bench.boot(WorkerId(4));
+    let promote = bench.wish(Command::Promote { app: APP });
+    for worker in [1, 4] {
+        bench.tell(Event::Exited { worker: WorkerId(worker), status: ExitStatus::Signal(15), left: false });
+    }
+    bench.boot(WorkerId(5));
+    bench.pass(ms(1000));
+    bench.drain(WorkerId(2));
+    assert_eq!(bench.outcome(promote), Some(Outcome::Done));
+    assert_eq!(bench.supervisor.probe().len(), 2);
+}

@@ -119,9 +119,10 @@ impl Daemon {
                 let message = format!("ready after {}{}", shown(*after), how(*proof));
                 Told::about(Info, *app, "ready", message).slot(*slot).worker(*worker)
             }
-            Fact::Late { app, worker } => {
-                let message = "not ready in listen_timeout; it stays launching".to_owned();
-                Told::about(Warn, *app, "late", message).worker(*worker)
+            Fact::Late { app, worker, stays } => {
+                let what = if *stays { "it stays launching" } else { "the one before it serves on" };
+                Told::about(Warn, *app, "late", format!("not ready in listen_timeout; {what}"))
+                    .worker(*worker)
             }
             Fact::Draining { app, worker, cause } => {
                 let message = format!("leaving ({}): finishing its requests", cause.as_str());

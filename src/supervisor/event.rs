@@ -742,7 +742,7 @@ pub enum Cause {
     OutOfMemory,
     /// It did not end in `kill_timeout` and was killed.
     KillTimeout,
-    /// It could not be started.
+    /// It could not be started, or was not ready in time beside the one that it was to follow.
     Spawn,
     /// Its health checks failed.
     Health,
@@ -874,12 +874,14 @@ pub enum Fact {
         /// Since its start.
         after: Duration,
     },
-    /// A worker missed `listen_timeout` (a crash replacement stays `launching`).
+    /// A worker missed `listen_timeout`.
     Late {
         /// Of which app.
         app: AppId,
         /// Who.
         worker: WorkerId,
+        /// It stays `launching`: nobody else serves in its place. Else it leaves, and another is tried later.
+        stays: bool,
     },
     /// A worker left the accept path.
     Draining {

@@ -89,9 +89,12 @@ impl Folds {
             Fact::BackingOff { slot, .. } => self.unless(*slot, |known| known.times > FULL),
             Fact::Ready { slot, worker, .. } => self.ready(*slot, *worker, now),
             Fact::Exited { app, slot, status, cause, .. } => match cause {
-                Cause::Crash | Cause::Exit | Cause::Daemonised | Cause::OutOfMemory | Cause::Memory => {
-                    self.ended(*app, *slot, Kind::Exit(*status, *cause), now)
-                }
+                Cause::Crash
+                | Cause::Exit
+                | Cause::Daemonised
+                | Cause::OutOfMemory
+                | Cause::Memory
+                | Cause::Spawn => self.ended(*app, *slot, Kind::Exit(*status, *cause), now),
                 Cause::Stop
                 | Cause::Reload
                 | Cause::Restart
@@ -99,8 +102,7 @@ impl Folds {
                 | Cause::Age
                 | Cause::KillTimeout
                 | Cause::Health
-                | Cause::Watchdog
-                | Cause::Spawn => self.over(*slot),
+                | Cause::Watchdog => self.over(*slot),
             },
             Fact::SpawnFailed { app, slot, failure, .. } => {
                 let kind = Kind::Spawn { step: failure.step.clone(), errno: failure.errno };
@@ -323,7 +325,10 @@ mod tests {
         let mut folds = folded();
         let other = Fact::Starting { app: APP, slot: SlotId(1), worker: WorkerId(9) };
         assert_eq!(folds.hear(&other, at(11)), Telling::Whole);
-        assert_eq!(folds.hear(&Fact::Late { app: APP, worker: WorkerId(9) }, at(11)), Telling::Whole);
+        assert_eq!(
+            folds.hear(&Fact::Late { app: APP, worker: WorkerId(9), stays: true }, at(11)),
+            Telling::Whole
+        );
     }
 
     #[test]

@@ -111,6 +111,15 @@ impl App {
         turn.changed = true;
     }
 
+    /// A worker that was to follow one that serves on leaves again: the next one is tried after a pause that
+    /// grows.
+    pub(super) fn give_way(&mut self, slot: usize, place: usize, cause: Cause, turn: &mut Turn<'_>) {
+        self.leave(slot, place, cause, turn);
+        let policy = self.policy(self.slots[slot].workers[place].generation).clone();
+        let next = self.slots[slot].backoff.failed(&policy, turn.jitter);
+        self.hold_back(slot, next, turn);
+    }
+
     pub(super) fn hold_back(&mut self, slot: usize, next: Next, turn: &mut Turn<'_>) {
         match next {
             Next::Now => self.slots[slot].idle = Idle::Free,

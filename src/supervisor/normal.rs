@@ -235,10 +235,10 @@ fn slot(app: &App, slot: &Slot, names: &Names, generation: &impl Fn(Generation) 
             .cleared_until
             .filter(|at| *at > names.now && worker.is_ready())
             .map(|at| names.ahead(at)),
-        spent: worker
-            .spent
-            .filter(|_| worker.is_up())
-            .map(|spent| Retiring { cause: to_come(spent.cause), after: spent.after.map(|at| names.ahead(at)) }),
+        spent: worker.spent.filter(|_| worker.is_up()).map(|spent| Retiring {
+            cause: to_come(spent.cause),
+            after: spent.after.map(|at| names.ahead(at)),
+        }),
         foretold: None,
         watch: watch(worker, app.policy(worker.generation), names),
     };

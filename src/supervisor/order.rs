@@ -8,7 +8,7 @@ use super::app::{App, End, Idle, Slot, Turn, Until, Wanted};
 use super::event::{Action, AppId, Command, Fact, Failure, Obstacle, Outcome, Scope};
 use super::policy::AppName;
 use super::time::Time;
-use super::worker::{Phase, Worker};
+use super::worker::Worker;
 use super::{Bug, Life, Supervisor};
 
 /// Whether an app may start its workers.
@@ -109,14 +109,13 @@ impl App {
 
 /// None: it is not to be counted, because somebody stopped it.
 fn slot_outlook(slot: &Slot) -> Option<Outlook> {
-    let late = |worker: &Worker| matches!(worker.phase, Phase::Starting { ready_by: None, .. });
     match (slot.wanted, slot.idle) {
         (Wanted::Rest(_), Idle::Ended { .. }) if !slot.workers.is_empty() => Some(Outlook::Coming),
         (Wanted::Rest(_), Idle::Ended { well: true }) => Some(Outlook::Ready),
         (Wanted::Rest(_), Idle::Ended { well: false }) => Some(Outlook::Hopeless(Obstacle::Ended)),
         (Wanted::Rest(_) | Wanted::Remove(_), _) => None,
         (Wanted::Run, _) if slot.workers.iter().any(Worker::is_ready) => Some(Outlook::Ready),
-        (Wanted::Run, _) if slot.up().any(late) => Some(Outlook::Failing(Obstacle::Late)),
+        (Wanted::Run, _) if slot.up().any(Worker::is_late) => Some(Outlook::Failing(Obstacle::Late)),
         (Wanted::Run, Idle::Errored) if slot.up().next().is_none() => {
             Some(Outlook::Hopeless(Obstacle::Errored))
         }

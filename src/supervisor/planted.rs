@@ -79,6 +79,8 @@ pub enum Bug {
     LastStaysAway,
     /// A shared socket is closed with its last worker, although the next one is to come.
     SharedEndsWithItsWorker,
+    /// A successor that is never ready keeps its predecessor's turn for ever.
+    LateStaysBeside,
 }
 
 /// The mistake that this supervisor makes, if any.

@@ -179,14 +179,17 @@ impl App {
         }
     }
 
-    /// The first slot, in the order of instance, whose worker is spent; one that is not well goes before.
+    /// The first slot, in the order of instance, whose worker is spent; one that is not well goes before, and
+    /// one whose successors failed behind.
     fn begin_renewal(&mut self, turn: &mut Turn<'_>) {
         let ready = |slot: &&Slot| slot.is_wanted() && slot.idle == Idle::Free;
         let due = self.slots.iter().filter(ready).filter_map(|slot| Some((slot, self.due(slot)?)));
         let well = |(slot, worker): &(&Slot, WorkerId)| {
             slot.workers.iter().any(|other| other.id == *worker && !other.watch.unwell)
         };
-        let Some((entry, worker)) = due.min_by_key(well) else { return };
+        let Some((entry, worker)) = due.min_by_key(|found| (well(found), found.0.backoff.unstable())) else {
+            return;
+        };
         let slot = entry.id;
         let way = if self.overlaps(entry, self.good) { Way::Asked } else { Way::InPlace };
         match way {
@@ -271,11 +274,9 @@ impl App {
         let established =
             |worker: &Worker| self.is_lasting(worker) && (worker.is_settled() || worker.spent.is_some());
         let over = match slot.idle {
-            Idle::Errored | Idle::Ended { .. } => true,
-            Idle::Waiting(_) => !serves,
-            Idle::Free => !serves && slot.up().any(established),
+            Idle::Errored | Idle::Ended { .. } | Idle::Waiting(_) => true,
+            Idle::Free => !serves && slot.up().any(|worker| established(worker) || worker.is_late()),
         };
         over || !slot.is_wanted()
     }
 }
-

@@ -5,7 +5,7 @@ use super::app::{App, INSPECTED, Idle, Turn};
 use super::event::{Action, Cause, Closing, Fact, Failure};
 use super::rollout::Trial;
 use super::time::Time;
-use super::worker::{Look, Phase, until_next_inspection};
+use super::worker::{Look, Phase, Worker, until_next_inspection};
 
 impl App {
     /// Acts on everything that is due.
@@ -110,8 +110,13 @@ impl App {
         if candidate {
             self.verdict(Some(worker), failure, turn);
         } else {
-            turn.report(Fact::Late { app: self.id, worker });
+            let serves = |other: &Worker| other.id != worker && other.is_ready();
+            let stays = !self.slots[slot].up().any(serves) || turn.has(Bug::LateStaysBeside);
+            turn.report(Fact::Late { app: self.id, worker, stays });
             self.fail_requests(slot, &failure, turn);
+            if !stays {
+                self.give_way(slot, place, Cause::Spawn, turn);
+            }
         }
     }
 

@@ -225,10 +225,7 @@ impl App {
             self.leave(slot, place, trouble.cause(), turn);
             self.verdict(Some(worker), Failure::Unwell { worker, trouble }, turn);
         } else if self.is_no_better(slot, place) {
-            self.leave(slot, place, trouble.cause(), turn);
-            let policy = self.policy(self.slots[slot].workers[place].generation).clone();
-            let next = self.slots[slot].backoff.failed(&policy, turn.jitter);
-            self.hold_back(slot, next, turn);
+            self.give_way(slot, place, trouble.cause(), turn);
         } else {
             self.replace_in_turn(slot, place, trouble.cause(), turn);
         }

@@ -148,6 +148,11 @@ impl Worker {
         matches!(self.phase, Phase::Starting { .. })
     }
 
+    /// Not ready in time.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self.phase, Phase::Starting { ready_by: None, .. })
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready { .. })
     }

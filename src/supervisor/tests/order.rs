@@ -61,7 +61,8 @@ fn who_depends_on_an_app_that_is_stopped_for_its_reload_waits() {
     bench.exit(WorkerId(1));
     bench.tell(Event::Started { worker: WorkerId(2) });
     let depends_on = vec![AppName { namespace: "default".into(), name: "web".into() }];
-    let other = Definition { name: "front".into(), ..definition(Policy { depends_on, ..Policy::default() }, 9) };
+    let other =
+        Definition { name: "front".into(), ..definition(Policy { depends_on, ..Policy::default() }, 9) };
     bench.wish(Command::Add { app: WEB, definition: other });
     assert_eq!(bench.spawned().last(), Some(&WorkerId(2)));
     bench.tell(Event::Said { worker: WorkerId(2), word: Word::Ready });

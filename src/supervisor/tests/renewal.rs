@@ -97,3 +97,59 @@ fn a_promotion_in_the_middle_of_a_renewal_takes_its_successor_along() {
     assert_eq!(bench.outcome(promote), Some(Outcome::Done));
     assert_eq!(bench.supervisor.probe().len(), 2);
 }
+
+/// Whose slots the workers were started in.
+fn slots(bench: &Bench) -> Vec<u32> {
+    let of = |action: &Action| if let Action::Spawn { slot, .. } = action { Some(slot.0) } else { None };
+    bench.out.iter().filter_map(of).collect()
+}
+
+#[test]
+fn a_successor_that_is_never_ready_leaves_and_others_get_their_turn() {
+    let mut bench = Bench::online(limited(2));
+    for worker in [1, 2] {
+        bench.outgrow(WorkerId(worker));
+    }
+    bench.tell(Event::Started { worker: WorkerId(3) });
+    bench.pass(ms(29_999));
+    assert!(!bench.took(&stop_signal(WorkerId(3))));
+    bench.pass(ms(1));
+    assert!(bench.took(&stop_signal(WorkerId(3))), "{:?}", bench.out);
+    bench.tell(Event::Exited { worker: WorkerId(3), status: ExitStatus::Signal(15), left: false });
+    assert_eq!((bench.last_cause(), bench.status()), (Some(Cause::Spawn), Status::Online));
+    // The first failure is made good at once, as any, and the next only after a pause.
+    assert_eq!(slots(&bench), [0, 0]);
+    bench.tell(Event::Started { worker: WorkerId(4) });
+    bench.pass(ms(30_000));
+    assert!(bench.took(&stop_signal(WorkerId(4))));
+    assert_eq!(slots(&bench), [0, 0, 1]);
+    bench.boot(WorkerId(5));
+    bench.pass(ms(1000));
+    assert!(drains(&bench, 2) && !drains(&bench, 1));
+    assert_eq!(slots(&bench), [0, 0, 1, 0], "and the first one again");
+}
+
+#[test]
+fn a_slot_whose_successors_fail_goes_to_the_back_of_the_turn() {
+    let mut bench = Bench::online(limited(3));
+    for worker in [1, 2, 3] {
+        bench.outgrow(WorkerId(worker));
+    }
+    bench.exit(WorkerId(4));
+    bench.exit(WorkerId(5));
+    for successor in [6, 7] {
+        bench.boot(WorkerId(successor));
+        bench.pass(ms(1000));
+    }
+    assert_eq!(slots(&bench), [0, 0, 1, 2, 0]);
+}
+
+#[test]
+fn a_worker_that_is_late_alone_stays_launching() {
+    let mut bench = Bench::with(Policy { ready: policy::Readiness::Notify, ..cluster(1) });
+    bench.tell(Event::Started { worker: WorkerId(1) });
+    bench.pass(ms(60_000));
+    assert_eq!((bench.status(), bench.spawned().len()), (Status::Launching, 1));
+    bench.tell(Event::Said { worker: WorkerId(1), word: Word::Ready });
+    assert_eq!(bench.status(), Status::Online);
+}

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::Command;
@@ -195,8 +195,8 @@ fn a_worker_of_another_user_can_say_that_it_is_ready_and_nobody_else_can() {
     let pid = daemon.wait_online("api", 1)[0];
     let address = variable(pid, "NOTIFY_SOCKET").expect("every worker has one");
     let forged = UnixDatagram::unbound().expect("a socket");
-    forged.send_to(b"READY=1", &address).expect("anybody may send");
-    forged.send_to(b"READY=1", &address).expect("as often as they like");
+    forged.send_to(b"READY=1", &address).expect("root may send");
+    forged.send_to(b"READY=1", &address).expect("as often as it likes");
     daemon.wait_for_text("which is no worker's");
     holds_for(ms(300), "the silent one is not ready", || daemon.app("silent").status == "launching");
     assert_eq!(daemon.log().matches("no worker's").count(), 1);
@@ -205,6 +205,59 @@ fn a_worker_of_another_user_can_say_that_it_is_ready_and_nobody_else_can() {
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.wait_exit(ms(20_000)), 0);
     assert!(!PathBuf::from(&address).parent().expect("a folder").exists(), "{address} was left");
+}
+
+/// A server that says that it is ready, of this user.
+fn speaker(name: &str, user: u32) -> App {
+    let app = fork(name, &fixtures::worker(&["serve", "notify", "50"])).port(free_port());
+    app.set("user", user).set("wait_ready", true)
+}
+
+/// Whoever is neither the worker's user nor root can neither fill a worker's notify socket nor replace it.
+#[test]
+fn each_user_has_a_notify_socket_that_no_third_one_reaches() {
+    if !only_root() {
+        return;
+    }
+    let Some(python) = fixtures::python("notify.py") else { return };
+    let third = ORDINARY + 1;
+    let daemon = Daemon::foreground(support::file(&[speaker("one", ORDINARY), speaker("two", third)]));
+    let address =
+        |app: &str| variable(daemon.wait_online(app, 1)[0], "NOTIFY_SOCKET").expect("every worker has one");
+    let (one, two) = (address("one"), address("two"));
+    assert_ne!(one, two);
+    for (path, user) in [(&one, ORDINARY), (&two, third)] {
+        let metadata = fs::metadata(path).expect("it is there");
+        assert_eq!((metadata.uid(), metadata.permissions().mode() & 0o777), (user, 0o600), "{path}");
+    }
+    // Connected as root, then somebody else: the kernel lets it through, and the supervisor does not.
+    let program = "import os, socket, sys\n\
+                   s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
+                   u = int(sys.argv[2])\n\
+                   if sys.argv[3] == 'before': s.connect(sys.argv[1])\n\
+                   os.setgid(u); os.setuid(u)\n\
+                   if sys.argv[3] == 'after': s.connect(sys.argv[1])\n\
+                   if sys.argv[3] == 'unlink': os.unlink(sys.argv[1])\n\
+                   s.send(b'STATUS=forged')\n";
+    let attempt = |path: &str, user: u32, when: &str| {
+        let output = Command::new(&python.command[0])
+            .args(["-c", program, path, &user.to_string(), when])
+            .output()
+            .expect("there is Python");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (user, when) in [(third, "after"), (third, "unlink"), (ORDINARY, "unlink")] {
+        let (done, said) = attempt(&one, user, when);
+        assert!(!done && said.contains("PermissionError"), "{user} {when}: {said}");
+    }
+    assert!(attempt(&one, third, "before").0);
+    daemon.wait_for_text(&format!("of user {third}, whose socket it is not"));
+    daemon.run(&["delete", "one"]).expect_code(0);
+    assert!(!PathBuf::from(&one).exists() && PathBuf::from(&two).exists());
+    daemon.run(&["stop", "two"]).expect_code(0);
+    assert!(!PathBuf::from(&two).parent().expect("a folder").exists(), "{two} was left");
+    daemon.run(&["start", "two"]).expect_code(0);
+    assert_eq!(address("two"), two);
 }
 
 fn uids(daemon: &Daemon, app: &str) -> Vec<String> {

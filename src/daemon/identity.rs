@@ -22,6 +22,13 @@ pub(super) struct Who {
     pub(super) variables: Vec<(&'static str, Option<OsString>)>,
 }
 
+impl Who {
+    /// Its user, where that is another one than the supervisor's.
+    pub(super) fn other_user(&self) -> Option<u32> {
+        self.identity.as_ref().filter(|_| self.is_other).map(|identity| identity.uid)
+    }
+}
+
 /// What the host says.
 struct Host<'a> {
     passwd: &'a [u8],

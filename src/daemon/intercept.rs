@@ -140,7 +140,7 @@ impl Daemon {
     /// whoever the worker runs as. So a reload can change the user, declared sockets share the address with
     /// those that the server binds, and other processes of the worker's user cannot join the group.
     fn take_over(&mut self, worker: WorkerId, socket: BorrowedFd<'_>) {
-        let is_foreign = self.processes.get(worker).is_some_and(|p| p.is_other_user);
+        let is_foreign = self.processes.get(worker).is_some_and(|p| p.other_user.is_some());
         if !is_foreign {
             return;
         }

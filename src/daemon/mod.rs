@@ -213,8 +213,8 @@ struct Daemon {
     looked_closer: Time,
     output: Output,
     requests: Requests,
-    /// The notify socket of workers of other users, once there is one.
-    abroad: Option<Abroad>,
+    /// The notify sockets of workers of other users.
+    abroad: Abroad,
     notified: Notified,
     diagnostics: Option<Diagnostics>,
     buffer: Vec<u8>,
@@ -313,7 +313,7 @@ impl Daemon {
             looked_closer: Time::START,
             output: Output::new(foreground),
             requests: Requests::default(),
-            abroad: None,
+            abroad: Abroad::default(),
             notified,
             diagnostics: Diagnostics::open().ok(),
             buffer: vec![0; BUFFER],
@@ -519,6 +519,7 @@ impl Daemon {
             self.unwatch(&process.tokens);
             self.retire_pid(&process);
         }
+        self.close_unused_abroad();
     }
 
     fn unwatch(&mut self, tokens: &[(mio::Token, i32)]) {
@@ -597,7 +598,7 @@ impl Daemon {
         if let Err(error) = fs::remove_file(self.notified.path()) {
             log::debug!("notify socket: {error}");
         }
-        self.abroad = None;
+        self.abroad = Abroad::default();
         self.last_lines();
     }
 

@@ -15,7 +15,7 @@ use mio::{Interest, Poll};
 
 use crate::supervisor::event::{Event, Word, WorkerId};
 use crate::supervisor::time::Time;
-use crate::sys::{notify, process};
+use crate::sys::{notify, process, socket};
 
 use super::processes::Main;
 use super::sources::{Source, Tokens};
@@ -114,16 +114,36 @@ impl Daemon {
 
     /// True when there is more than one turn's share.
     pub(super) fn read_notifications(&mut self) -> bool {
-        let at_home = self.read_from(|daemon| Some(daemon.notified.socket.as_fd()));
-        let abroad = self.read_from(|daemon| Some(daemon.abroad.as_ref()?.socket.as_fd()));
-        at_home || abroad
+        let at_home = self.read_from(PER_TURN, None, |daemon| Some(daemon.notified.socket.as_fd()));
+        let users = self.abroad.users();
+        // Each user has a share of its own: whoever floods takes nothing from the others.
+        let share = (PER_TURN / users.len().max(1)).max(1);
+        let mut more = at_home;
+        for user in users {
+            more |= self.read_from(share, Some(user), |daemon| daemon.abroad.socket_of(user));
+        }
+        more
     }
 
-    fn read_from(&mut self, socket: impl Fn(&Daemon) -> Option<BorrowedFd<'_>>) -> bool {
-        for _ in 0..PER_TURN {
+    /// `user`: whose socket it is, when it is not for everybody who can enter the home.
+    fn read_from(
+        &mut self,
+        most: usize,
+        user: Option<u32>,
+        socket: impl Fn(&Daemon) -> Option<BorrowedFd<'_>>,
+    ) -> bool {
+        for _ in 0..most {
             let Some(socket) = socket(self) else { return false };
             match notify::receive(socket) {
-                Ok(Some(datagram)) => self.take_notification(&datagram),
+                Ok(Some(datagram)) if user.is_none_or(|user| may_speak(datagram.uid, user)) => {
+                    self.take_notification(&datagram);
+                }
+                Ok(Some(datagram)) => self.ignore(|| {
+                    format!(
+                        "the last one of pid {} of user {}, whose socket it is not",
+                        datagram.pid, datagram.uid
+                    )
+                }),
                 Ok(None) => return false,
                 // The message is gone, and the next ones are still there: nothing will say so again.
                 Err(error) => log::warn!("notify socket: {error}"),
@@ -186,6 +206,12 @@ impl Daemon {
             process.main = (process.pid != pid).then_some(Main { pid, pidfd });
         }
     }
+}
+
+/// Whether a message to the socket of `user` is looked at: of that user, and of the supervisor's own, as whom a
+/// helper of the worker's may run.
+fn may_speak(sender: u32, user: u32) -> bool {
+    sender == user || sender == socket::own_uid()
 }
 
 /// The lines that mean something here; unknown ones are ignored, as the protocol asks.

@@ -52,8 +52,8 @@ pub(super) struct Process {
     pub(super) channel: Option<super::node::Channel>,
     /// Inodes of sockets that got SO_REUSEPORT at bind.
     pub(super) bound: HashSet<u64>,
-    /// It runs as another user than the supervisor.
-    pub(super) is_other_user: bool,
+    /// As whom it runs, where that is another user than the supervisor.
+    pub(super) other_user: Option<u32>,
     /// Where its process id is written.
     pub(super) pid_file: Option<PathBuf>,
     /// Who below the first process got the stop signal together with it.
@@ -84,7 +84,7 @@ impl Process {
             channel: None,
             bound: HashSet::new(),
             told: HashSet::new(),
-            is_other_user: false,
+            other_user: None,
             pid_file: None,
             tokens: Vec::new(),
             cpu: None,

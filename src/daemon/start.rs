@@ -76,6 +76,7 @@ impl Daemon {
     pub(super) fn start_worker(&mut self, order: &Order) {
         self.name_worker(order);
         if let Err(failure) = self.try_start(order) {
+            self.close_unused_abroad();
             self.inbox.push_back(Event::SpawnFailed { worker: order.worker, failure });
         }
     }
@@ -122,7 +123,7 @@ impl Daemon {
         let process = Process {
             report: Some(pipes.report.0),
             channel: pipes.channel.map(|(ours, _)| ours),
-            is_other_user: who.is_some_and(|who| who.is_other),
+            other_user: who.and_then(|who| who.other_user()),
             pid_file: self.publish_pid(pid_file, spawned.pid, order.worker),
             tokens: ties.others,
             ..Process::new(order, recipe, command, spawned)
@@ -265,7 +266,7 @@ impl Daemon {
     }
 
     /// Registers one descriptor with the poll.
-    fn watch(&mut self, fd: i32, source: Source) -> io::Result<Token> {
+    pub(super) fn watch(&mut self, fd: i32, source: Source) -> io::Result<Token> {
         let token = self.tokens.allot(source);
         let watched = self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE);
         watched.map(|()| token).inspect_err(|_| self.tokens.release(token))

@@ -24,13 +24,16 @@ const CONTROL: usize = 2 * CONTROL_HEAD + size_of::<libc::ucred>() + MOST_DESCRI
 pub struct Datagram {
     /// The sending process, by the kernel's word. 0 when it is not visible in our pid namespace.
     pub pid: i32,
+    /// Its user, by the kernel's word: the real one, or another of its own that it chose to show
+    /// (SCM_CREDENTIALS in unix(7)).
+    pub uid: u32,
     /// What it sent: lines of `NAME=value`.
     pub bytes: Vec<u8>,
     /// It was longer than [`LIMIT`], or had more descriptors than we could take, and is not to be trusted.
     pub truncated: bool,
 }
 
-/// Binds the socket at this path, which must not exist. Non-blocking.
+/// Binds the socket at this path, which must not exist: its owner alone may send to it (0600). Non-blocking.
 ///
 /// # Errors
 /// EADDRINUSE when the path exists; InvalidInput when it is longer than 107 bytes (unix(7)).
@@ -52,6 +55,8 @@ fn open_at(address: &UnixAddr) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
     setsockopt(&fd, sockopt::PassCred, &true)?;
+    // The file that bind makes gets the socket's own mode (unix(7)), so nobody gets in between.
+    nix::sys::stat::fchmod(&fd, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
     bind(fd.as_raw_fd(), address)?;
     Ok(fd)
 }
@@ -88,22 +93,26 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Datagram>> {
     let truncated = header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
     let came: Vec<u8> = control.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let came = &came[..came.len().min(header.msg_controllen as usize)];
-    Ok(Some(Datagram { pid: take_control(came), bytes, truncated }))
+    let (pid, uid) = take_control(came);
+    Ok(Some(Datagram { pid, uid, bytes, truncated }))
 }
 
-/// Goes through the control messages as the kernel wrote them: the sender's process id, 0 when it is not
-/// among them. Closes what descriptors there are.
-fn take_control(mut rest: &[u8]) -> i32 {
+/// Who sends that the kernel does not name: nobody has this number (credentials(7), -1 as an id).
+const NOBODY: (i32, u32) = (0, u32::MAX);
+
+/// Goes through the control messages as the kernel wrote them: the sender's process id and user. Closes what
+/// descriptors there are.
+fn take_control(mut rest: &[u8]) -> (i32, u32) {
     let number = |bytes: &[u8], at: usize| {
         bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes)
     };
-    let mut pid = 0;
+    let mut sender = NOBODY;
     while let Some(Ok(length)) = rest.get(..size_of::<usize>()).map(<[u8; size_of::<usize>()]>::try_from) {
         let length = usize::from_ne_bytes(length);
         let Some(data) = rest.get(CONTROL_HEAD..length) else { break };
         let kind = (number(rest, size_of::<usize>()), number(rest, size_of::<usize>() + 4));
         if kind == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) {
-            pid = number(data, 0);
+            sender = (number(data, 0), number(data, size_of::<i32>()).cast_unsigned());
         } else if kind == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
             for fd in data.chunks_exact(size_of::<RawFd>()) {
                 // SAFETY: the kernel has just made this descriptor for us; dropping closes it.
@@ -112,7 +121,7 @@ fn take_control(mut rest: &[u8]) -> i32 {
         }
         rest = rest.get(length.next_multiple_of(size_of::<usize>())..).unwrap_or(&[]);
     }
-    pid
+    sender
 }
 
 #[cfg(test)]
@@ -129,7 +138,8 @@ mod tests {
         assert_eq!(receive(socket.as_fd()).expect("empty"), None);
         UnixDatagram::unbound().expect("a socket").send_to(b"READY=1", &path).expect("sent");
         let got = receive(socket.as_fd()).expect("one").expect("one");
-        assert_eq!(got.pid, std::process::id() as i32);
+        let us = (std::process::id() as i32, rustix::process::getuid().as_raw());
+        assert_eq!((got.pid, got.uid), us);
         assert_eq!((got.bytes.as_slice(), got.truncated), (&b"READY=1"[..], false));
     }
 
@@ -177,8 +187,8 @@ mod tests {
     #[test]
     fn control_text_of_any_kind_is_gone_through() {
         for length in 0..CONTROL_HEAD + 8 {
-            assert_eq!(take_control(&vec![0; length]), 0);
-            assert_eq!(take_control(&vec![0xff; length]), 0);
+            assert_eq!(take_control(&vec![0; length]), NOBODY);
+            assert_eq!(take_control(&vec![0xff; length]), NOBODY);
         }
     }
 }

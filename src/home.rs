@@ -184,14 +184,43 @@ fn is_mapped(map: &str, number: u32) -> bool {
 
 fn check_folder(folder: &Path, outside: Option<u32>) -> Result<(), HomeError> {
     let fail = |cause| HomeError::Create { path: folder.to_owned(), cause };
-    let real = fs::canonicalize(folder).map_err(fail)?;
+    match intruder_in(folder, outside).map_err(fail)? {
+        Some(Intruder { path, owner, mode }) => Err(HomeError::Unsafe { path, owner, mode }),
+        None => Ok(()),
+    }
+}
+
+/// Who could put something else where root is about to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intruder {
+    /// The folder that they can write to: the one in question, or one above it.
+    pub path: PathBuf,
+    /// Whose it is, or "any".
+    pub owner: String,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+/// Who, other than root, could exchange what is in this folder; of one that is not there yet, in the one that it
+/// would be made in. None: nobody can, and nobody but root can change that.
+///
+/// # Errors
+/// The errno of looking at the folder or at one above it.
+pub fn intruder(folder: &Path) -> io::Result<Option<Intruder>> {
+    let gone = |path: &&Path| matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    let there = folder.ancestors().find(|path| !gone(path)).unwrap_or(folder);
+    intruder_in(there, unmapped_user())
+}
+
+fn intruder_in(folder: &Path, outside: Option<u32>) -> io::Result<Option<Intruder>> {
+    let real = fs::canonicalize(folder)?;
     for (depth, path) in real.ancestors().enumerate() {
-        let metadata = fs::metadata(path).map_err(fail)?;
+        let metadata = fs::metadata(path)?;
         if let Some(owner) = stranger(&metadata, depth == 0, outside) {
-            return Err(HomeError::Unsafe { path: path.to_owned(), owner, mode: metadata.mode() & 0o7777 });
+            return Ok(Some(Intruder { path: path.to_owned(), owner, mode: metadata.mode() & 0o7777 }));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Who, other than root, can write into this folder. Above our own, a group may (`/var/log` is `syslog`'s on

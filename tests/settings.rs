@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::Command;
@@ -484,7 +484,7 @@ fn each_instance_has_its_number_and_its_port() {
     assert_eq!(of("fresh", 2, "SHARD"), ["0", "1"]);
     let message = failure(&daemon, "odd");
     assert!(
-        message.contains("increment_var PORT: expected a whole number in this variable, got \"http\""),
+        message.contains("increment_var PORT: expected a whole number in this variable; correct it"),
         "{message}"
     );
     send(daemon.pids("named")[1], Signal::SIGKILL);
@@ -568,6 +568,70 @@ fn a_killed_supervisors_pid_files_are_cleared_and_named_ones_that_cannot_be_made
     assert_eq!(names, ["job-0.pid"]);
     let message = failure(&daemon, "blocked");
     assert!(message.contains("file/x.pid: cannot be made: File exists"), "{message}");
+}
+
+/// A worker's user must not get at what only root may read, nor at root's files, by way of the supervisor.
+#[test]
+fn root_reads_and_writes_nothing_that_a_workers_user_leads_elsewhere() {
+    if !only_root() {
+        return;
+    }
+    let home = Arc::new(Home::new(None));
+    let foreign = home.apps().join("foreign");
+    fs::create_dir(&foreign).expect("fresh");
+    home.put("secret.env", "TOKEN=sesame\n");
+    let secret = home.apps().join("secret.env");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("ours");
+    fs::write(foreign.join("mine.env"), "A=mine\n").expect("ours");
+    for (name, target) in [("stolen.env", &secret), ("linked.env", &foreign.join("mine.env"))] {
+        symlink(target, foreign.join(name)).expect("fresh");
+    }
+    fs::hard_link(&secret, foreign.join("hard.env")).expect("one file system");
+    symlink(&secret, home.apps().join("roots.env")).expect("fresh");
+    for name in ["", "mine.env", "stolen.env", "linked.env"] {
+        lchown(foreign.join(name), Some(ORDINARY), Some(ORDINARY)).expect("we are root");
+    }
+    let of = |name: &str, file: &str| idle(name).set("user", ORDINARY).text("env_file", file);
+    let apps = [
+        of("stolen", "foreign/stolen.env"),
+        of("hard", "foreign/hard.env"),
+        of("mine", "foreign/linked.env"),
+        of("given", "roots.env"),
+        idle("written").set("user", ORDINARY).text("pid_file", "foreign/run/x.pid"),
+    ];
+    let daemon = Builder::new(support::file(&apps)).start_in(home);
+    let message = failure(&daemon, "stolen");
+    for part in ["foreign/stolen.env belongs to user", "secret.env, which is user 0's", "chown -h"] {
+        assert!(message.contains(part), "{message}");
+    }
+    let message = failure(&daemon, "hard");
+    assert!(message.contains("hard.env is root's and has 2 names"), "{message}");
+    let message = failure(&daemon, "written");
+    for part in ["foreign/run/x.pid", "user 61234 can write to", "leave pid_file out"] {
+        let part = part.replace("61234", &ORDINARY.to_string());
+        assert!(message.contains(&part), "{message}");
+    }
+    assert!(!foreign.join("run").exists());
+    let a = |app: &str, name: &str| variable(daemon.wait_online(app, 1)[0], name);
+    assert_eq!((a("mine", "A"), a("given", "TOKEN")), (Some("mine".into()), Some("sesame".into())));
+    assert!(!daemon.log().contains("sesame"), "{}", daemon.log());
+}
+
+#[test]
+fn apps_of_one_name_in_two_namespaces_have_a_pid_file_each() {
+    let apps = [idle("api"), idle("api").text("namespace", "shop")];
+    let daemon = Daemon::foreground(support::file(&apps));
+    let folder = daemon.home.path().join("pids");
+    wait_until(ms(10_000), "a file of each", || {
+        let files = ["api-0.pid", "shop@api-0.pid"].map(|name| pid_file(&folder.join(name)));
+        let pids: Vec<_> =
+            daemon.list().apps.iter().flat_map(|app| &app.workers).filter_map(|w| w.pid).map(Ok).collect();
+        if pids.len() == 2 && files.iter().all(|file| pids.contains(file)) {
+            Ok(())
+        } else {
+            Err(format!("{files:?}"))
+        }
+    });
 }
 
 /// npm neither joins a port nor answers a signal for its server: the tree does.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::env_file::{self, Variable};
 use super::error::printable;
+use super::guarded::{self, Reader};
 use super::{Interpreter, Program, Spec};
 
 /// What execve(2) gets.
@@ -65,15 +66,21 @@ impl std::error::Error for LaunchError {}
 /// The variables of these files, in their order, as they are now. Values are not shown in errors.
 ///
 /// # Errors
-/// The file and the line that is wrong, or why a file cannot be read.
-pub fn read_env_files(files: &[PathBuf]) -> Result<Vec<Variable>, LaunchError> {
+/// The file and the line that is wrong, why a file cannot be read, or why root must not read it for others.
+pub fn read_env_files(files: &[PathBuf], reader: Reader) -> Result<Vec<Variable>, LaunchError> {
     let mut variables = Vec::new();
     for file in files {
         let step = || format!("read env_file {}", show(file));
-        let bytes = read_env_file(file).map_err(|error| {
+        let unreadable = |error: io::Error| {
             let message = format!("env_file {}; correct env_file, or its mode", fault(file, &error));
             LaunchError::new(step(), errno_of(&error), message)
+        };
+        let opened = open_env_file(file).map_err(unreadable)?;
+        guarded::check(file, &opened, reader).map_err(|refused| {
+            let message = format!("env_file {}: {}", show(file), refused.message);
+            LaunchError::new(step(), refused.errno, message)
         })?;
+        let bytes = read_env_file(opened).map_err(unreadable)?;
         let read = env_file::parse(&bytes).map_err(|wrong| {
             let message = format!("env_file {}:{}: {}", show(file), wrong.line, wrong.message);
             LaunchError::new(step(), libc::EINVAL, message)
@@ -83,12 +90,16 @@ pub fn read_env_files(files: &[PathBuf]) -> Result<Vec<Variable>, LaunchError> {
     Ok(variables)
 }
 
-fn read_env_file(path: &Path) -> io::Result<Vec<u8>> {
+fn open_env_file(path: &Path) -> io::Result<fs::File> {
     // Opening a named pipe would wait for its writer.
     let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("is not a regular file"));
     }
+    Ok(file)
+}
+
+fn read_env_file(file: fs::File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(env_file::MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
     match bytes.len() > env_file::MAX_FILE {
@@ -777,23 +788,24 @@ mod tests {
 
     #[test]
     fn env_files_are_read_in_their_order_and_faults_name_file_and_line() {
+        let read = |files: &[PathBuf]| read_env_files(files, Reader { is_root: false, user: 1000 });
         let world = World::new(&[]);
         let (one, two) = (world.path("app/one.env"), world.path("app/two.env"));
         fs::write(&one, "A=1\nB=1\n").unwrap();
         fs::write(&two, "B=2\n").unwrap();
-        let variables = read_env_files(&[one.clone(), two.clone()]).unwrap();
+        let variables = read(&[one.clone(), two.clone()]).unwrap();
         let expected = [("A", "1"), ("B", "1"), ("B", "2")].map(|(n, v)| (n.into(), v.into()));
         assert_eq!(variables, expected);
         fs::write(&two, "B=2\n\nnonsense\n").unwrap();
-        let error = read_env_files(&[one, two.clone()]).unwrap_err();
+        let error = read(&[one, two.clone()]).unwrap_err();
         assert!(error.message.starts_with(&format!("env_file {}:3: expected", two.display())), "{error}");
         assert_eq!((error.errno, error.transient), (libc::EINVAL, false));
-        let gone = read_env_files(&[world.path("app/gone.env")]).unwrap_err();
+        let gone = read(&[world.path("app/gone.env")]).unwrap_err();
         assert!(gone.errno == libc::ENOENT && gone.message.contains("gone.env does not exist"), "{gone}");
-        let folder = read_env_files(&[world.path("app")]).unwrap_err();
+        let folder = read(&[world.path("app")]).unwrap_err();
         assert!(folder.message.contains("is not a regular file"), "{folder}");
         fs::write(&two, vec![b'#'; env_file::MAX_FILE + 1]).unwrap();
-        let long = read_env_files(&[two]).unwrap_err();
+        let long = read(&[two]).unwrap_err();
         assert!(long.message.contains("has more than 1048576 bytes"), "{long}");
     }
 

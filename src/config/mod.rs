@@ -8,6 +8,7 @@ mod check;
 mod depend;
 pub mod env_file;
 pub mod error;
+pub mod guarded;
 mod health;
 pub mod keys;
 pub mod launch;

@@ -4,8 +4,10 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use crate::config::guarded::Reader;
 use crate::config::launch::{self, CommandLine};
 use crate::supervisor::event::SpawnFailure;
+use crate::sys::socket;
 
 use super::catalog::{Environment, Recipe};
 use super::identity::Who;
@@ -29,7 +31,10 @@ impl Variables {
                 None => base.remove(OsStr::new(name)),
             };
         }
-        let files = launch::read_env_files(&process.env_files).map_err(launch_failure)?;
+        let own = socket::own_uid();
+        let user = who.and_then(Who::other_user).unwrap_or(own);
+        let reader = Reader { is_root: own == 0, user };
+        let files = launch::read_env_files(&process.env_files, reader).map_err(launch_failure)?;
         let mut declared: Environment = files.into_iter().collect();
         declared.extend(recipe.spec.env.iter().map(|(name, value)| (name.into(), value.into())));
         Ok(Variables { base, declared })
@@ -79,10 +84,10 @@ fn incremented(name: &str, value: Option<&OsString>, instance: u32) -> Result<St
     let text = value.map_or("0".into(), |value| value.to_string_lossy());
     let number = text.trim().parse::<i64>().ok().and_then(|first| first.checked_add(instance.into()));
     number.map(|number| number.to_string()).ok_or_else(|| {
-        let shown: String = text.chars().take(40).flat_map(char::escape_default).collect();
+        // Not what is in it: any variable can be named, and it may be a secret.
         let message = format!(
-            "increment_var {name}: expected a whole number in this variable, got \"{shown}\"; correct it, or leave \
-             it out to begin with 0"
+            "increment_var {name}: expected a whole number in this variable; correct it, or leave it out to begin \
+             with 0"
         );
         permanent(format!("increment {name}"), libc::EINVAL, message)
     })

@@ -4,13 +4,18 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::home::{self, Intruder};
 use crate::supervisor::event::{SpawnFailure, WorkerId};
 use crate::sys::pidfile::{self, Draft};
+use crate::sys::socket;
 
 use super::Daemon;
 use super::catalog::Recipe;
 use super::processes::Process;
 use super::start::{Order, permanent};
+
+/// The namespace of apps that name none.
+const DEFAULT_NAMESPACE: &str = "default";
 
 /// A file that waits for the number.
 pub(super) struct Reserved {
@@ -23,6 +28,29 @@ fn numbered(path: &Path, instance: u32) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let extension = path.extension().map_or_else(String::new, |text| format!(".{}", text.to_string_lossy()));
     path.with_file_name(format!("{stem}-{instance}{extension}"))
+}
+
+fn default_name(namespace: &str, name: &str, instance: u32) -> String {
+    match namespace {
+        DEFAULT_NAMESPACE => format!("{name}-{instance}.pid"),
+        other => format!("{other}@{name}-{instance}.pid"),
+    }
+}
+
+/// As root: another user could lead what is written there elsewhere, or have its number taken for the worker's.
+fn refuse_foreign(path: &Path) -> Result<(), SpawnFailure> {
+    let folder = path.parent().unwrap_or(path);
+    if socket::own_uid() != 0 {
+        return Ok(());
+    }
+    let Ok(Some(Intruder { path: at, owner, mode })) = home::intruder(folder) else { return Ok(()) };
+    let message = format!(
+        "pid file {}: user {owner} can write to {} (mode {mode:03o}), so a supervisor that runs as root does not \
+         write there; name a path in a folder of root's, such as /run/NAME.pid, or leave pid_file out",
+        path.display(),
+        at.display()
+    );
+    Err(permanent(format!("open {}", path.display()), libc::EACCES, message))
 }
 
 impl Daemon {
@@ -45,8 +73,11 @@ impl Daemon {
         let path = match named {
             Some(path) if several => numbered(path, order.instance),
             Some(path) => path.clone(),
-            None => self.home.pids().join(format!("{}-{}.pid", self.app_name(order.app), order.instance)),
+            None => self.home.pids().join(self.default_name(order)),
         };
+        if named.is_some() {
+            refuse_foreign(&path)?;
+        }
         match Draft::new(&path, order.worker.0) {
             Ok(draft) => Ok(Some(Reserved { path, draft })),
             Err(error) if named.is_some() => {
@@ -64,6 +95,12 @@ impl Daemon {
                 Ok(None)
             }
         }
+    }
+
+    /// No two apps have one: what stands between namespace and name can be in neither.
+    fn default_name(&self, order: &Order) -> String {
+        let namespace = self.catalog.app(order.app).map(|record| record.namespace.as_str());
+        default_name(namespace.unwrap_or(DEFAULT_NAMESPACE), &self.app_name(order.app), order.instance)
     }
 
     /// Writes the number; the worker runs, so that a failure is only told.
@@ -105,6 +142,12 @@ impl Daemon {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn apps_of_one_name_in_two_namespaces_have_two_files() {
+        assert_eq!(default_name("default", "api", 0), "api-0.pid");
+        assert_eq!(default_name("shop", "api", 0), "shop@api-0.pid");
+    }
 
     #[test]
     fn the_instance_stands_before_the_extension() {

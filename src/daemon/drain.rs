@@ -91,7 +91,7 @@ impl Daemon {
     pub(super) fn observe(&mut self, worker: WorkerId, closing: Closing, now: Time) {
         let began = own_cpu_time();
         // Also what left its parent while that lived: nothing else tells that it is ours now.
-        self.processes.adopt(&[]);
+        self.processes.adopt(&[], &self.probes.commands());
         let traffic = match self.look(worker, closing, now) {
             Ok(traffic) => traffic,
             Err(error) => {

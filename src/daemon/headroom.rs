@@ -40,7 +40,7 @@ impl Daemon {
     /// Answered by `Measured`.
     pub(super) fn measure(&mut self, app: AppId) {
         // Also what left its parent: it is part of what a worker takes.
-        self.processes.adopt(&[]);
+        self.processes.adopt(&[], &self.probes.commands());
         self.promises.by_app.retain(|other, _| *other != app && self.supervisor.replaces(*other));
         let memory = self.memory_for(app).map(|stock| stock.less(self.promised_memory()));
         let descriptors = self.descriptors_for(app).map(|stock| stock.less(self.promised_descriptors()));

@@ -50,7 +50,7 @@ impl Daemon {
     }
 
     fn signal(&mut self, worker: WorkerId, signal: SignalKind) {
-        self.processes.adopt(&[]);
+        self.processes.adopt(&[], &self.probes.commands());
         self.end_vigil(worker);
         self.stop_probe(worker);
         let sent = match signal {

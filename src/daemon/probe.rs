@@ -88,6 +88,18 @@ impl Probes {
         self.by_worker.values().map(|probe| probe.look_at.min(probe.until)).min()
     }
 
+    /// The processes of commands that run.
+    pub(super) fn commands(&self) -> Vec<i32> {
+        let command = |probe: &Probe| match probe.stage {
+            Stage::Running { pid, .. } => Some(pid),
+            Stage::Connecting { .. }
+            | Stage::Queued { .. }
+            | Stage::Asked { .. }
+            | Stage::Answered { .. } => None,
+        };
+        self.by_worker.values().filter_map(command).collect()
+    }
+
     /// What was the matter with a worker at its last check.
     pub(super) fn complaint(&self, worker: WorkerId) -> &str {
         self.complaints.get(&worker).map_or("", String::as_str)

@@ -218,13 +218,13 @@ impl Processes {
     }
 
     /// Looks at the supervisor's own children for orphans, and notes whose they are. `ended` are the
-    /// workers whose first process has just gone.
-    pub(super) fn adopt(&mut self, ended: &[WorkerId]) {
+    /// workers whose first process has just gone, `checks` the commands of checks, which are no worker's.
+    pub(super) fn adopt(&mut self, ended: &[WorkerId], checks: &[i32]) {
         let ours = std::process::id() as i32;
         // A child that ends while the list is read can hide its neighbour (proc_pid_task(5)), hence twice.
         let children = process::children(ours).into_iter().chain(process::children(ours));
         for pid in children {
-            if self.by_pid.contains_key(&pid) || self.adopted.contains_key(&pid) {
+            if self.by_pid.contains_key(&pid) || self.adopted.contains_key(&pid) || checks.contains(&pid) {
                 continue;
             }
             let origin = match process::started_with(pid, WORKER_VARIABLE) {
@@ -265,18 +265,11 @@ impl Processes {
     /// Every process of the worker's tree.
     pub(super) fn tree_of(&self, worker: WorkerId) -> Vec<i32> {
         let Some(process) = self.by_worker.get(&worker) else { return Vec::new() };
-        let mut members = Vec::new();
-        if !process.leader_gone {
-            members.extend(process::tree(process.pid));
-        }
-        for (pid, _) in self.adopted.iter().filter(|(_, owner)| **owner == worker) {
-            for member in process::tree(*pid) {
-                if !members.contains(&member) {
-                    members.push(member);
-                }
-            }
-        }
-        members
+        let leader = (!process.leader_gone).then_some(process.pid);
+        let adopted = self.adopted.iter().filter(|(_, owner)| **owner == worker).map(|(pid, _)| *pid);
+        let mut known = HashSet::new();
+        let members = leader.into_iter().chain(adopted).flat_map(process::tree);
+        members.filter(|member| known.insert(*member)).collect()
     }
 
     /// The stop signal: to the first process, and below it to those that it would keep the signal from; when
@@ -351,5 +344,28 @@ impl From<Ended> for ExitStatus {
             Ended::Code(code) => ExitStatus::Code(code),
             Ended::Signal(signal) => ExitStatus::Signal(signal),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// One that shows no environment, as in the middle of exec, could be anybody's.
+    #[test]
+    fn the_command_of_a_check_is_no_workers_orphan() {
+        let mut child = Command::new("sleep").arg("1000").env_clear().spawn().expect("there is sleep");
+        let pid = child.id() as i32;
+        let ended = WorkerId(7);
+        let mut processes = Processes::default();
+        processes.adopt(&[ended], &[pid]);
+        let as_check = processes.adopted.get(&pid).copied();
+        processes.adopt(&[ended], &[]);
+        let as_orphan = processes.adopted.get(&pid).copied();
+        child.kill().expect("it runs");
+        child.wait().expect("it is ours");
+        assert_eq!((as_check, as_orphan), (None, Some(ended)));
     }
 }

@@ -122,7 +122,7 @@ impl Daemon {
             }
         }
         let workers: Vec<WorkerId> = ended.iter().map(|(worker, _)| *worker).collect();
-        self.processes.adopt(&workers);
+        self.processes.adopt(&workers, &self.probes.commands());
         for (worker, status) in ended {
             self.leader_ended(worker, status);
         }

@@ -80,7 +80,7 @@ impl Daemon {
 
     /// Memory that processes share counts once. Where the host does not show it, RSS has to do.
     fn weigh_closely(&mut self, worker: WorkerId) -> u64 {
-        self.processes.adopt(&[]);
+        self.processes.adopt(&[], &self.probes.commands());
         let resident = |pid| process::stat(pid).map_or(0, |stat| stat.resident_pages);
         let of_one = |pid| {
             memory::share(Path::new("/"), pid).unwrap_or_else(|_| resident(pid) * self.surroundings.page_size)

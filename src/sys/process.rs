@@ -1,6 +1,7 @@
 //! Processes as /proc shows them, and signals by process descriptor. Plain facts; who belongs to whom
 //! is decided elsewhere.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
@@ -97,14 +98,16 @@ pub fn arguments(pid: i32) -> Vec<String> {
 
 /// The process and all its descendants, parents first.
 pub fn tree(pid: i32) -> Vec<i32> {
-    let mut members = vec![pid];
+    gather(pid, children)
+}
+
+/// Each member is asked for its children once, and looked up in a set: a tree may have many thousands.
+fn gather(root: i32, mut children_of: impl FnMut(i32) -> Vec<i32>) -> Vec<i32> {
+    let mut members = vec![root];
+    let mut known = HashSet::from([root]);
     let mut next = 0;
-    while next < members.len() {
-        for child in children(members[next]) {
-            if !members.contains(&child) {
-                members.push(child);
-            }
-        }
+    while let Some(member) = members.get(next).copied() {
+        members.extend(children_of(member).into_iter().filter(|child| known.insert(*child)));
         next += 1;
     }
     members
@@ -533,6 +536,25 @@ pub fn catches(pid: i32, signal: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tree_is_gathered_parents_first_and_each_member_is_asked_once() {
+        let wide: Vec<i32> = (2..60_000).collect();
+        let mut asked = 0;
+        let children = |pid| {
+            asked += 1;
+            match pid {
+                1 => wide.clone(),
+                // A number that was given out again while the list was read.
+                2 => vec![60_000, 1],
+                60_000 => vec![3],
+                _ => Vec::new(),
+            }
+        };
+        let members = gather(1, children);
+        assert_eq!(members, (1..=60_000).collect::<Vec<_>>());
+        assert_eq!(asked, 60_000);
+    }
 
     #[test]
     fn a_command_name_with_parentheses_does_not_shift_the_fields() {

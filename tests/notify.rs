@@ -150,6 +150,9 @@ fn a_server_in_the_background_is_followed_when_it_says_who_it_is() {
     });
     let worker = only_worker(&daemon);
     assert_eq!((worker.restarts, worker.last_exit), (0, None));
+    let file = daemon.home.path().join("pids/api-0.pid");
+    let noted = std::fs::read_to_string(&file).expect("each worker has one");
+    assert_eq!(noted.trim(), second.to_string(), "{}", file.display());
     daemon.home.put("say.1", "STATUS=the second");
     wait_until(ms(5_000), "its word", || only_worker(&daemon).status_text.as_deref() == Some("the second"));
     std::fs::remove_file(daemon.home.apps().join("say.0")).expect("it was put there");

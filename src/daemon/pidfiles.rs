@@ -120,6 +120,20 @@ impl Daemon {
         }
     }
 
+    /// The worker goes on as another process. Its file is the newest worker's of its instance.
+    pub(super) fn rewrite_pid(&self, worker: WorkerId) {
+        let Some(process) = self.processes.get(worker) else { return };
+        let Some(path) = &process.pid_file else { return };
+        let newer =
+            |(other, known): (WorkerId, &Process)| other > worker && known.pid_file.as_ref() == Some(path);
+        if self.processes.iter().any(newer) {
+            return;
+        }
+        if let Err(error) = Draft::new(path, worker.0).and_then(|draft| draft.publish(process.pid)) {
+            log::warn!("{}: pid file {}: {error}", self.label(worker), path.display());
+        }
+    }
+
     /// The process has ended, and is known no more.
     pub(super) fn retire_pid(&self, process: &Process) {
         let Some(path) = &process.pid_file else { return };

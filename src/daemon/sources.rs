@@ -138,6 +138,7 @@ impl Daemon {
         self.read_reports(worker);
         self.read_notifications();
         if self.processes.hand_over(worker) {
+            self.rewrite_pid(worker);
             log::info!("{}: goes on as the process that it named (MAINPID)", self.label(worker));
             return;
         }

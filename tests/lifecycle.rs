@@ -927,6 +927,42 @@ fn workers_end_with_a_supervisor_that_is_killed_and_the_next_one_ends_what_they_
     }
 }
 
+/// Whatever its session, its parent and its number are by now, and also where the host has no descriptors of
+/// processes.
+#[test]
+fn what_left_its_workers_session_or_goes_on_forking_is_ended_by_the_next_supervisor_too() {
+    let Some(python) = fixtures::python("refused.py") else { return };
+    // One in a session of its own, an orphaned grandchild, and one that is another process every few moments.
+    let line = "setsid sleep 1000 & setsid sh -c 'sleep 1000 & sleep 1000 &' & \
+                setsid sh -c 'hop() { sleep 0.02; hop & }; hop' & exec sleep 2000";
+    let refuse = |errno: i32| {
+        let (call, errno) = (libc::SYS_pidfd_open.to_string(), errno.to_string());
+        let python = [&python.command[0], "refused.py"].map(str::to_owned);
+        python.into_iter().chain([call, errno, "1".to_owned(), "0".to_owned()]).collect::<Vec<_>>()
+    };
+    for wrap in [Vec::new(), refuse(libc::ENOSYS), refuse(libc::EPERM)] {
+        let app = App::new("api", &Fixture::new(&["/bin/sh", "-c", line])).instances(1);
+        let daemon = Daemon::foreground(app.text("exec_mode", "fork"));
+        daemon.wait_online("api", 1);
+        let left = |home: &Home| {
+            let mut left = home.processes();
+            left.retain(|process| process.line == "sleep 1000" || process.line.contains("hop()"));
+            left
+        };
+        wait_until(ms(5_000), "what the worker started", || left(&daemon.home).len() >= 4);
+        let home = daemon.kill_hard();
+        assert!(left(&home).len() >= 4, "they were not told: {:?}", left(&home));
+        let wrap: Vec<&str> = wrap.iter().map(String::as_str).collect();
+        let next = App::new("api", &fixtures::worker(&["idle"])).instances(1).text("exec_mode", "fork");
+        let daemon = Builder::new(next).wrap(&wrap).start_in(home);
+        assert_eq!(left(&daemon.home), [], "{}", daemon.log());
+        holds_for(ms(200), "none comes back", || left(&daemon.home).is_empty());
+        daemon.wait_online("api", 1);
+        assert!(daemon.log().contains("processes were left behind by a supervisor that was killed"));
+        assert!(!daemon.log().contains("does not end"), "{}", daemon.log());
+    }
+}
+
 fn sleeps(daemon: &Daemon) -> Vec<i32> {
     let all = daemon.home.processes().into_iter();
     all.filter(|process| process.line.starts_with("sleep")).map(|process| process.pid).collect()

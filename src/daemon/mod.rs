@@ -23,6 +23,7 @@ mod headroom;
 mod identity;
 mod intercept;
 mod lead;
+mod leftovers;
 mod list;
 mod node;
 mod notified;
@@ -286,7 +287,7 @@ impl Daemon {
         let lock = lock(&home)?;
         let surroundings = Surroundings::take()?;
         let (foreground, own_log) = install_log(options.foreground, &home)?;
-        state::end_leftovers(&home.state);
+        let recorded = state::begin(&home.state);
         let poll = Poll::new().map_err(host("epoll"))?;
         let mut tokens = Tokens::new(CONTROL_TOKENS);
         let (signals, notified, server) = listeners(&home, &poll, &mut tokens)?;
@@ -323,7 +324,7 @@ impl Daemon {
             folds: Folds::default(),
             promises: Promises::default(),
             scales: Scales::new(),
-            recorded: state::Recorded::default(),
+            recorded,
             home,
             _lock: lock,
             surroundings,

@@ -19,6 +19,7 @@ use crate::sys::{addresses, listen, output, process};
 
 use super::catalog::Recipe;
 use super::environment::Variables;
+use super::leftovers::RUN_VARIABLE;
 use super::node::Channel;
 use super::output::Files;
 use super::processes::{Process, WORKER_VARIABLE};
@@ -224,6 +225,7 @@ impl Daemon {
         set("CLUSTERD_APP", self.app_name(order.app).into());
         set("CLUSTERD_INSTANCE", order.instance.to_string().into());
         set("CLUSTERD_GENERATION", order.generation.0.to_string().into());
+        set(RUN_VARIABLE, self.recorded.mark.clone().into());
         set(WORKER_VARIABLE, order.worker.0.to_string().into());
         set("NOTIFY_SOCKET", notify);
         if sockets > 0 {

@@ -1,6 +1,12 @@
-//! What the next supervisor of this home has to know of this one when it is killed: which workers ran. They end
-//! with it by themselves (PR_SET_PDEATHSIG), what they started does not, and two generations must never serve
-//! unknown to each other.
+//! What the next supervisor of this home has to know of this one when it is killed: which workers ran, and by
+//! which mark all that came of them is known. Workers end with it by themselves (PR_SET_PDEATHSIG), what they
+//! started does not, and two generations must never serve unknown to each other.
+//!
+//! The lock of a home is in its runtime folder, this file in its state folder, and two homes may differ in the
+//! first alone (systemd's folders). Such a second supervisor leaves the first one's processes alone as long as
+//! that runs, and says so: the file names who wrote it, and a process of that number and start is only ever the
+//! writer. Each then writes over the other's file, so that what the first leaves when it is killed later may not
+//! be found; nobody is ended by mistake, since the mark is of one run.
 //!
 //! The file is written whole under another name, then renamed; nothing but the latest is ever read. It is not
 //! synced: after a power cut the process ids in it mean nothing.
@@ -8,27 +14,23 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::supervisor::event::WorkerId;
-use crate::sys::process::{self, Started, Stat};
+use crate::sys::process;
 
 use super::Daemon;
-use super::processes::{Process, WORKER_VARIABLE};
+use super::leftovers::{self, Left};
+use super::processes::Process;
 
 /// The only form there is so far.
 const VERSION: u32 = 1;
 
 /// A file of the most workers that there can be is shorter.
 const LIMIT: u64 = 64 * 1024 * 1024;
-
-/// How long the start waits for what it killed; who does not end by then is in the kernel, and out of reach.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The file.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,22 +40,27 @@ struct State {
     boot_id: String,
     /// Who wrote it. Two supervisors whose runtime folders differ may share the folder of this file.
     supervisor: Entry,
+    /// What tells the processes of its run from all others. Empty in files of before there was one.
+    #[serde(default)]
+    mark: String,
     workers: Vec<Entry>,
 }
 
 /// A worker's first process, or the supervisor's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
+pub(super) struct Entry {
     /// Of this supervisor; 0 for itself.
-    worker: u64,
-    pid: i32,
+    pub(super) worker: u64,
+    pub(super) pid: i32,
     /// In clock ticks since boot.
-    started: u64,
+    pub(super) started: u64,
 }
 
 /// What was written last.
 #[derive(Debug, Default)]
 pub(super) struct Recorded {
+    /// In the environment of everything that this supervisor starts.
+    pub(super) mark: String,
     /// When each worker's first process started.
     started: BTreeMap<u64, Entry>,
     /// Of which changes of the workers it was.
@@ -82,20 +89,28 @@ impl Daemon {
             Some((worker.0, entry))
         };
         let now: BTreeMap<u64, Entry> = self.processes.iter().filter_map(alive).collect();
+        self.recorded.started = now;
+        self.recorded.changes = changes;
+        self.recorded.write(&self.home.state);
+    }
+}
+
+impl Recorded {
+    fn write(&mut self, folder: &Path) {
         let state = process::boot_id().map(|boot_id| {
-            let workers = now.values().cloned().collect();
-            State { version: VERSION, boot_id, supervisor: own_entry(), workers }
+            let workers = self.started.values().cloned().collect();
+            State { version: VERSION, boot_id, supervisor: own_entry(), mark: self.mark.clone(), workers }
         });
-        let written = state.and_then(|state| write(&path_of(&self.home.state), &state));
+        let written = state.and_then(|state| write(&path_of(folder), &state));
         if let Err(error) = &written
-            && !self.recorded.failing
+            && !self.failing
         {
             log::warn!(
                 "{}: {error}; a supervisor that follows one that was killed will not know what it left behind",
-                path_of(&self.home.state).display()
+                path_of(folder).display()
             );
         }
-        self.recorded = Recorded { started: now, changes, failing: written.is_err() };
+        self.failing = written.is_err();
     }
 }
 
@@ -115,45 +130,37 @@ fn write(path: &Path, state: &State) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// Ends what workers of an earlier supervisor left behind, if that is gone.
-pub(super) fn end_leftovers(folder: &Path) {
+/// Ends what workers of an earlier supervisor left behind, if that is gone, and writes down by which mark ours are
+/// known: before there is any.
+pub(super) fn begin(folder: &Path) -> Recorded {
     let path = path_of(folder);
-    let entries = match read(&path) {
-        Ok(entries) => entries,
+    match read(&path) {
+        Ok(left) => {
+            let ended = leftovers::end(&left);
+            if ended > 0 {
+                log::warn!(
+                    "{ended} processes were left behind by a supervisor that was killed: they were ended first"
+                );
+            }
+        }
         Err(error) => {
             log::warn!("{}: {error}; it is moved aside", path.display());
             if let Err(error) = fs::rename(&path, path.with_extension("json.bad")) {
                 log::warn!("{}: {error}", path.display());
             }
-            return;
-        }
-    };
-    let left = leftovers(&entries);
-    if left.is_empty() {
-        return;
-    }
-    log::warn!(
-        "{} processes were left behind by a supervisor that was killed: they are ended first",
-        left.len()
-    );
-    for (pid, pidfd) in &left {
-        match process::signal(pidfd.as_fd(), libc::SIGKILL) {
-            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => log::warn!("pid {pid}: {error}"),
-            _ => {}
         }
     }
-    for (pid, pidfd) in &left {
-        if !process::wait_for_end(pidfd, PATIENCE).unwrap_or(false) {
-            log::warn!("pid {pid}, left behind by a supervisor that was killed, does not end");
-        }
-    }
+    let mark = format!("{:032x}", fastrand::u128(..));
+    let mut recorded = Recorded { mark, ..Recorded::default() };
+    recorded.write(folder);
+    recorded
 }
 
-/// The workers in the file, if it is of this start of the host.
-fn read(path: &Path) -> io::Result<Vec<Entry>> {
+/// What the writer of the file left, if it is of this start of the host and does not run any more.
+fn read(path: &Path) -> io::Result<Left> {
     let length = match fs::metadata(path) {
         Ok(metadata) => metadata.len(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Left::default()),
         Err(error) => return Err(error),
     };
     if length > LIMIT {
@@ -164,7 +171,7 @@ fn read(path: &Path) -> io::Result<Vec<Entry>> {
         return Err(io::Error::other(format!("of version {}, which this one does not know", state.version)));
     }
     if state.boot_id != process::boot_id()? {
-        return Ok(Vec::new());
+        return Ok(Left::default());
     }
     let writer = &state.supervisor;
     if process::stat(writer.pid).is_ok_and(|stat| stat.started == writer.started && stat.state != b'Z') {
@@ -174,37 +181,9 @@ fn read(path: &Path) -> io::Result<Vec<Entry>> {
             path.display(),
             writer.pid
         );
-        return Ok(Vec::new());
+        return Ok(Left::default());
     }
-    Ok(state.workers)
-}
-
-/// Opened before they are looked at, so that a number that is given out again is not meant.
-fn leftovers(entries: &[Entry]) -> Vec<(i32, OwnedFd)> {
-    if entries.is_empty() {
-        return Vec::new();
-    }
-    let ours = |pid: &i32| {
-        let pidfd = process::open(*pid).ok()?;
-        let stat = process::stat(*pid).ok()?;
-        let worker = match process::started_with(*pid, WORKER_VARIABLE) {
-            Started::With(worker) => worker.to_str()?.parse::<u64>().ok(),
-            Started::Without | Started::Unknown | Started::Zombie => None,
-        };
-        entries.iter().any(|entry| is_left(entry, *pid, &stat, worker)).then_some((*pid, pidfd))
-    };
-    process::all().iter().filter_map(ours).collect()
-}
-
-/// Its first process itself, or one of its session or with its mark, that started later.
-fn is_left(entry: &Entry, pid: i32, stat: &Stat, worker: Option<u64>) -> bool {
-    if matches!(stat.state, b'Z' | b'X') {
-        return false;
-    }
-    if pid == entry.pid {
-        return stat.started == entry.started;
-    }
-    stat.session == entry.pid && worker == Some(entry.worker) && stat.started >= entry.started
+    Ok(Left { mark: state.mark, since: writer.started, workers: state.workers })
 }
 
 #[cfg(test)]
@@ -213,49 +192,34 @@ mod tests {
 
     const ENTRY: Entry = Entry { worker: 7, pid: 100, started: 5000 };
 
-    fn stat(state: u8, session: i32, started: u64) -> Stat {
-        Stat { state, parent: 1, session, ticks: 0, started, resident_pages: 0 }
-    }
-
-    #[test]
-    fn only_what_was_a_workers_counts_as_left_behind() {
-        for (pid, state, session, started, worker, expected) in [
-            (100, b'S', 100, 5000, None, true),
-            (100, b'S', 100, 6000, Some(7), false),
-            (100, b'Z', 100, 5000, Some(7), false),
-            (200, b'S', 100, 5001, Some(7), true),
-            (200, b'S', 100, 5001, Some(8), false),
-            (200, b'S', 100, 5001, None, false),
-            (200, b'S', 200, 5001, Some(7), false),
-            (200, b'S', 100, 4999, Some(7), false),
-        ] {
-            let found = is_left(&ENTRY, pid, &stat(state, session, started), worker);
-            assert_eq!(found, expected, "pid {pid}, session {session}, started {started}, worker {worker:?}");
-        }
-    }
-
     #[test]
     fn what_is_written_is_read_and_what_is_broken_says_so() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = path_of(folder.path());
-        assert_eq!(read(&path).expect("nothing is there"), []);
+        assert_eq!(read(&path).expect("nothing is there"), Left::default());
         let boot_id = process::boot_id().expect("/proc is there");
         let gone = Entry { worker: 0, pid: i32::MAX, started: 1 };
         let state = |version, boot_id: &str| State {
             version,
             boot_id: boot_id.into(),
             supervisor: gone.clone(),
+            mark: "abc".into(),
             workers: vec![ENTRY],
         };
         let running = State { supervisor: own_entry(), ..state(VERSION, &boot_id) };
         write(&path, &running).expect("it is ours");
-        assert_eq!(read(&path).expect("it is whole"), [], "its writer lives");
+        assert_eq!(read(&path).expect("it is whole"), Left::default(), "its writer lives");
         write(&path, &state(VERSION, &boot_id)).expect("it is ours");
-        assert_eq!(read(&path).expect("it is whole"), [ENTRY]);
+        let left = Left { mark: "abc".into(), since: 1, workers: vec![ENTRY] };
+        assert_eq!(read(&path).expect("it is whole"), left);
         write(&path, &state(VERSION, "another")).expect("it is ours");
-        assert_eq!(read(&path).expect("it is whole"), []);
+        assert_eq!(read(&path).expect("it is whole"), Left::default());
         write(&path, &state(2, &boot_id)).expect("it is ours");
         assert!(read(&path).is_err());
+        let older = "{\"version\":1,\"boot_id\":\"x\",\"supervisor\":{\"worker\":0,\"pid\":1,\"started\":1},\
+                     \"workers\":[]}";
+        fs::write(&path, older).expect("it is ours");
+        assert_eq!(read(&path).expect("one of before there were marks"), Left::default());
         for text in ["", "{", "[]", "{\"version\":1}", "\u{0}"] {
             fs::write(&path, text).expect("it is ours");
             assert!(read(&path).is_err(), "{text:?}");

@@ -180,17 +180,6 @@ pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
-/// Waits until this process has ended, at most so long; whether it has (poll(2) on a pidfd, Linux 5.3).
-///
-/// # Errors
-/// The errno of poll(2).
-pub fn wait_for_end(pidfd: impl AsFd, limit: std::time::Duration) -> io::Result<bool> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-    Ok(poll(&mut fds, limit)? > 0)
-}
-
 /// The thread group, so the process, that a thread belongs to.
 pub fn process_of_thread(tid: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
@@ -400,6 +389,33 @@ pub fn signal_member(pid: i32, number: i32) -> io::Result<()> {
         Err(error) if is_refused(&error) => kill(pid, number),
         sent => sent,
     }
+}
+
+/// Sends a signal to the process of this number that started at this time, in clock ticks since boot, and to no
+/// other: by a descriptor that is opened before the start is looked at. Where the host refuses such descriptors,
+/// the look comes right before the signal.
+///
+/// # Errors
+/// ESRCH when that process is gone; else as [`signal`].
+pub fn signal_started(pid: i32, started: u64, number: i32) -> io::Result<()> {
+    let opened = open(pid);
+    if !stat(pid).is_ok_and(|stat| stat.started == started) {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    match opened.and_then(|pidfd| signal(pidfd, number)) {
+        Err(error) if is_refused(&error) => kill(pid, number),
+        sent => sent,
+    }
+}
+
+/// Does nothing for so long: for a start that has to wait for the end of others, before there is a loop.
+///
+/// # Errors
+/// The errno of poll(2).
+pub fn pause(length: std::time::Duration) -> io::Result<()> {
+    use nix::poll::{PollTimeout, poll};
+    poll(&mut [], PollTimeout::try_from(length).unwrap_or(PollTimeout::MAX))?;
+    Ok(())
 }
 
 fn is_refused(error: &io::Error) -> bool {

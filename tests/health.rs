@@ -6,11 +6,12 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use clusterd::control::protocol::WorkerInfo;
+use clusterd::control::protocol::{List, WorkerInfo};
 use nix::sys::signal::Signal;
-use support::daemon::send;
+use support::daemon::{Builder, send};
 use support::hammer::get;
 use support::wait::holds_for;
 use support::{App, Daemon, Fixture, Hammer, fixtures, free_port, wait_until};
@@ -92,6 +93,53 @@ fn a_worker_that_does_not_answer_in_time_is_replaced() {
     daemon.wait_for_text("no answer within 200ms");
     std::fs::remove_file(daemon.home.apps().join("mute-2")).expect("it was put there");
     assert_eq!(exit_of(&wait_replaced(&daemon, &before, 2)).0, "health");
+}
+
+/// What the supervisor cannot ask, for want of something of its own or the host's, is nobody's bad answer.
+#[test]
+fn a_host_that_is_short_of_something_costs_no_healthy_worker() {
+    let Some(python) = server("plain") else { return };
+    let Some(refused) = fixtures::python("refused.py") else { return };
+    let port = free_port();
+    // As with no local port left to connect from.
+    let (call, errno) = (libc::SYS_connect.to_string(), libc::EADDRNOTAVAIL.to_string());
+    let wrap = [&refused.command[0], "refused.py", &call, &errno, "2", "0"];
+    let daemon = Builder::new(api(&python, port).set("health", HEALTH)).wrap(&wrap).start();
+    let before = daemon.wait_online("api", 3);
+    daemon.wait_for_text("checks of workers could not be made and are tried again");
+    holds_for(ms(1_500), "nobody is replaced", || daemon.pids("api") == before);
+    assert_eq!(daemon.log().matches("could not be made").count(), 1, "{}", daemon.log());
+    assert!(daemon.online("api").iter().all(|worker| worker.restarts == 0));
+}
+
+/// Whatever comes and goes meanwhile, a handshake that takes its time is with the asked worker, and the
+/// answer of another one does not make it well.
+#[test]
+fn a_slow_check_stays_with_its_worker_while_connections_are_steered_anew() {
+    let port = free_port();
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let app = App::new("api", &fixtures::worker(&["serve", "fds"])).instances(2).text("drain_timeout", "1s");
+    let app = app
+        .set("listen", format!("{{ address = \"127.0.0.1:{port}\", backlog = 1 }}"))
+        .set("health", "{ http = \"/\", interval = \"200ms\", timeout = \"2200ms\", retries = 3 }");
+    let daemon = Daemon::foreground(app);
+    let sick = daemon.wait_online("api", 2)[0];
+    send(sick, Signal::SIGSTOP);
+    // A full queue drops what comes, and the kernel tries again a second later.
+    let mut clients = Vec::new();
+    wait_until(ms(10_000), "a full queue", || {
+        clients.extend(TcpStream::connect_timeout(&to, ms(20)));
+        let output = daemon.run(&["list", "api", "--connections", "--json"]).expect_code(0);
+        let list: List = serde_json::from_str(&output.stdout).expect("a list");
+        list.apps[0].workers[0].queue_depth > list.apps[0].workers[0].queue_limit
+    });
+    let mut count = 2;
+    wait_until(ms(13_000), "the sick one is found", || {
+        count = 5 - count;
+        daemon.run(&["scale", "api", &count.to_string()]).expect_code(0);
+        !daemon.pids("api").contains(&sick)
+    });
+    assert!(daemon.log().contains("failed 3 health checks in a row, at last: no connection within"));
 }
 
 #[test]

@@ -317,6 +317,7 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
     }
     if let Some(question) = probe.asked {
         facts.extend([true, false].map(|passed| Event::Probed { worker, question, passed }));
+        facts.push(Event::Unasked { worker, question });
     }
     if world.watched && probe.stage == Stage::Ready {
         facts.extend(
@@ -470,6 +471,7 @@ impl Turn<'_> {
         self.failures_of_the_host_are_not_charged()?;
         self.only_who_is_up_is_asked()?;
         self.a_worker_may_give_so_many_bad_answers()?;
+        self.who_was_not_asked_gave_no_answer()?;
         self.whoever_is_proven_has_answered_well()?;
         self.who_depends_starts_behind()?;
         self.who_depends_stops_before()?;
@@ -927,6 +929,15 @@ impl Turn<'_> {
             ensure(!told || doubled, || format!("{:?} was taken away by a held reload", before.worker))?;
         }
         Ok(())
+    }
+
+    fn who_was_not_asked_gave_no_answer(&self) -> Verdict {
+        let Some(Event::Unasked { worker, .. }) = self.event() else { return Ok(()) };
+        let bad = |probes: &[Probe]| {
+            probes.iter().find(|probe| probe.worker == *worker).map(|probe| (probe.bad_answers, probe.unwell))
+        };
+        let (before, after) = (bad(self.lived), bad(&self.live));
+        ensure(before == after, || format!("{worker:?} was not asked: {before:?}, then {after:?}"))
     }
 
     fn a_worker_may_give_so_many_bad_answers(&self) -> Verdict {
@@ -1407,6 +1418,7 @@ fn every_planted_bug_is_found() {
         (Bug::RenewsAllAtOnce, World { instances: 2, ..SPENDS }),
         (Bug::ProbesTheLeaving, World { checked: true, narrow: true, ..ONE }),
         (Bug::OneBadAnswerIsEnough, World { checked: true, narrow: true, ..ONE }),
+        (Bug::UnaskedIsBad, World { checked: true, narrow: true, ..ONE }),
         (Bug::SettlesUnasked, World { checked: true, narrow: true, ..ONE }),
         (Bug::CrowdIsEverybody, World { crowds: true, instances: 2, narrow: true, sturdy: true, ..listens }),
         (Bug::CanaryRetires, World { canary: true, ..ONE }),

@@ -267,7 +267,11 @@ impl World {
                 let (worker, question) = (*worker, *question);
                 let passed = spot.is_some() && !self.dice.one_in(4);
                 let most = u64::try_from(timeout.as_millis()).unwrap();
-                self.soon(most, Event::Probed { worker, question, passed });
+                let answer = match self.dice.one_in(8) {
+                    true => Event::Unasked { worker, question },
+                    false => Event::Probed { worker, question, passed },
+                };
+                self.soon(most, answer);
             }
             Action::Feel { worker } => {
                 let queued = u32::from(self.dice.one_in(2));
@@ -410,6 +414,7 @@ impl World {
             | Event::Observed { .. }
             | Event::Examining { .. }
             | Event::Probed { .. }
+            | Event::Unasked { .. }
             | Event::Felt { .. }
             | Event::Relayed { .. }
             | Event::Abandoned { .. }

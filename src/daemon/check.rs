@@ -10,7 +10,7 @@ use crate::sys::output;
 use crate::sys::spawn::{self, Plan};
 
 use super::environment::Variables;
-use super::probe::Stage;
+use super::probe::{Stage, Unfit};
 use super::processes::WORKER_VARIABLE;
 use super::start::{Order, c_string};
 use super::{Daemon, identity, settings};
@@ -20,17 +20,20 @@ const FOREIGN: &[&str] = &[WORKER_VARIABLE, "NOTIFY_SOCKET", "WATCHDOG_USEC"];
 
 impl Daemon {
     /// Starts it, with the worker's environment and its process id in CLUSTERD_PID.
-    pub(super) fn run_check(&mut self, worker: WorkerId, words: &[String]) -> Result<Stage, String> {
+    pub(super) fn run_check(&mut self, worker: WorkerId, words: &[String]) -> Result<Stage, Unfit> {
         let (Some(process), Some(place)) = (self.processes.get(worker), self.supervisor.worker(worker))
         else {
-            return Err("it is gone".to_owned());
+            return Err(Unfit::Worker("it is gone".to_owned()));
         };
         let (recipe, pid) = (Rc::clone(&process.recipe), process.pid);
         let (app, slot, instance, generation) = (place.app, place.slot, place.instance, place.generation);
         let order = Order { worker, app, slot, instance, generation, spec: SpecId(0), inherit: Vec::new() };
         let mut check = recipe.spec.clone();
         check.program = config::Program::Exact(words.to_vec());
-        let text = |failure: SpawnFailure| failure.message;
+        let text = |failure: SpawnFailure| match failure.transient {
+            true => Unfit::Host(failure.message),
+            false => Unfit::Worker(failure.message),
+        };
         let who = identity::resolve(&recipe.spec.process).map_err(text)?;
         let variables = Variables::of(&recipe, who.as_ref()).map_err(text)?;
         let command = self.command_line(&check, &variables).map_err(text)?;
@@ -39,8 +42,8 @@ impl Daemon {
         own.push(("CLUSTERD_PID", pid.to_string().into()));
         let env = variables.complete(&recipe, &command, instance, own).map_err(text)?;
         let argv = command.argv.iter().map(|a| c_string(a)).collect::<Result<_, _>>().map_err(text)?;
-        let (output, theirs) = output::worker_pipe().map_err(|error| format!("pipe: {error}"))?;
-        let (report, reports) = spawn::report_pair().map_err(|error| format!("socketpair: {error}"))?;
+        let (output, theirs) = output::worker_pipe().map_err(|error| Unfit::of("pipe", &error))?;
+        let (report, reports) = spawn::report_pair().map_err(|error| Unfit::of("socketpair", &error))?;
         let spawned = spawn::spawn(&Plan {
             program: c_string(command.program.as_os_str()).map_err(text)?,
             argv,
@@ -55,7 +58,7 @@ impl Daemon {
             nofile: self.surroundings.nofile,
             settings: &settings::of(&recipe.spec.process, who.as_ref()),
         });
-        let spawned = spawned.map_err(|error| format!("clone: {error}"))?;
+        let spawned = spawned.map_err(|error| Unfit::of("clone", &error))?;
         Ok(Stage::Running { pid: spawned.pid, report, output: output.into(), said: Vec::new() })
     }
 }

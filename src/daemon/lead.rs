@@ -30,7 +30,33 @@ pub(super) struct Leads {
 struct Group {
     socket: SocketId,
     active: Spread,
-    led: Vec<(SocketAddr, u32)>,
+    led: Vec<Exception>,
+}
+
+/// One connection whose handshake is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Exception {
+    client: SocketAddr,
+    to: SocketId,
+    position: u32,
+}
+
+impl Group {
+    /// As the program has them.
+    fn exceptions(&self) -> Vec<(SocketAddr, u32)> {
+        self.led.iter().map(|led| (led.client, led.position)).collect()
+    }
+
+    /// The array has changed: who has moved in it, and who is not there any more.
+    fn move_all(&mut self, position_of: impl Fn(SocketId) -> Option<u32>) {
+        self.led.retain_mut(|led| match position_of(led.to) {
+            Some(position) => {
+                led.position = position;
+                true
+            }
+            None => false,
+        });
+    }
 }
 
 /// A connection on its way.
@@ -43,15 +69,8 @@ pub(super) struct Led {
 }
 
 impl Leads {
-    /// A group was steered anew: the exceptions are gone from its program.
-    pub(super) fn steered(&mut self, address: Option<Address>) {
-        if let Some(address) = address {
-            self.groups.remove(&address);
-        }
-    }
-
     fn group_of(&self, client: SocketAddr) -> Option<Address> {
-        let led = |group: &Group| group.led.iter().any(|(other, _)| *other == client);
+        let led = |group: &Group| group.led.iter().any(|led| led.client == client);
         self.groups.iter().find(|(_, group)| led(group)).map(|(address, _)| *address)
     }
 }
@@ -80,12 +99,16 @@ impl Daemon {
             led: Vec::new(),
         });
         if group.led.len() >= MOST {
-            return Err(io::Error::other("too many connections of our own are under way"));
+            // As where the host lacks something: it says nothing of the worker.
+            return Err(io::Error::new(
+                io::ErrorKind::WouldBlock,
+                "too many connections of our own are under way",
+            ));
         }
         group.socket = spot.socket;
         group.active.clone_from(&spot.active);
-        group.led.push((client, spot.position));
-        let begun = steer::steer_but(held.fd.as_fd(), &program(&group.active), &group.led)
+        group.led.push(Exception { client, to: spot.socket, position: spot.position });
+        let begun = steer::steer_but(held.fd.as_fd(), &program(&group.active), &group.exceptions())
             .and_then(|()| listen::begin(stream.as_fd(), to));
         if let Err(error) = begun {
             self.end_lead(client);
@@ -94,14 +117,44 @@ impl Daemon {
         Ok(Led { stream: TcpStream::from_std(stream.into()), address, client })
     }
 
+    /// Steers a group anew, by this socket of it: what is led goes on where it goes, wherever that is in the array
+    /// by now.
+    pub(super) fn steer_anew(&mut self, socket: SocketId, active: &Spread) -> io::Result<()> {
+        let Some(held) = self.sockets.get(socket) else { return Ok(()) };
+        let fd = held.fd.as_fd();
+        let Some(group) = self.probes.leads.groups.get_mut(&held.address) else {
+            return steer::steer(fd, &program(active));
+        };
+        group.socket = socket;
+        group.active.clone_from(active);
+        group.move_all(|socket| self.supervisor.position_of(socket));
+        steer::steer_but(fd, &program(active), &group.exceptions()).or_else(|error| {
+            // Everybody else's connections come first.
+            log::debug!("our own connections are led no further: {error}");
+            group.led.clear();
+            steer::steer(fd, &program(active))
+        })
+    }
+
+    /// A socket has left its group's array, and the last one has its place: what is led goes on.
+    pub(super) fn lead_on(&mut self, address: Address) {
+        let Some(group) = self.probes.leads.groups.get_mut(&address) else { return };
+        group.move_all(|socket| self.supervisor.position_of(socket));
+        let Some(socket) = group.led.first().map(|led| led.to) else { return };
+        let active = group.active.clone();
+        if let Err(error) = self.steer_anew(socket, &active) {
+            log::error!("cannot steer new connections to positions {:?}: {error}", active.positions());
+        }
+    }
+
     /// The handshake is over, or given up.
     pub(super) fn end_lead(&mut self, client: SocketAddr) {
         let Some(address) = self.probes.leads.group_of(client) else { return };
         let Some(group) = self.probes.leads.groups.get_mut(&address) else { return };
-        group.led.retain(|(other, _)| *other != client);
+        group.led.retain(|led| led.client != client);
         let steered = match self.sockets.fd(group.socket) {
             Some(fd) if group.led.is_empty() => steer::steer(fd, &program(&group.active)),
-            Some(fd) => steer::steer_but(fd, &program(&group.active), &group.led),
+            Some(fd) => steer::steer_but(fd, &program(&group.active), &group.exceptions()),
             None => Ok(()),
         };
         if let Err(error) = steered {
@@ -110,5 +163,28 @@ impl Daemon {
         if group.led.is_empty() {
             self.probes.leads.groups.remove(&address);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_led_is_led_on_where_its_socket_is_by_now() {
+        let led = |port, to, position| Exception {
+            client: SocketAddr::from(([127, 0, 0, 1], port)),
+            to: SocketId(to),
+            position,
+        };
+        let (socket, active) = (SocketId(1), Spread::default());
+        let mut group = Group { socket, active, led: vec![led(1, 1, 0), led(2, 2, 1), led(3, 3, 2)] };
+        // The second has left, and the third has its place.
+        group.move_all(|socket| match socket.0 {
+            1 => Some(0),
+            3 => Some(1),
+            _ => None,
+        });
+        assert_eq!(group.led, [led(1, 1, 0), led(3, 3, 1)]);
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use crate::supervisor::event::{Action, AppId, Event, SignalKind, SocketId, Spread, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::clock::own_cpu_time;
-use crate::sys::steer::{self, Program};
+use crate::sys::steer::Program;
 use crate::sys::{listen, process};
 
 use super::Daemon;
@@ -100,9 +100,7 @@ impl Daemon {
 
     fn steer(&mut self, socket: SocketId, active: &Spread) {
         log::debug!("steer by socket {} to {:?}", socket.0, active.positions());
-        let Some(fd) = self.sockets.fd(socket) else { return };
-        self.probes.leads.steered(self.sockets.get(socket).map(|held| held.address));
-        if let Err(error) = steer::steer(fd, &program(active)) {
+        if let Err(error) = self.steer_anew(socket, active) {
             log::error!("cannot steer new connections to positions {:?}: {error}", active.positions());
         }
     }
@@ -131,8 +129,12 @@ impl Daemon {
     fn close(&mut self, socket: SocketId) {
         log::debug!("close socket {}", socket.0);
         self.forget_queue(socket);
+        let address = self.sockets.get(socket).map(|held| held.address);
         if let Some(inode) = self.sockets.close(socket) {
             self.end_shared(inode);
+        }
+        if let Some(address) = address {
+            self.lead_on(address);
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::sys::{listen, spawn};
 
 use super::Daemon;
 use super::lead::{Leads, Led};
+use super::start::is_transient;
 
 /// Between two looks at a check: at first, and when it takes its time.
 const SOON: Duration = Duration::from_millis(2);
@@ -34,6 +35,9 @@ const REST: usize = 64 * 1024;
 /// How long the rest may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Between two lines about checks that could not be made.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
 /// Characters that are kept of what a command says.
 const SAID: usize = 200;
 
@@ -42,9 +46,47 @@ const SAID: usize = 200;
 pub(super) struct Probes {
     by_worker: BTreeMap<WorkerId, Probe>,
     complaints: BTreeMap<WorkerId, String>,
+    unasked: Unasked,
     /// What was the matter with the last worker of a slot that was not well.
     pub(super) evidence: BTreeMap<SlotId, String>,
     pub(super) leads: Leads,
+}
+
+/// Checks that could not be made and were not told of, and when it was told last.
+#[derive(Debug, Default)]
+struct Unasked {
+    count: u64,
+    told: Option<Time>,
+}
+
+/// Why a check cannot begin.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// For a reason of the worker's: this is its bad answer.
+    Worker(String),
+    /// For want of something of the supervisor's or the host's.
+    Host(String),
+}
+
+impl Unfit {
+    /// What came of a step of our own.
+    pub(super) fn of(step: &str, error: &io::Error) -> Unfit {
+        let text = format!("{step}: {error}");
+        if is_want(error) { Unfit::Host(text) } else { Unfit::Worker(text) }
+    }
+}
+
+/// Whether descriptors, memory, processes or local ports are short, or as much is under way as may be. Those that
+/// bind(2) and connect(2) have for a lack of local ports are EADDRINUSE and EADDRNOTAVAIL.
+fn is_want(error: &io::Error) -> bool {
+    match error.raw_os_error() {
+        Some(errno) => is_transient(errno) || is_lack_of_ports(errno),
+        None => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+fn is_lack_of_ports(errno: i32) -> bool {
+    matches!(errno, libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::ENOSPC)
 }
 
 #[derive(Debug)]
@@ -79,6 +121,8 @@ enum Step {
     AnsweredAndOn(Result<(), String>, Stage),
     /// It is answered, and over.
     Over(Result<(), String>),
+    /// It is over, and could not be made.
+    Unasked(String),
     /// It is over, and was answered before.
     Gone,
 }
@@ -127,22 +171,41 @@ impl Daemon {
                 let probe = Probe { question, began: now, until: now + timeout, look_at: now, stage };
                 self.probes.by_worker.insert(worker, probe);
             }
-            Err(complaint) => self.answer_probe(worker, question, Err(complaint)),
+            Err(Unfit::Worker(complaint)) => self.answer_probe(worker, question, Err(complaint)),
+            Err(Unfit::Host(lack)) => self.leave_unasked(worker, question, &lack),
         }
     }
 
-    fn check_of(&self, worker: WorkerId, question: Question) -> Result<Check, String> {
+    /// It could not be asked, for want of something that is not its own: now and then a line.
+    fn leave_unasked(&mut self, worker: WorkerId, question: Question, lack: &str) {
+        log::debug!("{}: not asked: {lack}", self.label(worker));
+        self.inbox.push_back(Event::Unasked { worker, question });
+        let unasked = &mut self.probes.unasked;
+        unasked.count += 1;
+        if unasked.told.is_some_and(|at| self.now.since(at) < TOLD_EVERY) {
+            return;
+        }
+        let count = std::mem::take(&mut unasked.count);
+        unasked.told = Some(self.now);
+        log::warn!(
+            "{count} checks of workers could not be made and are tried again, the last one of {}: {lack}; this says \
+             nothing of the workers, and none is replaced for it",
+            self.label(worker)
+        );
+    }
+
+    fn check_of(&self, worker: WorkerId, question: Question) -> Result<Check, Unfit> {
         let recipe = self.processes.get(worker).map(|process| &process.recipe);
         let check = recipe.and_then(|recipe| match question {
             Question::Ready => recipe.spec.ready_path.clone().map(Check::Http),
             Question::Health => recipe.spec.check.clone(),
         });
-        check.ok_or_else(|| "it is gone".to_owned())
+        check.ok_or_else(|| Unfit::Worker("it is gone".to_owned()))
     }
 
-    fn connect(&mut self, spot: Option<&Spot>, path: Option<String>) -> Result<Stage, String> {
-        let spot = spot.ok_or("it listens nowhere")?;
-        let led = self.begin_led(spot).map_err(|error| format!("connect: {error}"))?;
+    fn connect(&mut self, spot: Option<&Spot>, path: Option<String>) -> Result<Stage, Unfit> {
+        let spot = spot.ok_or_else(|| Unfit::Worker("it listens nowhere".to_owned()))?;
+        let led = self.begin_led(spot).map_err(|error| Unfit::of("connect", &error))?;
         let request = path.map(|path| {
             let host = led.address;
             format!(
@@ -184,6 +247,10 @@ impl Daemon {
                 }
                 Step::Over(answer) => {
                     self.answer_probe(worker, probe.question, answer);
+                    continue;
+                }
+                Step::Unasked(lack) => {
+                    self.leave_unasked(worker, probe.question, &lack);
                     continue;
                 }
                 Step::Gone => continue,
@@ -238,7 +305,8 @@ impl Daemon {
                 match spawn::read_report(report.as_fd()) {
                     Ok(Some(spawn::Report::Failed(failure))) => {
                         let (step, why) = (failure.step, spawn::errno_text(failure.errno));
-                        Step::Over(Err(format!("the command could not be started ({step:?}): {why}")))
+                        let text = format!("the command could not be started ({step:?}): {why}");
+                        if is_transient(failure.errno) { Step::Unasked(text) } else { Step::Over(Err(text)) }
                     }
                     _ => Step::On(Stage::Running { pid, report, output, said }),
                 }
@@ -408,6 +476,27 @@ mod tests {
         {
             assert!(said(strange).is_some_and(|answer| answer.is_err()), "{strange:?}");
         }
+    }
+
+    #[test]
+    fn what_we_lack_is_not_the_workers_answer() {
+        for errno in [
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::EAGAIN,
+            libc::ENOMEM,
+            libc::ENOBUFS,
+            libc::EADDRNOTAVAIL,
+            libc::EADDRINUSE,
+            libc::ENOSPC,
+        ] {
+            assert!(is_want(&io::Error::from_raw_os_error(errno)), "{errno}");
+        }
+        for errno in [libc::ECONNREFUSED, libc::ECONNRESET, libc::ENOENT, libc::EACCES] {
+            assert!(!is_want(&io::Error::from_raw_os_error(errno)), "{errno}");
+        }
+        assert!(is_want(&io::Error::new(io::ErrorKind::WouldBlock, "too many")));
+        assert!(!is_want(&io::Error::other("its socket is closed")));
     }
 
     proptest::proptest! {

@@ -438,7 +438,7 @@ fn watch_failure(error: &io::Error) -> SpawnFailure {
     }
 }
 
-fn is_transient(errno: i32) -> bool {
+pub(super) fn is_transient(errno: i32) -> bool {
     matches!(errno, libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOBUFS)
 }
 

@@ -383,6 +383,14 @@ pub enum Event {
         /// The answer came in time, and is good.
         passed: bool,
     },
+    /// `Action::Probe` came to nothing, for want of something that the supervisor or the host lacks: it says
+    /// nothing of the worker.
+    Unasked {
+        /// Who was to be asked.
+        worker: WorkerId,
+        /// What.
+        question: Question,
+    },
     /// The answer to `Action::Feel`.
     Felt {
         /// Whose.
@@ -445,6 +453,7 @@ impl Event {
             | Event::Weighed { .. }
             | Event::OutOfMemory { .. }
             | Event::Probed { .. }
+            | Event::Unasked { .. }
             | Event::Felt { .. }
             | Event::Relayed { .. }
             | Event::Abandoned { .. }
@@ -520,7 +529,7 @@ pub enum Action {
         /// Whose.
         worker: WorkerId,
     },
-    /// Ask this worker, and no other, whether it is ready or well. Answered by `Probed`, always.
+    /// Ask this worker, and no other, whether it is ready or well. Answered by `Probed` or `Unasked`, always.
     Probe {
         /// Whom.
         worker: WorkerId,

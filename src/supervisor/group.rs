@@ -232,6 +232,12 @@ impl Sockets {
         Some(Spot { socket: id, position: u32::try_from(position).ok()?, active: group.ordered.clone() })
     }
 
+    /// Its place in its group's array.
+    pub(super) fn position_of(&self, id: SocketId) -> Option<u32> {
+        let group = self.groups.get(&self.all.get(&id)?.address)?;
+        u32::try_from(group.array.iter().position(|member| *member == id)?).ok()
+    }
+
     /// Whether a group is of parts of one socket.
     pub(super) fn is_shared(&self, address: Address) -> bool {
         self.array(address).iter().any(|id| self.all.get(id).is_some_and(Socket::is_shared))

@@ -159,6 +159,32 @@ impl App {
         }
     }
 
+    /// It could not be asked: what was known of it stays, and it is asked again when the next question is due.
+    pub(super) fn unasked(&mut self, worker: WorkerId, question: Question, turn: &mut Turn<'_>) {
+        if turn.has(Bug::UnaskedIsBad) {
+            return self.probed(worker, question, false, turn);
+        }
+        let Some((slot, place)) = self.find(worker) else { return };
+        let found = &self.slots[slot].workers[place];
+        if found.watch.check.next != Next::Asked {
+            return;
+        }
+        match (question, self.policy(found.generation).health) {
+            (Question::Ready, _) if found.is_starting() => self.ask_at(slot, place, turn.now + SOON),
+            (Question::Health, Some(health)) if found.is_ready() => {
+                // A reload may wait for its first good answer.
+                let early = found.watch.check.trust != Trust::Earned;
+                self.ask_after(
+                    slot,
+                    place,
+                    if early { SOON.min(health.interval) } else { health.interval },
+                    turn,
+                );
+            }
+            (Question::Ready | Question::Health, _) => {}
+        }
+    }
+
     fn ask_at(&mut self, slot: usize, place: usize, at: Time) {
         self.slots[slot].workers[place].watch.check.next = Next::At(at);
     }
@@ -187,6 +213,10 @@ impl App {
         }
         let early = excused && check.trust != Trust::Earned;
         let pause = if early { SOON.min(health.interval) } else { health.interval };
+        self.ask_after(slot, place, pause, turn);
+    }
+
+    fn ask_after(&mut self, slot: usize, place: usize, pause: Duration, turn: &mut Turn<'_>) {
         // Workers that became ready together are not asked together for ever.
         let spread = pause.min(SPREAD);
         let at = turn.now + (pause - spread) + turn.jitter.spread(spread);

@@ -232,6 +232,7 @@ impl Supervisor {
             | Event::Observed { .. }
             | Event::Examining { .. }
             | Event::Probed { .. }
+            | Event::Unasked { .. }
             | Event::Felt { .. }
             | Event::Abandoned { .. }
             | Event::Measured { .. }
@@ -290,6 +291,11 @@ impl Supervisor {
         let slot = &app.slots[slot];
         let generation = slot.workers[place].generation;
         Some(WorkerRef { app: app.id, slot: slot.id, instance: slot.instance, generation })
+    }
+
+    /// Where in its group's array a socket is, as far as the core has heard.
+    pub fn position_of(&self, socket: SocketId) -> Option<u32> {
+        self.apps.iter().find_map(|app| app.sockets.position_of(socket))
     }
 
     /// All apps in the order in which they were added: id, name, namespace.
@@ -464,6 +470,7 @@ impl Supervisor {
             | Event::OutOfMemory { worker }
             | Event::Examining { worker, .. }
             | Event::Probed { worker, .. }
+            | Event::Unasked { worker, .. }
             | Event::Felt { worker, .. } => self.index_of(*worker),
             Event::Relayed { socket } | Event::Abandoned { socket } | Event::Unreachable { socket } => {
                 self.apps.iter().position(|app| app.sockets.get(*socket).is_some())
@@ -512,6 +519,7 @@ impl Supervisor {
                 Event::Weighed { worker, bytes, closely } => app.weighed(worker, bytes, closely, turn),
                 Event::OutOfMemory { worker } => app.out_of_memory(worker),
                 Event::Probed { worker, question, passed } => app.probed(worker, question, passed, turn),
+                Event::Unasked { worker, question } => app.unasked(worker, question, turn),
                 Event::Felt { worker, pulse } => app.felt(worker, pulse, turn),
                 Event::Relayed { socket } => app.relayed(socket, turn),
                 Event::Abandoned { socket } => app.abandoned(socket, turn),

@@ -53,6 +53,8 @@ pub enum Bug {
     ProbesTheLeaving,
     /// The first bad answer counts as all that it may give.
     OneBadAnswerIsEnough,
+    /// A worker that could not be asked counts as one that gave a bad answer.
+    UnaskedIsBad,
     /// A worker of a reload counts as proven before it was asked how it is.
     SettlesUnasked,
     /// What the host lacks for a moment counts as an unstable exit.

@@ -16,6 +16,7 @@ use clusterd::control::protocol::{AppInfo, List};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 use support::daemon::{send, state_and_parent};
+use support::wait::holds_for;
 use support::{App, Daemon, Fixture, fixtures, free_port, root, runtime, wait_until};
 
 const fn ms(milliseconds: u64) -> Duration {
@@ -198,6 +199,14 @@ fn an_accept_queue_that_overflows_is_shown_with_what_to_do() {
     assert!(warning.contains("is full (3 wait, its backlog is 2)"), "{warning}");
     assert!(warning.contains("clusterd scale api +1"), "{warning}");
     assert!(daemon.run(&["describe", "api"]).stdout.contains("is full (3 wait, its backlog is 2)"));
+    daemon.wait_for_text("its accept queue runs over (3 wait, its backlog is 2)");
+    let told = app.workers[0].queue_dropped;
+    wait_until(ms(10_000), "more of them", || {
+        clients.extend(TcpStream::connect_timeout(&to, ms(50)));
+        counted(&daemon).workers[0].queue_dropped > told
+    });
+    // Longer than from one look to the next.
+    holds_for(ms(5_500), "it is told once", || daemon.log().matches("runs over").count() == 1);
     send(pid, Signal::SIGCONT);
     wait_until(ms(10_000), "an empty queue", || counted(&daemon).workers[0].queue_depth == Some(0));
 }

@@ -30,6 +30,7 @@ mod notified;
 mod options;
 mod order;
 mod output;
+mod overflow;
 mod owner;
 mod perform;
 mod pidfiles;
@@ -91,6 +92,7 @@ use files::{MainFile, ShutdownTimeout};
 use headroom::Promises;
 use notified::Notified;
 use output::Output;
+use overflow::Overflows;
 use owner::Owners;
 use processes::Processes;
 use relay::Relays;
@@ -222,6 +224,7 @@ struct Daemon {
     /// Who each of the latest workers is, also when the core has forgotten it.
     names: BTreeMap<WorkerId, (String, WorkerRef)>,
     owners: Owners,
+    overflows: Overflows,
     warned: Warned,
     folds: Folds,
     promises: Promises,
@@ -320,6 +323,7 @@ impl Daemon {
             buffer: vec![0; BUFFER],
             names: BTreeMap::new(),
             owners: Owners::default(),
+            overflows: Overflows::default(),
             warned: Warned::default(),
             folds: Folds::default(),
             promises: Promises::default(),
@@ -414,6 +418,7 @@ impl Daemon {
             self.notified.next_deadline(),
             self.shared.next_deadline(),
             self.folds.next_deadline(),
+            self.overflows.next_deadline(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.since(self.read_clock()))
@@ -466,6 +471,7 @@ impl Daemon {
         self.keep_vigils();
         self.hear_again();
         self.look_after_shared();
+        self.look_at_overflows();
         let mut actions: Vec<Action> = Vec::new();
         for _ in 0..DECISIONS_PER_TURN {
             let Some(event) = self.arrays.pop_front().or_else(|| self.inbox.pop_front()) else { break };

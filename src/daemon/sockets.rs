@@ -124,6 +124,11 @@ impl Sockets {
         self.held.iter().filter(move |(_, held)| held.owner == worker).map(|(id, held)| (*id, held))
     }
 
+    /// Every one of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = (SocketId, &Held)> {
+        self.held.iter().map(|(id, held)| (*id, held))
+    }
+
     /// All at an address: no two apps have one.
     pub(super) fn at(&self, address: Address) -> impl Iterator<Item = &Held> {
         self.held.values().filter(move |held| held.address == address)

@@ -142,9 +142,8 @@ impl Daemon {
         group.move_all(|socket| self.supervisor.position_of(socket));
         let Some(socket) = group.led.first().map(|led| led.to) else { return };
         let active = group.active.clone();
-        if let Err(error) = self.steer_anew(socket, &active) {
-            log::error!("cannot steer new connections to positions {:?}: {error}", active.positions());
-        }
+        let steered = self.steer_anew(socket, &active);
+        self.note_steered(socket, &active, steered);
     }
 
     /// The handshake is over, or given up.

@@ -46,6 +46,7 @@ mod sockets;
 mod sources;
 mod start;
 mod state;
+mod unsteered;
 mod unwell;
 mod wake;
 mod warned;
@@ -101,6 +102,7 @@ use shared::SharedSockets;
 use sockets::Sockets;
 use sources::{Source, Tokens};
 use start::Order;
+use unsteered::Unsteered;
 use warned::Warned;
 use weigh::Scales;
 
@@ -115,6 +117,10 @@ const DECISIONS_PER_TURN: usize = 4096;
 
 /// Names of workers that are remembered for sentences about those that are gone.
 const NAMES: usize = 4096;
+
+/// Waits that may fail in a row, and the pause before the next.
+const POLL_FAILURES: u32 = 100;
+const POLL_PAUSE: Duration = Duration::from_millis(20);
 
 /// A wait from which on there is time for housekeeping, and how often that is done at most.
 const LULL: Duration = Duration::from_secs(1);
@@ -212,6 +218,7 @@ struct Daemon {
     leaving: HashMap<WorkerId, drain::Leaving>,
     exams: exam::Exams,
     probes: probe::Probes,
+    unsteered: Unsteered,
     /// When the last closer look at connections ended.
     looked_closer: Time,
     output: Output,
@@ -245,6 +252,8 @@ struct Daemon {
     /// Clients of `kill`, told when it is done.
     leaving_clients: Vec<ClientId>,
     exit: Option<i32>,
+    /// Waits that failed since the last that did not.
+    poll_failures: u32,
     /// When our own code was last given back to the page cache.
     released: Option<Time>,
 }
@@ -314,6 +323,7 @@ impl Daemon {
             leaving: HashMap::new(),
             exams: exam::Exams::default(),
             probes: probe::Probes::default(),
+            unsteered: Unsteered::default(),
             looked_closer: Time::START,
             output: Output::new(foreground),
             requests: Requests::default(),
@@ -341,6 +351,7 @@ impl Daemon {
             may_be_over: false,
             leaving_clients: Vec::new(),
             exit: None,
+            poll_failures: 0,
             released: None,
         })
     }
@@ -381,9 +392,26 @@ impl Daemon {
             self.use_the_lull();
         }
         match self.poll.poll(events, timeout) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(host("poll")(error)),
-            _ => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => self.endure(error),
+            _ => {
+                self.poll_failures = 0;
+                Ok(())
+            }
         }
+    }
+
+    /// The wait failed. Its end would be that of every worker, so it is made again for a while.
+    fn endure(&mut self, error: io::Error) -> Result<(), Error> {
+        self.poll_failures += 1;
+        if self.poll_failures > POLL_FAILURES {
+            return Err(host("poll")(error));
+        }
+        if self.poll_failures == 1 {
+            log::error!("poll: {error}; it is tried again");
+        }
+        // Should this wait fail as well, the number of attempts bounds what they cost.
+        let _ = sys::output::wait_for_room(&[], POLL_PAUSE);
+        Ok(())
     }
 
     /// Nothing is to be done for a while: what the work until here needed of our own code in memory is
@@ -418,7 +446,9 @@ impl Daemon {
             self.notified.next_deadline(),
             self.shared.next_deadline(),
             self.folds.next_deadline(),
+            self.recorded.next_deadline(),
             self.overflows.next_deadline(),
+            self.unsteered.next_deadline(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.since(self.read_clock()))
@@ -472,6 +502,7 @@ impl Daemon {
         self.hear_again();
         self.look_after_shared();
         self.look_at_overflows();
+        self.steer_again();
         let mut actions: Vec<Action> = Vec::new();
         for _ in 0..DECISIONS_PER_TURN {
             let Some(event) = self.arrays.pop_front().or_else(|| self.inbox.pop_front()) else { break };

@@ -53,6 +53,8 @@ pub(super) struct Notified {
     /// Messages that were not believed and not told of.
     ignored: u64,
     told: Option<Time>,
+    /// When it was last told that the socket cannot be read.
+    deaf: Option<Time>,
 }
 
 impl Notified {
@@ -70,7 +72,7 @@ impl Notified {
         poll.registry()
             .register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
             .map_err(host("watch the notify socket"))?;
-        Ok(Notified { socket, path, again: None, ignored: 0, told: None })
+        Ok(Notified { socket, path, again: None, ignored: 0, told: None, deaf: None })
     }
 
     /// Where workers say it.
@@ -145,8 +147,11 @@ impl Daemon {
                     )
                 }),
                 Ok(None) => return false,
-                // The message is gone, and the next ones are still there: nothing will say so again.
-                Err(error) => log::warn!("notify socket: {error}"),
+                // What is still there is asked for after the pause: nothing will say so again.
+                Err(error) => {
+                    self.tell_deaf(&error);
+                    return true;
+                }
             }
         }
         true
@@ -180,6 +185,15 @@ impl Daemon {
                 Note::Main(pid) => self.name_main(worker, pid),
             }
         }
+    }
+
+    /// That the socket cannot be read: a line about it now and then.
+    fn tell_deaf(&mut self, error: &io::Error) {
+        if self.notified.deaf.is_some_and(|at| self.now.since(at) < TOLD_EVERY) {
+            return;
+        }
+        self.notified.deaf = Some(self.now);
+        log::warn!("notify socket: {error}; what workers say is heard later");
     }
 
     /// Counts a message that is not believed; a line about it now and then.

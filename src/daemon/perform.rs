@@ -98,11 +98,10 @@ impl Daemon {
         self.inbox.push_back(Event::Gauged { app, depths, cost });
     }
 
-    fn steer(&mut self, socket: SocketId, active: &Spread) {
+    pub(super) fn steer(&mut self, socket: SocketId, active: &Spread) {
         log::debug!("steer by socket {} to {:?}", socket.0, active.positions());
-        if let Err(error) = self.steer_anew(socket, active) {
-            log::error!("cannot steer new connections to positions {:?}: {error}", active.positions());
-        }
+        let steered = self.steer_anew(socket, active);
+        self.note_steered(socket, active, steered);
     }
 
     fn shut(&mut self, socket: SocketId) {
@@ -149,6 +148,6 @@ pub(super) fn program(spread: &Spread) -> Program {
 }
 
 /// A process that ended between the decision and the signal needs none.
-fn ended_already(error: io::Error) -> io::Result<()> {
+pub(super) fn ended_already(error: io::Error) -> io::Result<()> {
     if error.raw_os_error() == Some(libc::ESRCH) { Ok(()) } else { Err(error) }
 }

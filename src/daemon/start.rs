@@ -22,6 +22,7 @@ use super::environment::Variables;
 use super::leftovers::RUN_VARIABLE;
 use super::node::Channel;
 use super::output::Files;
+use super::perform::ended_already;
 use super::processes::{Process, WORKER_VARIABLE};
 use super::sockets::Held;
 use super::{Daemon, Source, identity, settings};
@@ -287,15 +288,21 @@ impl Daemon {
                 false
             }
             Err(error) => {
-                process.failed = true;
-                self.close_report(worker);
-                if let Err(error) = self.processes.kill(worker) {
-                    log::error!("{}: cannot be killed: {error}", self.label(worker));
-                }
-                self.inbox.push_back(Event::SpawnFailed { worker, failure: watch_failure(&error) });
+                self.give_start_up(worker, watch_failure(&error));
                 true
             }
         }
+    }
+
+    /// What was cloned cannot become a worker: the host had no room for all that belongs to one.
+    fn give_start_up(&mut self, worker: WorkerId, failure: SpawnFailure) {
+        let Some(process) = self.processes.get_mut(worker) else { return };
+        process.failed = true;
+        self.close_report(worker);
+        if let Err(error) = self.processes.kill(worker).or_else(ended_already) {
+            log::error!("{}: cannot be killed: {error}", self.label(worker));
+        }
+        self.inbox.push_back(Event::SpawnFailed { worker, failure });
     }
 
     /// The first process's way to exec, as far as it has come. True when it is at its end.
@@ -312,8 +319,9 @@ impl Daemon {
                     }
                 }
                 Err(error) => {
-                    log::error!("{}: its start cannot be followed: {error}", self.label(worker));
-                    return self.take_report(worker, spawn::Report::End);
+                    let failure = host_failure("its start cannot be followed", &error);
+                    self.give_start_up(worker, SpawnFailure { transient: true, ..failure });
+                    return true;
                 }
             }
         }

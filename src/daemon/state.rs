@@ -16,10 +16,12 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::supervisor::event::WorkerId;
+use crate::supervisor::time::Time;
 use crate::sys::process;
 
 use super::Daemon;
@@ -31,6 +33,9 @@ const VERSION: u32 = 1;
 
 /// A file of the most workers that there can be is shorter.
 const LIMIT: u64 = 64 * 1024 * 1024;
+
+/// After a file that could not be written.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// The file.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,8 +70,14 @@ pub(super) struct Recorded {
     started: BTreeMap<u64, Entry>,
     /// Of which changes of the workers it was.
     changes: u64,
-    /// That the file cannot be written was told.
-    failing: bool,
+    /// The file could not be written, which was told; when it is tried again.
+    again: Option<Time>,
+}
+
+impl Recorded {
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.again
+    }
 }
 
 fn path_of(folder: &Path) -> PathBuf {
@@ -77,7 +88,8 @@ impl Daemon {
     /// Writes down who runs, when that has changed.
     pub(super) fn record_state(&mut self) {
         let changes = self.processes.changes();
-        if changes == self.recorded.changes {
+        let due = self.recorded.again.is_some_and(|at| at <= self.now);
+        if changes == self.recorded.changes && !due {
             return;
         }
         let alive = |(worker, process): (WorkerId, &Process)| {
@@ -91,26 +103,26 @@ impl Daemon {
         let now: BTreeMap<u64, Entry> = self.processes.iter().filter_map(alive).collect();
         self.recorded.started = now;
         self.recorded.changes = changes;
-        self.recorded.write(&self.home.state);
+        self.recorded.write(&self.home.state, self.now);
     }
 }
 
 impl Recorded {
-    fn write(&mut self, folder: &Path) {
+    fn write(&mut self, folder: &Path, now: Time) {
         let state = process::boot_id().map(|boot_id| {
             let workers = self.started.values().cloned().collect();
             State { version: VERSION, boot_id, supervisor: own_entry(), mark: self.mark.clone(), workers }
         });
         let written = state.and_then(|state| write(&path_of(folder), &state));
         if let Err(error) = &written
-            && !self.failing
+            && self.again.is_none()
         {
             log::warn!(
                 "{}: {error}; a supervisor that follows one that was killed will not know what it left behind",
                 path_of(folder).display()
             );
         }
-        self.failing = written.is_err();
+        self.again = written.is_err().then(|| now + TRY_AGAIN);
     }
 }
 
@@ -152,7 +164,7 @@ pub(super) fn begin(folder: &Path) -> Recorded {
     }
     let mark = format!("{:032x}", fastrand::u128(..));
     let mut recorded = Recorded { mark, ..Recorded::default() };
-    recorded.write(folder);
+    recorded.write(folder, Time::START);
     recorded
 }
 

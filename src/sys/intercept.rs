@@ -117,36 +117,46 @@ pub struct Notice {
     pub call: Call,
 }
 
-/// Takes the next notification. `None` when there is none, or its thread is gone.
+/// How often a call that a signal interrupted, or whose thread is gone, is made again.
+const ATTEMPTS: usize = 64;
+
+/// Takes the next notification. `None` when there is none.
 ///
-/// SECCOMP_IOCTL_NOTIF_RECV ignores O_NONBLOCK, so poll(2) is asked first.
+/// SECCOMP_IOCTL_NOTIF_RECV ignores O_NONBLOCK, so poll(2) is asked first. A thread that is gone (ENOENT) may
+/// hide one that waits behind it, and nothing will say so again.
 ///
 /// # Errors
 /// The errno of poll(2) or ioctl(2); ENODEV-like errors mean that no process is left under the filter.
 pub fn receive(notify: BorrowedFd<'_>) -> io::Result<Option<Notice>> {
-    let mut fds = [PollFd::new(notify, PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO)?;
-    if !fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLIN)) {
-        return Ok(None);
+    for _ in 0..ATTEMPTS {
+        let mut fds = [PollFd::new(notify, PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO)?;
+        if !fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLIN)) {
+            return Ok(None);
+        }
+        match receive_one(notify) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {}
+            received => return received.map(Some),
+        }
     }
+    Err(io::ErrorKind::Interrupted.into())
+}
+
+fn receive_one(notify: BorrowedFd<'_>) -> io::Result<Notice> {
     // SAFETY: all zeros is a valid seccomp_notif, and RECV demands it zeroed.
     let mut notif: libc::seccomp_notif = unsafe { std::mem::zeroed() };
     // SAFETY: the struct has the size that the request number encodes.
     let result =
         unsafe { libc::ioctl(notify.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV as _, &raw mut notif) };
     if result < 0 {
-        let error = io::Error::last_os_error();
-        return match error.raw_os_error() {
-            Some(libc::ENOENT | libc::EINTR) => Ok(None),
-            _ => Err(error),
-        };
+        return Err(io::Error::last_os_error());
     }
     let call = if i64::from(notif.data.nr) == libc::SYS_listen {
         Call::Listen { backlog: notif.data.args[1] as i32 }
     } else {
         Call::Bind { address: notif.data.args[1], length: notif.data.args[2] as u32 }
     };
-    Ok(Some(Notice { id: notif.id, tid: notif.pid as i32, fd: notif.data.args[0] as RawFd, call }))
+    Ok(Notice { id: notif.id, tid: notif.pid as i32, fd: notif.data.args[0] as RawFd, call })
 }
 
 /// What becomes of the call.
@@ -171,24 +181,36 @@ pub fn answer(notify: BorrowedFd<'_>, id: u64, verdict: Verdict) -> io::Result<(
         Verdict::Refuse(errno) => (-errno, 0),
     };
     let response = libc::seccomp_notif_resp { id, val: 0, error, flags };
-    // SAFETY: the struct has the size that the request number encodes.
-    let result =
-        unsafe { libc::ioctl(notify.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND as _, &raw const response) };
-    if result < 0 {
+    for _ in 0..ATTEMPTS {
+        // SAFETY: the struct has the size that the request number encodes.
+        let result = unsafe {
+            libc::ioctl(notify.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND as _, &raw const response)
+        };
+        if result >= 0 {
+            return Ok(());
+        }
         let error = io::Error::last_os_error();
-        if error.raw_os_error() != Some(libc::ENOENT) {
-            return Err(error);
+        match error.raw_os_error() {
+            Some(libc::ENOENT) => return Ok(()),
+            Some(libc::EINTR) => {}
+            _ => return Err(error),
         }
     }
-    Ok(())
+    Err(io::ErrorKind::Interrupted.into())
 }
 
 /// Whether the thread still waits in that call: to be asked after its memory or descriptors were read.
 pub fn still_waits(notify: BorrowedFd<'_>, id: u64) -> bool {
-    // SAFETY: the request takes a pointer to a u64.
-    let result =
-        unsafe { libc::ioctl(notify.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID as _, &raw const id) };
-    result == 0
+    for _ in 0..ATTEMPTS {
+        // SAFETY: the request takes a pointer to a u64.
+        let result = unsafe {
+            libc::ioctl(notify.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID as _, &raw const id)
+        };
+        if result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+            return result == 0;
+        }
+    }
+    false
 }
 
 /// A duplicate of descriptor `fd` of the process behind `pidfd` (pidfd_getfd(2), Linux 5.6). Needs the

@@ -144,7 +144,7 @@ pub fn spawn(plan: &Plan<'_>) -> io::Result<Spawned> {
 /// Reads what the process has to say. `None` when it has said nothing new yet.
 ///
 /// # Errors
-/// The errno of recvmsg(2).
+/// The errno of recvmsg(2); EMFILE when the notification descriptor did not fit among ours any more.
 pub fn read_report(report: BorrowedFd<'_>) -> io::Result<Option<Report>> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
     let mut bytes = [0_u8; REPORT_LENGTH];
@@ -166,21 +166,23 @@ pub fn read_report(report: BorrowedFd<'_>) -> io::Result<Option<Report>> {
         }
     }
     let length = message.bytes;
-    Ok(Some(decode(&bytes[..length], passed)))
+    decode(&bytes[..length], passed).map(Some)
 }
 
-fn decode(bytes: &[u8], passed: Option<OwnedFd>) -> Report {
+fn decode(bytes: &[u8], passed: Option<OwnedFd>) -> io::Result<Report> {
     let errno = bytes.get(3..REPORT_LENGTH).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
-    match (bytes.first(), passed) {
+    Ok(match (bytes.first(), passed) {
         (Some(&TAG_INTERCEPTED), Some(fd)) => Report::Intercepted(fd),
-        (Some(&TAG_INTERCEPTED | &TAG_NOT_INTERCEPTED), _) => Report::NotIntercepted(errno),
+        // unix(7): a descriptor that we have no room for is closed, and the message comes without it.
+        (Some(&TAG_INTERCEPTED), None) => return Err(io::Error::from_raw_os_error(libc::EMFILE)),
+        (Some(&TAG_NOT_INTERCEPTED), _) => Report::NotIntercepted(errno),
         (Some(&TAG_FAILED), _) => {
             let step = bytes.get(1).and_then(|i| Step::ALL.get(usize::from(*i)));
             let item = bytes.get(2).copied().map_or(0, usize::from);
             Report::Failed(Failure { step: step.copied().unwrap_or(Step::Exec), item, errno })
         }
         _ => Report::End,
-    }
+    })
 }
 
 /// Our end, for [`read_report`], and the child's, which is to be closed here once it has its own.

@@ -19,6 +19,7 @@ pub(crate) mod history;
 pub(crate) mod memory_group;
 pub(crate) mod ports;
 pub(crate) mod reloading;
+pub(crate) mod strace;
 pub(crate) mod wait;
 pub(crate) mod websocket;
 

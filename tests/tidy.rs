@@ -60,7 +60,7 @@ const LAYERS: &[Layer] = &[
     Layer { of: "config/launch.rs", modules: &["config"], crates: &["std", "libc", "thiserror"] },
     Layer {
         of: "config/",
-        modules: &["config", "supervisor::address", "supervisor::policy"],
+        modules: &["config", "logs::escape::steers", "supervisor::address", "supervisor::policy"],
         crates: &[
             "std::borrow",
             "std::cmp",

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
+use crate::logs::escape::steers;
+
 /// More problems than this are counted, not shown.
 pub const MAX_PROBLEMS: usize = 50;
 
@@ -140,7 +142,7 @@ impl std::error::Error for Diagnostics {}
 pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        match c.is_control() {
+        match c.is_control() || steers(c) {
             true => out.extend(c.escape_default()),
             false => out.push(c),
         }

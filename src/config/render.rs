@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use unicode_width::UnicodeWidthChar;
 
 use super::error::{Diagnostics, Place, Problem, printable};
+use crate::logs::escape::steers;
 
 /// Columns of the file's text that are shown of a line.
 const SHOWN: usize = 100;
@@ -142,7 +143,7 @@ fn snippet(text: &str, place: &Place) -> (String, usize, usize) {
 fn cell(c: char) -> (String, usize) {
     match c {
         '\t' => ("    ".to_owned(), 4),
-        c if c.is_control() => {
+        c if c.is_control() || steers(c) => {
             let escaped: String = c.escape_default().collect();
             let width = escaped.len();
             (escaped, width)

@@ -13,6 +13,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 
+use crate::logs::escape::steers;
 use crate::supervisor::event::{Event, Word, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::{notify, process, socket};
@@ -260,7 +261,7 @@ fn note(line: &[u8]) -> Option<Note> {
 /// Text of a worker's, without what could do more than be read.
 fn clean(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
-    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    let shown = |c: char| if c.is_control() || steers(c) { ' ' } else { c };
     text.trim().chars().take(STATUS_LIMIT).map(shown).collect()
 }
 

@@ -32,7 +32,7 @@ fn needs_escape(text: &str) -> bool {
 }
 
 /// C0 and C1 controls, DEL, and the bidirectional formatting characters (Unicode Standard Annex 9).
-fn steers(character: char) -> bool {
+pub(crate) fn steers(character: char) -> bool {
     match character {
         '\t' => false,
         '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,

@@ -56,6 +56,8 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod demo;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod home;
 pub mod logs;
 pub mod supervisor;

@@ -139,6 +139,7 @@ const LAYERS: &[Layer] = &[
     Layer { of: "demo.rs", modules: &["sys"], crates: &["std", "libc"] },
     Layer { of: "logger.rs", modules: &["sys"], crates: EVERY_CRATE },
     Layer { of: "cli", modules: &[""], crates: EVERY_CRATE },
+    Layer { of: "fuzz", modules: &[""], crates: EVERY_CRATE },
     Layer { of: "main.rs", modules: &[""], crates: EVERY_CRATE },
     Layer { of: "lib.rs", modules: &[""], crates: EVERY_CRATE },
 ];

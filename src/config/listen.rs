@@ -285,6 +285,21 @@ pub(super) fn show(listen: &Listen) -> String {
     }
 }
 
+/// Any text as an address, for [`crate::fuzz`]: what is shown is read as the same.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(text: &str) -> String {
+    match parse(text) {
+        Ok(address) => {
+            let listen =
+                Listen { name: String::new(), address, backlog: DEFAULT_BACKLOG, access: Access::default() };
+            let again = parse(&show(&listen)).ok();
+            assert_eq!(again, Some(address), "{text:?} is shown as {:?}", show(&listen));
+            "address".to_owned()
+        }
+        Err(refusal) => format!("{refusal:?}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,9 @@ pub mod units;
 mod value;
 mod words;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use listen::fuzz as fuzz_listen;
+
 pub use error::{Diagnostics, Place, Problem};
 pub use process::{Account, FilterEnv, ProcessSettings, Resource, Rlimit};
 pub use raw::{MAX_TEXT, decode};

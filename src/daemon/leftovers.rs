@@ -40,7 +40,7 @@ pub(super) struct Left {
 
 impl Left {
     /// Whether this process, which started with that mark, was its.
-    fn has(&self, pid: i32, stat: &Stat, mark: Option<&str>) -> bool {
+    pub(super) fn has(&self, pid: i32, stat: &Stat, mark: Option<&str>) -> bool {
         if matches!(stat.state, b'Z' | b'X') || stat.started < self.since {
             return false;
         }

@@ -69,6 +69,13 @@ use nix::fcntl::{Flock, FlockArg};
 use signal_hook_mio::v1_0::Signals;
 use thiserror::Error;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use node::fuzz as fuzz_node;
+#[cfg(any(test, fuzzing))]
+pub(crate) use notified::fuzz as fuzz_notify;
+#[cfg(any(test, fuzzing))]
+pub(crate) use state::fuzz as fuzz_state;
+
 pub use apply::told as told_plan;
 pub use options::Options;
 

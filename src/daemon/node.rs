@@ -161,6 +161,24 @@ impl Lines {
     }
 }
 
+/// Any stream of messages, for [`crate::fuzz`]: the same is heard in any chunking, and memory is bounded.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) -> u64 {
+    let heard = |chunk: usize| {
+        let (mut lines, mut heard) = (Lines::default(), Vec::new());
+        for part in bytes.chunks(chunk) {
+            lines.push(part, |line| heard.push((says_ready(line), line.starts_with(HANDLE), line.len())));
+            assert!(lines.tail.len() <= LIMIT);
+        }
+        heard
+    };
+    let whole = heard(bytes.len().max(1));
+    assert_eq!(heard(bytes.first().map_or(1, |b| usize::from(*b % 32) + 1)), whole);
+    crate::fuzz::shape(
+        whole.iter().map(|(ready, handle, length)| format!("{ready}{handle}{}", length.min(&2))),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

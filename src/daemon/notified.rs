@@ -265,6 +265,27 @@ fn clean(text: &[u8]) -> String {
     text.trim().chars().take(STATUS_LIMIT).map(shown).collect()
 }
 
+/// Any message, for [`crate::fuzz`]: few notes come of it, and none can do more than be read.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) -> u64 {
+    let notes = notes(bytes);
+    assert!(notes.len() <= PER_MESSAGE);
+    for note in &notes {
+        match note {
+            Note::Status(status) => {
+                assert!(status.chars().count() <= STATUS_LIMIT);
+                crate::fuzz::assert_harmless(status, false);
+            }
+            Note::Main(pid) => assert!(*pid > 1),
+            Note::Word(Word::Extend(time) | Word::Interval(time)) => {
+                assert!(*time <= Duration::from_micros(LONGEST));
+            }
+            Note::Word(_) => {}
+        }
+    }
+    crate::fuzz::shape(notes.iter().map(|note| format!("{note:?}").chars().take(12).collect::<String>()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::supervisor::event::WorkerId;
 use crate::supervisor::time::Time;
 use crate::sys::process;
+#[cfg(any(test, fuzzing))]
+use crate::sys::process::Stat;
 
 use super::Daemon;
 use super::leftovers::{self, Left};
@@ -178,10 +180,7 @@ fn read(path: &Path) -> io::Result<Left> {
     if length > LIMIT {
         return Err(io::Error::other("too long for what it is"));
     }
-    let state: State = serde_json::from_slice(&fs::read(path)?)?;
-    if state.version != VERSION {
-        return Err(io::Error::other(format!("of version {}, which this one does not know", state.version)));
-    }
+    let state = parse(&fs::read(path)?)?;
     if state.boot_id != process::boot_id()? {
         return Ok(Left::default());
     }
@@ -196,6 +195,31 @@ fn read(path: &Path) -> io::Result<Left> {
         return Ok(Left::default());
     }
     Ok(Left { mark: state.mark, since: writer.started, workers: state.workers })
+}
+
+fn parse(bytes: &[u8]) -> io::Result<State> {
+    let state: State = serde_json::from_slice(bytes)?;
+    if state.version != VERSION {
+        return Err(io::Error::other(format!("of version {}, which this one does not know", state.version)));
+    }
+    Ok(state)
+}
+
+/// Any file, for [`crate::fuzz`]: what is taken is written and read as the same, and says of no process that is
+/// none that it is left.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) -> u64 {
+    let state = match parse(bytes) {
+        Ok(state) => state,
+        Err(error) => return crate::fuzz::shape([error.to_string()]),
+    };
+    let written = serde_json::to_vec(&state).expect("it has a form");
+    assert_eq!(parse(&written).expect("our own"), state);
+    let stranger = Stat { state: b'S', parent: 1, session: 3, ticks: 0, started: 0, resident_pages: 0 };
+    let shape = format!("{}{}", "w".repeat(state.workers.len().min(3)), state.boot_id.is_empty());
+    let left = Left { mark: state.mark, since: 0, workers: state.workers };
+    assert!(left.workers.iter().any(|entry| entry.pid == 2) || !left.has(2, &stranger, None));
+    crate::fuzz::shape([shape])
 }
 
 #[cfg(test)]

@@ -122,6 +122,19 @@ fn number(digits: &[u8]) -> Option<u32> {
     (number != u32::MAX).then_some(number)
 }
 
+/// Any account file, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(text: &[u8]) -> String {
+    let user = user_named(text, OsStr::new("deploy"));
+    assert!(user.iter().all(|user| user.name == "deploy"));
+    let numbered = user_numbered(text, 1000);
+    assert!(numbered.iter().all(|user| user.uid == 1000));
+    let groups = groups_of(text, OsStr::new("deploy"), 1000);
+    assert!(groups.len() <= MAX_GROUPS);
+    let group = group_named(text, OsStr::new("deploy"));
+    format!("u{}{}{}{}", user.is_some(), numbered.is_some(), group.is_some(), "g".repeat(groups.len().min(3)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -179,7 +179,7 @@ pub(super) fn messages(mut bytes: &[u8], sequence: u32, mut take: impl FnMut(&[u
             NLMSG_DONE => return Ok(true),
             NLMSG_ERROR => {
                 let code = if body.len() >= 4 { u32_at(body, 0) as i32 } else { -libc::EIO };
-                return Err(io::Error::from_raw_os_error(-code));
+                return Err(io::Error::from_raw_os_error(code.wrapping_neg()));
             }
             SOCK_DIAG_BY_FAMILY => take(body),
             _ => {}
@@ -376,6 +376,16 @@ fn nonblocking(connection: &OwnedFd) -> io::Result<bool> {
 pub fn peek<'a>(connection: &OwnedFd, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
     let count = recv(connection.as_raw_fd(), buffer, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?;
     Ok(&buffer[..count])
+}
+
+/// Any answer, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) -> String {
+    let sequence = if bytes.len() >= HEADER { u32_at(bytes, 8) } else { 0 };
+    let mut found = Vec::new();
+    let ended = parse(bytes, sequence, 8080, &mut found);
+    assert!(found.iter().all(|connection| connection.local.port() == 8080));
+    format!("{:?}{}", ended.map_err(|error| error.kind()), "c".repeat(found.len().min(3)))
 }
 
 #[cfg(test)]

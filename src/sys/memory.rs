@@ -152,14 +152,18 @@ fn of_group(level: &Level, swap: u64) -> Option<Free> {
     let files = read(&level.folder.join("memory.stat")).unwrap_or_default();
     // Pages of files are counted in, and are given up before anybody is killed; so are the caches of the
     // kernel (dentries, inodes), which v1 counts in too, but does not tell in its memory.stat (memory.rst).
-    let reclaimable: u64 = ["inactive_file", "active_file", "slab_reclaimable"]
-        .iter()
-        .filter_map(|name| statistic(&files, &format!("{prefix}{name}")))
-        .sum();
+    let reclaimable = reclaimable(&files, prefix);
     let left = |limit: u64, usage: u64| limit.saturating_sub(usage.saturating_sub(reclaimable));
     let bytes = left(limit, usage).saturating_add(swap);
     let both = both_of_group(level).map_or(u64::MAX, |(limit, usage)| left(limit, usage));
     Some(Free { bytes: bytes.min(both), limit: Some(limit) })
+}
+
+fn reclaimable(statistics: &str, prefix: &str) -> u64 {
+    ["inactive_file", "active_file", "slab_reclaimable"]
+        .iter()
+        .filter_map(|name| statistic(statistics, &format!("{prefix}{name}")))
+        .fold(0, u64::saturating_add)
 }
 
 /// What a group of v2 may still swap; no bound where it has no limit, or swap is not accounted for.
@@ -195,6 +199,22 @@ fn number(level: &Level, name: &str) -> Option<u64> {
 fn statistic(text: &str, name: &str) -> Option<u64> {
     let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
     text.lines().find_map(value)
+}
+
+/// Any text, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let parts = [
+        of_host(&text).map(|free| free.bytes),
+        sum(&text, "Pss:", "SwapPss:"),
+        sum(&text, "VmRSS:", "VmSwap:"),
+        Some(reclaimable(&text, "")),
+        Some(reclaimable(&text, "total_")),
+        statistic(&text, "oom_kill"),
+    ];
+    let kind = |part: &Option<u64>| part.map_or('-', |bytes| if bytes == 0 { '0' } else { 'n' });
+    parts.iter().map(kind).collect()
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
         state: *field(3)?.as_bytes().first()?,
         parent: field(4)?.parse().ok()?,
         session: field(6)?.parse().ok()?,
-        ticks: number(14)? + number(15)?,
+        ticks: number(14)?.checked_add(number(15)?)?,
         started: number(22)?,
         resident_pages: field(24)?.parse::<i64>().ok()?.max(0) as u64,
     })
@@ -503,7 +503,8 @@ fn read_only_file(line: &str) -> Option<(usize, usize)> {
         return None;
     }
     let (start, end) = range.split_once('-')?;
-    Some((usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?))
+    let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+    (start < end).then_some((start, end))
 }
 
 /// Raises the soft limit of open descriptors to the hard one; both as they were before.
@@ -543,10 +544,27 @@ pub fn may_set_groups() -> bool {
 
 /// Whether a process catches this signal (`SigCgt` in proc_pid_status(5)), rather than leave it to the kernel.
 pub fn catches(pid: i32, signal: i32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    catches_by(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default(), signal)
+}
+
+fn catches_by(status: &str, signal: i32) -> bool {
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let mask = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     (1..=64).contains(&signal) && mask & (1 << (signal - 1)) != 0
+}
+
+/// Any text, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(text: &[u8]) -> String {
+    let stat = parse_stat(text);
+    let text = String::from_utf8_lossy(text);
+    let ranges: Vec<_> = text.lines().filter_map(read_only_file).collect();
+    assert!(ranges.iter().all(|(start, end)| start < end), "a range that ends before it begins");
+    let watched = text.lines().filter(|line| watches(line, &[3], 7)).count();
+    let caught = (0..=65).filter(|signal| catches_by(&text, *signal)).count();
+    assert!(!catches_by(&text, 0) && !catches_by(&text, 65));
+    let some = |count: usize| "x".repeat(count.min(3));
+    format!("{}s{}w{}c{}", stat.is_some(), some(ranges.len()), some(watched), some(caught))
 }
 
 #[cfg(test)]

@@ -537,3 +537,9 @@ pub fn errno_text(errno: i32) -> String {
     // SAFETY: strerror never returns NULL and always terminates its text.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
+
+/// Any report, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) -> String {
+    format!("{:?}", decode(&bytes[..bytes.len().min(REPORT_LENGTH)], None).map_err(|error| error.kind()))
+}

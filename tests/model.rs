@@ -325,7 +325,8 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
         );
     }
     if world.abandons {
-        facts.extend(own.into_iter().map(|socket| Event::Abandoned { socket }));
+        facts.extend(own.iter().map(|socket| Event::Abandoned { socket: *socket }));
+        facts.extend(own.into_iter().map(|socket| Event::Relistened { socket }));
     }
     if world.extends {
         let word = |more| Event::Said { worker, word: Word::Extend(more) };
@@ -438,6 +439,15 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Verdict {
 }
 
 /// One step with all that can be seen of it, and what must hold.
+/// What the kernel does with a socket that leaves its group: the last one moves into its place.
+fn take_out(array: &mut Vec<SocketId>, socket: SocketId) {
+    let hole = array.iter().position(|other| *other == socket).unwrap();
+    let last = array.pop().unwrap();
+    if hole < array.len() {
+        array[hole] = last;
+    }
+}
+
 struct Turn<'a> {
     world: World,
     before: &'a Supervisor,
@@ -704,6 +714,17 @@ impl Turn<'_> {
             }
             array.push(*socket);
         }
+        if let Some(Event::Relistened { socket }) = self.event()
+            && let Some(array) = kernel.values_mut().find(|array| array.contains(socket))
+        {
+            take_out(array, *socket);
+            if !hidden.contains(socket) {
+                if array.iter().all(|other| hidden.contains(other)) {
+                    array.clear();
+                }
+                array.push(*socket);
+            }
+        }
         let mut steered = Vec::new();
         let shares: BTreeSet<SocketId> = self.before.shares().into_iter().map(|(id, _)| id).collect();
         for action in self.out {
@@ -713,11 +734,7 @@ impl Turn<'_> {
             if let Action::Close { socket } = action {
                 let was_hidden = hidden.remove(socket);
                 if let Some(array) = kernel.values_mut().find(|array| array.contains(socket)) {
-                    let hole = array.iter().position(|other| other == socket).unwrap();
-                    let last = array.pop().unwrap();
-                    if hole < array.len() {
-                        array[hole] = last;
-                    }
+                    take_out(array, *socket);
                 } else {
                     ensure(was_hidden || shares.contains(socket), || format!("{socket:?} was closed twice"))?;
                 }
@@ -1410,6 +1427,7 @@ fn every_planted_bug_is_found() {
         (Bug::AnyExitFinishes, World { lasting: true, ..listens }),
         (Bug::TrustsTheUnexamined, World { lasting: true, narrow: true, sturdy: true, ..listens }),
         (Bug::AbandonedStaysServing, World { abandons: true, ..listens }),
+        (Bug::RelistenedKeepsItsPlace, World { abandons: true, instances: 2, ..listens }),
         (Bug::ExtendIsUnbounded, World { extends: true, ..ONE }),
         (Bug::ExtendPostponesKill, World { extends: true, ..ONE }),
         (Bug::HiccupIsCharged, World { hiccups: true, ..ONE }),

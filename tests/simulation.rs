@@ -180,6 +180,18 @@ impl World {
             }
             array.push(*socket);
         }
+        if let Event::Relistened { socket } = &event
+            && let Some(array) = self.kernel.values_mut().find(|array| array.contains(socket))
+        {
+            let hole = array.iter().position(|other| other == socket).unwrap();
+            array.swap_remove(hole);
+            if !self.hidden.contains(socket) {
+                if array.iter().all(|other| self.hidden.contains(other)) {
+                    array.clear();
+                }
+                array.push(*socket);
+            }
+        }
         if let Event::Joined { worker, socket, .. } = &event {
             self.parts.insert(*socket, *worker);
         }
@@ -355,6 +367,9 @@ impl World {
             }
         } else if app.0 != 1 && character != 0 {
             self.soon(4000, Event::Listening { worker, socket, address });
+            if self.dice.one_in(6) {
+                self.soon(20_000, Event::Relistened { socket });
+            }
         }
         if character == 1 {
             let status = ExitStatus::Code(i32::try_from(self.dice.roll(2)).unwrap());
@@ -418,6 +433,7 @@ impl World {
             | Event::Felt { .. }
             | Event::Relayed { .. }
             | Event::Abandoned { .. }
+            | Event::Relistened { .. }
             | Event::Unreachable { .. }
             | Event::AddressesChanged
             | Event::CannotLeave { .. }

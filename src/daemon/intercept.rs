@@ -205,6 +205,7 @@ impl Daemon {
             .map(|(id, held)| (id, held.inode))
             .collect();
         let id = self.sockets.hold(socket, address, false, worker)?;
+        self.watch_listener(id, backlog);
         self.arrays.push_back(Event::Listening { worker, socket: id, address });
         self.find_abandoned(worker, before);
         Ok(Verdict::Done)

@@ -19,6 +19,7 @@ mod drain;
 mod environment;
 mod exam;
 mod files;
+mod hangup;
 mod headroom;
 mod identity;
 mod intercept;
@@ -468,6 +469,12 @@ impl Daemon {
             self.collect_fairly(source);
         }
         let mut incoming = Vec::new();
+        // What left its group did so before anything else of this turn is put into it.
+        for event in events {
+            if let Some(Source::Listener(socket)) = self.tokens.get(event.token()) {
+                self.check_listener(socket);
+            }
+        }
         for event in events {
             if self.server.owns(event.token()) {
                 self.server.ready(event.token(), Readiness::from(event), self.now, &mut incoming);

@@ -129,6 +129,7 @@ impl Daemon {
         log::debug!("close socket {}", socket.0);
         self.forget_queue(socket);
         let address = self.sockets.get(socket).map(|held| held.address);
+        self.unwatch_listener(socket);
         if let Some(inode) = self.sockets.close(socket) {
             self.end_shared(inode);
         }

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use mio::Token;
+
 use crate::supervisor::event::{Address, SocketId, WorkerId};
 use crate::sys;
 use crate::sys::epoll_peer::Entry;
@@ -25,6 +27,10 @@ pub(super) struct Held {
     pub(super) shared: bool,
     /// The owner's epoll entries as they were before it was kept from the queue.
     pub(super) withdrawn: Vec<Entry>,
+    /// By which the kernel tells that it was shut down.
+    pub(super) token: Option<Token>,
+    /// Of its queue.
+    pub(super) backlog: i32,
 }
 
 /// All held duplicates.
@@ -65,8 +71,8 @@ impl Sockets {
         let inode = sys::listen::inode(fd.as_fd())?;
         self.next += 1;
         let id = SocketId(self.next);
-        let withdrawn = Vec::new();
-        self.held.insert(id, Held { fd, inode, address, handed, owner, shared, withdrawn });
+        let (withdrawn, token, backlog) = (Vec::new(), None, 0);
+        self.held.insert(id, Held { fd, inode, address, handed, owner, shared, withdrawn, token, backlog });
         Ok(id)
     }
 
@@ -92,6 +98,10 @@ impl Sockets {
 
     pub(super) fn fd(&self, id: SocketId) -> Option<BorrowedFd<'_>> {
         self.held.get(&id).map(|held| held.fd.as_fd())
+    }
+
+    pub(super) fn get_mut(&mut self, id: SocketId) -> Option<&mut Held> {
+        self.held.get_mut(&id)
     }
 
     pub(super) fn set_owner(&mut self, id: SocketId, owner: WorkerId) {

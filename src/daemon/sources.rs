@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use mio::Token;
 
 use crate::control::protocol::Stream;
-use crate::supervisor::event::{Event, ExitStatus, Word, WorkerId};
+use crate::supervisor::event::{Event, ExitStatus, SocketId, Word, WorkerId};
 use crate::sys::{addresses, process};
 
 use super::Daemon;
@@ -33,6 +33,8 @@ pub(super) enum Source {
     Addresses,
     /// A socket that listens for all of an app was shut down.
     Shared(u64),
+    /// A worker's own listening socket was shut down.
+    Listener(SocketId),
     /// Our own standard output or error has room again.
     Console,
 }
@@ -92,6 +94,10 @@ impl Daemon {
             }
             Source::Shared(inode) => {
                 self.check_shared(inode);
+                false
+            }
+            Source::Listener(socket) => {
+                self.check_listener(socket);
                 false
             }
             Source::Console => {

@@ -208,6 +208,7 @@ impl Daemon {
                 self.await_address(&error);
                 listen_failure(address, &error)
             })?;
+        self.watch_listener(socket, listen.backlog);
         self.arrays.push_back(Event::Opened { worker: order.worker, socket, address });
         Ok(socket)
     }

@@ -317,6 +317,12 @@ pub enum Event {
         /// Which.
         socket: SocketId,
     },
+    /// A worker shut this socket of its own down, which took it out of its group. The shell listens on it again,
+    /// so that it is last in its group now, unless no packet was to find it.
+    Relistened {
+        /// Which.
+        socket: SocketId,
+    },
     /// The worker itself waits for connections on a socket that it was handed.
     Accepting {
         /// Who.
@@ -457,6 +463,7 @@ impl Event {
             | Event::Felt { .. }
             | Event::Relayed { .. }
             | Event::Abandoned { .. }
+            | Event::Relistened { .. }
             | Event::Measured { .. }
             | Event::Gauged { .. }
             | Event::AddressesChanged

@@ -2,8 +2,9 @@
 //! steered to, and what becomes of a socket whose worker is gone.
 //!
 //! The mirror follows `reuseport_add_sock` and `reuseport_detach_sock` of Linux: a socket is appended
-//! when it begins to listen, and the last one moves into the hole of one that is closed. That is all
-//! that changes the array, because the supervisor holds a duplicate of each socket.
+//! when it begins to listen, and the last one moves into the hole of one that is closed, or that its worker
+//! shut down: then the shell listens on it again. That is all that changes the array, because the supervisor
+//! holds a duplicate of each socket.
 //!
 //! A hidden socket (shut, or relayed) stays where it is, and takes nobody else in: where all are hidden,
 //! the next socket begins an array of its own (`inet_reuseport_add_sock`), and theirs is of no interest
@@ -176,6 +177,24 @@ impl Sockets {
         group.array.push(id);
         group.moved = true;
         self.all.insert(id, socket);
+    }
+
+    /// A worker shut a socket of its own down: the last of its group moved into its place, and it is last
+    /// itself now that it listens again. A hidden one does not.
+    pub(super) fn relisten(&mut self, id: SocketId, planted: Planted) {
+        let Some(socket) = self.all.get(&id).filter(|socket| !socket.is_shared()).cloned() else { return };
+        let Some(group) = self.groups.get_mut(&socket.address) else { return };
+        let Some(place) = group.array.iter().position(|member| *member == id) else { return };
+        if planted.has(Bug::RelistenedKeepsItsPlace) {
+            return;
+        }
+        group.array.swap_remove(place);
+        group.moved = true;
+        if !socket.is_hidden() {
+            self.append(id, socket);
+        } else if group.array.is_empty() {
+            self.groups.remove(&socket.address);
+        }
     }
 
     /// Closes the held duplicate of one socket.

@@ -235,6 +235,7 @@ impl Supervisor {
             | Event::Unasked { .. }
             | Event::Felt { .. }
             | Event::Abandoned { .. }
+            | Event::Relistened { .. }
             | Event::Measured { .. }
             | Event::Weighed { .. }
             | Event::Gauged { .. }
@@ -472,7 +473,10 @@ impl Supervisor {
             | Event::Probed { worker, .. }
             | Event::Unasked { worker, .. }
             | Event::Felt { worker, .. } => self.index_of(*worker),
-            Event::Relayed { socket } | Event::Abandoned { socket } | Event::Unreachable { socket } => {
+            Event::Relayed { socket }
+            | Event::Abandoned { socket }
+            | Event::Relistened { socket }
+            | Event::Unreachable { socket } => {
                 self.apps.iter().position(|app| app.sockets.get(*socket).is_some())
             }
             Event::Measured { app, .. } | Event::Gauged { app, .. } => {
@@ -523,6 +527,7 @@ impl Supervisor {
                 Event::Felt { worker, pulse } => app.felt(worker, pulse, turn),
                 Event::Relayed { socket } => app.relayed(socket, turn),
                 Event::Abandoned { socket } => app.abandoned(socket, turn),
+                Event::Relistened { socket } => app.sockets.relisten(socket, turn.planted),
                 Event::Measured { headroom, .. } => app.measured(&headroom, turn),
                 Event::Gauged { depths, cost, .. } => app.gauged(&depths, cost, turn),
                 Event::Command { .. } | Event::Deadline | Event::AddressesChanged => {}

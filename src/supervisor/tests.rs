@@ -690,6 +690,20 @@ fn a_socket_that_its_worker_closed_is_steered_around_and_handed_on() {
 }
 
 #[test]
+fn a_socket_that_its_worker_shut_down_is_last_in_its_group_when_it_listens_again() {
+    let mut bench = Bench::online(cluster(3));
+    bench.tell(Event::Relistened { socket: SocketId(1) });
+    assert_eq!(bench.supervisor.mirror()[0].1, [3, 2, 1].map(SocketId));
+    assert_eq!(
+        bench.steered().last(),
+        Some(&vec![0, 1, 2]),
+        "the kernel forgets its program with the last one"
+    );
+    bench.tell(Event::Exited { worker: WorkerId(3), status: ExitStatus::Code(0), left: true });
+    assert_eq!(bench.steered().last(), Some(&vec![1, 2]));
+}
+
+#[test]
 fn a_server_that_binds_what_it_was_handed_leaves_nobody_in_the_handed_queue() {
     let mut bench = Bench::with(Policy { declares_listen: true, ..cluster(1) });
     let (worker, handed) = (WorkerId(1), SocketId(100));

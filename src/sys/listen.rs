@@ -93,6 +93,11 @@ pub fn is_listening(socket: BorrowedFd<'_>) -> bool {
     option(socket, libc::SO_ACCEPTCONN) == Some(1)
 }
 
+/// Whether no packet finds it: see [`hide`].
+pub fn is_hidden(socket: BorrowedFd<'_>) -> bool {
+    option(socket, libc::SO_BINDTOIFINDEX) == Some(NOWHERE)
+}
+
 /// Whether the socket shares its address (SO_REUSEPORT).
 pub fn shares_address(socket: BorrowedFd<'_>) -> bool {
     option(socket, libc::SO_REUSEPORT) == Some(1)

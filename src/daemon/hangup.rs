@@ -1,0 +1,75 @@
+//! Listening sockets that a worker shut down: they listen again at once, and the worker is named.
+//!
+//! shutdown(2) ends a listening socket for all who have it open: it leaves its SO_REUSEPORT group, whoever waits
+//! in its queue is reset, and whoever comes is refused where it was the only one (`inet_shutdown` and
+//! `tcp_disconnect` in Linux). It keeps its port, so that listen(2) makes it what it was, last in its group.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use mio::Interest;
+use mio::unix::SourceFd;
+
+use crate::supervisor::event::{Event, SocketId, WorkerId};
+use crate::supervisor::view::Status;
+use crate::sys::listen;
+
+use super::{Daemon, Source};
+
+impl Daemon {
+    /// Has the kernel tell when this socket is shut down. Where it has no room for that, nobody is told.
+    pub(super) fn watch_listener(&mut self, socket: SocketId, backlog: i32) {
+        let token = self.tokens.allot(Source::Listener(socket));
+        let Some(held) = self.sockets.get_mut(socket) else { return self.tokens.release(token) };
+        held.backlog = backlog;
+        // Connections are the worker's: nothing is announced but the hang-up, which always is.
+        let fd = held.fd.as_raw_fd();
+        match self.poll.registry().register(&mut SourceFd(&fd), token, Interest::PRIORITY) {
+            Ok(()) => held.token = Some(token),
+            Err(error) => {
+                self.tokens.release(token);
+                log::debug!("watch socket {}: {error}", socket.0);
+            }
+        }
+    }
+
+    /// Before it is closed: its end would be told as a worker's doing.
+    pub(super) fn unwatch_listener(&mut self, socket: SocketId) {
+        let Some(held) = self.sockets.get_mut(socket) else { return };
+        if let Some(token) = held.token.take() {
+            let fd = held.fd.as_raw_fd();
+            self.unwatch(&[(token, fd)]);
+        }
+    }
+
+    /// Whether it still listens; if not, it does again.
+    pub(super) fn check_listener(&mut self, socket: SocketId) {
+        let Some(held) = self.sockets.get(socket).filter(|held| held.token.is_some()) else { return };
+        let (worker, address, fd) = (held.owner, held.address, held.fd.as_fd());
+        if listen::is_listening(fd) {
+            return;
+        }
+        // What nobody is to find is on its way out: it would only begin a group of its own.
+        let again = if listen::is_hidden(fd) { Ok(()) } else { listen::listen(fd, held.backlog) };
+        self.arrays.push_back(Event::Relistened { socket });
+        if let Err(error) = again {
+            log::error!("{}: {address}: cannot listen again: {error}", self.label(worker));
+        }
+        if self.is_stopping(worker) {
+            log::debug!("{}: shut its socket on {address} down", self.label(worker));
+            return;
+        }
+        log::error!(
+            "{}: called shutdown(2) on its listening socket, {address}: whoever waited in its queue was reset; the \
+             supervisor listens on it again. A server that stops must close its socket, not shut it down",
+            self.label(worker)
+        );
+    }
+
+    /// It was told to stop, or is gone: what it does with its sockets is no fault.
+    fn is_stopping(&self, worker: WorkerId) -> bool {
+        let view = self.supervisor.view(self.now);
+        let rows = view.apps.iter().flat_map(|app| &app.workers);
+        let row = rows.into_iter().find(|row| row.worker == Some(worker));
+        row.is_none_or(|row| row.status == Status::Stopping)
+    }
+}

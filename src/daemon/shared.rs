@@ -73,6 +73,17 @@ enum State {
     Dead,
 }
 
+/// What brings clients back after a worker shut a socket down for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remedy {
+    /// It listens again.
+    ListenAgain,
+    /// A socket of ours in its place.
+    Another,
+    /// Nothing that we can do.
+    TheHosts,
+}
+
 /// A socket that the supervisor was started with.
 #[derive(Debug)]
 struct HostSocket {
@@ -134,7 +145,21 @@ impl Shared {
     }
 
     fn is_shut_down(&self) -> bool {
-        matches!(self.address, Address::Unix(_)) && unix_listener::is_shut_down(self.fd.as_fd())
+        match self.address {
+            Address::Unix(_) => unix_listener::is_shut_down(self.fd.as_fd()),
+            Address::Tcp { .. } => !listen::is_listening(self.fd.as_fd()),
+        }
+    }
+
+    /// What can be done where it was shut down, which is done where that is to listen again. A TCP socket keeps its
+    /// port; a Unix socket never takes a connection any more.
+    fn remedy(&self) -> Remedy {
+        let is_tcp = matches!(self.address, Address::Tcp { .. });
+        match () {
+            () if is_tcp && listen::listen(self.fd.as_fd(), self.backlog).is_ok() => Remedy::ListenAgain,
+            () if self.of_host => Remedy::TheHosts,
+            () => Remedy::Another,
+        }
     }
 }
 
@@ -394,9 +419,12 @@ impl Daemon {
         match shared.state {
             State::Shut => return,
             State::Open if shared.is_shut_down() => {
-                shared.state = State::Dead;
-                self.shared.apart.insert((app, address));
-                self.tell_shut_down(inode, app, address);
+                let remedy = shared.remedy();
+                if remedy != Remedy::ListenAgain {
+                    shared.state = State::Dead;
+                    self.shared.apart.insert((app, address));
+                }
+                self.tell_shut_down(inode, app, address, remedy);
             }
             State::Open if !shared.is_reachable() => {
                 shared.state = State::Lost;
@@ -410,15 +438,17 @@ impl Daemon {
             State::Lost | State::Dead => {}
         }
         let Some(shared) = self.shared.by_inode.get(&inode) else { return };
-        // As long as a worker listens where nobody comes: the core may have had its reasons to wait.
+        // As long as a worker listens where nobody comes: the core may have had its reasons to wait. There is
+        // no other socket of the host's to go to.
         if matches!(shared.state, State::Lost | State::Dead)
+            && !shared.of_host
             && let Some((socket, _)) = self.sockets.parts(inode).next()
         {
             self.inbox.push_back(Event::Unreachable { socket });
         }
     }
 
-    fn tell_shut_down(&self, inode: u64, app: AppId, address: Address) {
+    fn tell_shut_down(&self, inode: u64, app: AppId, address: Address, remedy: Remedy) {
         let holders: Vec<WorkerId> = self.sockets.parts(inode).map(|(_, held)| held.owner).collect();
         let who = match holders.as_slice() {
             [one] => self.label(*one),
@@ -428,9 +458,15 @@ impl Daemon {
             }
         };
         log::error!(
-            "{}: {address}: {who} called shutdown(2) on the shared socket, which ends it for all; the app is \
-             reloaded onto a new one. A server that stops must close its socket, not shut it down",
-            self.app_name(app)
+            "{}: {address}: {who} called shutdown(2) on the shared socket, which ends it for all; {}. A server \
+             that stops must close its socket, not shut it down",
+            self.app_name(app),
+            match remedy {
+                Remedy::ListenAgain => "the supervisor listens on it again",
+                Remedy::Another => "the app is reloaded onto a new one",
+                Remedy::TheHosts =>
+                    "only the host, which made it, can make a new one: restart the unit of that socket",
+            }
         );
     }
 

@@ -15,7 +15,7 @@ use crate::logs::worker::WorkerOutput;
 use crate::supervisor::event::{Address, AppId, Event, Generation, SlotId, SocketId, SpawnFailure, WorkerId};
 use crate::supervisor::policy::SpecId;
 use crate::sys::spawn::{self, Failure, Plan, Step, errno_text};
-use crate::sys::{addresses, listen, output, process};
+use crate::sys::{addresses, listen, output, process, unix_listener};
 
 use super::catalog::Recipe;
 use super::environment::Variables;
@@ -158,6 +158,7 @@ impl Daemon {
             let id = match left {
                 Some(id) => {
                     self.sockets.set_owner(id, order.worker);
+                    self.clear_flags(id, address);
                     id
                 }
                 None if self.is_shared(listen) => self.join_shared(order, listen)?,
@@ -180,6 +181,15 @@ impl Daemon {
         match watched {
             Ok(socket) => self.addresses = Some(socket),
             Err(error) => log::debug!("word of new addresses: {error}"),
+        }
+    }
+
+    /// A successor gets the socket as its predecessor got it: blocking, whatever that made of it. Of a shared one
+    /// the flags are those of all who have it.
+    fn clear_flags(&self, id: SocketId, address: Address) {
+        let Some(held) = self.sockets.get(id).filter(|held| !held.shared) else { return };
+        if let Err(error) = unix_listener::set_nonblocking(held.fd.as_fd(), false) {
+            log::warn!("{address}: its last worker's O_NONBLOCK stays: {error}");
         }
     }
 

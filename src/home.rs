@@ -52,7 +52,7 @@ pub enum HomeError {
     /// As root: another user could replace what we write there.
     #[error(
         "{}: user {owner} can write here (mode {mode:03o}), so a supervisor that runs as root must not; \
-         make it root's with mode 700, or choose another folder with --home DIR",
+         make it root's with mode 700, or choose another folder with {choice}",
         path.display()
     )]
     Unsafe {
@@ -62,6 +62,8 @@ pub enum HomeError {
         owner: String,
         /// Its permission bits.
         mode: u32,
+        /// By what another one is chosen.
+        choice: &'static str,
     },
 }
 
@@ -133,13 +135,24 @@ impl Home {
     /// writing to a folder above. For other users there is nothing to gain, and nothing is refused.
     pub fn check(&self, uid: u32) -> Result<(), HomeError> {
         let outside = unmapped_user();
-        let check = |folder| check_folder(folder, outside);
+        let check = |folder| check_folder(folder, outside, "--home DIR");
         if uid == 0 { self.folders().into_iter().try_for_each(check) } else { Ok(()) }
     }
 
     fn folders(&self) -> [&Path; 3] {
         [&self.runtime, &self.state, &self.logs]
     }
+}
+
+/// Makes the folder of log files that the ecosystem file names, and refuses it as [`Home::check`] does: who can
+/// exchange a file there has root append to another one.
+///
+/// # Errors
+/// As [`Home::create`] and [`Home::check`].
+pub fn log_folder(folder: &Path, uid: u32) -> Result<(), HomeError> {
+    let made = DirBuilder::new().recursive(true).mode(0o750).create(folder);
+    made.map_err(|cause| HomeError::Create { path: folder.to_owned(), cause })?;
+    if uid == 0 { check_folder(folder, unmapped_user(), "log_dir") } else { Ok(()) }
 }
 
 /// systemd separates several folders by colons; the first is ours.
@@ -182,10 +195,10 @@ fn is_mapped(map: &str, number: u32) -> bool {
     map.trim().is_empty() || map.lines().any(covers)
 }
 
-fn check_folder(folder: &Path, outside: Option<u32>) -> Result<(), HomeError> {
+fn check_folder(folder: &Path, outside: Option<u32>, choice: &'static str) -> Result<(), HomeError> {
     let fail = |cause| HomeError::Create { path: folder.to_owned(), cause };
     match intruder_in(folder, outside).map_err(fail)? {
-        Some(Intruder { path, owner, mode }) => Err(HomeError::Unsafe { path, owner, mode }),
+        Some(Intruder { path, owner, mode }) => Err(HomeError::Unsafe { path, owner, mode, choice }),
         None => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::mem;
 use std::os::fd::RawFd;
+use std::path::Path;
 use std::time::Duration;
 
 use mio::Token;
@@ -10,6 +11,7 @@ use mio::unix::SourceFd;
 
 use crate::control::protocol::{self, Stream};
 use crate::control::server::ClientId;
+use crate::home;
 use crate::logs::console::QUEUE_LIMIT;
 use crate::logs::files::{FileId, LogFiles, Notice};
 use crate::logs::foreground::{self, Foreground, SharedConsole};
@@ -19,6 +21,7 @@ use crate::logs::{Line, file_path};
 use crate::supervisor::event::{AppId, SpawnFailure, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::output::OpenError;
+use crate::sys::socket;
 
 use super::Daemon;
 use super::catalog::Recipe;
@@ -219,11 +222,12 @@ impl Daemon {
         let several = recipe.policy.instances > 1 || instance > 0;
         let suffix = several.then_some(instance);
         let folder = recipe.log_dir.clone().unwrap_or_else(|| self.home.logs.clone());
+        let log_files = recipe.log_files && self.may_write_to(recipe.log_dir.as_deref());
         let mut files = Files::default();
         for (target, stream) in [(&recipe.spec.out_file, Stream::Out), (&recipe.spec.error_file, Stream::Err)]
         {
             let default = *target == LogTarget::Default;
-            if default && !recipe.log_files {
+            if default && !log_files {
                 continue;
             }
             let Some(path) = file_path(target, &folder, &name, stream, suffix) else {
@@ -247,6 +251,16 @@ impl Daemon {
             }
         }
         Ok(files)
+    }
+
+    /// Whether default log files may be written to the folder that the file names; if not, a warning says why.
+    fn may_write_to(&mut self, log_dir: Option<&Path>) -> bool {
+        let Some(folder) = log_dir else { return true };
+        let refused = home::log_folder(folder, socket::own_uid()).err();
+        if let Some(error) = &refused {
+            self.warn_once("default log file", || format!("no log files are written: {error}"));
+        }
+        refused.is_none()
     }
 
     /// Reads one output's share of a turn. True when there is more.

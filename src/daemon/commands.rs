@@ -322,14 +322,12 @@ impl Daemon {
         Ok(commands)
     }
 
-    /// Reads an app's file again.
-    pub(super) fn read_again(&self, path: &Path, source: &Source) -> Result<Config, Error> {
-        let bytes = read_file(path).map_err(|error| {
-            usage(format!("cannot read {}: {error}; nothing was changed", path.display()))
-        })?;
-        let name = path.display().to_string();
-        let text = config::decode(&bytes, &name).map_err(|e| broken(&e))?;
-        config::load(text, &name, &host(source)).map_err(|e| broken(&e))
+    /// Reads an app's file again, for a client.
+    fn read_again(&self, path: &Path, source: &Source) -> Result<Config, Error> {
+        reread(path, source).map_err(|refused| match refused {
+            Refused::Unread(message) => usage(message),
+            Refused::Broken(diagnostics) => broken(&diagnostics),
+        })
     }
 
     /// Reads a file that a client has sent: the snapshot that is applied.
@@ -499,6 +497,37 @@ fn whole_apps(whom: Whom) -> Whom {
     apps
 }
 
+/// Why a file is not taken.
+pub(super) enum Refused {
+    /// It cannot be read.
+    Unread(String),
+    /// What is wrong with it.
+    Broken(config::Diagnostics),
+}
+
+impl Refused {
+    /// For the log: a line for each mistake. The lines of the file itself are not shown there, for variables may
+    /// be secrets, and a log is read by others than the file.
+    pub(super) fn lines(&self) -> Vec<String> {
+        match self {
+            Refused::Unread(message) => vec![message.clone()],
+            Refused::Broken(diagnostics) => {
+                diagnostics.one_line().into_iter().chain(["nothing was changed".to_owned()]).collect()
+            }
+        }
+    }
+}
+
+/// Reads an app's file again.
+pub(super) fn reread(path: &Path, source: &Source) -> Result<Config, Refused> {
+    let bytes = read_file(path).map_err(|error| {
+        Refused::Unread(format!("cannot read {}: {error}; nothing was changed", path.display()))
+    })?;
+    let name = path.display().to_string();
+    let text = config::decode(&bytes, &name).map_err(Refused::Broken)?;
+    config::load(text, &name, &host(source)).map_err(Refused::Broken)
+}
+
 /// Reads a regular file of bounded length. Anything else could hold the loop: a named pipe until somebody
 /// writes, a device for ever.
 fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -561,7 +590,9 @@ fn failure(message: String) -> Error {
 }
 
 fn broken(diagnostics: &config::Diagnostics) -> Error {
-    usage(format!("{}\nnothing was changed", diagnostics.render(false).trim_end()))
+    let rendered = diagnostics.render(false);
+    // The client begins with the same word, and the last line says that nothing was changed.
+    usage(rendered.trim_end().trim_start_matches("error: ").to_owned())
 }
 
 fn no_longer_there(name: &str, path: &Path) -> Error {

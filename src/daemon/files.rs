@@ -11,7 +11,7 @@ use crate::supervisor::event::{AppId, Command};
 
 use super::Daemon;
 use super::catalog::Source;
-use super::commands::{Reading, Verb};
+use super::commands::{Reading, Verb, reread};
 
 /// The bound on a whole shutdown. There is one, whatever the number of files: the last file that says
 /// anything about it decides, and only that file takes it back, by saying nothing when it is read again.
@@ -98,14 +98,18 @@ impl Daemon {
         }
         for ((path, ..), (source, apps)) in files {
             // Each for itself: nobody is there to mend one file for the others' sake.
-            match self.read_again(&path, &source) {
+            match reread(&path, &source) {
                 Ok(config) => {
                     if main.as_ref().is_some_and(|main| Rc::ptr_eq(main, &source)) {
                         self.start_new(&path, &config, &source);
                     }
                     commands.extend(self.reload_file(&path, &config, &apps));
                 }
-                Err(error) => log::error!("{}", broken_file(&path, &self.names_of(&apps), &error.message)),
+                Err(refused) => {
+                    for line in refused.lines() {
+                        log::error!("{}", broken_file(&path, &self.names_of(&apps), &line));
+                    }
+                }
             }
         }
         let commands = self.first_things_first(commands);

@@ -1,0 +1,374 @@
+//! The rules of a supervisor that may run as root beside workers that may be hostile: a test for each, here
+//! or where README.md of this folder says.
+
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+mod support;
+
+use std::fs::{self, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use support::daemon::Builder;
+use support::wait::holds_for;
+use support::{
+    App, Daemon, Fixture, Home, ORDINARY, file, fixtures, free_port, root, runtime, skip, wait_until,
+};
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+fn fork(name: &str, fixture: &Fixture) -> App {
+    App::new(name, fixture).text("exec_mode", "fork")
+}
+
+fn idle(name: &str) -> App {
+    fork(name, &fixtures::worker(&["idle"]))
+}
+
+fn only_root() -> bool {
+    if !root() {
+        skip("only root can give folders away and change users");
+    }
+    root()
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+}
+
+/// What the list says about the failed start of an app's first worker.
+fn failure(daemon: &Daemon, app: &str) -> String {
+    wait_until(ms(20_000), &format!("{app}'s failed start"), || {
+        daemon.try_app(app).ok()?.workers.first()?.last_exit.clone()?.message
+    })
+}
+
+/// Rule 1: there is no way back to root.
+#[test]
+fn a_worker_of_another_user_cannot_take_its_rights_back() {
+    if !only_root() {
+        return;
+    }
+    let Some(python) = runtime("python3") else { return };
+    let text = "import os, time\n\
+                def attempt(what, *words):\n\
+                \x20   try:\n        what(*words)\n        print('took', what.__name__, flush=True)\n\
+                \x20   except PermissionError:\n        print('refused', what.__name__, flush=True)\n\
+                attempt(os.setuid, 0)\nattempt(os.setresuid, -1, 0, -1)\nattempt(os.setgid, 0)\n\
+                attempt(os.setgroups, [0])\nattempt(os.kill, os.getppid(), 0)\n\
+                print('end of attempts', flush=True)\ntime.sleep(1000)\n";
+    let home = Arc::new(Home::new(None));
+    home.put("back.py", text);
+    let app = fork("api", &Fixture::new(&[&python.display().to_string(), "back.py"])).set("user", ORDINARY);
+    let daemon = Builder::new(app).start_in(home);
+    daemon.wait_for_text("end of attempts");
+    let output = daemon.output();
+    assert!(!output.contains("took"), "{output}");
+    assert_eq!(output.matches("refused").count(), 5, "{output}");
+}
+
+/// Rule 2: a Unix socket is the only way in.
+#[test]
+fn the_supervisor_itself_listens_nowhere_on_the_network() {
+    let daemon = Daemon::foreground(idle("api"));
+    daemon.wait_online("api", 1);
+    let links = fs::read_dir(format!("/proc/{}/fd", daemon.pid)).expect("it runs").flatten();
+    let targets = links.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let sockets: Vec<String> = targets
+        .filter_map(|target| Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    assert!(!sockets.is_empty(), "not even a control socket");
+    for table in ["tcp", "tcp6", "udp", "udp6", "raw", "raw6"] {
+        let Ok(text) = fs::read_to_string(format!("/proc/{}/net/{table}", daemon.pid)) else { continue };
+        let inodes = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(9));
+        let ours: Vec<&str> = inodes.filter(|inode| sockets.iter().any(|ours| ours == inode)).collect();
+        assert_eq!(ours, Vec::<&str>::new(), "{table}: {text}");
+    }
+}
+
+/// Rule 2: whoever is refused is in the log with user and process, and has said nothing before.
+#[test]
+fn a_stranger_is_refused_before_it_speaks_and_named_with_its_process() {
+    if !only_root() {
+        return;
+    }
+    let Some(python) = runtime("python3") else { return };
+    let daemon = Daemon::foreground(idle("api"));
+    let pids = daemon.wait_online("api", 1);
+    set_mode(&daemon.home.path(), 0o755);
+    set_mode(&daemon.home.socket(), 0o666);
+    let text = "import os, socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
+                print(os.getpid())\n\
+                try:\n    s.sendall(b'{\"version\":1,\"request\":{\"verb\":\"kill\"}}\\n')\n\
+                except (BrokenPipeError, ConnectionResetError):\n    pass\n\
+                s.settimeout(10)\n\
+                try:\n    sys.stderr.write(s.recv(4096).decode())\nexcept ConnectionResetError:\n    pass\n";
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--reuid={ORDINARY}")).arg(format!("--regid={ORDINARY}")).arg("--clear-groups");
+    let output = command.arg(python).args(["-c", text]).arg(daemon.home.socket()).output();
+    let output = output.expect("setpriv is part of util-linux");
+    let pid = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let answer = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!answer.contains("api") && !answer.contains("Traceback"), "{answer}");
+    wait_until(ms(5_000), "the stranger in the log", || {
+        let log = daemon.log();
+        let named = log.lines().any(|line| line.contains(&ORDINARY.to_string()) && line.contains(&pid));
+        if named { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(daemon.wait_online("api", 1), pids);
+}
+
+/// Rule 5: a link that somebody else may have put there leads nobody anywhere.
+#[test]
+fn a_log_file_that_is_a_link_in_a_strangers_folder_is_not_followed() {
+    if !only_root() {
+        return;
+    }
+    let home = Arc::new(Home::new(None));
+    let folder = home.apps().join("theirs");
+    fs::create_dir(&folder).expect("the folder is fresh");
+    let victim = home.apps().join("victim");
+    fs::write(&victim, "precious\n").expect("it is ours");
+    for name in ["linked.log", "later.log"] {
+        symlink(&victim, folder.join(name)).expect("the folder is fresh");
+    }
+    fs::remove_file(folder.join("later.log")).expect("it is ours");
+    chown(&folder, Some(ORDINARY), Some(ORDINARY)).expect("root gives folders away");
+    let chatty = |name: &str| {
+        let line = "while :; do echo hostile words; sleep 0.05; done";
+        fork(name, &fixtures::shell(line)).text("out_file", &format!("theirs/{name}.log"))
+    };
+    let daemon = Builder::new(file(&[chatty("linked"), chatty("later")])).start_in(home);
+    let message = failure(&daemon, "linked");
+    assert!(message.contains("theirs/linked.log") && message.contains("symbolic link"), "{message}");
+    // Where the link comes later, opening the file again does not follow it either.
+    let log = folder.join("later.log");
+    wait_until(ms(10_000), "the first lines", || fs::metadata(&log).is_ok_and(|file| file.len() > 0));
+    fs::remove_file(&log).expect("it is ours");
+    symlink(&victim, &log).expect("it is gone");
+    let _ = daemon.run(&["reload-logs"]);
+    daemon.signal(nix::sys::signal::Signal::SIGUSR2);
+    holds_for(ms(500), "the victim is as it was", || {
+        fs::read_to_string(&victim).is_ok_and(|text| text == "precious\n")
+    });
+    daemon.wait_online("later", 1);
+}
+
+/// Rule 5: as root, in a folder where others write nothing is safe.
+#[test]
+fn a_home_that_others_can_write_is_refused_as_root() {
+    if !only_root() {
+        return;
+    }
+    let spoil: [fn(&Home); 4] = [
+        |home| set_mode(&home.path(), 0o777),
+        |home| set_mode(&home.path(), 0o770),
+        |home| chown(home.path(), Some(ORDINARY), None).expect("root gives folders away"),
+        // The logs' folder alone.
+        |home| {
+            let logs = home.path().join("logs");
+            fs::create_dir(&logs).expect("the home is fresh");
+            set_mode(&logs, 0o777);
+        },
+    ];
+    for (number, spoil) in spoil.into_iter().enumerate() {
+        let home = Home::new(None);
+        home.write(&idle("api").to_string());
+        spoil(&home);
+        let path = home.file().display().to_string();
+        for words in [&[path.as_str()][..], &["start", &path]] {
+            let output = home.run(words).expect_code(1).expect_stderr(&["can write here", "--home"]);
+            assert!(output.took < ms(5_000), "{number}: {output:?}");
+            assert_eq!(home.processes(), [], "{number}");
+        }
+    }
+}
+
+/// Rule 5: a folder of logs that the file names is no safer than one of the home.
+#[test]
+fn a_log_dir_that_others_can_write_is_refused_as_root() {
+    if !only_root() {
+        return;
+    }
+    let home = Arc::new(Home::new(None));
+    let folder = home.apps().join("theirs");
+    fs::create_dir(&folder).expect("the folder is fresh");
+    set_mode(&folder, 0o777);
+    let chatty = fork("api", &fixtures::shell("echo hello; exec sleep 1000"));
+    let text = format!("[daemon]\nlog_dir = \"theirs\"\n{chatty}");
+    let daemon = Builder::new(text).start_in(home);
+    // A default file that cannot be had costs a warning, and no worker.
+    daemon.wait_online("api", 1);
+    daemon.wait_for_text("can write");
+    let left: Vec<_> = fs::read_dir(&folder).expect("it is there").flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// Rule 5: what holds variables of the caller or process ids is nobody else's to read.
+#[test]
+fn every_file_of_the_home_is_its_owners_alone() {
+    let (daemon, output) = Daemon::background(idle("api").env("TOKEN", "hunter2"));
+    output.expect_code(0);
+    wait_until(ms(5_000), "a state file", || daemon.home.path().join("state.json").exists());
+    let mut open = vec![daemon.home.path()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder).expect("it is ours").flatten() {
+            let metadata = entry.metadata().expect("it is there");
+            let mode = metadata.permissions().mode() & 0o777;
+            if metadata.is_dir() {
+                open.push(entry.path());
+            }
+            // Process ids are for everybody, below a folder that is not.
+            let is_pid = entry.path().extension().is_some_and(|extension| extension == "pid");
+            // Of a socket only the right to write counts (unix(7)).
+            let others = if metadata.file_type().is_socket() { 0o022 } else { 0o027 };
+            let is_pid = is_pid || entry.path().ends_with("pids");
+            assert!(is_pid || mode & others == 0, "{mode:o} {}", entry.path().display());
+            if let Ok(text) = fs::read(entry.path()) {
+                let secret = text.windows(7).any(|window| window == b"hunter2");
+                assert!(!secret, "{} holds a variable", entry.path().display());
+            }
+        }
+    }
+    daemon.run(&["kill"]).expect_code(0);
+}
+
+/// Rule 6: no name of the file, the command line or the socket reaches a path or a terminal.
+#[test]
+fn names_that_could_steer_a_path_or_a_terminal_are_refused_everywhere() {
+    let daemon = Daemon::foreground(idle("api"));
+    daemon.wait_online("api", 1);
+    let hostile = ["../x", "a/b", "-rf", "a b", "a\u{1b}[31m", "a\nb", ".", "..", "é", "", &"x".repeat(65)];
+    let before = fs::read_dir(daemon.home.apps()).expect("it is ours").count();
+    for name in hostile {
+        daemon.home.put("hostile.toml", &idle(name).to_string().replace("\\u{1b}", "\\u001b"));
+        for verb in ["validate", "start", "reload"] {
+            let output = daemon.run(&[verb, "hostile.toml"]).expect_code(2);
+            assert!(!output.stderr.contains('\u{1b}'), "{name:?}: {output:?}");
+        }
+        let by_option = format!("--name={name}");
+        let output = daemon.run(&["start", "/bin/true", &by_option]);
+        assert!(output.code != 0 && !output.stderr.contains('\u{1b}'), "{name:?}: {output:?}");
+        // And from whoever speaks to the socket without this program.
+        let mut socket = UnixStream::connect(daemon.home.socket()).expect("it runs");
+        socket.set_read_timeout(Some(ms(5_000))).expect("not zero");
+        let targets = serde_json::json!([name]);
+        let request = serde_json::json!({"version": 1, "request": {"verb": "delete", "targets": targets}});
+        socket.write_all(format!("{request}\n").as_bytes()).expect("there is room");
+        let mut answer = [0; 4096];
+        let count = socket.read(&mut answer).expect("an answer");
+        assert!(!answer[..count].contains(&0x1b), "{name:?}: {}", String::from_utf8_lossy(&answer[..count]));
+    }
+    let names: Vec<String> = daemon.list().apps.into_iter().map(|app| app.name).collect();
+    assert_eq!(names, ["api"]);
+    let after = fs::read_dir(daemon.home.apps()).expect("it is ours").count();
+    assert_eq!(after, before + 1, "something was made beside the file");
+    assert!(!daemon.log().contains('\u{1b}'), "{}", daemon.log());
+}
+
+/// What a command draws on a terminal.
+fn drawn(home: &Home, words: &str) -> Vec<u8> {
+    let line = format!("{} {words}", home.binary().display());
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).env("CLUSTERD_HOME", home.path()).env("NO_COLOR", "1");
+    command.current_dir(home.apps()).stdin(Stdio::null());
+    command.output().expect("script is part of util-linux").stdout
+}
+
+/// Rule 7: the name of a process is whatever it wants.
+#[test]
+fn a_process_name_with_escapes_does_not_steer_a_terminal() {
+    if runtime("script").is_none() {
+        return;
+    }
+    let home = Home::new(None);
+    let evil = home.apps().join("x\u{1b}]0;t\u{7}\r\u{9b}1m");
+    fs::copy(home.apps().join("fixture_worker"), &evil).expect("it was staged");
+    let port = free_port();
+    let mut squatter = Command::new(&evil);
+    let mut squatter =
+        squatter.arg("serve").env("PORT", port.to_string()).env("HARNESS_HOME", home.path()).spawn();
+    let squatter = squatter.as_mut().expect("it is a program");
+    wait_until(ms(10_000), "the squatter", || support::hammer::get(port, "/").is_ok());
+    home.write(&App::new("api", &fixtures::worker(&["serve"])).instances(1).port(port).to_string());
+    let output = home.run(&["start", &home.file().display().to_string()]).expect_code(1);
+    let _ = home.run(&["kill"]);
+    let shown = drawn(&home, "start ecosystem.toml");
+    squatter.kill().expect("it is our child");
+    squatter.wait().expect("it is our child");
+    let text = String::from_utf8_lossy(&shown).into_owned();
+    assert!(text.contains("is in use by pid") && output.stderr.contains("is in use by pid"), "{text}");
+    for never in [&b"\x1b]0;"[..], b"\x07", "\u{9b}".as_bytes()] {
+        assert!(!shown.windows(never.len()).any(|window| window == never), "{never:?} in {text:?}");
+    }
+    let log = fs::read(home.path().join("logs/clusterd.log")).expect("it ran in the background");
+    assert!(!log.contains(&0x1b), "{}", String::from_utf8_lossy(&log));
+    let _ = home.run(&["kill"]);
+}
+
+/// Rule 7: a carriage return rewrites the line that somebody reads.
+#[test]
+fn a_workers_last_words_are_spelt_out_wherever_they_are_shown() {
+    if runtime("script").is_none() {
+        return;
+    }
+    let line = "printf 'all is well\\r\\033[2K\\033]0;owned\\007\\302\\233 words\\n'; exit 3";
+    let app = fork("api", &fixtures::shell(line)).set("max_restarts", 1);
+    let home = Home::new(None);
+    home.write(&file(&[app.set("wait_ready", true), idle("other")]));
+    let started = drawn(&home, "start ecosystem.toml");
+    let shown =
+        [started, drawn(&home, "logs api --nostream"), drawn(&home, "describe api"), drawn(&home, "list")];
+    let _ = home.run(&["kill"]);
+    assert!(shown[1].windows(5).any(|window| window == b"words"), "{}", String::from_utf8_lossy(&shown[1]));
+    for part in shown {
+        let text = String::from_utf8_lossy(&part).into_owned();
+        for never in [&b"\x1b]0;"[..], b"\x07", b"\x1b[2K\x1b", "\u{9b}".as_bytes(), b"well\r\x1b"] {
+            assert!(!part.windows(never.len()).any(|window| window == never), "{never:?} in {text:?}");
+        }
+    }
+}
+
+/// Rule 8: whoever looks over a shoulder sees no variable and no argument.
+#[test]
+fn values_of_variables_are_shown_by_no_verb_and_no_log() {
+    let app = |value: &str| idle("api").env("TOKEN", value);
+    let (daemon, output) = Daemon::background(app("hunter2"));
+    output.expect_code(0);
+    daemon.home.write(&app("hunter3").to_string());
+    let path = daemon.home.file().display().to_string();
+    let lines: [&[&str]; 7] = [
+        &["list", "--json"],
+        &["describe", "api"],
+        &["describe", "api", "--json"],
+        &["apply", &path, "--dry-run"],
+        &["apply", &path, "--dry-run", "--json"],
+        &["reload", "api", "--json"],
+        &["validate", &path],
+    ];
+    for line in lines {
+        let output = daemon.run(line).expect_code(0);
+        let said = output.stdout + &output.stderr;
+        assert!(!said.contains("hunter"), "{line:?}: {said}");
+    }
+    // Nor by what is written down of an error about it. Whoever gave the command sees the line of the file.
+    let broken = app("x").to_string().replace("TOKEN = \"x\"", "TOKEN = \"hunter4\\u0000\"");
+    daemon.home.write(&broken);
+    daemon.run(&["reload", "api"]).expect_code(2).expect_stderr(&["TOKEN"]);
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    let log = daemon.home.path().join("logs/clusterd.log");
+    wait_until(ms(10_000), "the refusal in the log", || {
+        fs::read_to_string(&log).is_ok_and(|text| text.contains("reload on SIGHUP: "))
+    });
+    let log =
+        fs::read_to_string(daemon.home.path().join("logs/clusterd.log")).expect("it is in the background");
+    assert!(!log.contains("hunter"), "{log}");
+    daemon.run(&["kill"]).expect_code(0);
+}

@@ -728,3 +728,119 @@ fn use_lists_are_taken_apart() {
     assert_eq!(expand("a::{b,c::{d,e},self}"), ["a::b", "a::c::d", "a::c::e", "a::"]);
     assert_eq!(expand("a::b"), ["a::b"]);
 }
+
+// --- The tests of each fault ---------------------------------------------------------------------------
+
+/// So many faults there are.
+const FAULTS: u32 = 88;
+
+/// Faults that belong to later work: their rows say so, and may name no test.
+const LATER_FAULTS: &[u32] =
+    &[9, 16, 21, 30, 31, 32, 42, 44, 46, 47, 48, 59, 66, 70, 71, 73, 74, 75, 76, 77, 78];
+
+/// A test as the tables of tests/README.md name it (`file::name`), and the faults that its comment speaks of.
+type Tests = std::collections::BTreeMap<String, Vec<u32>>;
+
+#[test]
+fn every_fault_has_its_row_of_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("tests/README.md")).expect("it belongs to the sources");
+    let mut tests = Tests::new();
+    for path in texts(root) {
+        if path.parent() == Some(&root.join("tests")) && path.extension().is_some_and(|end| end == "rs") {
+            let file = path.file_stem().expect("it has an extension").to_string_lossy().into_owned();
+            let text = fs::read_to_string(&path).expect("it is ours");
+            tests.extend(
+                tests_of(&text).into_iter().map(|(name, faults)| (format!("{file}::{name}"), faults)),
+            );
+        }
+    }
+    let exists = |path: &str| root.join(path).exists();
+    assert_eq!(fault_complaints(&readme, &tests, &exists), Vec::<String>::new());
+}
+
+/// The names of the tests in a file, with the faults that their comments begin with (`/// Faults 7 and 12: …`).
+fn tests_of(text: &str) -> Vec<(String, Vec<u32>)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, _) in lines.iter().enumerate().filter(|(_, line)| line.trim() == "#[test]") {
+        let Some(name) = lines[at..].iter().find_map(|line| function_name(line)) else { continue };
+        let above = lines[..at].iter().rev().take_while(|line| line.trim_start().starts_with("///"));
+        let first = above.last().map_or("", |line| line.trim_start());
+        let said = first.strip_prefix("/// Fault").map_or("", |rest| rest.trim_start_matches('s'));
+        let words = said.split([' ', ',']).filter(|word| !word.is_empty() && *word != "and");
+        let numbers = words.map_while(|word| word.trim_end_matches(['.', ':']).parse().ok());
+        found.push((name, numbers.collect()));
+    }
+    found
+}
+
+/// What is wrong with the tables. A file that does not exist yet stands for the tests that are to come in it.
+fn fault_complaints(readme: &str, tests: &Tests, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let mut rows = std::collections::BTreeMap::new();
+    for line in readme.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let Some(proof) = cells.last() else { continue };
+        let named: Vec<&str> = proof.split('`').skip(1).step_by(2).collect();
+        for name in &named {
+            match name.contains("::") {
+                true if !tests.contains_key(*name) => complaints.push(format!("there is no test `{name}`")),
+                false if exists(name) => complaints.push(format!("{}: name the tests of {name}", cells[0])),
+                _ => {}
+            }
+        }
+        if let Ok(number) = cells[0].parse::<u32>() {
+            let later = proof.starts_with("later");
+            if later != LATER_FAULTS.contains(&number) || (!later && named.is_empty()) {
+                complaints
+                    .push(format!("fault {number}: a test, or `later` as LATER_FAULTS in tidy.rs has it"));
+            }
+            if rows.insert(number, named.join(" ")).is_some() {
+                complaints.push(format!("fault {number} has two rows"));
+            }
+        }
+    }
+    complaints
+        .extend((1..=FAULTS).filter(|n| !rows.contains_key(n)).map(|n| format!("fault {n} has no row")));
+    for (test, faults) in tests {
+        let missing =
+            |fault: &&u32| !rows.get(fault).is_some_and(|row| row.split(' ').any(|name| name == test));
+        for fault in faults.iter().filter(missing) {
+            complaints
+                .push(format!("`{test}` says that it is about fault {fault}, whose row does not name it"));
+        }
+    }
+    complaints
+}
+
+#[test]
+fn a_table_of_faults_that_says_too_little_is_caught() {
+    let text = "/// Faults 1, 2 and 3: all.\n/// More.\n#[test]\nfn one() {}\n\n/// A Fault 4.\n#[test]\nfn two() {}\n";
+    let found = tests_of(text);
+    assert_eq!(found, [("one".to_owned(), vec![1, 2, 3]), ("two".to_owned(), vec![])]);
+    let tests: Tests = found.into_iter().map(|(name, faults)| (format!("a::{name}"), faults)).collect();
+    let rows = |change: &dyn Fn(u32) -> String| -> String {
+        let good = |number: u32| match change(number) {
+            other if !other.is_empty() => other,
+            _ if LATER_FAULTS.contains(&number) => format!("| {number} | f | r | later |\n"),
+            _ => format!("| {number} | f | r | `a::one` |\n"),
+        };
+        (1..=FAULTS).map(good).collect()
+    };
+    let complaints = |change: &dyn Fn(u32) -> String| fault_complaints(&rows(change), &tests, &|_| false);
+    assert_eq!(complaints(&|_| String::new()), Vec::<String>::new());
+    for (number, row, says) in [
+        (5, "| 5 | f | r | `a::three` |\n", "there is no test `a::three`"),
+        (5, "| x |\n", "fault 5 has no row"),
+        (5, "| 5 | f | r | some day |\n", "fault 5: a test, or `later`"),
+        (9, "| 9 | f | r | `a::one` |\n", "fault 9: a test, or `later`"),
+        (2, "| 2 | f | r | `a::two` |\n", "`a::one` says that it is about fault 2"),
+        (4, "| 4 | f | r | `a::one` |\n| 4 | f | r | `a::one` |\n", "fault 4 has two rows"),
+    ] {
+        let found = complaints(&|n| if n == number { row.to_owned() } else { String::new() });
+        assert!(found.len() == 1 && found[0].contains(says), "{row}: {found:?}");
+    }
+    let awaited = |there: bool| fault_complaints("| 5 | f | r | `tests/b.rs` |\n", &Tests::new(), &|_| there);
+    assert_eq!(awaited(true).len(), awaited(false).len() + 1);
+}

@@ -372,3 +372,40 @@ fn values_of_variables_are_shown_by_no_verb_and_no_log() {
     assert!(!log.contains("hunter"), "{log}");
     daemon.run(&["kill"]).expect_code(0);
 }
+
+/// Rule 5: a name in the home that leads elsewhere is replaced, not followed.
+#[test]
+fn links_under_the_names_of_our_own_files_lead_nowhere() {
+    let home = Home::new(None);
+    let victim = home.apps().join("victim");
+    fs::write(&victim, "precious\n").expect("it is ours");
+    fs::create_dir(home.path().join("pids")).expect("the home is fresh");
+    for name in ["state.json", "state.json.new", "pids/api-0.pid", "pids/.api-0.pid.1-1"] {
+        symlink(&victim, home.path().join(name)).expect("the home is fresh");
+    }
+    let daemon = Builder::new(idle("api")).start_in(Arc::new(home));
+    let pid = daemon.wait_online("api", 1)[0];
+    let is_plain = |name: &str| {
+        let metadata = fs::symlink_metadata(daemon.home.path().join(name));
+        metadata.is_ok_and(|metadata| metadata.is_file())
+    };
+    wait_until(ms(5_000), "files of our own", || is_plain("state.json") && is_plain("pids/api-0.pid"));
+    let written = fs::read_to_string(daemon.home.path().join("pids/api-0.pid")).expect("it is there");
+    assert_eq!(written.trim(), pid.to_string());
+    daemon.run(&["kill"]).expect_code(0);
+    assert_eq!(fs::read_to_string(&victim).expect("it is there"), "precious\n");
+}
+
+/// Rule 10: nothing of the host's is loaded into it: the program has no interpreter (elf(5), PT_INTERP).
+#[test]
+fn the_program_is_static() {
+    let program = fs::read(env!("CARGO_BIN_EXE_clusterd")).expect("it was built");
+    let number = |at: usize, length: usize| -> usize {
+        program[at..at + length].iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+    };
+    assert_eq!(&program[..5], b"\x7fELF\x02", "a 64-bit program");
+    let (table, entry, count) = (number(32, 8), number(54, 2), number(56, 2));
+    let kinds: Vec<usize> = (0..count).map(|index| number(table + index * entry, 4)).collect();
+    let (load, interpreter) = (1, 3);
+    assert!(kinds.contains(&load) && !kinds.contains(&interpreter), "{kinds:?}");
+}

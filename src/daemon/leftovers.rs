@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     fn stat(state: u8, session: i32, started: u64) -> Stat {
-        Stat { state, parent: 1, session, ticks: 0, started, resident_pages: 0 }
+        Stat { state, parent: 1, session, ticks: 0, threads: 1, started, resident_pages: 0 }
     }
 
     #[test]

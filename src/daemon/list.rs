@@ -15,9 +15,8 @@ use crate::supervisor::event::{Address, AppId, ExitStatus, Scope, SlotId, Worker
 use crate::supervisor::policy::Mode;
 use crate::supervisor::time::Time;
 use crate::supervisor::view::{AppView, LastExit, Status, WorkerView};
-use crate::sys::listen::Queue;
+use crate::sys::listen::{self, Queue};
 use crate::sys::spawn::signal_name;
-use crate::sys::{listen, process};
 
 use super::Daemon;
 use super::processes::CpuSample;
@@ -140,8 +139,7 @@ impl Daemon {
 
     /// CPU since the look before (or since the start) and RSS, over the worker's tree.
     fn usage(&mut self, worker: WorkerId, uptime: Duration) -> (Option<f64>, Option<u64>) {
-        let stats: Vec<process::Stat> =
-            self.processes.tree_of(worker).into_iter().filter_map(|pid| process::stat(pid).ok()).collect();
+        let stats = self.processes.stats_of(worker);
         if stats.is_empty() {
             return (None, None);
         }

@@ -273,6 +273,16 @@ impl Processes {
     }
 
     /// The stop signal: to the first process, and below it to those that it would keep the signal from; when
+    /// What /proc shows of every process of the worker's tree.
+    pub(super) fn stats_of(&self, worker: WorkerId) -> Vec<process::Stat> {
+        let Some(process) = self.by_worker.get(&worker) else { return Vec::new() };
+        let adopted = || self.adopted.iter().any(|(_, owner)| *owner == worker);
+        if !process.leader_gone && !adopted() {
+            return process::tree_stats(process.pid);
+        }
+        self.tree_of(worker).into_iter().filter_map(|pid| process::stat(pid).ok()).collect()
+    }
+
     /// it is gone to all that is left and was not told yet. A stopped process is continued, or it would not
     /// hear it.
     pub(super) fn stop(&mut self, worker: WorkerId) -> io::Result<()> {

@@ -215,7 +215,8 @@ pub(crate) fn fuzz(bytes: &[u8]) -> u64 {
     };
     let written = serde_json::to_vec(&state).expect("it has a form");
     assert_eq!(parse(&written).expect("our own"), state);
-    let stranger = Stat { state: b'S', parent: 1, session: 3, ticks: 0, started: 0, resident_pages: 0 };
+    let stranger =
+        Stat { state: b'S', parent: 1, session: 3, ticks: 0, threads: 1, started: 0, resident_pages: 0 };
     let shape = format!("{}{}", "w".repeat(state.workers.len().min(3)), state.boot_id.is_empty());
     let left = Left { mark: state.mark, since: 0, workers: state.workers };
     assert!(left.workers.iter().any(|entry| entry.pid == 2) || !left.has(2, &stranger, None));

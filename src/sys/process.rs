@@ -22,6 +22,8 @@ pub struct Stat {
     pub session: i32,
     /// User and system time together, in clock ticks.
     pub ticks: u64,
+    /// How many it has.
+    pub threads: u64,
     /// When it started, in clock ticks since boot: with the pid, it names a process for good.
     pub started: u64,
     /// Resident set size in pages.
@@ -33,24 +35,43 @@ pub struct Stat {
 /// # Errors
 /// ENOENT or ESRCH when the process is gone; InvalidData when the text is not as documented.
 pub fn stat(pid: i32) -> io::Result<Stat> {
-    let text = fs::read(format!("/proc/{pid}/stat"))?;
+    let text = read(&format!("/proc/{pid}/stat"))?;
     parse_stat(&text).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// A file of /proc that is short as a rule: three system calls, where [`fs::read`] makes five. Less than was asked
+/// for is the end, as long as that is less than the kernel's own page (seq_file.rst).
+fn read(path: &str) -> io::Result<Vec<u8>> {
+    const SHORT: usize = 1024;
+    let mut file = fs::File::open(path)?;
+    let mut text = vec![0; SHORT];
+    let count = file.read(&mut text)?;
+    text.truncate(count);
+    if count == SHORT {
+        file.read_to_end(&mut text)?;
+    }
+    Ok(text)
 }
 
 /// The command name may hold blanks and parentheses, so everything counts from its last `)`.
 fn parse_stat(text: &[u8]) -> Option<Stat> {
     let end = memchr::memrchr(b')', text)?;
     let rest = std::str::from_utf8(text.get(end + 2..)?).ok()?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let mut fields = rest.split_ascii_whitespace();
     // Numbered from 3 (state) in proc_pid_stat(5).
-    let field = |number: usize| fields.get(number - 3).copied();
-    let number = |index: usize| field(index)?.parse::<u64>().ok();
+    let mut last = 2;
+    let mut field = |number: usize| {
+        let skipped = number - last - 1;
+        last = number;
+        fields.nth(skipped)
+    };
     Some(Stat {
         state: *field(3)?.as_bytes().first()?,
         parent: field(4)?.parse().ok()?,
         session: field(6)?.parse().ok()?,
-        ticks: number(14)?.checked_add(number(15)?)?,
-        started: number(22)?,
+        ticks: field(14)?.parse::<u64>().ok()?.checked_add(field(15)?.parse().ok()?)?,
+        threads: field(20)?.parse().ok()?,
+        started: field(22)?.parse().ok()?,
         resident_pages: field(24)?.parse::<i64>().ok()?.max(0) as u64,
     })
 }
@@ -60,11 +81,20 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
 /// /proc/PID/task/TID/children exists where CONFIG_PROC_CHILDREN is set, which distributions do; else
 /// every process's parent is looked at.
 pub fn children(pid: i32) -> Vec<i32> {
+    stat(pid).map_or_else(|_| Vec::new(), |stat| children_of_threads(pid, stat.threads))
+}
+
+fn children_of_threads(pid: i32, threads: u64) -> Vec<i32> {
+    if threads == 1
+        && let Ok(text) = read(&format!("/proc/{pid}/task/{pid}/children"))
+    {
+        return numbers(&text).collect();
+    }
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let mut found = Vec::new();
     for thread in threads.flatten() {
         match fs::read_to_string(thread.path().join("children")) {
-            Ok(text) => found.extend(text.split_ascii_whitespace().filter_map(|p| p.parse::<i32>().ok())),
+            Ok(text) => found.extend(numbers(text.as_bytes())),
             Err(error) if error.kind() == io::ErrorKind::NotFound && thread.path().exists() => {
                 return children_by_parent(pid);
             }
@@ -72,6 +102,11 @@ pub fn children(pid: i32) -> Vec<i32> {
         }
     }
     found
+}
+
+fn numbers(text: &[u8]) -> impl Iterator<Item = i32> {
+    let words = std::str::from_utf8(text).unwrap_or_default().split_ascii_whitespace();
+    words.filter_map(|word| word.parse().ok())
 }
 
 fn children_by_parent(pid: i32) -> Vec<i32> {
@@ -111,6 +146,18 @@ fn gather(root: i32, mut children_of: impl FnMut(i32) -> Vec<i32>) -> Vec<i32> {
         next += 1;
     }
     members
+}
+
+/// The same, each with what /proc shows of it: in one reading. Those that end meanwhile are left out.
+pub fn tree_stats(pid: i32) -> Vec<Stat> {
+    let mut found = Vec::new();
+    gather(pid, |member| {
+        let Ok(stat) = stat(member) else { return Vec::new() };
+        let children = children_of_threads(member, stat.threads);
+        found.push(stat);
+        children
+    });
+    found
 }
 
 /// What a process is doing right now, in the words of /proc: its state, where in the kernel it waits, the

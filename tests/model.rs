@@ -336,7 +336,12 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
         facts.push(spawn_failed(worker, true));
     }
     if world.spends && probe.stage == Stage::Ready {
-        facts.extend([false, true].map(|closely| Event::Weighed { worker, bytes: LIMIT + 1, closely }));
+        let weights = vec![(worker, LIMIT + 1)];
+        facts.extend([false, true].map(|closely| Event::Weighed {
+            app: APP,
+            weights: weights.clone(),
+            closely,
+        }));
     }
     facts
 }

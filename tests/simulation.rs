@@ -239,9 +239,12 @@ impl World {
                     self.soon(3, Event::Observed { worker: *worker, traffic });
                 }
             }
-            Action::Weigh { worker, closely } => {
-                let bytes = if self.dice.one_in(if *closely { 2 } else { 20 }) { 101 } else { 60 };
-                self.soon(5, Event::Weighed { worker: *worker, bytes, closely: *closely });
+            Action::Weigh { app, workers, closely } => {
+                let mut weigh = |worker: &WorkerId| {
+                    (*worker, if self.dice.one_in(if *closely { 2 } else { 20 }) { 101 } else { 60 })
+                };
+                let weights = workers.iter().map(&mut weigh).collect();
+                self.soon(5, Event::Weighed { app: *app, weights, closely: *closely });
             }
             Action::Gauge { app, sockets } => {
                 let depths = sockets.iter().map(|id| (*id, self.dice.roll(3) as u32)).collect();

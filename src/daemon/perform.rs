@@ -33,7 +33,7 @@ impl Daemon {
             }
             Action::Feel { worker } => self.feel(worker),
             Action::Inspect { worker } => self.inspect(worker),
-            Action::Weigh { worker, closely } => self.weigh(worker, closely),
+            Action::Weigh { app, workers, closely } => self.weigh(app, &workers, closely),
             Action::Measure { app } => self.measure(app),
             Action::Gauge { app, sockets } => self.gauge(app, &sockets),
             Action::Steer { socket, active } => self.steer(socket, &active),

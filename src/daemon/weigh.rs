@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::supervisor::event::{Event, ExitStatus, WorkerId};
+use crate::supervisor::event::{AppId, Event, ExitStatus, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::memory::{self, Meter};
 use crate::sys::process;
@@ -16,6 +16,10 @@ use super::Daemon;
 /// reading what the known ones take.
 const TREE_EVERY: Duration = Duration::from_secs(5);
 
+/// Of the workers that are weighed together, so many times fewer are looked through in one turn: the control
+/// socket waits for that.
+const TREES_AT_ONCE: usize = 4;
+
 /// Files of a worker's tree that stay open; of further processes they are opened each time.
 const METERS: usize = 16;
 
@@ -23,7 +27,8 @@ const METERS: usize = 16;
 #[derive(Debug)]
 struct Scale {
     members: Vec<(i32, Option<Meter>)>,
-    since: Time,
+    /// When the tree is looked through again.
+    due: Time,
 }
 
 /// What is known from earlier looks.
@@ -52,22 +57,33 @@ impl Scales {
 }
 
 impl Daemon {
-    /// Answered by `Weighed`, unless the worker is gone.
-    pub(super) fn weigh(&mut self, worker: WorkerId, closely: bool) {
-        let bytes = if closely { self.weigh_closely(worker) } else { self.weigh_quickly(worker) };
-        if bytes > 0 {
-            self.inbox.push_back(Event::Weighed { worker, bytes, closely });
+    /// Answered by `Weighed`, unless all of them are gone.
+    pub(super) fn weigh(&mut self, app: AppId, workers: &[WorkerId], closely: bool) {
+        let mut looks = workers.len().div_ceil(TREES_AT_ONCE);
+        let mut weights = Vec::with_capacity(workers.len());
+        for worker in workers {
+            let bytes =
+                if closely { self.weigh_closely(*worker) } else { self.weigh_quickly(*worker, &mut looks) };
+            if bytes > 0 {
+                weights.push((*worker, bytes));
+            }
+        }
+        if !weights.is_empty() {
+            self.inbox.push_back(Event::Weighed { app, weights, closely });
         }
     }
 
-    /// The sum of RSS.
-    fn weigh_quickly(&mut self, worker: WorkerId) -> u64 {
-        let stale = |scale: &Scale| self.now.since(scale.since) >= TREE_EVERY;
-        if self.scales.by_worker.get(&worker).is_none_or(stale) {
-            let tree = self.processes.tree_of(worker).into_iter().enumerate();
-            let meter = |(at, pid)| (pid, if at < METERS { Meter::open(pid).ok() } else { None });
-            let scale = Scale { members: tree.map(meter).collect(), since: self.now };
-            self.scales.by_worker.insert(worker, scale);
+    /// The sum of RSS. `looks`: how many more trees may be looked through.
+    fn weigh_quickly(&mut self, worker: WorkerId, looks: &mut usize) -> u64 {
+        let known = self.scales.by_worker.get(&worker);
+        if *looks > 0 && known.is_none_or(|scale| self.now >= scale.due) {
+            *looks -= 1;
+            let tree = self.processes.tree_of(worker);
+            self.put_on_scale(worker, &tree, self.now + TREE_EVERY);
+        } else if known.is_none() {
+            let leader = self.processes.get(worker).filter(|process| !process.leader_gone);
+            let leader: Vec<i32> = leader.iter().map(|process| process.pid).collect();
+            self.put_on_scale(worker, &leader, self.now);
         }
         let Some(scale) = self.scales.by_worker.get(&worker) else { return 0 };
         // Without a descriptor to spare it is opened each time.
@@ -76,6 +92,13 @@ impl Daemon {
             None => process::stat(*pid).map_or(0, |stat| stat.resident_pages),
         };
         scale.members.iter().map(pages).sum::<u64>() * self.surroundings.page_size
+    }
+
+    fn put_on_scale(&mut self, worker: WorkerId, members: &[i32], due: Time) {
+        let meter =
+            |(at, pid): (usize, &i32)| (*pid, if at < METERS { Meter::open(*pid).ok() } else { None });
+        let members = members.iter().enumerate().map(meter).collect();
+        self.scales.by_worker.insert(worker, Scale { members, due });
     }
 
     /// Memory that processes share counts once. Where the host does not show it, RSS has to do.

@@ -368,10 +368,10 @@ pub enum Event {
     },
     /// The answer to `Action::Weigh`.
     Weighed {
-        /// Who.
-        worker: WorkerId,
-        /// What its tree takes, in bytes.
-        bytes: u64,
+        /// Whose.
+        app: AppId,
+        /// What the tree of each takes, in bytes. Those that are gone are left out.
+        weights: Vec<(WorkerId, u64)>,
         /// Memory that processes share was counted once.
         closely: bool,
     },
@@ -557,10 +557,13 @@ pub enum Action {
         /// Who.
         worker: WorkerId,
     },
-    /// Look how much memory the worker's tree takes. Answered by `Weighed`.
+    /// Look how much memory the trees of these workers take. Answered by `Weighed`: one answer for all, since
+    /// each costs a look at the whole app.
     Weigh {
         /// Whose.
-        worker: WorkerId,
+        app: AppId,
+        /// Which.
+        workers: Vec<WorkerId>,
         /// Count once what processes share: a look that takes its time.
         closely: bool,
     },

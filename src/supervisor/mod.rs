@@ -467,7 +467,6 @@ impl Supervisor {
             | Event::Exited { worker, .. }
             | Event::Gone { worker }
             | Event::Observed { worker, .. }
-            | Event::Weighed { worker, .. }
             | Event::OutOfMemory { worker }
             | Event::Examining { worker, .. }
             | Event::Probed { worker, .. }
@@ -479,7 +478,7 @@ impl Supervisor {
             | Event::Unreachable { socket } => {
                 self.apps.iter().position(|app| app.sockets.get(*socket).is_some())
             }
-            Event::Measured { app, .. } | Event::Gauged { app, .. } => {
+            Event::Measured { app, .. } | Event::Weighed { app, .. } | Event::Gauged { app, .. } => {
                 self.apps.iter().position(|other| other.id == *app)
             }
             Event::Command { .. } | Event::Deadline | Event::AddressesChanged => None,
@@ -520,7 +519,7 @@ impl Supervisor {
                 Event::Gone { worker } => app.gone(worker),
                 Event::Observed { worker, traffic } => app.observed(worker, traffic, turn),
                 Event::Examining { worker, holds } => app.examining(worker, holds, turn),
-                Event::Weighed { worker, bytes, closely } => app.weighed(worker, bytes, closely, turn),
+                Event::Weighed { weights, closely, .. } => app.weighed(&weights, closely, turn),
                 Event::OutOfMemory { worker } => app.out_of_memory(worker),
                 Event::Probed { worker, question, passed } => app.probed(worker, question, passed, turn),
                 Event::Unasked { worker, question } => app.unasked(worker, question, turn),

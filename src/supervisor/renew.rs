@@ -48,8 +48,14 @@ pub(super) enum Way {
 impl App {
     // Facts.
 
-    /// What a worker's tree takes.
-    pub(super) fn weighed(&mut self, worker: WorkerId, bytes: u64, closely: bool, turn: &mut Turn<'_>) {
+    /// What the trees of workers take.
+    pub(super) fn weighed(&mut self, weights: &[(WorkerId, u64)], closely: bool, turn: &mut Turn<'_>) {
+        for (worker, bytes) in weights {
+            self.weighed_one(*worker, *bytes, closely, turn);
+        }
+    }
+
+    fn weighed_one(&mut self, worker: WorkerId, bytes: u64, closely: bool, turn: &mut Turn<'_>) {
         let Some((slot, place)) = self.find(worker) else { return };
         let Some(limit) = self.memory_limit(&self.slots[slot].workers[place]) else { return };
         let found = &mut self.slots[slot].workers[place];
@@ -60,7 +66,7 @@ impl App {
         } else if closely {
             self.spend(slot, place, Spent::Memory { bytes, limit }, turn);
         } else if found.cleared_until.is_none_or(|until| turn.now >= until) {
-            turn.out.push(Action::Weigh { worker, closely: true });
+            turn.out.push(Action::Weigh { app: self.id, workers: vec![worker], closely: true });
         }
     }
 
@@ -104,7 +110,7 @@ impl App {
         }
     }
 
-    /// Orders that workers be weighed, all of an app together so that they cost one wake-up.
+    /// Orders that workers be weighed, all of an app together so that they cost one wake-up and one turn.
     pub(super) fn weigh(&mut self, turn: &mut Turn<'_>) {
         let watched: Vec<(WorkerId, Duration)> = self
             .workers()
@@ -118,8 +124,8 @@ impl App {
         match self.weigh_at {
             Some(at) if turn.now < at => return,
             Some(_) => {
-                let weigh = |(worker, _)| Action::Weigh { worker, closely: false };
-                turn.out.extend(watched.into_iter().map(weigh));
+                let workers = watched.into_iter().map(|(worker, _)| worker).collect();
+                turn.out.push(Action::Weigh { app: self.id, workers, closely: false });
             }
             None => {}
         }

@@ -1200,7 +1200,7 @@ fn limited(instances: u32) -> Policy {
 
 impl Bench {
     fn weigh(&mut self, worker: WorkerId, mebibytes: u64, closely: bool) {
-        self.tell(Event::Weighed { worker, bytes: mebibytes * MIB, closely });
+        self.tell(Event::Weighed { app: APP, weights: vec![(worker, mebibytes * MIB)], closely });
     }
 
     /// It takes more than it may, at both looks.
@@ -1222,9 +1222,8 @@ impl Bench {
 fn workers_with_a_limit_are_weighed_together_and_others_never() {
     let mut bench = Bench::online(limited(2));
     bench.pass(ms(1000));
-    let quickly = |worker| Action::Weigh { worker: WorkerId(worker), closely: false };
-    assert!(bench.took(&quickly(1)) && bench.took(&quickly(2)), "{:?}", bench.out);
-    assert_eq!(bench.out.len(), 2, "{:?}", bench.out);
+    let workers = vec![WorkerId(1), WorkerId(2)];
+    assert_eq!(bench.out, [Action::Weigh { app: APP, workers, closely: false }]);
     let mut free = Bench::online(cluster(1));
     free.pass(ms(60_000));
     assert_eq!(free.out, []);
@@ -1234,7 +1233,7 @@ fn workers_with_a_limit_are_weighed_together_and_others_never() {
 #[test]
 fn only_what_is_over_the_limit_at_a_close_look_is_replaced() {
     let mut bench = Bench::online(limited(1));
-    let closely = Action::Weigh { worker: WorkerId(1), closely: true };
+    let closely = Action::Weigh { app: APP, workers: vec![WorkerId(1)], closely: true };
     bench.weigh(WorkerId(1), 100, false);
     assert!(!bench.took(&closely), "at its limit it may be");
     bench.weigh(WorkerId(1), 101, false);

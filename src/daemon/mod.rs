@@ -131,7 +131,7 @@ const POLL_FAILURES: u32 = 100;
 const POLL_PAUSE: Duration = Duration::from_millis(20);
 
 /// A wait from which on there is time for housekeeping, and how often that is done at most.
-const LULL: Duration = Duration::from_secs(1);
+const LULL: Duration = Duration::from_millis(500);
 const RELEASE_EVERY: Duration = Duration::from_secs(60);
 
 /// How long the end waits for the reader of our own output.
@@ -422,7 +422,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Nothing is to be done for a while: what the work until here needed of our own code in memory is
+    /// Nothing is to be done for a while: what the work until here needed of memory, for our own code too, is
     /// given back.
     fn use_the_lull(&mut self) {
         let now = self.read_clock();
@@ -436,6 +436,7 @@ impl Daemon {
     }
 
     fn time_to_wait(&self) -> Option<Duration> {
+        process::release_heap();
         if !self.inbox.is_empty()
             || !self.arrays.is_empty()
             || !self.again.is_empty()

@@ -55,7 +55,8 @@ pub(super) struct Output {
     files: LogFiles,
     pub(super) foreground: Option<Foreground>,
     rings: Rings,
-    workers: HashMap<WorkerId, Entry>,
+    /// Boxed: half of the places of a table are empty, and each pump takes its entry out.
+    workers: HashMap<WorkerId, Box<Entry>>,
     followers: Vec<Follower>,
     /// Outputs that are not read while the reader of our own is behind.
     held_back: Vec<(WorkerId, Stream)>,
@@ -192,7 +193,8 @@ impl Output {
             let origin = output.origin();
             foreground.announce(origin.app, &origin.name, origin.instance);
         }
-        self.workers.insert(worker, Entry { output, tokens: Vec::new() });
+        let tokens = Vec::with_capacity(2);
+        self.workers.insert(worker, Box::new(Entry { output, tokens }));
     }
 
     pub(super) fn set_token(&mut self, worker: WorkerId, stream: Stream, token: Token) {

@@ -138,7 +138,8 @@ pub(super) struct CpuSample {
 /// All workers that run.
 #[derive(Debug, Default)]
 pub(super) struct Processes {
-    by_worker: BTreeMap<WorkerId, Process>,
+    /// Boxed: workers come in the order of their ids, which leaves the nodes of the tree half empty.
+    by_worker: BTreeMap<WorkerId, Box<Process>>,
     by_pid: HashMap<i32, WorkerId>,
     /// Orphans that became ours, by the worker whose tree they came from.
     adopted: HashMap<i32, WorkerId>,
@@ -154,15 +155,15 @@ impl Processes {
     pub(super) fn insert(&mut self, worker: WorkerId, process: Process) {
         self.changes += 1;
         self.by_pid.insert(process.pid, worker);
-        self.by_worker.insert(worker, process);
+        self.by_worker.insert(worker, Box::new(process));
     }
 
     pub(super) fn get(&self, worker: WorkerId) -> Option<&Process> {
-        self.by_worker.get(&worker)
+        self.by_worker.get(&worker).map(Box::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, worker: WorkerId) -> Option<&mut Process> {
-        self.by_worker.get_mut(&worker)
+        self.by_worker.get_mut(&worker).map(Box::as_mut)
     }
 
     pub(super) fn remove(&mut self, worker: WorkerId) -> Option<Process> {
@@ -172,11 +173,11 @@ impl Processes {
             self.by_pid.remove(&process.pid);
         }
         self.adopted.retain(|_, owner| *owner != worker);
-        Some(process)
+        Some(*process)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Process)> {
-        self.by_worker.iter().map(|(worker, process)| (*worker, process))
+        self.by_worker.iter().map(|(worker, process)| (*worker, process.as_ref()))
     }
 
     /// The worker that a process is known to belong to: as its first process, or adopted beside that.
@@ -272,7 +273,6 @@ impl Processes {
         members.filter(|member| known.insert(*member)).collect()
     }
 
-    /// The stop signal: to the first process, and below it to those that it would keep the signal from; when
     /// What /proc shows of every process of the worker's tree.
     pub(super) fn stats_of(&self, worker: WorkerId) -> Vec<process::Stat> {
         let Some(process) = self.by_worker.get(&worker) else { return Vec::new() };
@@ -283,6 +283,7 @@ impl Processes {
         self.tree_of(worker).into_iter().filter_map(|pid| process::stat(pid).ok()).collect()
     }
 
+    /// The stop signal: to the first process, and below it to those that it would keep the signal from; when
     /// it is gone to all that is left and was not told yet. A stopped process is continued, or it would not
     /// hear it.
     pub(super) fn stop(&mut self, worker: WorkerId) -> io::Result<()> {

@@ -366,6 +366,8 @@ impl App {
             entry.ran = false;
         }
         let phase = Phase::Starting { boot: Boot::Ordered, ready_by, look_at: None };
+        // Most slots never have two, and a vector grows to four at once.
+        entry.workers.reserve_exact(1);
         entry.workers.push(Worker {
             id: worker,
             generation,

@@ -537,6 +537,16 @@ pub fn release_code() -> io::Result<u64> {
     Ok(released)
 }
 
+/// Gives memory that was allocated and is free again back to the kernel (malloc_trim(3)): what a start of many
+/// workers, or a long answer, needed for a moment. Other C libraries than glibc do so by themselves.
+pub fn release_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no pointers; only memory that nobody holds is given back.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// The range of a line of /proc/PID/maps that maps a file privately and is not writable. A page of it that
 /// was written to before it was protected (relocations) is not of the file any more, hence only code and
 /// what has never been writable: `r-x`, and `r--` at the very beginning of the file, where no relocation is.

@@ -79,7 +79,7 @@ impl Bench {
             files: &mut self.files,
             foreground: self.foreground.as_ref(),
             rings: &mut self.rings,
-            follow: &mut |_| self.followed += 1,
+            follow: Some(&mut |_| self.followed += 1),
         };
         self.output.pump(stream, budget, &mut self.buffer, &mut sinks, self.now)
     }

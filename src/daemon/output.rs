@@ -330,6 +330,7 @@ impl Daemon {
         let followers = mem::take(&mut self.output.followers);
         let server = &mut self.server;
         let mut followers = followers;
+        let followed = !followers.is_empty();
         let mut follow = |line: &Line<'_>| {
             for follower in followers.iter_mut().filter(|f| f.wants(line)) {
                 pass_on(server, follower, line);
@@ -339,7 +340,7 @@ impl Daemon {
             files: &mut self.output.files,
             foreground: self.output.foreground.as_ref(),
             rings: &mut self.output.rings,
-            follow: &mut follow,
+            follow: followed.then_some(&mut follow),
         };
         let result = work(&mut sinks, &mut self.buffer);
         self.output.followers = followers;

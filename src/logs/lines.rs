@@ -1,7 +1,7 @@
 //! Bytes in, whole lines out. Works on bytes alone: NULs, other encodings and characters split between two
 //! reads come out exactly as they went in. Refuses to hold more than one line's limit of unfinished text.
 
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 
 /// The longest piece, its newline included. A longer line is cut into several.
 pub const LINE_LIMIT: usize = 64 * 1024;
@@ -9,7 +9,7 @@ pub const LINE_LIMIT: usize = 64 * 1024;
 /// Unused memory that a stream keeps for its next unfinished line.
 const KEPT_CAPACITY: usize = 4 * 1024;
 
-/// A line, or a part of one that is over the limit.
+/// A line, or a part of one that is over the limit, or ([`LineFramer::push_runs`]) several whole lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece<'a> {
     /// The bytes, with their newline if they have one. All pieces joined are the stream.
@@ -71,6 +71,30 @@ impl LineFramer {
             sink(Piece { bytes: &bytes[at..at + len], cut, continued: self.continued });
             self.continued = cut;
             at += len;
+        }
+        self.held.extend_from_slice(&bytes[at..]);
+        Batch { head: &self.head, body: &bytes[start..at] }
+    }
+
+    /// The same for who needs no single lines: those that lie whole within the pushed bytes come together, in
+    /// one piece. Nothing then costs anything by the line.
+    pub fn push_runs<'a>(&'a mut self, bytes: &'a [u8], sink: &mut dyn FnMut(Piece<'_>)) -> Batch<'a> {
+        empty(&mut self.head);
+        let mut at = 0;
+        while !self.held.is_empty() && at < bytes.len() {
+            at += self.complete_held(&bytes[at..], sink);
+        }
+        let start = at;
+        // What cannot reach the limit needs no look at each line.
+        while self.continued || bytes.len() - at >= self.limit {
+            let Some((len, cut)) = piece_len(&bytes[at..], self.limit) else { break };
+            sink(Piece { bytes: &bytes[at..at + len], cut, continued: self.continued });
+            self.continued = cut;
+            at += len;
+        }
+        if let Some(last) = memrchr(b'\n', &bytes[at..]) {
+            sink(Piece { bytes: &bytes[at..=at + last], cut: false, continued: false });
+            at += last + 1;
         }
         self.held.extend_from_slice(&bytes[at..]);
         Batch { head: &self.head, body: &bytes[start..at] }
@@ -171,6 +195,25 @@ mod tests {
         (pieces, joined)
     }
 
+    /// The same by runs, each taken apart again.
+    fn split_by_runs(limit: usize, chunks: &[&[u8]]) -> (Vec<Owned>, Vec<u8>) {
+        let mut framer = LineFramer::with_limit(limit);
+        let (mut pieces, mut joined) = (Vec::new(), Vec::new());
+        let mut sink = |piece: Piece<'_>| {
+            let lines: Vec<&[u8]> = piece.bytes.split_inclusive(|byte| *byte == b'\n').collect();
+            assert!(lines.len() == 1 || !piece.cut && !piece.continued && piece.bytes.ends_with(b"\n"));
+            pieces.extend(lines.iter().map(|line| (line.to_vec(), piece.cut, piece.continued)));
+        };
+        for chunk in chunks {
+            let batch = framer.push_runs(chunk, &mut sink);
+            joined.extend_from_slice(batch.head);
+            joined.extend_from_slice(batch.body);
+            assert!(framer.held() < limit);
+        }
+        joined.extend_from_slice(framer.finish(&mut sink).head);
+        (pieces, joined)
+    }
+
     #[test]
     fn a_line_split_between_reads_comes_out_once_and_whole() {
         let (pieces, _) = split(100, &[b"ab", b"c\nde", b"", b"f", b"\n\nend"]);
@@ -231,6 +274,7 @@ mod tests {
             let chunks: Vec<&[u8]> = cuts.windows(2).map(|pair| &stream[pair[0]..pair[1]]).collect();
             let (pieces, joined) = split(limit, &chunks);
             prop_assert_eq!(&pieces, &split(limit, &[&stream]).0);
+            prop_assert_eq!(&split_by_runs(limit, &chunks), &(pieces.clone(), joined.clone()));
             prop_assert_eq!(&joined, &stream);
             prop_assert_eq!(pieces.concat_bytes(), stream);
         }

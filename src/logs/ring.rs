@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use memchr::memrchr;
+
 use super::{Line, Origin};
 use crate::control::protocol::Stream;
 use crate::supervisor::event::{AppId, WorkerId};
@@ -44,7 +46,7 @@ pub struct Rings {
 }
 
 impl Rings {
-    /// Keeps a line. A worker's first one makes room for it, until [`Rings::forget_worker`].
+    /// Keeps a line, or several whole ones with newlines between them. A worker's first one makes room for it, until [`Rings::forget_worker`].
     pub fn push(&mut self, line: &Line<'_>) {
         let Origin { app, worker, .. } = *line.origin;
         self.apps.entry(app).or_insert_with(|| Ring::new(APP_LINES, APP_BYTES)).push(line);
@@ -72,7 +74,7 @@ impl Rings {
     }
 }
 
-/// Where one kept line's text ends is where the next one's begins.
+/// Where the text of one kept line, or of several, ends is where the next one's begins.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     len: usize,
@@ -83,7 +85,8 @@ struct Entry {
     continued: bool,
 }
 
-/// A bounded queue of lines that drops the oldest.
+/// A bounded queue of lines that drops the oldest. Lines that came together are taken apart when somebody asks
+/// for them: a flood is kept at the cost of copying it.
 #[derive(Debug)]
 struct Ring {
     entries: VecDeque<Entry>,
@@ -99,7 +102,8 @@ impl Ring {
 
     /// Of a line that is longer than the whole ring, the beginning is kept and marked as cut.
     fn push(&mut self, line: &Line<'_>) {
-        let kept = &line.bytes[..line.bytes.len().min(self.max_bytes)];
+        let lines = last_lines(line.bytes, self.max_lines, self.max_bytes);
+        let kept = &lines[..lines.len().min(self.max_bytes)];
         while self.entries.len() >= self.max_lines || self.bytes.len() + kept.len() > self.max_bytes {
             self.drop_oldest();
         }
@@ -110,7 +114,7 @@ impl Ring {
             worker: line.origin.worker,
             instance: line.origin.instance,
             stream: line.stream,
-            cut: line.cut || kept.len() < line.bytes.len(),
+            cut: line.cut || kept.len() < lines.len(),
             continued: line.continued,
         });
     }
@@ -130,6 +134,7 @@ impl Ring {
     }
 
     fn last(&self, count: usize, stream: Option<Stream>) -> Vec<Kept> {
+        let count = count.min(self.max_lines);
         let mut end = self.bytes.len();
         let mut found = Vec::new();
         for entry in self.entries.iter().rev() {
@@ -138,24 +143,43 @@ impl Ring {
             }
             let start = end - entry.len;
             if stream.is_none_or(|wanted| wanted == entry.stream) {
-                found.push(self.kept(entry, start, end));
+                let text: Vec<u8> = self.bytes.range(start..end).copied().collect();
+                let lines = text.rsplit(|byte| *byte == b'\n').take(count - found.len());
+                found.extend(lines.map(|line| entry.kept(line)));
             }
             end = start;
         }
         found.reverse();
         found
     }
+}
 
-    fn kept(&self, entry: &Entry, start: usize, end: usize) -> Kept {
+impl Entry {
+    fn kept(&self, line: &[u8]) -> Kept {
         Kept {
-            worker: entry.worker,
-            instance: entry.instance,
-            stream: entry.stream,
-            bytes: self.bytes.range(start..end).copied().collect(),
-            cut: entry.cut,
-            continued: entry.continued,
+            worker: self.worker,
+            instance: self.instance,
+            stream: self.stream,
+            bytes: line.to_vec(),
+            cut: self.cut,
+            continued: self.continued,
         }
     }
+}
+
+/// The last of several lines, as many as fit; of them the very last one also when it does not.
+fn last_lines(text: &[u8], max_lines: usize, max_bytes: usize) -> &[u8] {
+    let mut start = text.len();
+    for _ in 0..max_lines {
+        let newline = memrchr(b'\n', &text[..start]);
+        let line = newline.map_or(0, |newline| newline + 1);
+        if text.len() - line > max_bytes && start < text.len() {
+            return &text[start + 1..];
+        }
+        let Some(newline) = newline else { return text };
+        start = newline;
+    }
+    &text[start + 1..]
 }
 
 #[cfg(test)]
@@ -202,6 +226,39 @@ mod tests {
         assert_eq!(texts(rings.last_of_app(AppId(1), 3, None)), ["b", "c", "d"]);
         assert_eq!(texts(rings.last_of_app(AppId(1), 3, Some(Stream::Out))), ["a", "c", "d"]);
         assert_eq!(rings.last_of_app(AppId(2), 3, None), []);
+    }
+
+    #[test]
+    fn lines_that_came_together_are_told_one_by_one() {
+        let origin = origin(1);
+        let mut rings = Rings::default();
+        rings.push(&line(&origin, Stream::Out, b"a\n\nb"));
+        rings.push(&line(&origin, Stream::Err, b"c"));
+        assert_eq!(texts(rings.last_of_app(AppId(1), 10, None)), ["a", "", "b", "c"]);
+        assert_eq!(texts(rings.last_of_app(AppId(1), 2, Some(Stream::Out))), ["", "b"]);
+        let many: Vec<String> = (0..2000).map(|number| number.to_string()).collect();
+        rings.push(&line(&origin, Stream::Out, many.join("\n").as_bytes()));
+        assert_eq!(texts(rings.last_of_app(AppId(1), usize::MAX, None)), many[1000..]);
+        assert_eq!(texts(rings.last(WorkerId(1), usize::MAX)), many[1980..]);
+    }
+
+    #[test]
+    fn of_lines_that_came_together_those_are_kept_that_fit_whole() {
+        let rows: &[(&str, usize, usize, &str)] = &[
+            ("", 1, 1, ""),
+            ("a\nbb\nccc", 9, 8, "a\nbb\nccc"),
+            ("a\nbb\nccc", 9, 7, "bb\nccc"),
+            ("a\nbb\nccc", 9, 5, "ccc"),
+            ("a\nbb\nccc", 9, 2, "ccc"),
+            ("a\nbb\nccc", 2, 99, "bb\nccc"),
+            ("a\nbb\n", 1, 99, ""),
+            ("\n\n\n", 2, 99, "\n"),
+            ("long", 1, 2, "long"),
+        ];
+        for (text, lines, bytes, expected) in rows {
+            let kept = last_lines(text.as_bytes(), *lines, *bytes);
+            assert_eq!(kept, expected.as_bytes(), "{text:?} {lines} {bytes}");
+        }
     }
 
     #[test]

@@ -26,8 +26,8 @@ pub struct Sinks<'a> {
     pub foreground: Option<&'a Foreground>,
     /// The last lines.
     pub rings: &'a mut Rings,
-    /// Clients that follow.
-    pub follow: &'a mut dyn FnMut(&Line<'_>),
+    /// Clients that follow, if there are any.
+    pub follow: Option<&'a mut dyn FnMut(&Line<'_>)>,
 }
 
 /// What one pump did.
@@ -149,6 +149,7 @@ impl WorkerOutput {
             Stream::Err => err,
         };
         let Sinks { files, foreground, rings, follow } = sinks;
+        let by_line = foreground.is_some() || follow.is_some();
         let mut deliver = |piece: Piece<'_>| {
             let Piece { cut, continued, .. } = piece;
             let line = Line { origin, stream, bytes: piece.text(), cut, continued };
@@ -156,10 +157,13 @@ impl WorkerOutput {
             if let Some(foreground) = foreground {
                 foreground.write_line(&line);
             }
-            follow(&line);
+            if let Some(follow) = follow {
+                follow(&line);
+            }
         };
         let Batch { head, body } = match chunk {
-            Some(bytes) => output.framer.push(bytes, &mut deliver),
+            Some(bytes) if by_line => output.framer.push(bytes, &mut deliver),
+            Some(bytes) => output.framer.push_runs(bytes, &mut deliver),
             None => output.framer.finish(&mut deliver),
         };
         if let Some(file) = output.file {

@@ -81,6 +81,14 @@ impl Backoff {
         Next::GiveUp
     }
 
+    /// After one failure too many, where another worker serves on that may need a successor all the same: how
+    /// long to wait for the next try. The count stays where it is.
+    pub fn go_on(&mut self, policy: &Policy, jitter: &mut Jitter) -> Duration {
+        self.gave_up = false;
+        self.unstable = self.unstable.min(policy.max_restarts.max(1));
+        jitter.spread(CAP).max(policy.restart_delay)
+    }
+
     /// The host could not start a worker; not charged to the app.
     pub fn hiccup(&mut self, policy: &Policy, jitter: &mut Jitter) -> Duration {
         self.hiccups = (self.hiccups + 1).min(HICCUPS);
@@ -205,6 +213,20 @@ mod tests {
     fn too_many_unstable_exits_in_a_row_give_up() {
         let policy = Policy { max_restarts: 3, ..policy() };
         assert_eq!(waits(&policy, 3)[2], Next::GiveUp);
+    }
+
+    #[test]
+    fn who_goes_on_all_the_same_waits_for_the_longest_time_and_gives_up_again() {
+        let policy = Policy { max_restarts: 2, ..policy() };
+        let (mut backoff, mut jitter) = (Backoff::default(), Jitter::new(0));
+        backoff.failed(&policy, &mut jitter);
+        for _ in 0..5 {
+            assert_eq!(backoff.failed(&policy, &mut jitter), Next::GiveUp);
+            assert_eq!(backoff.go_on(&policy, &mut jitter), CAP);
+            assert_eq!((backoff.gave_up(), backoff.unstable()), (false, 2));
+        }
+        let slow = Policy { restart_delay: CAP * 2, ..policy };
+        assert_eq!(backoff.go_on(&slow, &mut jitter), CAP * 2);
     }
 
     #[test]

@@ -125,6 +125,12 @@ impl App {
             Next::Now => self.slots[slot].idle = Idle::Free,
             Next::Wait(_) if turn.has(Bug::RespawnsWithoutBackoff) => self.slots[slot].idle = Idle::Free,
             Next::Wait(delay) => self.wait(slot, delay, turn),
+            // Its worker may need a successor all the same.
+            Next::GiveUp if self.slots[slot].up().next().is_some() => {
+                let policy = self.policy(self.good).clone();
+                let delay = self.slots[slot].backoff.go_on(&policy, turn.jitter);
+                self.wait(slot, delay, turn);
+            }
             Next::GiveUp => {
                 let entry = &mut self.slots[slot];
                 entry.idle = Idle::Errored;

@@ -31,6 +31,7 @@ mod renew;
 mod rollout;
 mod show;
 pub mod silence;
+mod spare;
 pub mod speech;
 mod spread;
 mod tick;

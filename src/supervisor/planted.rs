@@ -85,6 +85,8 @@ pub enum Bug {
     SharedEndsWithItsWorker,
     /// A successor that is never ready keeps its predecessor's turn for ever.
     LateStaysBeside,
+    /// A worker that has to stop before its successor comes does, whether others serve or not.
+    SparesTheLast,
 }
 
 /// The mistake that this supervisor makes, if any.

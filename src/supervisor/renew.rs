@@ -4,7 +4,8 @@
 //! One at a time in each app, and where generations can overlap the successor is ready for
 //! `min_healthy_time` before its predecessor leaves. A reload replaces them anyway and goes first; one that is
 //! held replaces nobody, so its old workers are renewed, by their like. Its new ones are not before it is
-//! promoted: whatever becomes of them is its result.
+//! promoted: whatever becomes of them is its result. Where generations cannot overlap, or there is no room for
+//! both, a worker stops first, and only where others serve.
 
 use std::time::Duration;
 
@@ -216,8 +217,12 @@ impl App {
             Way::Asked => {}
             Way::Overlapping => self.overlap(slot, renewing.worker, turn),
             Way::InPlace => {
-                self.slots[slot].gate = Gate::AfterTree;
-                self.let_go(slot, renewing.worker, turn);
+                let entry = &self.slots[slot];
+                let unwell = entry.workers[place].watch.unwell;
+                if self.can_spare(entry, unwell) || turn.has(Bug::SparesTheLast) {
+                    self.slots[slot].gate = Gate::AfterTree;
+                    self.let_go(slot, renewing.worker, turn);
+                }
             }
         }
         if turn.has(Bug::RenewsAllAtOnce) && renewing.way == Way::Overlapping {

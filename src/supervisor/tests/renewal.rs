@@ -4,28 +4,18 @@ use super::*;
 
 fn generations(bench: &Bench) -> Vec<Generation> {
     let of = |action: &Action| {
-        if let Action::Spawn { generation, .. } = action {
-            Some(*generation)
-        } else {
-            None
-        }
+        if let Action::Spawn { generation, .. } = action { Some(*generation) } else { None }
     };
     bench.out.iter().filter_map(of).collect()
 }
 
 fn reload_state(bench: &Bench) -> &'static str {
-    bench.supervisor.view(bench.now).apps[0]
-        .reload
-        .as_ref()
-        .map_or("", |reload| reload.state)
+    bench.supervisor.view(bench.now).apps[0].reload.as_ref().map_or("", |reload| reload.state)
 }
 
 /// Two old workers (1 and 2), and a new one (3) beside the first of them.
 fn held() -> Bench {
-    let mut bench = Bench::online(Policy {
-        canary: Some(50),
-        ..limited(2)
-    });
+    let mut bench = Bench::online(Policy { canary: Some(50), ..limited(2) });
     bench.reload();
     bench.boot(WorkerId(3));
     bench.pass(ms(60_000));
@@ -39,10 +29,7 @@ fn while_a_reload_is_held_old_workers_are_renewed_by_their_like() {
     for fat in [1, 2] {
         let mut bench = held();
         bench.outgrow(WorkerId(fat));
-        assert_eq!(
-            (bench.spawned(), generations(&bench)),
-            (vec![WorkerId(4)], vec![Generation(1)])
-        );
+        assert_eq!((bench.spawned(), generations(&bench)), (vec![WorkerId(4)], vec![Generation(1)]));
         bench.boot(WorkerId(4));
         bench.pass(ms(999));
         assert!(!drains(&bench, fat));
@@ -51,18 +38,9 @@ fn while_a_reload_is_held_old_workers_are_renewed_by_their_like() {
         bench.drain(WorkerId(fat));
         bench.pass(ms(60_000));
         assert_eq!((reload_state(&bench), bench.spawned().len()), ("canary", 1));
-        let serving = bench
-            .supervisor
-            .probe()
-            .into_iter()
-            .filter(|probe| probe.stage == Stage::Ready);
-        let serving: std::collections::BTreeSet<WorkerId> =
-            serving.map(|probe| probe.worker).collect();
-        assert_eq!(
-            serving,
-            [3 - fat, 3, 4].map(WorkerId).into(),
-            "of the slot of {fat}"
-        );
+        let serving = bench.supervisor.probe().into_iter().filter(|probe| probe.stage == Stage::Ready);
+        let serving: std::collections::BTreeSet<WorkerId> = serving.map(|probe| probe.worker).collect();
+        assert_eq!(serving, [3 - fat, 3, 4].map(WorkerId).into(), "of the slot of {fat}");
         let rollback = bench.wish(Command::Rollback { app: APP });
         bench.drain(WorkerId(3));
         assert_eq!(bench.outcome(rollback), Some(Outcome::Done));
@@ -100,10 +78,7 @@ fn the_new_worker_of_a_held_reload_is_renewed_once_it_is_promoted() {
     bench.boot(WorkerId(4));
     bench.pass(ms(1000));
     bench.drain(WorkerId(2));
-    assert_eq!(
-        (reload_state(&bench), generations(&bench)),
-        ("", vec![Generation(2); 2])
-    );
+    assert_eq!((reload_state(&bench), generations(&bench)), ("", vec![Generation(2); 2]));
     assert_eq!(bench.spawned(), [WorkerId(4), WorkerId(5)]);
 }
 
@@ -114,11 +89,7 @@ fn a_promotion_in_the_middle_of_a_renewal_takes_its_successor_along() {
     bench.boot(WorkerId(4));
     let promote = bench.wish(Command::Promote { app: APP });
     for worker in [1, 4] {
-        bench.tell(Event::Exited {
-            worker: WorkerId(worker),
-            status: ExitStatus::Signal(15),
-            left: false,
-        });
+        bench.tell(Event::Exited { worker: WorkerId(worker), status: ExitStatus::Signal(15), left: false });
     }
     bench.boot(WorkerId(5));
     bench.pass(ms(1000));
@@ -129,13 +100,7 @@ fn a_promotion_in_the_middle_of_a_renewal_takes_its_successor_along() {
 
 /// Whose slots the workers were started in.
 fn slots(bench: &Bench) -> Vec<u32> {
-    let of = |action: &Action| {
-        if let Action::Spawn { slot, .. } = action {
-            Some(slot.0)
-        } else {
-            None
-        }
-    };
+    let of = |action: &Action| if let Action::Spawn { slot, .. } = action { Some(slot.0) } else { None };
     bench.out.iter().filter_map(of).collect()
 }
 
@@ -145,27 +110,16 @@ fn a_successor_that_is_never_ready_leaves_and_others_get_their_turn() {
     for worker in [1, 2] {
         bench.outgrow(WorkerId(worker));
     }
-    bench.tell(Event::Started {
-        worker: WorkerId(3),
-    });
+    bench.tell(Event::Started { worker: WorkerId(3) });
     bench.pass(ms(29_999));
     assert!(!bench.took(&stop_signal(WorkerId(3))));
     bench.pass(ms(1));
     assert!(bench.took(&stop_signal(WorkerId(3))), "{:?}", bench.out);
-    bench.tell(Event::Exited {
-        worker: WorkerId(3),
-        status: ExitStatus::Signal(15),
-        left: false,
-    });
-    assert_eq!(
-        (bench.last_cause(), bench.status()),
-        (Some(Cause::Spawn), Status::Online)
-    );
+    bench.tell(Event::Exited { worker: WorkerId(3), status: ExitStatus::Signal(15), left: false });
+    assert_eq!((bench.last_cause(), bench.status()), (Some(Cause::Spawn), Status::Online));
     // The first failure is made good at once, as any, and the next only after a pause.
     assert_eq!(slots(&bench), [0, 0]);
-    bench.tell(Event::Started {
-        worker: WorkerId(4),
-    });
+    bench.tell(Event::Started { worker: WorkerId(4) });
     bench.pass(ms(30_000));
     assert!(bench.took(&stop_signal(WorkerId(4))));
     assert_eq!(slots(&bench), [0, 0, 1]);
@@ -192,22 +146,11 @@ fn a_slot_whose_successors_fail_goes_to_the_back_of_the_turn() {
 
 #[test]
 fn a_worker_that_is_late_alone_stays_launching() {
-    let mut bench = Bench::with(Policy {
-        ready: policy::Readiness::Notify,
-        ..cluster(1)
-    });
-    bench.tell(Event::Started {
-        worker: WorkerId(1),
-    });
+    let mut bench = Bench::with(Policy { ready: policy::Readiness::Notify, ..cluster(1) });
+    bench.tell(Event::Started { worker: WorkerId(1) });
     bench.pass(ms(60_000));
-    assert_eq!(
-        (bench.status(), bench.spawned().len()),
-        (Status::Launching, 1)
-    );
-    bench.tell(Event::Said {
-        worker: WorkerId(1),
-        word: Word::Ready,
-    });
+    assert_eq!((bench.status(), bench.spawned().len()), (Status::Launching, 1));
+    bench.tell(Event::Said { worker: WorkerId(1), word: Word::Ready });
     assert_eq!(bench.status(), Status::Online);
 }
 
@@ -222,10 +165,7 @@ fn await_spawn(bench: &mut Bench, worker: u64) {
 
 #[test]
 fn however_many_successors_fail_a_worker_that_serves_gets_one_in_the_end() {
-    let mut bench = Bench::online(Policy {
-        max_restarts: 2,
-        ..limited(1)
-    });
+    let mut bench = Bench::online(Policy { max_restarts: 2, ..limited(1) });
     bench.outgrow(WorkerId(1));
     for successor in 2..8 {
         assert_eq!(bench.spawned().last(), Some(&WorkerId(successor)));
@@ -237,14 +177,7 @@ fn however_many_successors_fail_a_worker_that_serves_gets_one_in_the_end() {
     bench.pass(ms(1000));
     assert!(drains(&bench, 1));
     let waits = |action: &Action| {
-        let Action::Report {
-            fact: Fact::BackingOff {
-                delay, unstable, ..
-            },
-        } = action
-        else {
-            return None;
-        };
+        let Action::Report { fact: Fact::BackingOff { delay, unstable, .. } } = action else { return None };
         Some((delay.as_secs(), *unstable))
     };
     let waits: Vec<_> = bench.out.iter().filter_map(waits).collect();
@@ -253,10 +186,7 @@ fn however_many_successors_fail_a_worker_that_serves_gets_one_in_the_end() {
 
 #[test]
 fn a_slot_that_lost_its_last_worker_is_given_up_as_ever() {
-    let mut bench = Bench::online(Policy {
-        max_restarts: 2,
-        ..limited(1)
-    });
+    let mut bench = Bench::online(Policy { max_restarts: 2, ..limited(1) });
     bench.outgrow(WorkerId(1));
     for successor in 2..5 {
         bench.exit(WorkerId(successor));
@@ -267,4 +197,84 @@ fn a_slot_that_lost_its_last_worker_is_given_up_as_ever() {
         bench.exit(WorkerId(worker));
     }
     assert_eq!(bench.status(), Status::Errored);
+}
+
+/// Two workers in fork mode that say when they are ready: the first is too fat, the second is as told.
+fn two_in_fork_mode(max_restarts: u32) -> Bench {
+    let word = policy::Readiness::Word;
+    let policy = Policy { mode: Mode::Fork, ready: word, max_restarts, ..limited(2) };
+    let mut bench = Bench::with(policy);
+    for worker in [WorkerId(1), WorkerId(2)] {
+        bench.tell(Event::Started { worker });
+        bench.tell(Event::Said { worker, word: Word::Ready });
+    }
+    bench.pass(ms(5000));
+    bench.out.clear();
+    bench
+}
+
+#[test]
+fn who_stops_first_waits_until_the_others_serve() {
+    let mut bench = two_in_fork_mode(16);
+    bench.exit(WorkerId(2));
+    bench.outgrow(WorkerId(1));
+    bench.tell(Event::Started { worker: WorkerId(3) });
+    bench.pass(ms(5000));
+    assert!(!bench.took(&stop_signal(WorkerId(1))), "{:?}", bench.out);
+    bench.tell(Event::Said { worker: WorkerId(3), word: Word::Ready });
+    assert!(bench.took(&stop_signal(WorkerId(1))), "{:?}", bench.out);
+}
+
+#[test]
+fn without_room_too_who_stops_first_waits_until_the_others_serve() {
+    let mut bench = Bench::online(limited(2));
+    bench.fits(0);
+    bench.exit(WorkerId(2));
+    bench.outgrow(WorkerId(1));
+    assert!(!drains(&bench, 1), "{:?}", bench.out);
+    bench.boot(WorkerId(3));
+    assert!(drains(&bench, 1), "{:?}", bench.out);
+}
+
+#[test]
+fn who_stops_first_does_not_wait_for_who_was_given_up() {
+    let mut bench = two_in_fork_mode(2);
+    bench.exit(WorkerId(2));
+    bench.outgrow(WorkerId(1));
+    bench.exit(WorkerId(3));
+    assert!(!bench.took(&stop_signal(WorkerId(1))), "another one is tried");
+    await_spawn(&mut bench, 4);
+    bench.exit(WorkerId(4));
+    assert!(bench.took(&stop_signal(WorkerId(1))), "{:?}", bench.out);
+}
+
+#[test]
+fn who_is_late_is_waited_for_only_where_nobody_else_serves() {
+    for instances in [2, 3] {
+        let word = policy::Readiness::Word;
+        let mut bench = Bench::with(Policy { mode: Mode::Fork, ready: word, ..limited(instances) });
+        for worker in 1..=u64::from(instances) {
+            bench.tell(Event::Started { worker: WorkerId(worker) });
+            if worker != 2 {
+                bench.tell(Event::Said { worker: WorkerId(worker), word: Word::Ready });
+            }
+        }
+        bench.pass(ms(30_000));
+        bench.outgrow(WorkerId(1));
+        assert_eq!(bench.took(&stop_signal(WorkerId(1))), instances == 3, "{instances}");
+    }
+}
+
+/// It serves badly, and is what the others may fail for.
+#[test]
+fn who_is_not_well_does_not_wait_for_those_that_fail() {
+    let mut bench = two_in_fork_mode(0);
+    for worker in [2, 3] {
+        bench.exit(WorkerId(worker));
+    }
+    await_spawn(&mut bench, 4);
+    bench.tell(Event::Said { worker: WorkerId(1), word: Word::Trigger });
+    assert!(!bench.took(&stop_signal(WorkerId(1))), "one is on its way");
+    bench.exit(WorkerId(4));
+    assert!(bench.took(&stop_signal(WorkerId(1))), "{:?}", bench.out);
 }

@@ -162,7 +162,7 @@ fn who_depends_on_an_app_whose_reload_is_held_can_be_restarted() {
     let port = free_port();
     let idle = fixtures::shell("while :; do sleep 0.02; done");
     let front = App::new("front", &idle).text("exec_mode", "fork").text("depends_on", "api");
-    let daemon = Daemon::foreground(format!("{}\n{}", api(2, "50%", port).to_string(), front.to_string()));
+    let daemon = Daemon::foreground(format!("{}\n{}", api(2, "50%", port), front));
     daemon.wait_online("api", 2);
     let before = daemon.wait_online("front", 1);
     daemon.run(&["reload", "api"]).expect_code(0);

@@ -231,11 +231,15 @@ impl App {
         }
     }
 
-    /// A successor that is not proven yet, beside a worker that is well: that one stays.
+    /// A successor that is not proven yet, beside a worker that is well: that one stays. A reload's new worker
+    /// is none to rely on.
     fn is_no_better(&self, slot: usize, place: usize) -> bool {
         let entry = &self.slots[slot];
         let found = &entry.workers[place];
-        let well = |other: &Worker| other.id != found.id && other.is_ready() && !other.watch.unwell;
+        let well = |other: &Worker| {
+            let proven = other.is_ready() && !self.is_candidate(other);
+            other.id != found.id && proven && !other.watch.unwell
+        };
         !found.is_settled() && entry.up().any(well)
     }
 

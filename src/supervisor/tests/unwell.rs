@@ -121,3 +121,16 @@ fn who_hangs_is_another_state_than_who_fails_its_checks() {
     assert_eq!((hangs.found_unwell(), fails.found_unwell()), (1, 1));
     assert!(hangs.supervisor.normalized(hangs.now) != fails.supervisor.normalized(fails.now));
 }
+
+#[test]
+fn an_old_worker_that_is_not_well_stays_beside_an_unproven_new_one() {
+    let mut bench = Bench::with(Policy { canary: Some(50), ..cluster(1) });
+    bench.boot(WorkerId(1));
+    let reload = bench.reload();
+    bench.boot(WorkerId(2));
+    bench.says(1, Word::Trigger);
+    assert!(!bench.took(&stop_signal(WorkerId(1))), "{:?}", bench.out);
+    bench.exit(WorkerId(2));
+    assert!(matches!(bench.outcome(reload), Some(Outcome::Failed(Failure::Died { .. }))));
+    assert!(bench.supervisor.probe().iter().any(|probe| probe.stage == Stage::Ready));
+}

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use super::Bug;
-use super::app::{App, Gate, Idle, Slot, Turn};
+use super::app::{App, Gate, Idle, Mix, Slot, Turn};
 use super::backoff;
 use super::event::{Action, Cause, Fact, Renewal, SlotId, Spent, WorkerId};
 use super::headroom::{Headroom, Plan};
@@ -273,9 +273,12 @@ impl App {
         renewed && self.is_held_at_share()
     }
 
-    /// Not on trial: no worker of the new generation of a reload that is held.
+    /// Neither on trial, as the new generation of a reload that is held, nor replaced by a roll-back anyway.
     fn is_lasting(&self, worker: &Worker) -> bool {
-        self.rollout.as_ref().is_none_or(|rollout| rollout.to != worker.generation)
+        match &self.rollout {
+            Some(rollout) => rollout.to != worker.generation,
+            None => self.mix == Mix::Keep || worker.generation == self.good,
+        }
     }
 
     /// Whether the next one's turn may come: this one has its successor, or gets none for now.

@@ -278,3 +278,19 @@ fn who_is_not_well_does_not_wait_for_those_that_fail() {
     bench.exit(WorkerId(4));
     assert!(bench.took(&stop_signal(WorkerId(1))), "{:?}", bench.out);
 }
+
+#[test]
+fn whom_a_roll_back_replaces_anyway_is_not_renewed() {
+    let mut bench = Bench::online(Policy { canary: Some(50), ..limited(1) });
+    bench.reload();
+    bench.boot(WorkerId(2));
+    bench.pass(ms(60_000));
+    bench.exit(WorkerId(1));
+    bench.outgrow(WorkerId(2));
+    bench.fits(0);
+    bench.wish(Command::Rollback { app: APP });
+    assert!(!drains(&bench, 2), "the old one is still starting");
+    bench.boot(WorkerId(3));
+    bench.pass(ms(1000));
+    assert!(drains(&bench, 2));
+}

@@ -162,3 +162,25 @@ fn workers_of_age_are_replaced_one_by_one_and_no_request_is_lost() {
     assert!(app.workers.iter().any(|worker| reason(worker) == Some("age")), "{app:?}");
     hammer.stop().expect_none_lost();
 }
+
+#[test]
+fn a_successor_that_is_never_ready_leaves_and_is_tried_again_until_one_is() {
+    let port = free_port();
+    let line = "[ -e broken ] && while :; do sleep 0.02; done; exec ./fixture_worker serve";
+    let app = App::new("api", &fixtures::shell(line)).instances(1).port(port).text("max_age", "3s");
+    let app = app.text("listen_timeout", "500ms").text("min_healthy_time", "100ms");
+    let daemon = Daemon::foreground(app);
+    let before = daemon.wait_online("api", 1);
+    let broken = daemon.home.apps().join("broken");
+    std::fs::write(&broken, "").expect("a mark");
+    let hammer = Load::on(port).clients(2).start();
+    wait_for_reason(&daemon, "spawn");
+    wait_until(ms(20_000), "one more try", || daemon.app("api").workers[0].unstable_restarts >= 2);
+    let app = daemon.app("api");
+    let serving: Vec<i32> = app.workers.iter().filter(|w| w.ready).filter_map(|w| w.pid).collect();
+    assert_eq!((app.status.as_str(), serving), ("online", before.clone()));
+    assert!(daemon.log().contains("the one before it serves on"), "{}", daemon.log());
+    std::fs::remove_file(&broken).expect("no mark");
+    wait_until(ms(20_000), "a successor", || daemon.wait_online("api", 1) != before);
+    hammer.stop().expect_none_lost();
+}

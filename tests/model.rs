@@ -120,6 +120,9 @@ const ONE: World = World {
 /// Workers that are to be replaced while they serve.
 const SPENDS: World = World { spends: true, narrow: true, sturdy: true, ..ONE };
 
+/// Two of them, of which one stops before its successor comes.
+const TWO_SPEND_IN_FORK_MODE: World = World { mode: Mode::Fork, instances: 2, ..SPENDS };
+
 /// One app that depends on another one, in fork mode: workers say when they are ready.
 const PAIR: World = World { mode: Mode::Fork, pair: true, narrow: true, ends: true, ..ONE };
 
@@ -498,6 +501,8 @@ impl Turn<'_> {
         self.canary_that_fails_is_taken_back()?;
         self.reload_without_room_touches_nothing()?;
         self.one_worker_is_renewed_at_a_time()?;
+        self.the_last_that_serves_waits_for_the_others()?;
+        self.no_successor_is_late_for_ever()?;
         self.reload_keeps_serving()
     }
 
@@ -630,7 +635,11 @@ impl Turn<'_> {
         let Some(place) = self.before.worker(*worker) else { return Ok(()) };
         // The failure of a new version takes the old one back.
         let reloads = self.before.reloads(place.app);
-        if !last || asked || reloads {
+        // Beside another one it was not the slot's last.
+        let beside = |probe: &Probe| {
+            probe.slot == place.slot && probe.worker != *worker && probe.stage <= Stage::Ready
+        };
+        if !last || asked || reloads || self.lived.iter().any(beside) {
             return Ok(());
         }
         let again = self.spawned().iter().any(|(slot, _)| *slot == place.slot);
@@ -948,7 +957,9 @@ impl Turn<'_> {
                     && other.generation != new
                     && other.stage == Stage::Ready
             });
-            ensure(!told || doubled, || format!("{:?} was taken away by a held reload", before.worker))?;
+            ensure(!told || doubled || self.made_room(before), || {
+                format!("{:?} was taken away by a held reload", before.worker)
+            })?;
         }
         Ok(())
     }
@@ -1025,13 +1036,52 @@ impl Turn<'_> {
     fn one_worker_is_renewed_at_a_time(&self) -> Verdict {
         let up = |probe: &&Probe| probe.stage <= Stage::Ready;
         let renewed = |slot: SlotId| {
-            let beside = |probe: &&Probe| probe.slot == slot && !probe.spent;
+            let new = self.canary(self.after);
+            let beside = |probe: &&Probe| probe.slot == slot && !probe.spent && Some(probe.generation) != new;
             self.live.iter().filter(up).any(|probe| beside(&probe))
         };
         let spent: BTreeSet<SlotId> =
             self.live.iter().filter(|probe| probe.spent).map(|probe| probe.slot).collect();
         let renewed = spent.into_iter().filter(|slot| renewed(*slot)).count();
         ensure(renewed <= 1 || reloads(&self.view), || format!("{renewed} workers are renewed at a time"))
+    }
+
+    /// Where a worker has to stop before its successor comes, it is never the last that serves while others start.
+    fn the_last_that_serves_waits_for_the_others(&self) -> Verdict {
+        if self.wish().is_some() || self.before.reloads(APP) || self.after.reloads(APP) {
+            return Ok(());
+        }
+        for before in self.lived.iter().filter(|probe| probe.spent && !probe.unwell) {
+            let after = self.live.iter().find(|probe| probe.worker == before.worker);
+            let told = after.is_some_and(|probe| (Stage::Draining..=Stage::Stopping).contains(&probe.stage));
+            let serves = self.live.iter().any(|probe| probe.stage == Stage::Ready);
+            let starts = self.live.iter().any(|probe| probe.stage < Stage::Ready);
+            ensure(!told || serves || !starts, || {
+                format!("{:?} was the last that served, and others start", before.worker)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Beside a worker that serves no other one starts for ever.
+    fn no_successor_is_late_for_ever(&self) -> Verdict {
+        for action in self.out {
+            let Action::Report { fact: Fact::Late { worker, stays: true, .. } } = action else { continue };
+            let slot = self.live.iter().find(|probe| probe.worker == *worker).map(|probe| probe.slot);
+            let beside = |probe: &Probe| Some(probe.slot) == slot && probe.stage == Stage::Ready;
+            // Who becomes ready in the same turn finds it there.
+            let served = self.lived.iter().any(beside) && self.live.iter().any(beside);
+            ensure(!served, || format!("{worker:?} stays, late, beside who serves"))?;
+        }
+        Ok(())
+    }
+
+    /// Its place was made free for its successor: it is spent, and the host has no room for both, or had none
+    /// when the others were not there yet.
+    fn made_room(&self, before: &Probe) -> bool {
+        let serves = |probe: &Probe| probe.slot != before.slot && probe.stage == Stage::Ready;
+        let measured = matches!(self.event(), Some(Event::Measured { .. }));
+        before.spent && (measured || self.live.iter().any(serves))
     }
 
     /// A reload takes a serving worker away only where another serves in its place.
@@ -1049,11 +1099,12 @@ impl Turn<'_> {
                 probe.slot == before.slot && probe.stage == Stage::Ready && fit
             });
             // Without room for both the spent one stops first.
-            let made_room = before.spent && matches!(self.event(), Some(Event::Measured { .. }));
+            let made_room = self.made_room(before);
             // A worker of a reload that is not well fails it.
             let failed =
                 |action: &Action| matches!(action, Action::Report { fact: Fact::ReloadFailed { .. } });
-            let candidate = !before.settled && self.out.iter().any(failed);
+            let tried = !before.settled || self.canary(self.before) == Some(before.generation);
+            let candidate = tried && self.out.iter().any(failed);
             ensure(!told || instead || made_room || candidate || said(before.worker), || {
                 format!("{:?} was taken away, and nobody serves in its place", before.worker)
             })?;
@@ -1388,6 +1439,42 @@ fn two_spent_instances_hold_every_promise_nearby() {
 }
 
 #[test]
+fn two_spent_instances_in_fork_mode_hold_every_promise() {
+    passes("two spend, fork", TWO_SPEND_IN_FORK_MODE, 20);
+}
+
+/// What is to be replaced meets whatever else there is.
+#[test]
+fn spent_workers_of_a_held_reload_hold_every_promise() {
+    passes("spends, canary", World { canary: true, ..SPENDS }, 50);
+}
+
+#[test]
+fn spent_workers_that_are_checked_hold_every_promise() {
+    passes("spends, checked", World { checked: true, mode: Mode::Fork, ..SPENDS }, 50);
+    passes_nearby("spends, checked", World { checked: true, ..SPENDS });
+}
+
+#[test]
+fn spent_workers_that_hang_hold_every_promise() {
+    passes("spends, watched", World { watched: true, mode: Mode::Fork, ..SPENDS }, 50);
+    passes_nearby("spends, watched", World { watched: true, ..SPENDS });
+}
+
+#[test]
+fn spent_workers_that_may_be_the_last_hold_every_promise() {
+    passes("spends, last", World { last: Last::Code, ..SPENDS }, 50);
+}
+
+#[test]
+fn checks_of_a_held_reload_hold_every_promise_nearby() {
+    passes_nearby(
+        "checked, canary",
+        World { checked: true, canary: true, narrow: true, sturdy: true, ..ONE },
+    );
+}
+
+#[test]
 fn checks_hold_every_promise() {
     passes("checked", World { checked: true, narrow: true, ..ONE }, 20);
 }
@@ -1439,6 +1526,8 @@ fn every_planted_bug_is_found() {
         (Bug::RenewsBeforeReady, SPENDS),
         (Bug::RenewsBeforeReady, World { watched: true, narrow: true, sturdy: true, ..ONE }),
         (Bug::RenewsAllAtOnce, World { instances: 2, ..SPENDS }),
+        (Bug::LateStaysBeside, SPENDS),
+        (Bug::SparesTheLast, TWO_SPEND_IN_FORK_MODE),
         (Bug::ProbesTheLeaving, World { checked: true, narrow: true, ..ONE }),
         (Bug::OneBadAnswerIsEnough, World { checked: true, narrow: true, ..ONE }),
         (Bug::UnaskedIsBad, World { checked: true, narrow: true, ..ONE }),

@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clusterd::control::protocol::{Plan, PlanApp, Reply};
+use clusterd::control::protocol::{Plan, PlanApp, Reply, WorkerInfo};
 use support::hammer::body;
 use support::wait::holds_for;
 use support::{App, Daemon, Home, Load, Output, file, fixtures, free_port, wait_until};
@@ -73,18 +73,50 @@ fn only_what_changed_is_touched() {
     let rolled = daemon.wait_online("api", 3);
     assert!(rolled.iter().all(|pid| !before.contains(pid)));
     // In fork mode it is a restart.
-    let output = apply(&daemon, &apps(changed, idle("job").set("max_restarts", 3)), &[]).expect_code(0);
-    assert!(output.stdout.contains("job: restart: max_restarts 16 -> 3\n"), "{output:?}");
+    let output = apply(&daemon, &apps(changed, idle("job").env("A", "1")), &[]).expect_code(0);
+    assert!(output.stdout.contains("job: restart: env.A added\n"), "{output:?}");
     assert_ne!(daemon.wait_online("job", 1), job);
     assert_eq!((daemon.wait_online("api", 3), daemon.wait_online("steady", 2)), (rolled, steady));
     assert_eq!(daemon.app("steady").generation, 1);
+}
+
+/// How a worker is judged and ended is no part of it.
+#[test]
+fn numbers_that_only_clusterd_uses_change_beside_the_workers() {
+    let port = free_port();
+    let api = serving("api", port).env("BALLAST_MIB", "20");
+    let daemon = Daemon::foreground(file(&[api.clone(), idle("job")]));
+    let before = (daemon.wait_online("api", 2), daemon.wait_online("job", 1));
+    let api = api.set("max_restarts", 3).text("kill_timeout", "5s");
+    let job = idle("job").text("restart_delay", "1s");
+    let output = apply(&daemon, &[api.clone(), job.clone()], &[]).expect_code(0);
+    assert!(output.stdout.contains("job: adjust: restart_delay 0 -> 1s\n"), "{output:?}");
+    assert!(
+        output.stdout.contains("api: adjust: ") && output.stdout.contains("max_restarts 16 -> 3"),
+        "{output:?}"
+    );
+    assert_eq!((daemon.wait_online("api", 2), daemon.wait_online("job", 1)), before);
+    assert_eq!((daemon.app("api").generation, daemon.app("job").generation), (1, 1));
+    let shown = daemon.run(&["describe", "api"]).expect_code(0).stdout;
+    let of = |key: &str| shown.lines().find(|line| line.trim_start().starts_with(key)).unwrap_or_default();
+    assert!(of("max_restarts").ends_with(" 3") && of("kill_timeout").ends_with("5s"), "{shown}");
+    let again = apply(&daemon, &[api.clone(), job.clone()], &[]).expect_code(0);
+    assert!(again.stdout.contains("nothing to change"), "{again:?}");
+    // It holds for those that run already, and the number of instances goes with it.
+    let strict = api.instances(3).text("max_memory_restart", "10M");
+    apply(&daemon, &[strict, job], &[]).expect_code(0);
+    let reason = |worker: &WorkerInfo| worker.last_exit.as_ref().map(|exit| exit.reason.clone());
+    wait_until(ms(15_000), "a worker that takes more than it may by now", || {
+        daemon.app("api").workers.iter().any(|worker| reason(worker).as_deref() == Some("memory"))
+    });
+    assert_eq!((daemon.app("api").generation, daemon.app("api").instances), (1, 3));
 }
 
 #[test]
 fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let daemon = Daemon::foreground(file(&[idle("one"), idle("two")]));
     let before = (daemon.wait_online("one", 1), daemon.wait_online("two", 1));
-    let apps = [idle("one").text("kill_timeout", "5s"), idle("new").instances(2).env("KEY", "s3cret")];
+    let apps = [idle("one").text("kill_signal", "SIGUSR1"), idle("new").instances(2).env("KEY", "s3cret")];
     let output = apply(&daemon, &apps, &["--dry-run", "--prune", "--json"]).expect_code(0);
     assert_eq!(output.stdout.lines().count(), 1, "{output:?}");
     assert!(!output.stdout.contains("s3cret"), "{output:?}");
@@ -96,7 +128,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
         (part.step.clone(), part.why.join("; "), workers)
     };
     assert!(plan.dry_run);
-    let why = "kill_timeout 1s 600ms -> 5s".to_owned();
+    let why = "kill_signal SIGINT -> SIGUSR1".to_owned();
     assert_eq!(shown("one"), ("restart".into(), why, vec![(0, true, "replace")]));
     assert_eq!(shown("two"), ("delete".into(), "gone from the file".into(), vec![(0, true, "stop")]));
     assert_eq!(

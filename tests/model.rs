@@ -77,6 +77,8 @@ struct World {
     canary: bool,
     /// Clients wait in a worker's queue.
     crowds: bool,
+    /// Numbers that only judge workers change.
+    adjusts: bool,
 }
 
 /// What makes the end of a worker the last.
@@ -115,6 +117,7 @@ const ONE: World = World {
     last: Last::Nothing,
     canary: false,
     crowds: false,
+    adjusts: false,
 };
 
 /// Workers that are to be replaced while they serve.
@@ -394,6 +397,13 @@ fn steps(supervisor: &Supervisor, world: World) -> Vec<Step> {
         if world.scales {
             wishes.extend([1, 2].map(|count| Command::Scale { app, scale: Scale::To(count) }));
         }
+        if world.adjusts {
+            wishes.extend([TICK, 2 * TICK].map(|kill_timeout| {
+                let known = definition(world);
+                let policy = Policy { kill_timeout, ..known.policy };
+                Command::Adjust { app, definition: Definition { policy, ..known } }
+            }));
+        }
         if world.ends {
             wishes.push(Command::Delete { app, scope });
             wishes.push(Command::Shutdown { within: 2 * TICK, code: 0 });
@@ -490,6 +500,7 @@ impl Turn<'_> {
         self.only_who_is_up_is_asked()?;
         self.a_worker_may_give_so_many_bad_answers()?;
         self.who_was_not_asked_gave_no_answer()?;
+        self.an_adjustment_touches_nobody()?;
         self.whoever_is_proven_has_answered_well()?;
         self.who_depends_starts_behind()?;
         self.who_depends_stops_before()?;
@@ -962,6 +973,24 @@ impl Turn<'_> {
             })?;
         }
         Ok(())
+    }
+
+    fn an_adjustment_touches_nobody(&self) -> Verdict {
+        let Some((_, Command::Adjust { .. })) = self.wish() else { return Ok(()) };
+        let before = self.before.view(self.now);
+        let reloads = before
+            .apps
+            .iter()
+            .any(|app| app.reload.as_ref().is_some_and(|reload| reload.state == "progressing"));
+        let serves = self.lived.iter().any(|probe| probe.stage == Stage::Ready);
+        let stages = |probes: &[Probe]| probes.iter().map(|p| (p.worker, p.stage)).collect::<Vec<_>>();
+        let begins = |action: &Action| matches!(action, Action::Report { fact: Fact::ReloadStarted { .. } });
+        let touched = !self.spawned().is_empty()
+            || self.out.iter().any(begins)
+            || stages(self.lived) != stages(&self.live);
+        ensure(reloads || !serves || !touched, || {
+            format!("adjusting: {:?}, then {:?}", stages(self.lived), stages(&self.live))
+        })
     }
 
     fn who_was_not_asked_gave_no_answer(&self) -> Verdict {
@@ -1480,6 +1509,11 @@ fn checks_hold_every_promise() {
 }
 
 #[test]
+fn adjustments_hold_every_promise() {
+    passes("adjusted", World { adjusts: true, narrow: true, sturdy: true, ..ONE }, 20);
+}
+
+#[test]
 fn watchdogs_hold_every_promise() {
     passes("watched", World { watched: true, narrow: true, sturdy: true, ..ONE }, 20);
 }
@@ -1533,6 +1567,7 @@ fn every_planted_bug_is_found() {
         (Bug::UnaskedIsBad, World { checked: true, narrow: true, ..ONE }),
         (Bug::SettlesUnasked, World { checked: true, narrow: true, ..ONE }),
         (Bug::CrowdIsEverybody, World { crowds: true, instances: 2, narrow: true, sturdy: true, ..listens }),
+        (Bug::AdjustReplaces, World { adjusts: true, narrow: true, ..ONE }),
         (Bug::CanaryRetires, World { canary: true, ..ONE }),
         (Bug::CanaryGrows, World { canary: true, instances: 2, narrow: true, ..ONE }),
         (Bug::CanaryIsTrusted, World { canary: true, ..ONE }),

@@ -158,6 +158,7 @@ impl World {
             3 => Command::Restart { app, scope, definition },
             6 if self.dice.one_in(3) => Command::Define { app, definition: self.definition(app) },
             4 | 5 => Command::Scale { app, scale: Scale::To(1 + u32::try_from(self.dice.roll(4)).unwrap()) },
+            7 if self.dice.one_in(3) => Command::Adjust { app, definition: self.definition(app) },
             6 if self.dice.one_in(3) => Command::Delete { app, scope: Scope::Slot(slot) },
             _ => Command::Reload { app, definition },
         };

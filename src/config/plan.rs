@@ -56,6 +56,9 @@ pub enum Step {
     Restart,
     /// Workers come or go; the others stay.
     Scale,
+    /// What differs says only how workers are judged, replaced and ended: it holds for those that run, which stay
+    /// but for the number of instances.
+    Adjust,
     /// What the file says holds from its next start on.
     Define,
     /// It is stopped and forgotten.
@@ -73,6 +76,7 @@ impl Step {
             Step::Reload => "reload",
             Step::Restart => "restart",
             Step::Scale => "scale",
+            Step::Adjust => "adjust",
             Step::Define => "define",
             Step::Delete => "delete",
             Step::Keep => "keep",
@@ -163,6 +167,7 @@ fn step(known: &Known<'_>, new: &AppConfig, why: &mut Vec<String>) -> Step {
         }
         Standing::Running if !changed => Step::Keep,
         Standing::Running if is_scale(known, new) => Step::Scale,
+        Standing::Running if is_adjustment(known, new) => Step::Adjust,
         Standing::Running if known.policy.mode == Mode::Cluster && new.policy.mode == Mode::Cluster => {
             Step::Reload
         }
@@ -174,6 +179,11 @@ fn step(known: &Known<'_>, new: &AppConfig, why: &mut Vec<String>) -> Step {
 fn is_scale(known: &Known<'_>, new: &AppConfig) -> bool {
     let policy = Policy { instances: new.policy.instances, ..known.policy.clone() };
     policy == new.policy && *known.spec == new.spec && !known.logs_moved
+}
+
+/// The workers that run would be started the same way.
+fn is_adjustment(known: &Known<'_>, new: &AppConfig) -> bool {
+    known.policy.goes_on_as(&new.policy) && *known.spec == new.spec && !known.logs_moved
 }
 
 fn all(known: &Known<'_>, action: &'static str) -> Vec<WorkerPlan> {
@@ -190,7 +200,7 @@ fn workers(known: &Known<'_>, instances: u32, step: Step) -> Vec<WorkerPlan> {
         Step::Reload | Step::Restart => "replace",
         Step::Delete => "stop",
         Step::Keep | Step::Define => return all(known, "keep"),
-        Step::Scale => "keep",
+        Step::Scale | Step::Adjust => "keep",
     };
     let mut workers = all(known, stays);
     // The highest go first, and the lowest free numbers are taken.
@@ -315,7 +325,7 @@ mod tests {
             (
                 "instances = 2",
                 "instances = 2\nkill_timeout = 5000",
-                Step::Reload,
+                Step::Adjust,
                 "kill_timeout 1s 600ms -> 5s",
             ),
             (
@@ -341,7 +351,7 @@ mod tests {
             (
                 "instances = 2",
                 "instances = 3\nmax_restarts = 1",
-                Step::Reload,
+                Step::Adjust,
                 "instances 2 -> 3; max_restarts 16 -> 1",
             ),
         ];
@@ -389,7 +399,9 @@ mod tests {
         assert_eq!(actions(&more), [(0, Some(10), "keep"), (1, Some(11), "keep"), (2, None, "start")]);
         let fewer = plan(&[known(&three)], std::slice::from_ref(&two), false);
         assert_eq!(actions(&fewer), [(0, Some(10), "keep"), (1, Some(11), "keep"), (2, Some(12), "stop")]);
-        let other = app("instances = 1\nmax_surge = 2");
+        let judged = plan(&[known(&two)], &[app("instances = 3\nmax_surge = 2")], false);
+        assert_eq!(actions(&judged), actions(&more));
+        let other = app("instances = 1\nenv = { A = 1 }");
         let swap = plan(&[known(&two)], &[other], false);
         assert_eq!(actions(&swap), [(0, Some(10), "replace"), (1, Some(11), "stop")]);
     }

@@ -164,6 +164,7 @@ impl Daemon {
             Step::Add => Command::Add { app, definition },
             Step::Start => Command::Start { app, scope: Scope::All, definition: Some(definition) },
             Step::Define => Command::Define { app, definition },
+            Step::Adjust => Command::Adjust { app, definition },
             Step::Reload | Step::Restart => Command::Reload { app, definition: Some(definition) },
             Step::Keep | Step::Scale | Step::Delete => return None,
         };

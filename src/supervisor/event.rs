@@ -211,6 +211,14 @@ pub enum Command {
         /// What it is from now on.
         definition: Definition,
     },
+    /// Take a definition over that changes nothing about the workers that run, which stay. Where it does, it is
+    /// a reload.
+    Adjust {
+        /// Whom.
+        app: AppId,
+        /// What it is from now on.
+        definition: Definition,
+    },
     /// Drain and stop. Wins over everything that is under way.
     Stop {
         /// Whom.

@@ -7,6 +7,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod address;
+mod adjust;
 mod app;
 pub mod backoff;
 pub mod balance;
@@ -581,6 +582,7 @@ impl Supervisor {
             | Command::Restart { .. }
             | Command::Reload { .. }
             | Command::Define { .. }
+            | Command::Adjust { .. }
             | Command::Stop { .. }
             | Command::Delete { .. }
             | Command::Scale { .. }
@@ -605,6 +607,7 @@ impl Supervisor {
             Command::Restart { scope, definition, .. } => app.restart(request, scope, definition, turn),
             Command::Reload { definition, .. } => app.reload(request, definition, turn),
             Command::Define { definition, .. } => app.define(request, definition, turn),
+            Command::Adjust { definition, .. } => app.adjust(request, definition, turn),
             Command::Stop { scope, .. } => app.halt(request, scope, turn),
             Command::Delete { scope, .. } => app.delete(request, scope, turn),
             Command::Scale { scale, .. } => app.scale(request, scale, turn),
@@ -634,7 +637,9 @@ impl Supervisor {
     fn refuse(&self, request: RequestId, command: Command, failure: Failure, out: &mut Vec<Action>) {
         out.push(Action::Reply { request, outcome: Outcome::Failed(failure) });
         let definition = match command {
-            Command::Add { definition, .. } | Command::Define { definition, .. } => Some(definition),
+            Command::Add { definition, .. }
+            | Command::Define { definition, .. }
+            | Command::Adjust { definition, .. } => Some(definition),
             Command::Start { definition, .. }
             | Command::Restart { definition, .. }
             | Command::Reload { definition, .. } => definition,
@@ -746,6 +751,7 @@ fn target(command: &Command) -> Option<AppId> {
         | Command::Restart { app, .. }
         | Command::Reload { app, .. }
         | Command::Define { app, .. }
+        | Command::Adjust { app, .. }
         | Command::Stop { app, .. }
         | Command::Delete { app, .. }
         | Command::Scale { app, .. }

@@ -245,6 +245,7 @@ impl Supervisor {
             | Command::Restart { .. }
             | Command::Reload { .. }
             | Command::Define { .. }
+            | Command::Adjust { .. }
             | Command::Stop { .. }
             | Command::Delete { .. }
             | Command::Scale { .. }

@@ -75,6 +75,8 @@ pub enum Bug {
     CanaryGrows,
     /// A worker of a held reload that fails is replaced as if it were any other.
     CanaryIsTrusted,
+    /// What only judges workers replaces them.
+    AdjustReplaces,
     /// As soon as somebody waits, every worker counts as behind.
     CrowdIsEverybody,
     /// A worker that leaves goes on taking connections from a queue that others serve.

@@ -196,6 +196,38 @@ impl Policy {
         status == ExitStatus::Code(0) || self.is_stop_code(status)
     }
 
+    /// Whether workers that were started with these numbers go on as they are with the new ones: those only say how
+    /// they are judged, replaced and ended.
+    pub fn goes_on_as(&self, new: &Policy) -> bool {
+        // Whether and how it is asked is the worker's matter, how often and how patiently is not.
+        let way = |policy: &Policy| policy.health.map(|health| health.way);
+        let judged = Policy {
+            instances: new.instances,
+            listen_timeout: new.listen_timeout,
+            kill_timeout: new.kill_timeout,
+            min_uptime: new.min_uptime,
+            max_restarts: new.max_restarts,
+            restart_delay: new.restart_delay,
+            exp_backoff_restart_delay: new.exp_backoff_restart_delay,
+            max_surge: new.max_surge,
+            min_healthy_time: new.min_healthy_time,
+            on_reload_failure: new.on_reload_failure,
+            drain_timeout: new.drain_timeout,
+            max_memory_restart: new.max_memory_restart,
+            poll_interval: new.poll_interval,
+            max_age: new.max_age,
+            health: new.health,
+            autorestart: new.autorestart,
+            stop_exit_codes: new.stop_exit_codes.clone(),
+            autostart: new.autostart,
+            essential: new.essential,
+            depends_on: new.depends_on.clone(),
+            canary: new.canary,
+            ..self.clone()
+        };
+        judged == *new && way(self) == way(new)
+    }
+
     fn is_stop_code(&self, status: ExitStatus) -> bool {
         match status {
             ExitStatus::Code(code) => self.stop_exit_codes.contains(&code),
@@ -260,6 +292,40 @@ mod tests {
             assert_eq!(never.is_final(status), by_never, "{status:?}");
             assert_eq!(codes.is_good(status), well, "{status:?}");
             assert!(!Policy::default().is_final(status), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn workers_go_on_with_numbers_that_only_judge_them() {
+        let second = Duration::from_secs(1);
+        let health = Health {
+            way: Way::Connection,
+            interval: second,
+            timeout: second,
+            retries: 3,
+            start_period: second,
+        };
+        let old = Policy { health: Some(health), ..Policy::default() };
+        let of = |policy: Policy| old.goes_on_as(&policy);
+        let base = || old.clone();
+        assert!(of(base()) && of(Policy { instances: 9, ..base() }));
+        assert!(of(Policy {
+            max_memory_restart: Some(MemoryLimit::Each(1)),
+            max_age: Some(second),
+            ..base()
+        }));
+        assert!(of(Policy { health: Some(Health { retries: 9, ..health }), ..base() }));
+        for other in [
+            Policy { health: None, ..base() },
+            Policy { health: Some(Health { way: Way::Command, ..health }), ..base() },
+            Policy { mode: Mode::Cluster, ..base() },
+            Policy { declares_listen: true, ..base() },
+            Policy { ready: Readiness::Notify, ..base() },
+            Policy { watchdog: Some(second), ..base() },
+            Policy { hang_timeout: Some(second), ..base() },
+            Policy { balance: Balance::SourceIp, ..base() },
+        ] {
+            assert!(!of(other.clone()), "{other:?}");
         }
     }
 

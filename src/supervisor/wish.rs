@@ -319,7 +319,7 @@ impl App {
     }
 
     /// Whether a worker that is to stay is up.
-    fn runs(&self) -> bool {
+    pub(super) fn runs(&self) -> bool {
         self.slots.iter().any(|slot| slot.is_wanted() && slot.up().next().is_some())
     }
 

@@ -163,6 +163,40 @@ fn autostart_off_makes_an_app_known_and_no_more() {
     assert_eq!(bench.spawned().len(), 2);
 }
 
+#[test]
+fn what_only_judges_workers_is_taken_over_beside_them() {
+    let second = Duration::from_secs(1);
+    let policy = Policy { instances: 2, ..Policy::default() };
+    let judged = Policy { instances: 3, max_restarts: 1, max_age: Some(100 * second), ..policy.clone() };
+    let mut bench = Bench::online(policy);
+    let adjust = bench.wish(Command::Adjust { app: APP, definition: definition(judged, 2) });
+    assert_eq!(bench.spawned(), [WorkerId(3)]);
+    assert!(bench.took(&Action::Forget { spec: SpecId(1) }));
+    assert_eq!(bench.outcome(adjust), None, "the third is on its way");
+    bench.tell(Event::Started { worker: WorkerId(3) });
+    assert_eq!(bench.outcome(adjust), Some(Outcome::Done));
+    let spent = |bench: &Bench| {
+        bench.out.iter().filter(|a| matches!(a, Action::Report { fact: Fact::Spent { .. } })).count()
+    };
+    // Those that run have an age from now on, counted from their start.
+    bench.pass(ms(80_000));
+    assert_eq!((spent(&bench), bench.spawned().len()), (0, 1));
+    bench.pass(ms(30_000));
+    assert!(spent(&bench) > 0);
+}
+
+#[test]
+fn what_changes_workers_is_a_reload_however_it_is_wished() {
+    let other = Policy { ready: Readiness::Notify, ..cluster(1) };
+    let mut bench = Bench::online(cluster(1));
+    bench.wish(Command::Adjust { app: APP, definition: definition(other, 2) });
+    assert_eq!(bench.spawned(), [WorkerId(2)]);
+    // And one that comes while workers are replaced waits for that.
+    let judged = Policy { max_restarts: 1, ..cluster(1) };
+    let later = bench.wish(Command::Adjust { app: APP, definition: definition(judged, 3) });
+    assert_eq!((bench.spawned(), bench.outcome(later)), (vec![WorkerId(2)], None));
+}
+
 /// Code to end with; none: it goes on.
 #[test]
 fn an_essential_app_that_is_over_ends_the_supervisor() {

@@ -37,7 +37,7 @@ const VERSION: u32 = 1;
 const LIMIT: u64 = 64 * 1024 * 1024;
 
 /// After a file that could not be written.
-const TRY_AGAIN: Duration = Duration::from_secs(2);
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// The file.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

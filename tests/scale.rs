@@ -174,3 +174,26 @@ fn an_unknown_app_is_not_scaled() {
     daemon.run(&["ping"]).expect_code(0);
     daemon.run(&["scale", "nobody", "2"]).expect_code(1).expect_stderr(&["nobody"]);
 }
+
+/// Workers that have been started.
+fn started(daemon: &Daemon) -> usize {
+    daemon.app("many").workers.iter().filter(|worker| worker.pid.is_some()).count()
+}
+
+#[test]
+fn a_question_is_answered_while_many_workers_start_and_a_stop_leaves_none_of_them() {
+    let app =
+        "[[apps]]\nname = \"many\"\ncommand = [\"sleep\", \"1000\"]\nexec_mode = \"fork\"\ninstances = 1\n";
+    let daemon = Daemon::foreground(app);
+    daemon.wait_online("many", 1);
+    daemon.run(&["scale", "many", "100", "--no-wait"]).expect_code(0);
+    let seen = started(&daemon);
+    assert!(seen < 100, "the question waited for the last start");
+    let pids = daemon.wait_online("many", 100);
+    daemon.run(&["scale", "many", "200", "--no-wait"]).expect_code(0);
+    daemon.run(&["stop", "many"]).expect_code(0);
+    assert_eq!(started(&daemon), 0);
+    assert!(!std::path::Path::new(&format!("/proc/{}", pids[99])).exists());
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.pid));
+    assert_eq!(children.expect("the supervisor lives").trim(), "", "somebody was started after the stop");
+}

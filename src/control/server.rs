@@ -366,6 +366,8 @@ impl Server {
         self.by_client.insert(client, place);
         self.places[place] =
             Some(Connection { client, stream, phase, output: Output::default(), queued: false });
+        // Most have said already what they want.
+        self.queue(place);
     }
 
     /// When the next place can be taken from its client; none if there is one already, or never will be.

@@ -123,6 +123,10 @@ const EVENTS: usize = 256;
 /// Events decided in one turn before the sources are looked at again.
 const DECISIONS_PER_TURN: usize = 4096;
 
+/// So long a turn decides and starts workers before the sources are looked at again: who asks over the control
+/// socket waits for no more than that, however many workers start.
+const DECIDING_TIME: Duration = Duration::from_millis(1);
+
 /// Names of workers that are remembered for sentences about those that are gone.
 const NAMES: usize = 4096;
 
@@ -214,6 +218,8 @@ struct Daemon {
     /// Sockets that entered or left the kernel's arrays: the core hears of them before anything else, so
     /// that its mirror is right whenever it decides.
     arrays: VecDeque<Event>,
+    /// Workers that the core has ordered and that were not started yet.
+    starts: VecDeque<Order>,
     /// Sources that had more than one turn's share.
     again: VecDeque<Source>,
     catalog: Catalog,
@@ -321,6 +327,7 @@ impl Daemon {
             supervisor: Supervisor::new(fastrand::u64(1..)),
             inbox: VecDeque::new(),
             arrays: VecDeque::new(),
+            starts: VecDeque::new(),
             again: VecDeque::new(),
             catalog: Catalog::default(),
             processes: Processes::default(),
@@ -376,7 +383,6 @@ impl Daemon {
         let mut events = Events::with_capacity(EVENTS);
         self.now = self.read_clock();
         self.decide();
-        self.tell_unused();
         loop {
             if let Some(code) = self.exit {
                 self.farewell(code);
@@ -430,15 +436,16 @@ impl Daemon {
             return;
         }
         self.released = Some(now);
+        process::release_heap();
         if let Err(error) = process::release_code() {
             log::debug!("give code back: {error}");
         }
     }
 
     fn time_to_wait(&self) -> Option<Duration> {
-        process::release_heap();
         if !self.inbox.is_empty()
             || !self.arrays.is_empty()
+            || !self.starts.is_empty()
             || !self.again.is_empty()
             || self.server.wants_turn()
         {
@@ -487,6 +494,16 @@ impl Daemon {
             self.server.turn(self.now, &mut incoming);
         }
         self.server.expire(self.now, &mut incoming);
+        self.take_in(incoming);
+        // What could be answered at once goes out before what may take its time.
+        if self.server.wants_turn() {
+            let mut incoming = Vec::new();
+            self.server.turn(self.now, &mut incoming);
+            self.take_in(incoming);
+        }
+    }
+
+    fn take_in(&mut self, incoming: Vec<Incoming>) {
         for incoming in incoming {
             match incoming {
                 Incoming::Request { client, request } => self.request(client, *request),
@@ -518,24 +535,53 @@ impl Daemon {
         self.look_after_shared();
         self.look_at_overflows();
         self.steer_again();
+        let end = self.read_clock() + DECIDING_TIME;
         let mut actions: Vec<Action> = Vec::new();
+        let mut started = false;
         for _ in 0..DECISIONS_PER_TURN {
-            let Some(event) = self.arrays.pop_front().or_else(|| self.inbox.pop_front()) else { break };
-            let over = event.ends();
-            self.supervisor.handle(event, self.now, &mut actions);
-            // Starting a worker can append to an array, so what closes and steers goes first.
-            let (starts, others): (Vec<Action>, Vec<Action>) =
-                actions.drain(..).partition(|action| matches!(action, Action::Spawn { .. }));
-            for action in others.into_iter().chain(starts) {
-                self.perform(action, self.now);
+            if let Some(event) = self.arrays.pop_front().or_else(|| self.inbox.pop_front()) {
+                self.decide_one(event, &mut actions);
+            } else if let Some(order) = self.starts.pop_front() {
+                // Starting a worker can append to an array, so everything else goes first.
+                self.start_worker(&order);
+                started = true;
+            } else {
+                return;
             }
-            if let Some(worker) = over {
-                self.bury(worker);
+            if self.read_clock() >= end {
+                break;
             }
+        }
+        // However many events come, starts go on.
+        if !started && let Some(order) = self.starts.pop_front() {
+            self.start_worker(&order);
+        }
+    }
+
+    fn decide_one(&mut self, event: Event, actions: &mut Vec<Action>) {
+        let over = event.ends();
+        self.supervisor.handle(event, self.now, actions);
+        for action in actions.drain(..) {
+            self.perform(action, self.now);
+        }
+        if let Some(worker) = over {
+            self.bury(worker);
+        }
+    }
+
+    /// What is to happen to a worker happens to one that was started.
+    fn start_first(&mut self, worker: WorkerId) {
+        if let Some(place) = self.starts.iter().position(|order| order.worker == worker)
+            && let Some(order) = self.starts.remove(place)
+        {
+            self.start_worker(&order);
         }
     }
 
     fn end_of_turn(&mut self) {
+        if self.starts.is_empty() {
+            self.tell_unused();
+        }
         self.record_state();
         self.tell_of_steady();
         for notice in self.output.take_notices() {

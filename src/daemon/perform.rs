@@ -17,7 +17,7 @@ impl Daemon {
     pub(super) fn perform(&mut self, action: Action, now: Time) {
         match action {
             Action::Spawn { worker, app, slot, instance, generation, spec, inherit } => {
-                self.start_worker(&Order { worker, app, slot, instance, generation, spec, inherit });
+                self.starts.push_back(Order { worker, app, slot, instance, generation, spec, inherit });
             }
             Action::Signal { worker, signal } => self.signal(worker, signal),
             Action::Observe { worker, closing } => {
@@ -50,6 +50,7 @@ impl Daemon {
     }
 
     fn signal(&mut self, worker: WorkerId, signal: SignalKind) {
+        self.start_first(worker);
         self.processes.adopt(&[], &self.probes.commands());
         self.end_vigil(worker);
         self.stop_probe(worker);

@@ -41,6 +41,8 @@ pub(super) struct SharedSockets {
     /// that do so whenever they end do it to each other only.
     apart: HashSet<(AppId, Address)>,
     look_at: Time,
+    /// The host's sockets that nobody uses were told.
+    told_unused: bool,
 }
 
 #[derive(Debug)]
@@ -519,8 +521,11 @@ impl Daemon {
         }
     }
 
-    /// The host's sockets that no app declares are told once.
+    /// The host's sockets that no app declares are told once, when the first workers have been started.
     pub(super) fn tell_unused(&mut self) {
+        if std::mem::replace(&mut self.shared.told_unused, true) {
+            return;
+        }
         for socket in self.shared.host.iter().filter(|socket| !socket.used) {
             log::warn!(
                 "the host handed over a socket for {} (\"{}\"), and no app has it in `listen`: clients who come \

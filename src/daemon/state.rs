@@ -39,6 +39,9 @@ const LIMIT: u64 = 64 * 1024 * 1024;
 /// After a file that could not be written.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
+/// While many workers start the file is written no more often: each time it is written whole.
+const WHILE_STARTING: Duration = Duration::from_millis(100);
+
 /// The file.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
@@ -72,6 +75,8 @@ pub(super) struct Recorded {
     started: BTreeMap<u64, Entry>,
     /// Of which changes of the workers it was.
     changes: u64,
+    /// When it was written, or was to be.
+    at: Time,
     /// The file could not be written, which was told; when it is tried again.
     again: Option<Time>,
 }
@@ -91,7 +96,8 @@ impl Daemon {
     pub(super) fn record_state(&mut self) {
         let changes = self.processes.changes();
         let due = self.recorded.again.is_some_and(|at| at <= self.now);
-        if changes == self.recorded.changes && !due {
+        let soon = !self.starts.is_empty() && self.now.since(self.recorded.at) < WHILE_STARTING;
+        if (changes == self.recorded.changes && !due) || soon {
             return;
         }
         let alive = |(worker, process): (WorkerId, &Process)| {
@@ -124,6 +130,7 @@ impl Recorded {
                 path_of(folder).display()
             );
         }
+        self.at = now;
         self.again = written.is_err().then(|| now + TRY_AGAIN);
     }
 }

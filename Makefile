@@ -51,8 +51,8 @@ static: build ## Prove that the binary is static and reaches no name service
 	@echo "static: no shared library, no loader, no name service; $$(stat -c %s $(BINARY)) bytes"
 
 bench: build ## Measure against PM2, Node's cluster module and bare Node (needs node, npm, python3)
-	$(CARGO) build --release --locked --example load
-	python3 benches/bench.py --clusterd $(BINARY) --load $(TARGET_DIR)/$(TRIPLE)/release/examples/load $(BENCH_ARGS)
+	$(CARGO) build --release --locked --example load --example tiny
+	python3 benches/bench.py --clusterd $(BINARY) --load $(TARGET_DIR)/$(TRIPLE)/release/examples/load --tiny $(TARGET_DIR)/$(TRIPLE)/release/examples/tiny $(BENCH_ARGS)
 
 hammer: ## Reload under load, 20 reloads a case
 	CLUSTERD_HAMMER_RELOADS=20 $(CARGO) test --release --locked --test reload --test runtimes -- --nocapture

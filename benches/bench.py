@@ -28,6 +28,10 @@ PM2_VERSION = "7.0.4"
 STARTED = []  # process groups that this run started
 
 
+def absolute(text):
+    return Path(text).resolve()
+
+
 def clean_environment(**more):
     kept = {k: v for k, v in os.environ.items()
             if not k.startswith(("PM2_", "CLUSTERD_", "LISTEN_", "NODE_")) and k != "PORT"}
@@ -261,9 +265,10 @@ HANDLER_S, HEALTHY_S, RELOADED = 0.2, 1.0, 4
 
 def of_pm2(own, name, digits=0):
     """How often a system's figure goes into PM2's of the same round, as the median over the rounds."""
-    if Pm2.name not in own or name == Pm2.name:
+    pm2 = next((other for other in own if other.startswith("PM2")), name)
+    if name == pm2:
         return ""
-    ratios = [theirs / max(this, 1e-9) for this, theirs in zip(own[name], own[Pm2.name])]
+    ratios = [theirs / max(this, 1e-9) for this, theirs in zip(own[name], own[pm2])]
     return f"{median(ratios):.{digits}f}" if median(own[name]) > 0 else "∞"
 
 
@@ -348,12 +353,261 @@ def balance(systems, options):
                 seen[one.name].append(Load(options, one.port, False, cpu=2, seconds=4).finish())
         for name, windows in seen.items():
             pick = lambda key: median([window[key] for window in windows])
-            rows.append([name, f"{pick('per_second'):.0f}", f"{pick('p50_us') / 1000:.1f}", f"{pick('p99_us') / 1000:.1f}"])
+            of = lambda peer: median([own["p99_us"] / theirs["p99_us"]
+                                      for own, theirs in zip(windows, seen.get(peer.name, windows))])
+            rows.append([name, f"{pick('per_second'):.0f}", f"{pick('p50_us') / 1000:.1f}",
+                         f"{pick('p99_us') / 1000:.1f}", f"{of(NodeCluster):.2f}", f"{of(SharedQueue):.2f}"])
     finally:
         for one in running:
             one.close()
     return table("Computing handler (2 ms), 4 workers, 8 closed-loop clients, one request per connection",
-                 ["system", "req/s", "p50 ms", "p99 ms"], rows)
+                 ["system", "req/s", "p50 ms", "p99 ms", "of Node cluster's", "of one shared queue's"], rows)
+
+class Tellers:
+    """Where instances of examples/tiny.rs say that they run, and when each did."""
+
+    def __init__(self):
+        self.path = BUILD / "tell"
+        self.path.unlink(missing_ok=True)
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(str(self.path))
+        self.socket.listen(4096)
+
+    def await_all(self, count):
+        """When the last of so many had told."""
+        self.socket.settimeout(120)
+        for _ in range(count):
+            self.socket.accept()[0].close()
+        return time.monotonic()
+
+    def accept(self):
+        self.socket.settimeout(60)
+        return self.socket.accept()[0]
+
+    def close(self):
+        self.socket.close()
+
+
+class TinyClusterd:
+    """A supervisor that runs one tiny process, and takes more."""
+    name = "clusterd"
+
+    def __init__(self, options, tellers):
+        self.binary, self.tiny = options.clusterd, options.tiny
+        self.home = BUILD / "clusterd-tiny"
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.home.mkdir(parents=True)
+        self.environment = clean_environment(CLUSTERD_HOME=self.home, TINY_TELL=tellers.path)
+        self.process = spawn([self.binary, self.file("base", 1)], env=self.environment,
+                             stderr=(self.home / "stderr").open("wb"))
+        tellers.await_all(1)
+
+    def file(self, name, instances, args="", more=""):
+        file = self.home / f"{name}.toml"
+        file.write_text(f'[[apps]]\nname = "{name}"\ncommand = ["{self.tiny}"{args}]\n'
+                        f'instances = {instances}\nexec_mode = "fork"\n{more}\n')
+        return file
+
+    def start_many(self, instances):
+        # All of them are weighed once a second: what that costs is measured here, too.
+        file = self.file("many", instances, more='max_memory_restart = "1G"')
+        return subprocess.Popen([self.binary, "start", file], env=self.environment, stdout=subprocess.DEVNULL)
+
+    def start_lines(self, count, at_once, out):
+        file = self.file("lines", 1, f', "{count}", "{at_once}"', f'out_file = "{out}"')
+        subprocess.run([self.binary, "start", file], env=self.environment, check=True, stdout=subprocess.DEVNULL)
+
+    def ask(self, verb):
+        """How long one answer over the control socket takes, in ms, connect to last byte."""
+        begun = time.perf_counter()
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(10)
+            s.connect(str(self.home / "clusterd.sock"))
+            s.sendall(json.dumps({"version": 1, "request": verb}).encode() + b"\n")
+            text = b""
+            while not text.endswith(b"\n"):
+                if not (part := s.recv(1 << 20)):
+                    raise RuntimeError(f"control socket: {text[:200]!r}")
+                text += part
+        if b'"error"' in text[:100]:
+            raise RuntimeError(f"control socket: {text[:200]!r}")
+        return (time.perf_counter() - begun) * 1e3
+
+    def supervisor(self):
+        return self.process.pid
+
+    def close(self):
+        end(self.process, seconds=60)
+
+
+class TinyPm2:
+    name = "PM2"
+    binary = BUILD / "node_modules" / ".bin" / "pm2"
+
+    def __init__(self, options, tellers):
+        self.tiny, self.home = options.tiny, BUILD / "pm2-tiny"
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.home.mkdir(parents=True)
+        self.environment = clean_environment(PM2_HOME=self.home, TINY_TELL=tellers.path, PM2_DISCRETE_MODE="true")
+        self.start("base", 1).wait()
+        tellers.await_all(1)
+
+    def start(self, name, instances, **more):
+        app = {"name": name, "script": str(self.tiny), "interpreter": "none", "exec_mode": "fork",
+               "instances": instances, **more}
+        file = self.home / f"{name}.json"
+        file.write_text(json.dumps({"apps": [app]}))
+        return subprocess.Popen([str(self.binary), "start", str(file)], env=self.environment,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def start_many(self, instances):
+        return self.start("many", instances)
+
+    def start_lines(self, count, at_once, out):
+        self.start("lines", 1, args=[str(count), str(at_once)], out_file=str(out), merge_logs=True).wait()
+
+    def supervisor(self):
+        return int((self.home / "pm2.pid").read_text())
+
+    def close(self):
+        # `pm2 kill` asks each of them in turn and waits; they have nothing to lose.
+        pid = self.supervisor()
+        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+        os.kill(pid, signal.SIGKILL)
+        for child in children.split():
+            os.kill(int(child), signal.SIGKILL)
+
+
+class Asking(threading.Thread):
+    """Asks a supervisor again and again, until `finish`."""
+
+    def __init__(self, running, verb):
+        super().__init__(daemon=True)
+        self.running, self.verb, self.over, self.took = running, verb, threading.Event(), []
+        self.start()
+
+    def run(self):
+        while not self.over.wait(0.002):
+            self.took.append(self.running.ask(self.verb))
+
+    def finish(self):
+        self.over.set()
+        self.join()
+        return self.took
+
+
+INSTANCES, POLL_SECONDS = 500, 10
+PING = {"verb": "ping"}
+LIST = {"verb": "list", "targets": [], "connections": False, "detail": False}
+
+
+def many(systems, options):
+    """500 instances of a tiny program: their start, what they take of the supervisor, and how it answers."""
+    seen = {system.name: [] for system in systems}
+    answers = []
+    for _ in range(options.rounds):
+        for system in systems:
+            tellers = Tellers()
+            running = system(options, tellers)
+            try:
+                time.sleep(1)
+                pid, ours = running.supervisor(), hasattr(running, "ask")
+                # Its code in memory is the same for one and for many.
+                base, spent = status_kib(pid, "status", "RssAnon"), cpu_ms(pid)
+                asking = Asking(running, PING) if ours else None
+                begun = time.monotonic()
+                command = running.start_many(INSTANCES)
+                started = tellers.await_all(INSTANCES) - begun
+                command.wait()
+                spent = cpu_ms(pid) - spent
+                run = {"start": started * 1e3 / INSTANCES, "cpu": spent / INSTANCES}
+                if ours:
+                    answers.append(("ping while they start", asking.finish()))
+                time.sleep(3)
+                run["rss"] = (status_kib(pid, "status", "RssAnon") - base) / INSTANCES
+                if ours:
+                    before = cpu_ms(pid)
+                    time.sleep(POLL_SECONDS)
+                    run["poll"] = (cpu_ms(pid) - before) * 1e3 / INSTANCES / POLL_SECONDS
+                    for name, verb in (("ping", PING), ("list", LIST)):
+                        asking = Asking(running, verb)
+                        time.sleep(2)
+                        answers.append((f"{name} with {INSTANCES} running", asking.finish()))
+                seen[system.name].append(run)
+            finally:
+                running.close()
+                tellers.close()
+    rows = []
+    for name, runs in seen.items():
+        pick = lambda key: [run[key] for run in runs if key in run]
+        start = {system: [run["start"] for run in runs] for system, runs in seen.items()}
+        poll = f"{median(pick('poll')):.1f}" if pick("poll") else ""
+        rows.append([name, f"{median(pick('start')):.2f}", of_pm2(start, name, 1), f"{median(pick('cpu')):.2f}",
+                     f"{median(pick('rss')):.1f}", poll])
+    text = table(f"{INSTANCES} instances of a tiny program, each",
+                 ["system", "start ms", "PM2's is … times that", "supervisor's CPU ms", "supervisor's RSS KB (anonymous)",
+                  "one look at its memory, CPU µs"], rows)
+    rows = []
+    for question in dict.fromkeys(name for name, _ in answers):
+        runs = [sorted(took) for name, took in answers if name == question]
+        at = lambda share: median([took[min(int(len(took) * share), len(took) - 1)] for took in runs])
+        rows.append([question, sum(map(len, runs)), f"{at(0.5):.2f}", f"{at(0.99):.2f}", f"{at(1):.2f}"])
+    return text + "\n" + table("Answers over the control socket, connect to last byte",
+                               ["asked", "answers", "p50 ms", "p99 ms", "longest ms"], rows)
+
+
+def await_size(path, size):
+    end = time.monotonic() + 120
+    while (found := path.stat().st_size if path.exists() else 0) < size:
+        if time.monotonic() > end:
+            raise RuntimeError(f"{path}: {found} of {size} bytes")
+        time.sleep(0.002)
+    return time.monotonic()
+
+
+# Lines, bytes in one, and how many the worker writes at once: each by itself, or as much as a pipe holds.
+LINES, LINE, AT_ONCE = 1_000_000, 100, {"each by itself": 1, "64 KB at once": 655}
+
+
+def lines(systems, options):
+    """A worker that prints as fast as it is read, into a log file."""
+    texts = [lines_written(systems, options, how, at_once) for how, at_once in AT_ONCE.items()]
+    return table(f"{LINES // 1000} thousand lines of {LINE} bytes from one worker into a file",
+                 ["written", "system", "lines per ms", "that is … times PM2's", "supervisor's CPU ns per line",
+                  "PM2's is … times that", "lines lost"], sum(texts, []))
+
+
+def lines_written(systems, options, how, at_once):
+    seen = {system.name: [] for system in systems}
+    for _ in range(options.rounds):
+        for system in systems:
+            tellers, out = Tellers(), BUILD / "lines.log"
+            out.unlink(missing_ok=True)
+            running = system(options, tellers)
+            try:
+                running.start_lines(LINES, at_once, out)
+                teller, pid = tellers.accept(), running.supervisor()
+                time.sleep(1)
+                spent, begun = cpu_ms(pid), time.monotonic()
+                teller.sendall(b"x")
+                took = await_size(out, LINES * LINE) - begun
+                spent = cpu_ms(pid) - spent
+                with out.open("rb") as file:
+                    right = sum(line.startswith(b"%010d " % number) and len(line) == LINE
+                                for number, line in enumerate(file))
+                seen[system.name].append({"rate": LINES / took / 1e3, "cpu": spent * 1e6 / LINES,
+                                          "lost": LINES - right})
+            finally:
+                running.close()
+                tellers.close()
+    rows = []
+    for name, runs in seen.items():
+        pick = lambda key: {system: [run[key] for run in runs] for system, runs in seen.items()}
+        slower = {system: [1 / rate for rate in rates] for system, rates in pick("rate").items()}
+        rows.append([how, name, f"{median(pick('rate')[name]):.0f}", of_pm2(slower, name, 1),
+                     f"{median(pick('cpu')[name]):.0f}", of_pm2(pick("cpu"), name, 1),
+                     sum(pick("lost")[name])])
+    return rows
 
 
 def status_kib(pid, file, field):
@@ -498,10 +752,13 @@ def write(text):
 
 
 SYSTEMS = {"clusterd": Clusterd, "pm2": Pm2, "cluster": NodeCluster, "disconnect": NodeDisconnect,
-           "stop-start": StopStart, "bare": Bare, "shared": SharedQueue}
+           "stop-start": StopStart, "bare": Bare, "shared": SharedQueue,
+           "tiny-clusterd": TinyClusterd, "tiny-pm2": TinyPm2}
 PARTS = {"reload": (reloads, ["clusterd", "pm2", "cluster", "disconnect", "stop-start"]),
          "throughput": (throughput, ["bare", "clusterd", "pm2", "cluster"]),
          "balance": (balance, ["clusterd", "bare", "cluster", "shared"]),
+         "many": (many, ["tiny-clusterd", "tiny-pm2"]),
+         "lines": (lines, ["tiny-clusterd", "tiny-pm2"]),
          "idle": (idle, ["clusterd", "pm2", "cluster"]),
          "list": (listing, ["clusterd", "pm2"]),
          "replacement": (replacement, ["clusterd", "pm2", "cluster"])}
@@ -509,8 +766,9 @@ PARTS = {"reload": (reloads, ["clusterd", "pm2", "cluster", "disconnect", "stop-
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--clusterd", type=Path, help="the release binary; without it only the peers are measured")
-    parser.add_argument("--load", type=Path, required=True, help="the load generator (examples/load.rs)")
+    parser.add_argument("--clusterd", type=absolute, help="the release binary; without it only the peers are measured")
+    parser.add_argument("--load", type=absolute, required=True, help="the load generator (examples/load.rs)")
+    parser.add_argument("--tiny", type=absolute, required=True, help="the tiny program (examples/tiny.rs)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=8, help="of one throughput measurement, each with new connections")
     parser.add_argument("--idle", type=int, default=60, help="seconds of the idle measurement")
@@ -522,7 +780,7 @@ def main():
     try:
         for part in options.part or PARTS:
             measure, names = PARTS[part]
-            systems = [SYSTEMS[name] for name in names if name != "clusterd" or options.clusterd]
+            systems = [SYSTEMS[name] for name in names if "clusterd" not in name or options.clusterd]
             print(f"bench: {part} …", file=sys.stderr, flush=True)
             texts.append(measure(systems, options))
     finally:

@@ -167,6 +167,7 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("daemon/mod.rs", "new", "a flat list: one line for each part"),
     ("config/keys.rs", "expected", "a flat table: one arm for each kind of value"),
     ("config/settings.rs", "value_of", "a flat table: one arm for each key of the file"),
+    ("daemon/mod.rs", "new", "a flat list: one line for each thing that the shell holds"),
 ];
 
 /// Where `log` macros may stand: everything else returns errors or reports facts.

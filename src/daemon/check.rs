@@ -55,6 +55,7 @@ impl Daemon {
             listen_fds: 0,
             watchdog: false,
             intercept: false,
+            v6only: false,
             nofile: self.surroundings.nofile,
             settings: &settings::of(&recipe.spec.process, who.as_ref()),
         });

@@ -15,6 +15,7 @@ use crate::sys::{listen, process};
 
 use super::Daemon;
 use super::owner::Taken;
+use super::processes::Reach;
 
 /// Node's inspector, and the range it takes when several run: never the service itself.
 const INSPECTOR_PORTS: std::ops::RangeInclusive<u16> = 9229..=9238;
@@ -47,7 +48,7 @@ impl Daemon {
                     Call::Listen { .. } if is_short_of_something(&error) => {
                         Verdict::Refuse(error.raw_os_error().unwrap_or(libc::ENOBUFS))
                     }
-                    Call::Listen { .. } | Call::Bind { .. } => Verdict::Continue,
+                    Call::Listen { .. } | Call::Bind { .. } | Call::V6Only { .. } => Verdict::Continue,
                 }
             });
             let Some(notify) = self.processes.get(worker).and_then(|p| p.notify.as_ref()) else {
@@ -62,9 +63,12 @@ impl Daemon {
 
     fn judge(&mut self, worker: WorkerId, notice: &Notice) -> io::Result<Verdict> {
         let Some(pid) = process::process_of_thread(notice.tid) else { return Ok(Verdict::Continue) };
-        let socket = process::open(pid)
-            .and_then(|pidfd| intercept::duplicate(pidfd, notice.fd))
-            .inspect_err(|error| self.tell_refused(worker, "duplicate its socket", error))?;
+        let duplicate = process::open(pid).and_then(|pidfd| intercept::duplicate(pidfd, notice.fd));
+        let socket = match duplicate {
+            Ok(socket) => socket,
+            Err(error) if is_refused(&error) => return self.judge_unheld(worker, notice, pid, &error),
+            Err(error) => return Err(error),
+        };
         if listen::kind(socket.as_fd()) != listen::Kind::Tcp {
             if let Call::Listen { .. } = notice.call {
                 self.hear_listen(worker, listen::inode(socket.as_fd())?);
@@ -73,28 +77,39 @@ impl Daemon {
         }
         match notice.call {
             Call::Bind { address, length } => {
-                let mut bytes = [0_u8; ADDRESS_LENGTH];
-                let wanted = ADDRESS_LENGTH.min(length as usize);
-                let read =
-                    intercept::read_memory(pid, address, &mut bytes[..wanted]).inspect_err(|error| {
-                        self.tell_refused(worker, "read an address from its memory", error)
-                    })?;
+                let Some(address) = self.address_given(worker, pid, address, length)? else {
+                    return Ok(Verdict::Continue);
+                };
                 self.tell_level();
-                match listen::decode_address(&bytes[..read]) {
-                    Some(address) => self.judge_bind(worker, notice, socket, address),
-                    None => Ok(Verdict::Continue),
-                }
+                self.judge_bind(worker, notice, socket, address)
             }
             Call::Listen { backlog } => {
                 self.tell_level();
                 self.judge_listen(worker, notice, socket, backlog)
             }
+            // The duplicate will show it.
+            Call::V6Only { .. } => Ok(Verdict::Continue),
         }
+    }
+
+    /// What bind(2) was called with, as it lies in the worker's memory; none when it is no IP address.
+    pub(super) fn address_given(
+        &mut self,
+        worker: WorkerId,
+        pid: i32,
+        address: u64,
+        length: u32,
+    ) -> io::Result<Option<SocketAddr>> {
+        let mut bytes = [0_u8; ADDRESS_LENGTH];
+        let wanted = ADDRESS_LENGTH.min(length as usize);
+        let read = intercept::read_memory(pid, address, &mut bytes[..wanted])
+            .inspect_err(|error| self.tell_refused(worker, "read an address from its memory", error))?;
+        Ok(listen::decode_address(&bytes[..read]))
     }
 
     /// A listen(2) on a socket that is held already: of one that was handed over it says that the worker takes
     /// connections from it.
-    fn hear_listen(&mut self, worker: WorkerId, inode: u64) -> bool {
+    pub(super) fn hear_listen(&mut self, worker: WorkerId, inode: u64) -> bool {
         let own = self.sockets.of(worker).find(|(_, held)| held.inode == inode).map(|(id, h)| (id, h.handed));
         let known = own.is_some() || self.sockets.by_inode(inode).is_some();
         if let Some((socket, true)) = own {
@@ -114,15 +129,9 @@ impl Daemon {
         let Some(app) = self.joins(worker, wanted) else { return Ok(Verdict::Continue) };
         let v6only = wanted.is_ipv6() && listen::is_v6only(socket.as_fd());
         let address = Address::Tcp { ip: wanted.ip(), port: wanted.port(), v6only };
-        if let Some(taken) = self.taken(app, address) {
-            self.met(worker, address, &taken);
-            return Ok(match taken {
-                Taken::By(_) => Verdict::Refuse(libc::EADDRINUSE),
-                // The kernel decides; without SO_REUSEPORT it refuses, and we know why.
-                Taken::Outside(_) => Verdict::Continue,
-            });
+        if let Some(verdict) = self.judge_address(worker, app, address) {
+            return Ok(verdict);
         }
-        self.owners.forget(worker, address);
         let inode = listen::inode(socket.as_fd())?;
         // Only now is it sure that the thread was not gone, and its number somebody else's, when its
         // socket was duplicated.
@@ -134,6 +143,25 @@ impl Daemon {
             }
         }
         Ok(Verdict::Continue)
+    }
+
+    /// The verdict about an address that somebody has.
+    pub(super) fn judge_address(
+        &mut self,
+        worker: WorkerId,
+        app: AppId,
+        address: Address,
+    ) -> Option<Verdict> {
+        let Some(taken) = self.taken(app, address) else {
+            self.owners.forget(worker, address);
+            return None;
+        };
+        self.met(worker, address, &taken);
+        Some(match taken {
+            Taken::By(_) => Verdict::Refuse(libc::EADDRINUSE),
+            // The kernel decides; without SO_REUSEPORT it refuses, and we know why.
+            Taken::Outside(_) => Verdict::Continue,
+        })
     }
 
     /// Sockets of one address must be of one user, or the kernel refuses the second of them: the supervisor's,
@@ -154,13 +182,13 @@ impl Daemon {
         }
     }
 
-    fn still_waits(&self, worker: WorkerId, notice: &Notice) -> bool {
+    pub(super) fn still_waits(&self, worker: WorkerId, notice: &Notice) -> bool {
         let notify = self.processes.get(worker).and_then(|p| p.notify.as_ref());
         notify.is_some_and(|notify| intercept::still_waits(notify.as_fd(), notice.id))
     }
 
     /// The worker's app, if a socket bound here is one of those that its instances share.
-    fn joins(&self, worker: WorkerId, address: SocketAddr) -> Option<AppId> {
+    pub(super) fn joins(&self, worker: WorkerId, address: SocketAddr) -> Option<AppId> {
         if address.port() == 0 || (address.ip().is_loopback() && INSPECTOR_PORTS.contains(&address.port())) {
             return None;
         }
@@ -170,7 +198,7 @@ impl Daemon {
         shared.then_some(process.app)
     }
 
-    fn judge_listen(
+    pub(super) fn judge_listen(
         &mut self,
         worker: WorkerId,
         notice: &Notice,
@@ -232,27 +260,34 @@ impl Daemon {
 
     /// Once: how ports are shared on this host, as soon as it is proven.
     fn tell_level(&mut self) {
-        if !self.warned.knows("refused", None) && self.warned.first("level", None) {
+        if self.warned.first("level", None) {
             log::info!(
                 "ports: bind and listen of workers are intercepted, their sockets duplicated and steered"
             );
         }
     }
 
-    /// Once: that they are shared in a lesser way, and what can be done about it.
-    fn tell_refused(&mut self, worker: WorkerId, what: &str, error: &io::Error) {
-        if !matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOSYS)) {
+    /// Once for each app: that its ports are shared in a lesser way, and what can be done about it.
+    pub(super) fn tell_refused(&mut self, worker: WorkerId, what: &str, error: &io::Error) {
+        if !is_refused(error) {
             return;
         }
-        let label = self.label(worker);
-        self.warn_once("refused", || {
+        if let Some(process) = self.processes.get_mut(worker) {
+            process.reach = Reach::Declared;
+        }
+        self.warn_once_of(worker, "refused", || {
             format!(
-                "ports: {label}: the host does not let the supervisor {what} ({error}); only sockets that are \
-                 declared in `listen` are shared and steered here. Declare the port there, or grant \
+                "ports: the host does not let the supervisor {what} ({error}); of this app only sockets that \
+                 are declared in `listen` are shared and steered here. Declare the port there, or grant \
                  CAP_SYS_PTRACE and a seccomp profile with pidfd_getfd and process_vm_readv"
             )
         });
     }
+}
+
+/// The host does not allow it, or does not know it.
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOSYS))
 }
 
 fn is_short_of_something(error: &io::Error) -> bool {

@@ -19,7 +19,7 @@ use crate::sys::listen::{self, Queue};
 use crate::sys::spawn::signal_name;
 
 use super::Daemon;
-use super::processes::CpuSample;
+use super::processes::{CpuSample, Reach};
 use super::sockets::Held;
 
 /// The version of the shape of `list --json`.
@@ -219,6 +219,20 @@ impl Daemon {
         let of_app = || self.processes.iter().filter(|(id, _)| workers.contains(id));
         let handed = of_app().any(|(_, p)| !p.recipe.spec.listen.is_empty());
         let intercepted = of_app().any(|(_, p)| p.notify.is_some());
+        let reach = |reach| of_app().any(|(_, p)| p.notify.is_some() && p.reach == reach);
+        if reach(Reach::Declared) {
+            return if handed {
+                "declared sockets handed over; steered. The server's own are not shared: the host keeps the \
+                 supervisor from them"
+            } else {
+                "nothing is shared: the host keeps the supervisor from the server's sockets; declare them in \
+                 `listen`"
+            }
+            .to_owned();
+        }
+        if reach(Reach::Replacing) {
+            return "sockets of the supervisor's in the place of the server's own; steered".to_owned();
+        }
         match (handed, intercepted) {
             (true, true) => "declared sockets handed over, the server's own intercepted; steered",
             (true, false) => "declared sockets handed over; steered",

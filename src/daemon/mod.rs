@@ -38,6 +38,7 @@ mod pidfiles;
 mod probe;
 mod processes;
 mod relay;
+mod replace;
 mod report;
 mod requests;
 mod settings;
@@ -93,7 +94,7 @@ use crate::supervisor::time::Time;
 use crate::supervisor::{Supervisor, WorkerRef};
 use crate::sys::clock::Clock;
 use crate::sys::connections::Diagnostics;
-use crate::sys::{self, inherited, process, socket, spawn};
+use crate::sys::{self, inherited, process, rights, socket, spawn};
 
 use abroad::Abroad;
 use catalog::Catalog;
@@ -283,6 +284,10 @@ struct Surroundings {
     page_size: u64,
     ticks_per_second: u64,
     on_terminal: bool,
+    /// Whether descriptors of workers of our own user can be duplicated.
+    may_duplicate: bool,
+    /// And those of workers of other users.
+    may_trace_others: bool,
 }
 
 impl Surroundings {
@@ -301,6 +306,8 @@ impl Surroundings {
             page_size: sysconf(nix::unistd::SysconfVar::PAGE_SIZE, 4096),
             ticks_per_second: sysconf(nix::unistd::SysconfVar::CLK_TCK, 100),
             on_terminal: io::IsTerminal::is_terminal(&io::stdin()),
+            may_duplicate: rights::may_duplicate().is_ok(),
+            may_trace_others: rights::may_trace_others(),
         })
     }
 }

@@ -54,6 +54,12 @@ pub(super) struct Process {
     pub(super) bound: HashSet<u64>,
     /// As whom it runs, where that is another user than the supervisor.
     pub(super) other_user: Option<u32>,
+    /// Sockets of ours that stand in the place of its own, and do not listen yet, by inode.
+    pub(super) replaced: HashMap<u64, OwnedFd>,
+    /// What it said about IPV6_V6ONLY of sockets that cannot be looked at, by inode.
+    pub(super) v6only: HashMap<u64, bool>,
+    /// How far the supervisor reaches into it.
+    pub(super) reach: Reach,
     /// Where its process id is written.
     pub(super) pid_file: Option<PathBuf>,
     /// Who below the first process got the stop signal together with it.
@@ -83,6 +89,9 @@ impl Process {
             notify: None,
             channel: None,
             bound: HashSet::new(),
+            replaced: HashMap::new(),
+            v6only: HashMap::new(),
+            reach: Reach::Everything,
             told: HashSet::new(),
             other_user: None,
             pid_file: None,
@@ -119,6 +128,17 @@ impl Process {
         let by_message = spec.shutdown_with_message && self.channel.is_some();
         !self.leader_gone && (by_message || process::catches(self.pid, spec.kill_signal))
     }
+}
+
+/// How far the host lets the supervisor reach into a worker, as far as was found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Its sockets can be duplicated.
+    Everything,
+    /// They cannot; others can be put in their place.
+    Replacing,
+    /// Neither: only what it was handed is shared.
+    Declared,
 }
 
 /// A process of a worker's tree that takes the place of its first one when that ends.

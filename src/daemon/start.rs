@@ -114,6 +114,7 @@ impl Daemon {
             listen_fds: handed.len(),
             watchdog: recipe.policy.watchdog.is_some(),
             intercept: recipe.spec.intercept,
+            v6only: !self.may_duplicate_from(who.as_ref().is_some_and(|who| who.is_other)),
             nofile: self.surroundings.nofile,
             settings: &settings::of(process, who.as_ref()),
         });
@@ -386,9 +387,11 @@ impl Daemon {
         let label = self.label(worker);
         self.warn_once("intercept", || {
             format!(
-                "ports: {label}: the kernel refuses to notify bind and listen ({}); servers that open their \
+                "ports: {label}: the kernel refuses to notify bind and listen ({}{}); servers that open their \
                  port themselves cannot share it here: declare it in `listen`",
-                errno_text(errno)
+                errno_text(errno),
+                // One listener in the chain of filters of a process (seccomp(2)).
+                if errno == libc::EBUSY { ": the runtime that started clusterd listens itself" } else { "" }
             )
         });
     }

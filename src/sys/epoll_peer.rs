@@ -46,10 +46,18 @@ impl Entry {
 /// # Errors
 /// EACCES without the right to trace the process; ENOENT when it is gone.
 pub fn entries(pid: i32, inode: u64) -> io::Result<Vec<Entry>> {
+    super::guise::look(pid, || entries_shown(pid, inode))
+}
+
+fn entries_shown(pid: i32, inode: u64) -> io::Result<Vec<Entry>> {
     let mut found = Vec::new();
     for descriptor in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let descriptor = descriptor?;
-        let Ok(target) = fs::read_link(descriptor.path()) else { continue };
+        let target = match fs::read_link(descriptor.path()) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            Err(_) => continue,
+            Ok(target) => target,
+        };
         let number = descriptor.file_name().to_str().and_then(|name| name.parse().ok());
         let Some(set) = number.filter(|_| target.as_os_str() == "anon_inode:[eventpoll]") else { continue };
         // Closed meanwhile: then it holds nothing.
@@ -183,7 +191,8 @@ pub struct Threads {
 pub fn threads(pid: i32, sets: &[RawFd]) -> io::Result<Threads> {
     let mut threads = Threads::default();
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = match fs::read_to_string(thread?.path().join("syscall")) {
+        let path = thread?.path().join("syscall");
+        let text = match super::guise::look(pid, || fs::read_to_string(&path)) {
             Ok(text) => text,
             Err(error) if super::process::is_gone(&error) => continue,
             Err(error) => return Err(error),

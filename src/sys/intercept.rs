@@ -6,8 +6,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::guise;
 
 #[cfg(target_arch = "x86_64")]
 const AUDIT_ARCH: u32 = 0xc000_003e;
@@ -24,6 +27,7 @@ const CONTINUE: u32 = 1;
 /// Offsets in `struct seccomp_data`.
 const NR: u32 = 0;
 const ARCH: u32 = 4;
+const ARGUMENT_1: u32 = 24;
 const ARGUMENT_2: u32 = 32;
 
 /// sizeof(struct sockaddr_nl): runtimes bind netlink sockets to list interfaces.
@@ -31,28 +35,39 @@ const NETLINK_ADDRESS: u32 = 12;
 
 /// The program, and the header that points to it.
 pub(super) struct Filter {
-    code: [libc::sock_filter; 9],
+    code: Vec<libc::sock_filter>,
 }
 
 impl Filter {
-    pub(super) fn new() -> Filter {
-        let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-        let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-        let answer = (libc::BPF_RET | libc::BPF_K) as u16;
-        let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-        Filter {
-            code: [
-                step(load, 0, 0, ARCH),
-                step(equal, 0, 5, AUDIT_ARCH),
-                step(load, 0, 0, NR),
-                step(equal, 4, 0, libc::SYS_listen as u32),
-                step(equal, 0, 2, libc::SYS_bind as u32),
-                step(load, 0, 0, ARGUMENT_2),
-                step(equal, 0, 1, NETLINK_ADDRESS),
-                step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
-                step(answer, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
-            ],
+    /// Notifies bind and listen; with `v6only` also the setsockopt(2) of IPV6_V6ONLY.
+    pub(super) fn new(v6only: bool) -> Filter {
+        let load = |from| (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, from);
+        let equal = |value, jt, jf| (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, jt, jf, value);
+        let answer = |verdict| (libc::BPF_RET | libc::BPF_K, 0, 0, verdict);
+        // Where `allow` and `notify` stand.
+        let (allow, notify) = if v6only { (12, 13) } else { (7, 8) };
+        let to = |here: u8, there: u8| there - here - 1;
+        let mut steps = vec![
+            load(ARCH),
+            equal(AUDIT_ARCH, 0, to(1, allow)),
+            load(NR),
+            equal(libc::SYS_listen as u32, to(3, notify), 0),
+            equal(libc::SYS_bind as u32, 0, to(4, 7)),
+            load(ARGUMENT_2),
+            equal(NETLINK_ADDRESS, to(6, allow), to(6, notify)),
+        ];
+        if v6only {
+            steps.extend([
+                equal(libc::SYS_setsockopt as u32, 0, to(7, allow)),
+                load(ARGUMENT_1),
+                equal(libc::IPPROTO_IPV6 as u32, 0, to(9, allow)),
+                load(ARGUMENT_2),
+                equal(libc::IPV6_V6ONLY as u32, to(11, notify), to(11, allow)),
+            ]);
         }
+        steps.extend([answer(libc::SECCOMP_RET_ALLOW), answer(libc::SECCOMP_RET_USER_NOTIF)]);
+        let step = |(code, jt, jf, k): (u32, u8, u8, u32)| libc::sock_filter { code: code as u16, jt, jf, k };
+        Filter { code: steps.into_iter().map(step).collect() }
     }
 }
 
@@ -101,6 +116,11 @@ pub enum Call {
     Listen {
         /// As given; the kernel caps it by somaxconn.
         backlog: i32,
+    },
+    /// setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, value, …).
+    V6Only {
+        /// Where the value, an int, lies.
+        value: u64,
     },
 }
 
@@ -153,6 +173,8 @@ fn receive_one(notify: BorrowedFd<'_>) -> io::Result<Notice> {
     }
     let call = if i64::from(notif.data.nr) == libc::SYS_listen {
         Call::Listen { backlog: notif.data.args[1] as i32 }
+    } else if i64::from(notif.data.nr) == libc::SYS_setsockopt {
+        Call::V6Only { value: notif.data.args[3] }
     } else {
         Call::Bind { address: notif.data.args[1], length: notif.data.args[2] as u32 }
     };
@@ -222,11 +244,48 @@ pub fn duplicate(pidfd: impl AsFd, fd: RawFd) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_getfd(pidfd, fd, rustix::process::PidfdGetfdFlags::empty())?)
 }
 
-/// Copies `length` bytes at `address` of another process (process_vm_readv(2)).
+/// Puts a socket of ours in the place of the worker's: its descriptor `at` is a duplicate of `socket` from here
+/// on, and what was there is closed (SECCOMP_IOCTL_NOTIF_ADDFD, Linux 5.9). No right over the worker is needed
+/// but the notification itself. The call still waits for its answer.
 ///
 /// # Errors
-/// EPERM without the right to trace it, EFAULT, ESRCH.
+/// ENOENT when the thread waits no more; EINVAL or ENOTTY on older kernels.
+pub fn replace(
+    notify: BorrowedFd<'_>,
+    id: u64,
+    socket: BorrowedFd<'_>,
+    at: RawFd,
+    close_on_exec: bool,
+) -> io::Result<()> {
+    let request = libc::seccomp_notif_addfd {
+        id,
+        flags: libc::SECCOMP_ADDFD_FLAG_SETFD as u32,
+        srcfd: socket.as_raw_fd() as u32,
+        newfd: at as u32,
+        newfd_flags: if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
+    };
+    // SAFETY: the struct has the size that the request number encodes.
+    let result =
+        unsafe { libc::ioctl(notify.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD as _, &raw const request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Copies bytes at `address` of another process: by process_vm_readv(2), or where that is refused by
+/// /proc/PID/mem. How many there were.
+///
+/// # Errors
+/// EPERM or EACCES without the right to trace it, EFAULT, ESRCH.
 pub fn read_memory(pid: i32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    match read_directly(pid, address, buffer) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
+            let file = guise::look(pid, || std::fs::File::open(format!("/proc/{pid}/mem")))?;
+            file.read_at(buffer, address)
+        }
+        read => read,
+    }
+}
+
+fn read_directly(pid: i32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
     use nix::sys::uio::{RemoteIoVec, process_vm_readv};
     let base = usize::try_from(address).map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
     let remote = [RemoteIoVec { base, len: buffer.len() }];

@@ -15,19 +15,43 @@ use nix::sys::socket::{
 /// EADDRINUSE when a socket outside the group holds the address, EADDRNOTAVAIL when no interface has
 /// it, EACCES below port 1024 without the right, EMFILE.
 pub fn open(ip: IpAddr, port: u16, v6only: bool, backlog: i32) -> io::Result<OwnedFd> {
-    let family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp)?;
-    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-    share_address(fd.as_fd())?;
-    match ip {
-        IpAddr::V4(ip) => bind(fd.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(ip, port)))?,
-        IpAddr::V6(ip) => {
-            setsockopt(&fd, sockopt::Ipv6V6Only, &v6only)?;
-            bind(fd.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(ip, port, 0, 0)))?;
-        }
-    }
+    let fd = bound(SocketAddr::new(ip, port), v6only, SockFlag::empty())?;
     listen(fd.as_fd(), backlog)?;
     Ok(fd)
+}
+
+/// Makes a TCP socket that shares its address and does not listen yet, in the place of a worker's.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_unheard(address: SocketAddr, v6only: bool, nonblocking: bool) -> io::Result<OwnedFd> {
+    bound(address, v6only, if nonblocking { SockFlag::SOCK_NONBLOCK } else { SockFlag::empty() })
+}
+
+fn bound(address: SocketAddr, v6only: bool, flags: SockFlag) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, flags | SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    share_address(fd.as_fd())?;
+    match address {
+        SocketAddr::V4(address) => bind(fd.as_raw_fd(), &SockaddrIn::from(address))?,
+        SocketAddr::V6(address) => {
+            setsockopt(&fd, sockopt::Ipv6V6Only, &v6only)?;
+            bind(fd.as_raw_fd(), &SockaddrIn6::from(address))?;
+        }
+    }
+    Ok(fd)
+}
+
+/// Whether sockets of IPv6 leave IPv4 out when nothing is said (ipv6(7), `bindv6only`).
+pub fn is_v6only_by_default() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|text| text.trim() == "1")
+}
+
+/// The first port that everybody may bind (ip(7), `ip_unprivileged_port_start`, Linux 4.11).
+pub fn first_free_port() -> u16 {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
 }
 
 /// SO_REUSEPORT: to be set before bind(2).
@@ -129,18 +153,19 @@ pub fn is_v6only(socket: BorrowedFd<'_>) -> bool {
 pub fn decode_address(bytes: &[u8]) -> Option<SocketAddr> {
     let family = u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?);
     let port = u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?);
-    let ip = match i32::from(family) {
+    match i32::from(family) {
         libc::AF_INET => {
             let octets: [u8; 4] = bytes.get(4..8)?.try_into().ok()?;
-            IpAddr::V4(Ipv4Addr::from(octets))
+            Some(SocketAddrV4::new(Ipv4Addr::from(octets), port).into())
         }
         libc::AF_INET6 => {
             let octets: [u8; 16] = bytes.get(8..24)?.try_into().ok()?;
-            IpAddr::V6(Ipv6Addr::from(octets))
+            // The interface of a link-local address; Linux takes addresses without it (RFC 2133).
+            let scope = bytes.get(24..28).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
+            Some(SocketAddrV6::new(Ipv6Addr::from(octets), port, 0, scope).into())
         }
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, port))
+        _ => None,
+    }
 }
 
 /// Where `tcpi_unacked` stands in `struct tcp_info`: for a listening socket, the length of its accept
@@ -409,5 +434,10 @@ mod tests {
         assert_eq!(decode_address(&[1, 0, b'/', b'x', 0, 0, 0, 0]), None);
         let v4 = [2, 0, 0x0b, 0xb8, 127, 0, 0, 1];
         assert_eq!(decode_address(&v4), Some("127.0.0.1:3000".parse().expect("an address")));
+        let mut v6 = [0_u8; 28];
+        v6[..4].copy_from_slice(&[10, 0, 0x0b, 0xb8]);
+        (v6[8], v6[9], v6[23], v6[24]) = (0xfe, 0x80, 1, 7);
+        assert_eq!(decode_address(&v6), Some("[fe80::1%7]:3000".parse().expect("an address")));
+        assert_eq!(decode_address(&v6[..24]), Some("[fe80::1]:3000".parse().expect("an address")));
     }
 }

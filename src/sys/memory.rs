@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::cgroup::{self, Hierarchy, Level, read};
+use super::guise;
 
 /// Memory that can still be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub fn free(root: &Path) -> Option<Free> {
 /// EACCES without the right to trace it; ENOENT or ESRCH when it is gone; InvalidData when the text is
 /// not as documented.
 pub fn proportional(root: &Path, pid: i32) -> io::Result<u64> {
-    let text = fs::read_to_string(root.join(format!("proc/{pid}/smaps_rollup")))?;
+    let text = rollup(root, pid)?;
     let anonymous = sum(&text, "Pss_Anon:", "Pss_Shmem:");
     anonymous.or_else(|| field(&text, "Pss:")).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
@@ -61,8 +62,11 @@ pub fn resident(root: &Path, pid: i32) -> u64 {
 /// # Errors
 /// As [`proportional`].
 pub fn share(root: &Path, pid: i32) -> io::Result<u64> {
-    let text = fs::read_to_string(root.join(format!("proc/{pid}/smaps_rollup")))?;
-    field(&text, "Pss:").ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    field(&rollup(root, pid)?, "Pss:").ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+fn rollup(root: &Path, pid: i32) -> io::Result<String> {
+    guise::look(pid, || fs::read_to_string(root.join(format!("proc/{pid}/smaps_rollup"))))
 }
 
 /// A process whose memory is read again and again: one system call each time.

@@ -8,6 +8,8 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
+use super::guise;
+
 /// Frames of a kernel stack that say enough.
 const SHOWN_FRAMES: usize = 6;
 
@@ -164,7 +166,8 @@ pub fn tree_stats(pid: i32) -> Vec<Stat> {
 /// system call and, where the host shows it, the innermost frames of the kernel's stack. Empty when it is
 /// gone.
 pub fn sight(pid: i32) -> String {
-    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let path = |name: &str| format!("/proc/{pid}/{name}");
+    let read = |name: &str| guise::look(pid, || fs::read_to_string(path(name))).unwrap_or_default();
     let status = read("status");
     let state = status.lines().find_map(|line| line.strip_prefix("State:")).map(str::trim);
     let Some(state) = state else { return String::new() };
@@ -202,10 +205,8 @@ pub enum Started {
 
 /// Looks a variable up in the environment that a process was started with.
 pub fn started_with(pid: i32, name: &str) -> Started {
-    let mut bytes = Vec::new();
-    let read =
-        fs::File::open(format!("/proc/{pid}/environ")).and_then(|mut file| file.read_to_end(&mut bytes));
-    if read.is_err() || bytes.is_empty() {
+    let bytes = guise::look(pid, || fs::read(format!("/proc/{pid}/environ"))).unwrap_or_default();
+    if bytes.is_empty() {
         return match stat(pid) {
             Ok(stat) if stat.state == b'Z' || stat.state == b'X' => Started::Zombie,
             Ok(_) => Started::Unknown,
@@ -255,11 +256,13 @@ pub struct OpenSocket {
 /// # Errors
 /// EACCES without the right to trace the process; ENOENT when it is gone.
 pub fn sockets(pid: i32) -> io::Result<Vec<OpenSocket>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        found.extend(open_socket(pid, &entry?));
-    }
-    Ok(found)
+    guise::look(pid, || {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+            found.extend(open_socket(pid, &entry?)?);
+        }
+        Ok(found)
+    })
 }
 
 /// Whether one of a process's first `most` descriptors is a socket with one of these inodes.
@@ -267,15 +270,31 @@ pub fn sockets(pid: i32) -> io::Result<Vec<OpenSocket>> {
 /// # Errors
 /// As [`sockets`].
 pub fn has_socket(pid: i32, inodes: &[u64], most: usize) -> io::Result<bool> {
-    let mut entries = fs::read_dir(format!("/proc/{pid}/fd"))?.take(most).flatten();
-    Ok(entries.any(|entry| open_socket(pid, &entry).is_some_and(|socket| inodes.contains(&socket.inode))))
+    guise::look(pid, || {
+        for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.take(most) {
+            if open_socket(pid, &entry?)?.is_some_and(|socket| inodes.contains(&socket.inode)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })
 }
 
-fn open_socket(pid: i32, entry: &fs::DirEntry) -> Option<OpenSocket> {
-    let target = fs::read_link(entry.path()).ok()?;
-    let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
-    let fd = entry.file_name().to_str()?.parse().ok()?;
-    Some(OpenSocket { pid, fd, inode })
+/// None when it is no socket, or was closed meanwhile. With CAP_DAC_OVERRIDE everybody's descriptors are listed,
+/// and what they are is refused: a process without sockets must not look the same.
+fn open_socket(pid: i32, entry: &fs::DirEntry) -> io::Result<Option<OpenSocket>> {
+    let target = match fs::read_link(entry.path()) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+        Err(_) => return Ok(None),
+        Ok(target) => target,
+    };
+    let fd = entry.file_name().to_str().and_then(|name| name.parse().ok());
+    Ok(inode_of(&target).zip(fd).map(|(inode, fd)| OpenSocket { pid, fd, inode }))
+}
+
+/// `socket:[12345]`.
+pub(super) fn inode_of(target: &std::path::Path) -> Option<u64> {
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// The name of a process's program, which it may have chosen itself (`comm` in proc(5)): without control
@@ -298,7 +317,8 @@ pub fn waits_on(pid: i32, inode: u64) -> io::Result<bool> {
     if numbers.is_empty() {
         return Ok(false);
     }
-    Ok(in_an_epoll_set(pid, &numbers, inode)? || in_a_waiting_call(pid, &numbers)?)
+    let in_a_set = guise::look(pid, || in_an_epoll_set(pid, &numbers, inode))?;
+    Ok(in_a_set || in_a_waiting_call(pid, &numbers)?)
 }
 
 /// Whether a process waits for connections on the socket with this inode in a system call of its own: accept,
@@ -315,7 +335,11 @@ pub fn waits_in_call(pid: i32, inode: u64) -> io::Result<bool> {
 fn in_an_epoll_set(pid: i32, numbers: &[i32], inode: u64) -> io::Result<bool> {
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
-        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let target = match fs::read_link(entry.path()) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            Err(_) => continue,
+            Ok(target) => target,
+        };
         if target.as_os_str() != "anon_inode:[eventpoll]" {
             continue;
         }
@@ -342,7 +366,8 @@ fn watches(line: &str, numbers: &[i32], inode: u64) -> bool {
 /// /proc/PID/task/TID/syscall: `43 0x3 …` while the thread waits in a call, with its arguments.
 fn in_a_waiting_call(pid: i32, numbers: &[i32]) -> io::Result<bool> {
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let Ok(text) = fs::read_to_string(thread?.path().join("syscall")) else { continue };
+        let path = thread?.path().join("syscall");
+        let Ok(text) = guise::look(pid, || fs::read_to_string(&path)) else { continue };
         let mut words = text.split_ascii_whitespace();
         let call = words.next().and_then(|n| n.parse::<i64>().ok());
         let arguments: Vec<u64> =

@@ -16,6 +16,7 @@ pub(crate) mod encrypted;
 pub(crate) mod fixtures;
 pub(crate) mod hammer;
 pub(crate) mod history;
+pub(crate) mod host;
 pub(crate) mod memory_group;
 pub(crate) mod ports;
 pub(crate) mod reloading;

@@ -1,0 +1,195 @@
+//! How an unmodified server joins its group where the host does not let its sockets be duplicated: under
+//! Docker's default seccomp profile (no pidfd_getfd(2)), and as another user without CAP_SYS_PTRACE.
+//!
+//! At bind(2) a socket of the supervisor's, bound to the address that the worker asked for, is put in the
+//! place of the worker's own; from there on all is as with a duplicate. What the worker set on its socket
+//! before, other than O_NONBLOCK and IPV6_V6ONLY, is lost, and so would be its place in an epoll set: such a
+//! socket is left alone. Nothing is granted that the worker could not bind by itself, but for what the file
+//! declares.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::supervisor::address::Address;
+use crate::supervisor::event::{AppId, WorkerId};
+use crate::sys::descriptor::{self, Socket};
+use crate::sys::intercept::{self, Call, Notice, Verdict};
+use crate::sys::{listen, process};
+
+use super::Daemon;
+use super::processes::Reach;
+
+/// Sockets of one worker that are remembered between two of its calls. Servers open a handful.
+const REMEMBERED: usize = 256;
+
+impl Daemon {
+    /// Whether sockets of a worker, maybe of another user, can be duplicated.
+    pub(super) fn may_duplicate_from(&self, is_other_user: bool) -> bool {
+        let host = &self.surroundings;
+        host.may_duplicate && (!is_other_user || host.may_trace_others)
+    }
+
+    /// A call about a socket that cannot be duplicated, for this reason.
+    pub(super) fn judge_unheld(
+        &mut self,
+        worker: WorkerId,
+        notice: &Notice,
+        pid: i32,
+        refused: &io::Error,
+    ) -> io::Result<Verdict> {
+        let seen = descriptor::socket(pid, notice.fd)
+            .inspect_err(|error| self.tell_refused(worker, "look at its sockets", error))?;
+        let Some(socket) = seen else { return Ok(Verdict::Continue) };
+        match notice.call {
+            Call::V6Only { value } => {
+                self.remember_v6only(worker, pid, socket.inode, value)?;
+                Ok(Verdict::Continue)
+            }
+            Call::Bind { address, length } if socket.tcp => {
+                let Some(address) = self.address_given(worker, pid, address, length)? else {
+                    return Ok(Verdict::Continue);
+                };
+                self.judge_unheld_bind(worker, notice, (pid, socket), address, refused)
+            }
+            Call::Bind { .. } => Ok(Verdict::Continue),
+            Call::Listen { backlog } => {
+                let process = self.processes.get_mut(worker);
+                match process.and_then(|process| process.replaced.remove(&socket.inode)) {
+                    Some(replaced) => self.judge_listen(worker, notice, replaced, backlog),
+                    None => {
+                        self.hear_listen(worker, socket.inode);
+                        Ok(Verdict::Continue)
+                    }
+                }
+            }
+        }
+    }
+
+    fn remember_v6only(&mut self, worker: WorkerId, pid: i32, inode: u64, value: u64) -> io::Result<()> {
+        let mut bytes = [0_u8; size_of::<i32>()];
+        let read = intercept::read_memory(pid, value, &mut bytes)?;
+        let known = self.processes.get_mut(worker).map(|process| &mut process.v6only);
+        if let Some(known) = known.filter(|known| read == bytes.len() && known.len() < REMEMBERED) {
+            known.insert(inode, i32::from_ne_bytes(bytes) != 0);
+        }
+        Ok(())
+    }
+
+    fn judge_unheld_bind(
+        &mut self,
+        worker: WorkerId,
+        notice: &Notice,
+        (pid, socket): (i32, Socket),
+        wanted: SocketAddr,
+        refused: &io::Error,
+    ) -> io::Result<Verdict> {
+        let Some(app) = self.joins(worker, wanted) else { return Ok(Verdict::Continue) };
+        let said = self.processes.get(worker).and_then(|p| p.v6only.get(&socket.inode).copied());
+        let v6only = wanted.is_ipv6() && said.unwrap_or_else(listen::is_v6only_by_default);
+        let address = Address::Tcp { ip: wanted.ip(), port: wanted.port(), v6only };
+        if let Some(verdict) = self.judge_address(worker, app, address) {
+            return Ok(verdict);
+        }
+        if !self.may_bind(worker, wanted.port()) || !descriptor::in_our_network(pid)? {
+            return Ok(Verdict::Continue);
+        }
+        if !descriptor::is_sole(pid, socket.inode)? {
+            self.tell_entangled(worker, address, refused);
+            return Ok(Verdict::Continue);
+        }
+        let ours = match listen::open_unheard(wanted, v6only, socket.nonblocking) {
+            Ok(ours) => ours,
+            Err(error) => return Ok(Verdict::Refuse(error.raw_os_error().unwrap_or(libc::EADDRINUSE))),
+        };
+        self.put_in_place(worker, app, notice, (socket, ours), refused)
+    }
+
+    /// Low ports are for whoever may bind them, but those that the file declares.
+    fn may_bind(&self, worker: WorkerId, port: u16) -> bool {
+        self.processes.get(worker).is_some_and(|process| {
+            process.other_user.is_none()
+                || !process.recipe.spec.listen.is_empty()
+                || port >= listen::first_free_port()
+        })
+    }
+
+    fn put_in_place(
+        &mut self,
+        worker: WorkerId,
+        app: AppId,
+        notice: &Notice,
+        (theirs, ours): (Socket, OwnedFd),
+        refused: &io::Error,
+    ) -> io::Result<Verdict> {
+        let inode = listen::inode(ours.as_fd())?;
+        let Some(notify) = self.processes.get(worker).and_then(|p| p.notify.as_ref()) else {
+            return Ok(Verdict::Continue);
+        };
+        // That it succeeds is the proof that the thread was not gone, and its number somebody else's, all the
+        // while.
+        let put =
+            intercept::replace(notify.as_fd(), notice.id, ours.as_fd(), notice.fd, theirs.close_on_exec);
+        if let Err(error) = put {
+            self.tell_refused(worker, "put a socket of its own in the place of the worker's", refused);
+            return Err(error);
+        }
+        self.tell_replacing(worker, app, refused);
+        self.forget_closed(worker);
+        let Some(process) = self.processes.get_mut(worker) else { return Ok(Verdict::Done) };
+        process.v6only.remove(&theirs.inode);
+        process.bound.insert(inode);
+        if process.replaced.len() < REMEMBERED {
+            process.replaced.insert(inode, ours);
+        }
+        Ok(Verdict::Done)
+    }
+
+    /// Sockets of ours that the worker has closed without ever listening on them would keep their address.
+    fn forget_closed(&mut self, worker: WorkerId) {
+        if self.processes.get(worker).is_none_or(|process| process.replaced.is_empty()) {
+            return;
+        }
+        let mut open = HashSet::new();
+        for pid in self.processes.tree_of(worker) {
+            // What cannot be looked at counts as open.
+            let Ok(sockets) = process::sockets(pid) else { return };
+            open.extend(sockets.into_iter().map(|socket| socket.inode));
+        }
+        if let Some(process) = self.processes.get_mut(worker) {
+            process.replaced.retain(|inode, _| open.contains(inode));
+        }
+    }
+
+    /// Once, or once for an app whose workers run as another user: how ports are shared.
+    fn tell_replacing(&mut self, worker: WorkerId, app: AppId, refused: &io::Error) {
+        let Some(process) = self.processes.get_mut(worker) else { return };
+        process.reach = Reach::Replacing;
+        let about = (process.other_user.is_some() && self.surroundings.may_duplicate).then_some(app);
+        if !self.warned.first("replacing", about) {
+            return;
+        }
+        let (whose, right) = match about {
+            Some(app) => (format!("of \"{}\", who run as another user,", self.app_name(app)), ""),
+            None => ("of workers".to_owned(), " and a seccomp profile with pidfd_getfd"),
+        };
+        log::info!(
+            "ports: sockets {whose} cannot be duplicated here ({refused}): those of the supervisor's are put in \
+             their place, and steered. A worker that leaves is waited for until all its clients are quiet at \
+             once, or drain_timeout is over; with CAP_SYS_PTRACE{right} each client's connection is ended at \
+             its own quiet moment"
+        );
+    }
+
+    fn tell_entangled(&mut self, worker: WorkerId, address: Address, refused: &io::Error) {
+        self.warn_once_of(worker, "entangled", || {
+            format!(
+                "ports: its socket for {address} cannot be shared: it cannot be duplicated here ({refused}), and \
+                 not replaced, since the server has it under several numbers or in an epoll set before it is \
+                 bound. Declare the port in `listen` and let the server take descriptor 3, or grant \
+                 CAP_SYS_PTRACE and a seccomp profile with pidfd_getfd"
+            )
+        });
+    }
+}

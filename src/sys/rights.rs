@@ -1,0 +1,57 @@
+//! What this process may do to others: asked of the kernel rather than tried on a worker.
+
+use std::io;
+
+use super::{intercept, process};
+
+/// `_LINUX_CAPABILITY_VERSION_3`, whose sets have two halves (capget(2)).
+const VERSION: u32 = 0x2008_0522;
+
+/// The bit of CAP_SYS_PTRACE in the lower half.
+const CAP_SYS_PTRACE: u32 = 19;
+
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Sets {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Whether processes of other users may be traced (CAP_SYS_PTRACE).
+pub fn may_trace_others() -> bool {
+    let mut header = Header { version: VERSION, pid: 0 };
+    let mut sets = [Sets::default(); 2];
+    // SAFETY: both are laid out as capget(2) has it, and outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
+    result == 0 && sets[0].effective & (1 << CAP_SYS_PTRACE) != 0
+}
+
+/// Whether the host knows, and lets anybody make, a duplicate of another process's descriptor: tried on
+/// ourselves, where no right is missing.
+///
+/// # Errors
+/// EPERM or ENOSYS of a container's seccomp profile, ENOSYS before Linux 5.6.
+pub fn may_duplicate() -> io::Result<()> {
+    let ourselves = process::open(std::process::id().cast_signed())?;
+    intercept::duplicate(&ourselves, std::os::fd::AsRawFd::as_raw_fd(&ourselves)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_capability_is_that_of_the_kernels_own_list() {
+        let status = std::fs::read_to_string("/proc/thread-self/status").expect("/proc is there");
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("always there");
+        let mask = u64::from_str_radix(line.trim(), 16).expect("hexadecimal");
+        assert_eq!(may_trace_others(), mask & (1 << CAP_SYS_PTRACE) != 0);
+    }
+}

@@ -11,7 +11,7 @@ use std::net::{TcpListener, TcpStream};
 use support::daemon::Builder;
 use support::hammer::{body, get};
 use support::reloading::{api, ms, reload_under};
-use support::{App, Daemon, Load, ORDINARY, fixtures, free_port, host, root, skip, wait_until};
+use support::{App, Daemon, Fixture, Load, ORDINARY, fixtures, free_port, host, root, skip, wait_until};
 
 /// How the log begins to say that sockets are put in the place of the servers' own.
 const IN_THEIR_PLACE: &str = "those of the supervisor's are put in their place";
@@ -202,6 +202,27 @@ fn a_server_whose_socket_cannot_be_replaced_keeps_it_and_is_told() {
     daemon.wait_online("api", 1);
     wait_until(ms(10_000), "an answer", || get(port, "/").is_ok());
     expect_once(&daemon, "cannot be shared: it cannot be duplicated here");
+}
+
+/// Neither its sockets nor its memory can be had: what is declared is all there is.
+#[test]
+fn a_worker_that_hides_its_memory_is_shared_by_what_is_declared() {
+    let (Some(python), Some(docker)) = (fixtures::python("listen_fds.py"), docker()) else { return };
+    let hidden = |script: &str| {
+        let hide = "import ctypes, runpy, sys; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); sys.argv = sys.argv[1:]; \
+                    runpy.run_path(sys.argv[0], run_name=\"__main__\")";
+        Fixture::new(&[&python.command[0], "-c", hide, script])
+    };
+    let (own, declared) = (free_port(), free_port());
+    let apps = [
+        App::new("own", &hidden("http_server.py")).instances(1).port(own),
+        App::new("api", &hidden("listen_fds.py")).instances(2).listen(declared).delay(20),
+    ];
+    let daemon = behind(&docker, support::file(&apps.map(|app| app.text("drain_timeout", "2s"))));
+    daemon.wait_online("own", 1);
+    wait_until(ms(10_000), "an answer", || get(own, "/").is_ok());
+    expect_once(&daemon, "the host does not let the supervisor look at its sockets");
+    reload_under(&daemon, Load::on(declared)).expect_none_lost();
 }
 
 /// A reload of declared sockets where nothing can be intercepted at all.

@@ -23,6 +23,7 @@ mod hangup;
 mod headroom;
 mod identity;
 mod intercept;
+mod knock;
 mod lead;
 mod leftovers;
 mod list;
@@ -234,6 +235,7 @@ struct Daemon {
     exams: exam::Exams,
     probes: probe::Probes,
     unsteered: Unsteered,
+    knocks: knock::Knocks,
     /// When the last closer look at connections ended.
     looked_closer: Time,
     output: Output,
@@ -288,6 +290,8 @@ struct Surroundings {
     may_duplicate: bool,
     /// And those of workers of other users.
     may_trace_others: bool,
+    /// Whether /proc shows processes at all.
+    shows_processes: bool,
 }
 
 impl Surroundings {
@@ -308,6 +312,7 @@ impl Surroundings {
             on_terminal: io::IsTerminal::is_terminal(&io::stdin()),
             may_duplicate: rights::may_duplicate().is_ok(),
             may_trace_others: rights::may_trace_others(),
+            shows_processes: process::stat(std::process::id().cast_signed()).is_ok(),
         })
     }
 }
@@ -346,6 +351,7 @@ impl Daemon {
             exams: exam::Exams::default(),
             probes: probe::Probes::default(),
             unsteered: Unsteered::default(),
+            knocks: knock::Knocks::default(),
             looked_closer: Time::START,
             output: Output::new(foreground),
             requests: Requests::default(),

@@ -67,6 +67,7 @@ impl Daemon {
     fn inspect(&mut self, worker: WorkerId) {
         let handed: Vec<(SocketId, u64)> =
             self.sockets.of(worker).filter(|(_, h)| h.handed).map(|(id, h)| (id, h.inode)).collect();
+        let mut refused = None;
         for pid in self.processes.tree_of(worker) {
             for (socket, inode) in &handed {
                 match process::waits_on(pid, *inode) {
@@ -75,19 +76,21 @@ impl Daemon {
                         self.inbox.push_back(Event::Accepting { worker, socket: *socket });
                     }
                     Ok(false) => {}
-                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                        self.warn_once_of(worker, "inspect", || {
-                            format!(
-                                "the host does not show what a worker waits on ({error}); let the server \
-                                 say READY=1, or call listen(2) on what it was handed"
-                            )
-                        });
-                    }
+                    Err(error) if self.is_hidden(&error) => refused = Some(error),
                     // It ended meanwhile.
                     Err(_) => {}
                 }
             }
         }
+        if let Some(refused) = refused {
+            let sockets: Vec<SocketId> = handed.into_iter().map(|(socket, _)| socket).collect();
+            self.knock_at(worker, &sockets, &refused);
+        }
+    }
+
+    /// Whether a look at a process says that the host does not show it, rather than that it has ended.
+    pub(super) fn is_hidden(&self, error: &io::Error) -> bool {
+        error.kind() == io::ErrorKind::PermissionDenied || !self.surroundings.shows_processes
     }
 
     /// How many wait in each of these queues. One that cannot be looked at counts as empty.

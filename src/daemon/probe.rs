@@ -314,7 +314,7 @@ impl Daemon {
         }
     }
 
-    fn is_accepted(&mut self, led: &Led) -> bool {
+    pub(super) fn is_accepted(&mut self, led: &Led) -> bool {
         let (Some(diagnostics), Some(port)) = (self.diagnostics.as_mut(), led.address.port()) else {
             return false;
         };
@@ -325,6 +325,7 @@ impl Daemon {
 
     /// The worker leaves: nobody asks it any more, and our own connection is not to hold it up.
     pub(super) fn stop_probe(&mut self, worker: WorkerId) {
+        self.stop_knocks(worker);
         let Some(probe) = self.probes.by_worker.remove(&worker) else { return };
         match probe.stage {
             Stage::Connecting { led, .. } => self.end_lead(led.client),
@@ -378,7 +379,7 @@ impl Step {
 }
 
 /// Whether the handshake is over.
-fn connected(led: &Led) -> io::Result<bool> {
+pub(super) fn connected(led: &Led) -> io::Result<bool> {
     if let Some(error) = led.stream.take_error()? {
         return Err(error);
     }

@@ -257,6 +257,14 @@ impl Sockets {
         u32::try_from(group.array.iter().position(|member| *member == id)?).ok()
     }
 
+    /// Where a connection of our own reaches this socket of a worker; none of one that it shares.
+    pub(super) fn spot_of(&self, worker: WorkerId, socket: SocketId) -> Option<Spot> {
+        let held = self.get(socket).filter(|held| held.holder == Holder::Worker(worker))?;
+        let group = self.groups.get(&held.address).filter(|_| !held.shut && !held.is_shared())?;
+        let position = group.array.iter().position(|member| *member == socket)?;
+        Some(Spot { socket, position: u32::try_from(position).ok()?, active: group.ordered.clone() })
+    }
+
     /// Whether a group is of parts of one socket.
     pub(super) fn is_shared(&self, address: Address) -> bool {
         self.array(address).iter().any(|id| self.all.get(id).is_some_and(Socket::is_shared))

@@ -50,7 +50,7 @@ use app::{App, End, Turn};
 use backoff::Jitter;
 use event::{
     Action, Address, AppId, Command, Definition, Event, Fact, Failure, Generation, Outcome, Question,
-    RequestId, SlotId, SocketId, WorkerId,
+    RequestId, SlotId, SocketId, Spot, WorkerId,
 };
 use facts::Made;
 #[doc(hidden)]
@@ -403,6 +403,11 @@ impl Supervisor {
     pub fn gauging(&self) -> Vec<(AppId, Vec<SocketId>)> {
         let awaits = |app: &&App| matches!(app.gauging, balance::Gauging::Awaited { .. });
         self.apps.iter().filter(awaits).map(|app| (app.id, app.sockets.in_use(&app.standings()))).collect()
+    }
+
+    /// Where a connection of our own reaches this socket of a worker, and no other; none where that cannot be.
+    pub fn spot(&self, worker: WorkerId, socket: SocketId) -> Option<Spot> {
+        self.apps.iter().find_map(|app| app.sockets.spot_of(worker, socket))
     }
 
     /// The generation of an app that was last seen to finish its requests by itself, for checks.

@@ -130,7 +130,10 @@ pub fn detach() -> io::Result<Ready> {
 }
 
 fn spawn(named: Option<&Path>, log: File) -> io::Result<Child> {
-    let mut command = Command::new("/proc/self/exe");
+    let itself = Path::new("/proc/self/exe");
+    // Without /proc as it was called.
+    let called = || std::env::args_os().next().map_or_else(|| "clusterd".into(), PathBuf::from);
+    let mut command = Command::new(if itself.exists() { itself.to_owned() } else { called() });
     command.arg0("clusterd").arg("daemon");
     if let Some(folder) = named {
         command.arg("--home").arg(std::path::absolute(folder)?);

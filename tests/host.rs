@@ -7,19 +7,28 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::chown;
+use std::sync::Arc;
 
-use support::daemon::Builder;
+use nix::sys::signal::Signal;
+use support::daemon::{Builder, send, state_and_parent};
 use support::hammer::{body, get};
 use support::reloading::{api, ms, reload_under};
-use support::{App, Daemon, Fixture, Load, ORDINARY, fixtures, free_port, host, root, skip, wait_until};
+use support::{
+    App, Daemon, Fixture, Home, Load, ORDINARY, fixtures, free_port, host, root, skip, wait_until,
+};
 
 /// How the log begins to say that sockets are put in the place of the servers' own.
 const IN_THEIR_PLACE: &str = "those of the supervisor's are put in their place";
 
 /// A supervisor behind this command line.
 fn behind(wrap: &[String], app: impl ToString) -> Daemon {
+    start_behind(Arc::new(Home::new(None)), wrap, app)
+}
+
+fn start_behind(home: Arc<Home>, wrap: &[String], app: impl ToString) -> Daemon {
     let wrap: Vec<&str> = wrap.iter().map(String::as_str).collect();
-    Builder::new(app).wrap(&wrap).start()
+    Builder::new(app).wrap(&wrap).start_in(home)
 }
 
 /// Docker's rights, after saying why there are none.
@@ -274,8 +283,151 @@ fn a_profile_that_knows_no_process_descriptors_costs_an_unmodified_server_nothin
         reload_under(&daemon, Load::on(port)).expect_none_lost();
         expect_once(&daemon, IN_THEIR_PLACE);
         expect_no_warning(&daemon);
-        daemon.signal(nix::sys::signal::Signal::SIGTERM);
+        daemon.signal(Signal::SIGTERM);
         assert_eq!(daemon.wait_exit(ms(20_000)), 0);
         assert_eq!(daemon.home.processes(), []);
     }
+}
+
+/// A mount namespace of its own, in which this is done first.
+fn in_a_namespace(first: &str) -> Option<Vec<String>> {
+    if !root() {
+        skip("only root can mount");
+        return None;
+    }
+    let script = format!("mount --make-rprivate / && {first} && exec \"$@\"");
+    Some(["unshare", "-m", "sh", "-c", &script, "sh"].map(str::to_owned).to_vec())
+}
+
+/// Fault 32.
+#[test]
+fn without_proc_workers_are_supervised_shared_and_reloaded_without_loss() {
+    let Some(python) = fixtures::server("http.server") else { return };
+    let Some(wrap) = in_a_namespace("mount -t tmpfs none /proc") else { return };
+    let (own, declared) = (free_port(), free_port());
+    let fds = fixtures::python("listen_fds.py").expect("Python is there");
+    let tree = fixtures::shell("sleep 1000 & trap '' INT; while :; do wait; done");
+    let apps = [
+        api(&python, own).delay(20).text("max_memory_restart", "1M"),
+        App::new("fds", &fds).instances(2).listen(declared).delay(20),
+        App::new("tree", &tree).text("kill_timeout", "300ms"),
+    ];
+    let mut daemon = behind(&wrap, support::file(&apps));
+    daemon.wait_online("fds", 2);
+    daemon.wait_online("tree", 1);
+    let load = Load::on(declared).start();
+    reload_under(&daemon, Load::on(own)).expect_none_lost();
+    daemon.run(&["reload", "fds"]).expect_code(0);
+    load.stop().expect_none_lost();
+    // Looked at from outside, where there is a /proc.
+    send(daemon.pids("api")[0], Signal::SIGKILL);
+    wait_until(ms(10_000), "a replacement", || daemon.app("api").workers.iter().any(|w| w.restarts > 0));
+    daemon.wait_online("api", 2);
+    let app = daemon.app("api");
+    assert!(app.workers.iter().all(|w| w.memory_bytes.is_none() && w.cpu_percent.is_none()), "{app:#?}");
+    daemon.run(&["stop", "tree"]).expect_code(0);
+    wait_until(ms(5_000), "the end of the whole tree", || {
+        !daemon.workers().iter().any(|process| process.line.contains("sleep 1000"))
+    });
+    expect_once(&daemon, "/proc is not mounted here");
+    assert!(!daemon.log().contains("the host does not show"), "said twice: {}", daemon.log());
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit(ms(20_000)), 0);
+    assert_eq!(daemon.home.processes(), []);
+}
+
+/// Fault 32: an ordinary user sees its own processes, which is all it needs.
+#[test]
+fn hidden_processes_of_others_cost_an_ordinary_user_nothing() {
+    let Some(python) = fixtures::server("http.server") else { return };
+    let Some(wrap) = in_a_namespace("mount -t proc -o hidepid=2 none /proc") else { return };
+    let port = free_port();
+    let as_user = format!("setpriv --reuid={ORDINARY} --regid={ORDINARY} --clear-groups");
+    let wrap = [wrap, as_user.split(' ').map(str::to_owned).collect()].concat();
+    let home = Arc::new(Home::new(None));
+    chown(home.path(), Some(ORDINARY), Some(ORDINARY)).expect("we are root");
+    let daemon = start_behind(home, &wrap, api(&python, port).delay(20));
+    reload_under(&daemon, Load::on(port)).expect_none_lost();
+    let app = daemon.app("api");
+    assert!(app.workers.iter().all(|w| w.memory_bytes.is_some_and(|bytes| bytes > 0)), "{app:#?}");
+    expect_no_warning(&daemon);
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// The first child of a process.
+fn child_of(pid: i32) -> i32 {
+    wait_until(ms(10_000), "its child", || children(pid).first().copied())
+}
+
+/// As process 1 of a PID namespace of its own.
+fn as_process_one() -> Option<Vec<String>> {
+    if !root() {
+        skip("only root can make a PID namespace");
+        return None;
+    }
+    let line = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    Some(line.map(str::to_owned).to_vec())
+}
+
+fn job(name: &str, fixture: &Fixture) -> App {
+    App::new(name, fixture).text("kill_timeout", "300ms")
+}
+
+/// Fault 80. Signals without a handler do not reach process 1, and every orphan is its own.
+#[test]
+fn as_process_one_it_reaps_every_orphan_and_ends_with_everything() {
+    let Some(wrap) = as_process_one() else { return };
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
+        let apps = [
+            job("orphans", &fixtures::worker(&["orphans", "50"])),
+            job(
+                "escaped",
+                &fixtures::shell("setsid -f sh -c 'trap \"\" INT TERM; sleep 1000'; exec sleep 1000"),
+            ),
+            job("deaf", &fixtures::worker(&["ignore-signals"])),
+        ];
+        let mut daemon = behind(&wrap, support::file(&apps));
+        daemon.wait_for_text("50 orphans");
+        for app in ["orphans", "escaped", "deaf"] {
+            daemon.wait_online(app, 1);
+        }
+        let one = child_of(daemon.pid);
+        assert_eq!(daemon.list().daemon.pid, 1);
+        wait_until(ms(10_000), "no zombies", || {
+            children(one).iter().all(|pid| state_and_parent(*pid).is_none_or(|(state, _)| state != 'Z'))
+        });
+        send(one, signal);
+        assert_eq!(daemon.wait_exit(ms(20_000)), 0, "{signal}");
+        assert_eq!(daemon.home.processes(), [], "{signal}");
+    }
+}
+
+/// Fault 80: the container's exit code is that of the app it is there for.
+#[test]
+fn as_process_one_it_ends_with_the_code_of_its_essential_app() {
+    let Some(wrap) = as_process_one() else { return };
+    for (script, code) in [("exit 7", 7), ("kill -TERM $$", 128 + libc::SIGTERM)] {
+        let essential =
+            job("main", &fixtures::shell(script)).set("essential", true).set("autorestart", false);
+        let deaf = job("deaf", &fixtures::worker(&["ignore-signals"]));
+        let mut daemon = behind(&wrap, support::file(&[deaf, essential]));
+        assert_eq!(daemon.wait_exit(ms(20_000)), code, "{script}");
+        assert_eq!(daemon.home.processes(), []);
+    }
+}
+
+/// What Docker does when the grace is over: nothing survives process 1.
+#[test]
+fn nothing_survives_a_process_one_that_is_killed() {
+    let Some(wrap) = as_process_one() else { return };
+    let app = job("api", &fixtures::worker(&["stubborn-child"]));
+    let mut daemon = behind(&wrap, app);
+    daemon.wait_online("api", 1);
+    send(child_of(daemon.pid), Signal::SIGKILL);
+    daemon.wait_exit(ms(20_000));
+    wait_until(ms(5_000), "nobody left", || daemon.home.processes().is_empty());
 }

@@ -22,7 +22,7 @@ use super::sockets::Held;
 
 /// How long a handshake that was begun before the worker left is waited for. Its last packet is one
 /// round trip away; what takes longer is a flood or a dead client.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a closer look lasts, and how many connections it can follow. The pause after a look is ten
 /// times what it cost, so a leaving worker costs a tenth of a CPU at most.
@@ -54,13 +54,13 @@ pub(super) struct Leaving {
 
 /// The accept queues of a worker.
 #[derive(Debug, Default)]
-struct Queues {
+pub(super) struct Queues {
     /// How many wait in them.
-    queued: u32,
+    pub(super) queued: u32,
     /// Ports of TCP.
-    ports: Vec<u16>,
+    pub(super) ports: Vec<u16>,
     /// What Unix sockets are bound to.
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
 }
 
 /// What has not been read of a Unix socket: of one that listens, how many wait in its queue.
@@ -99,13 +99,7 @@ impl Daemon {
                 if let Some(leaving) = self.leaving.get_mut(&worker) {
                     leaving.let_go();
                 }
-                self.warn_once_of(worker, "observe", || {
-                    format!(
-                        "the host does not show a worker's connections ({error}); workers leave when their \
-                         accept queue is empty and drain_timeout is over"
-                    )
-                });
-                Traffic { busy: 1, ..Traffic::default() }
+                self.look_from_afar(worker, now, &error)
             }
         };
         let cost = own_cpu_time().saturating_sub(began);
@@ -221,7 +215,7 @@ impl Daemon {
 
     /// How many wait in the worker's accept queues, and what those are bound to. Who waits in a shared one
     /// waits for all, unless nobody else comes to it.
-    fn queues_of(&mut self, worker: WorkerId) -> io::Result<Queues> {
+    pub(super) fn queues_of(&mut self, worker: WorkerId) -> io::Result<Queues> {
         let unix = self.unix_sockets(worker)?;
         let mut queues = Queues::default();
         for (id, held) in self.sockets.of(worker) {

@@ -29,7 +29,7 @@ impl Daemon {
     /// Looks at what became of the connections to these sockets of the worker, and begins those that are
     /// missing. As often as it is to be looked at.
     pub(super) fn knock_at(&mut self, worker: WorkerId, sockets: &[SocketId], refused: &io::Error) {
-        self.warn_once_of(worker, "inspect", || {
+        self.warn_unseen(worker, "inspect", || {
             format!(
                 "the host does not show what a worker waits on ({refused}): it is ready when it accepts a \
                  connection of the supervisor's own, says READY=1, or calls listen(2) on what it was handed"

@@ -11,6 +11,7 @@
 //! the log macros.
 
 mod abroad;
+mod afar;
 mod apply;
 mod catalog;
 mod check;
@@ -21,6 +22,7 @@ mod exam;
 mod files;
 mod hangup;
 mod headroom;
+mod host;
 mod identity;
 mod intercept;
 mod knock;
@@ -232,6 +234,7 @@ struct Daemon {
     addresses: Option<OwnedFd>,
     relays: Relays,
     leaving: HashMap<WorkerId, drain::Leaving>,
+    cohorts: HashMap<WorkerId, afar::Cohort>,
     exams: exam::Exams,
     probes: probe::Probes,
     unsteered: Unsteered,
@@ -280,7 +283,7 @@ struct Surroundings {
     /// For standard input of workers.
     null: File,
     /// This program's own file, for the example's `clusterd demo`.
-    program: PathBuf,
+    program: Option<PathBuf>,
     /// RLIMIT_NOFILE as it was, soft and hard: workers get it back.
     nofile: (u64, u64),
     page_size: u64,
@@ -298,10 +301,10 @@ impl Surroundings {
     /// Takes the process over: descriptors, limits, orphans and the working directory, which must stay
     /// removable (releases are pruned while the supervisor runs).
     fn take() -> Result<Surroundings, Error> {
-        spawn::close_inherited_on_exec().map_err(host("close inherited descriptors"))?;
+        spawn::close_inherited_on_exec();
         let nofile = process::raise_descriptor_limit().map_err(host("raise RLIMIT_NOFILE"))?;
         process::become_subreaper().map_err(host("become a subreaper"))?;
-        let program = std::env::current_exe().map_err(host("find our own program"))?;
+        let program = host::own_program();
         std::env::set_current_dir("/").map_err(host("chdir /"))?;
         Ok(Surroundings {
             null: OpenOptions::new().read(true).open("/dev/null").map_err(host("open /dev/null"))?,
@@ -312,7 +315,7 @@ impl Surroundings {
             on_terminal: io::IsTerminal::is_terminal(&io::stdin()),
             may_duplicate: rights::may_duplicate().is_ok(),
             may_trace_others: rights::may_trace_others(),
-            shows_processes: process::stat(std::process::id().cast_signed()).is_ok(),
+            shows_processes: process::are_shown(),
         })
     }
 }
@@ -348,6 +351,7 @@ impl Daemon {
             addresses: None,
             relays: Relays::default(),
             leaving: HashMap::new(),
+            cohorts: HashMap::new(),
             exams: exam::Exams::default(),
             probes: probe::Probes::default(),
             unsteered: Unsteered::default(),
@@ -393,6 +397,7 @@ impl Daemon {
             env!("CARGO_PKG_VERSION"),
             self.home.runtime.display()
         );
+        self.tell_host();
         let mut events = Events::with_capacity(EVENTS);
         self.now = self.read_clock();
         self.decide();
@@ -614,6 +619,7 @@ impl Daemon {
     fn bury(&mut self, worker: WorkerId) {
         self.end_output(worker);
         self.leaving.remove(&worker);
+        self.cohorts.remove(&worker);
         self.let_go(worker);
         self.end_probe(worker);
         // A process whose exec failed is still to be reaped.
@@ -682,6 +688,13 @@ impl Daemon {
     fn warn_once(&mut self, what: &'static str, text: impl FnOnce() -> String) {
         if self.warned.first(what, None) {
             log::warn!("{}", text());
+        }
+    }
+
+    /// That something of a worker is not seen: once for an app, unless it was told of the host as a whole.
+    fn warn_unseen(&mut self, worker: WorkerId, what: &'static str, text: impl FnOnce() -> String) {
+        if self.surroundings.shows_processes {
+            self.warn_once_of(worker, what, text);
         }
     }
 

@@ -76,7 +76,7 @@ impl Daemon {
                         self.inbox.push_back(Event::Accepting { worker, socket: *socket });
                     }
                     Ok(false) => {}
-                    Err(error) if self.is_hidden(&error) => refused = Some(error),
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => refused = Some(error),
                     // It ended meanwhile.
                     Err(_) => {}
                 }
@@ -86,11 +86,6 @@ impl Daemon {
             let sockets: Vec<SocketId> = handed.into_iter().map(|(socket, _)| socket).collect();
             self.knock_at(worker, &sockets, &refused);
         }
-    }
-
-    /// Whether a look at a process says that the host does not show it, rather than that it has ended.
-    pub(super) fn is_hidden(&self, error: &io::Error) -> bool {
-        error.kind() == io::ErrorKind::PermissionDenied || !self.surroundings.shows_processes
     }
 
     /// How many wait in each of these queues. One that cannot be looked at counts as empty.

@@ -334,6 +334,10 @@ impl Processes {
     pub(super) fn kill(&mut self, worker: WorkerId) -> io::Result<()> {
         if let Some(process) = self.by_worker.get_mut(&worker) {
             process.killed = true;
+            // All that can be said of a tree that is not shown; it still leads, so the number is its own.
+            if !process.leader_gone && !process::are_shown() {
+                process::signal_group(process.pid, libc::SIGKILL)?;
+            }
         }
         let mut killed = HashSet::new();
         for _ in 0..KILL_PASSES {

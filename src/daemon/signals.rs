@@ -2,14 +2,15 @@
 
 use std::fs::OpenOptions;
 
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::supervisor::event::Command;
 
 use super::Daemon;
 
-/// The signals that the loop takes.
-pub(super) const TAKEN: [i32; 6] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD];
+/// The signals that the loop takes. SIGQUIT is what some container images stop by (`STOPSIGNAL`), and a process
+/// with the number 1 never hears what it does not take.
+pub(super) const TAKEN: [i32; 7] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD];
 
 impl Daemon {
     /// Drains the pipe first, then acts once on each kind: signals coalesce anyway.
@@ -18,7 +19,7 @@ impl Daemon {
         if pending.contains(&SIGCHLD) {
             self.reap();
         }
-        let ends = pending.iter().filter(|s| matches!(**s, SIGTERM | SIGINT)).count();
+        let ends = pending.iter().filter(|s| matches!(**s, SIGTERM | SIGINT | SIGQUIT)).count();
         for _ in 0..ends {
             self.shutdown(0);
         }

@@ -140,6 +140,9 @@ impl Daemon {
     }
 
     fn leader_ended(&mut self, worker: WorkerId, status: ExitStatus) {
+        if !self.surroundings.shows_processes {
+            self.end_group(worker);
+        }
         // What it said before it ended comes first: exec's outcome, READY=1, its last lines.
         self.read_reports(worker);
         self.read_notifications();

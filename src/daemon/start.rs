@@ -141,7 +141,7 @@ impl Daemon {
         spec: &config::Spec,
         variables: &Variables,
     ) -> Result<launch::CommandLine, SpawnFailure> {
-        launch::resolve(spec, variables.path(), Some(&self.surroundings.program)).map_err(launch_failure)
+        launch::resolve(spec, variables.path(), self.surroundings.program.as_deref()).map_err(launch_failure)
     }
 
     /// One socket per declared address: the slot's own that a dead worker left, else a new one.

@@ -122,8 +122,10 @@ impl Recorded {
             State { version: VERSION, boot_id, supervisor: own_entry(), mark: self.mark.clone(), workers }
         });
         let written = state.and_then(|state| write(&path_of(folder), &state));
+        // Without /proc nothing names a process for good, and that was told.
         if let Err(error) = &written
             && self.again.is_none()
+            && process::are_shown()
         {
             log::warn!(
                 "{}: {error}; a supervisor that follows one that was killed will not know what it left behind",

@@ -228,10 +228,28 @@ pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
-/// The thread group, so the process, that a thread belongs to.
+/// The thread group, so the process, that a thread belongs to. Where there is no /proc to say so, the thread
+/// itself: pidfd_open(2) takes no other than a process's first.
 pub fn process_of_thread(tid: i32) -> Option<i32> {
-    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let status = match fs::read_to_string(format!("/proc/{tid}/status")) {
+        Ok(status) => status,
+        Err(_) if !are_shown() => return Some(tid),
+        Err(_) => return None,
+    };
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+/// Whether /proc shows processes here: our own at least.
+pub fn are_shown() -> bool {
+    fs::exists("/proc/self/stat").unwrap_or(false)
+}
+
+/// Whether a process lives, and /proc does not show it: without /proc, or where that hides processes of other
+/// users (`hidepid` in proc(5)).
+fn is_hidden(pid: i32) -> bool {
+    let shown = fs::exists(format!("/proc/{pid}")).unwrap_or(false);
+    // Any other error means that it is there, and may not be signalled.
+    !shown && kill(pid, 0).map_or_else(|error| error.raw_os_error() != Some(libc::ESRCH), |()| true)
 }
 
 /// Whether an error of a look into /proc says that the process has ended: its folder is gone, or was going
@@ -254,7 +272,7 @@ pub struct OpenSocket {
 /// The sockets that a process has open.
 ///
 /// # Errors
-/// EACCES without the right to trace the process; ENOENT when it is gone.
+/// EACCES without the right to trace the process, or where the host hides it; ENOENT when it is gone.
 pub fn sockets(pid: i32) -> io::Result<Vec<OpenSocket>> {
     guise::look(pid, || {
         let mut found = Vec::new();
@@ -262,6 +280,10 @@ pub fn sockets(pid: i32) -> io::Result<Vec<OpenSocket>> {
             found.extend(open_socket(pid, &entry?)?);
         }
         Ok(found)
+    })
+    .map_err(|error| {
+        // What cannot be seen must not look as if it had ended.
+        if is_gone(&error) && is_hidden(pid) { io::Error::from_raw_os_error(libc::EACCES) } else { error }
     })
 }
 
@@ -488,6 +510,14 @@ pub fn pause(length: std::time::Duration) -> io::Result<()> {
     use nix::poll::{PollTimeout, poll};
     poll(&mut [], PollTimeout::try_from(length).unwrap_or(PollTimeout::MAX))?;
     Ok(())
+}
+
+/// Sends a signal to the group of processes that this one leads.
+///
+/// # Errors
+/// ESRCH when nobody is left in it, EPERM.
+pub fn signal_group(leader: i32, number: i32) -> io::Result<()> {
+    kill(-leader, number)
 }
 
 fn is_refused(error: &io::Error) -> bool {

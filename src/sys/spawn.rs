@@ -505,25 +505,26 @@ fn errno() -> i32 {
 /// Marks every descriptor above 2 that this process inherited as close-on-exec, so that nothing of
 /// whoever started the supervisor reaches a worker.
 ///
-/// # Errors
-/// The errno of reading /proc/self/fd, on kernels without close_range(2).
-pub fn close_inherited_on_exec() -> io::Result<()> {
+/// Without close_range(2) (before Linux 5.9) those that /proc shows, and without /proc as many numbers as there
+/// may be.
+pub fn close_inherited_on_exec() {
     // SAFETY: numbers only.
     let done = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if done == 0 {
-        return Ok(());
+        return;
     }
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()) else {
-            continue;
-        };
-        if fd > 2 {
-            // SAFETY: numbers only; a descriptor that is closed meanwhile answers EBADF.
-            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-        }
+    let open: Vec<RawFd> = match std::fs::read_dir("/proc/self/fd") {
+        Ok(entries) => entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect(),
+        Err(_) => (0..MOST_INHERITED).collect(),
+    };
+    for fd in open.into_iter().filter(|fd| *fd > 2) {
+        // SAFETY: numbers only; a descriptor that is closed meanwhile answers EBADF.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
-    Ok(())
 }
+
+/// Numbers of descriptors that are tried where nothing tells which are open.
+const MOST_INHERITED: RawFd = 65_536;
 
 /// The name of a signal, for people: `SIGINT`, or `signal 34`.
 pub fn signal_name(signal: i32) -> String {

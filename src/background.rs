@@ -93,7 +93,10 @@ impl Ready {
 /// Starts a supervisor for `home` and returns when it can be talked to. `named` is the caller's
 /// `--home`, handed on; everything else that `home` came from is in the environment.
 pub fn start(home: &Home, named: Option<&Path>) -> Result<(), BackgroundError> {
-    home.create()?;
+    // In the background all of it is needed.
+    if let Some(missing) = home.clone().create()?.pop() {
+        return Err(missing.into());
+    }
     home.check(socket::own_uid())?;
     let (log, before) = open_log(&home.log())?;
     let mut child = spawn(named, log).map_err(BackgroundError::Spawn)?;

@@ -122,13 +122,24 @@ impl Home {
         self.logs.join("clusterd.log")
     }
 
-    /// Makes the folders that are missing, with mode 0700. Modes of those that exist are not changed.
-    pub fn create(&self) -> Result<(), HomeError> {
-        for folder in self.folders() {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-            made.map_err(|cause| HomeError::Create { path: folder.to_owned(), cause })?;
+    /// Makes the folders that are missing, with mode 0700. Modes of those that exist are not changed. Without one
+    /// for its state that goes to the runtime folder; why, and why there is none for logs, is the answer.
+    pub fn create(&mut self) -> Result<Vec<HomeError>, HomeError> {
+        make(&self.runtime)?;
+        let mut missing = Vec::new();
+        if let Err(error) = make(&self.state) {
+            missing.push(error);
+            self.state = self.runtime.clone();
         }
-        Ok(())
+        missing.extend(make(&self.logs).err());
+        Ok(missing)
+    }
+
+    /// A home in a fresh folder of its own, for want of a better one: in the first of these that lets us.
+    pub fn temporary(places: &[&Path]) -> Option<Home> {
+        let fresh = |place: &&Path| nix::unistd::mkdtemp(&place.join("clusterd-XXXXXX")).ok();
+        let folder = places.iter().filter(|place| place.is_absolute()).find_map(fresh)?;
+        Some(Home { runtime: folder.clone(), state: folder.clone(), logs: folder.join("logs") })
     }
 
     /// As root: refuses folders that another user could write to, or could exchange for others by
@@ -136,7 +147,8 @@ impl Home {
     pub fn check(&self, uid: u32) -> Result<(), HomeError> {
         let outside = unmapped_user();
         let check = |folder| check_folder(folder, outside, "--home DIR");
-        if uid == 0 { self.folders().into_iter().try_for_each(check) } else { Ok(()) }
+        let mut folders = self.folders().into_iter().filter(|folder| folder.exists());
+        if uid == 0 { folders.try_for_each(check) } else { Ok(()) }
     }
 
     fn folders(&self) -> [&Path; 3] {
@@ -153,6 +165,11 @@ pub fn log_folder(folder: &Path, uid: u32) -> Result<(), HomeError> {
     let made = DirBuilder::new().recursive(true).mode(0o750).create(folder);
     made.map_err(|cause| HomeError::Create { path: folder.to_owned(), cause })?;
     if uid == 0 { check_folder(folder, unmapped_user(), "log_dir") } else { Ok(()) }
+}
+
+fn make(folder: &Path) -> Result<(), HomeError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|cause| HomeError::Create { path: folder.to_owned(), cause })
 }
 
 /// systemd separates several folders by colons; the first is ours.
@@ -313,13 +330,36 @@ mod tests {
     fn folders_are_made_private_and_kept_as_they_are() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b");
-        let home = Home { runtime: path.clone(), state: path.clone(), logs: path.join("logs") };
-        home.create().unwrap();
+        let mut home = Home { runtime: path.clone(), state: path.clone(), logs: path.join("logs") };
+        assert!(home.create().unwrap().is_empty());
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&home.runtime), mode(&home.logs)), (0o700, 0o700));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
         home.create().unwrap();
         assert_eq!(mode(&path), 0o750);
+    }
+
+    #[test]
+    fn only_the_runtime_folder_must_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run");
+        let never = |name: &str| Path::new("/proc/self/nowhere").join(name);
+        let mut home = Home { runtime: run.clone(), state: never("lib"), logs: never("log") };
+        let missing: Vec<String> = home.create().unwrap().iter().map(ToString::to_string).collect();
+        assert!(missing.len() == 2 && missing[0].contains("nowhere/lib"), "{missing:?}");
+        assert_eq!((&home.state, &home.logs), (&run, &never("log")));
+        home.check(1000).unwrap();
+        let mut nowhere = Home { runtime: never("run"), state: run, logs: folder.path().join("log") };
+        nowhere.create().unwrap_err();
+    }
+
+    #[test]
+    fn a_temporary_home_is_private_and_in_the_first_place_that_lets_us() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::temporary(&[Path::new("relative"), Path::new("/proc/self"), folder.path()]).unwrap();
+        assert_eq!(home.runtime.parent(), Some(folder.path()));
+        assert_eq!(fs::metadata(&home.runtime).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(Home::temporary(&[Path::new("/proc/self")]), None);
     }
 
     #[test]
@@ -338,7 +378,7 @@ mod tests {
     fn root_refuses_a_folder_that_others_can_write() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c");
-        let home = Home { runtime: path.clone(), state: path.clone(), logs: path.join("logs") };
+        let mut home = Home { runtime: path.clone(), state: path.clone(), logs: path.join("logs") };
         home.create().unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         let error = home.check(0).unwrap_err().to_string();

@@ -8,10 +8,11 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::chown;
+use std::path::Path;
 use std::sync::Arc;
 
 use nix::sys::signal::Signal;
-use support::daemon::{Builder, send, state_and_parent};
+use support::daemon::{Builder, Running, send, state_and_parent};
 use support::hammer::{body, get};
 use support::reloading::{api, ms, reload_under};
 use support::{
@@ -430,4 +431,71 @@ fn nothing_survives_a_process_one_that_is_killed() {
     send(child_of(daemon.pid), Signal::SIGKILL);
     daemon.wait_exit(ms(20_000));
     wait_until(ms(5_000), "nobody left", || daemon.home.processes().is_empty());
+}
+
+/// Behind this command line, with no variable that names a folder; what it is to be found by.
+fn without_a_home(home: &Home, wrap: &[String], app: &App) -> (Running, String) {
+    home.write(&app.to_string());
+    let wrap: Vec<&str> = wrap.iter().map(String::as_str).collect();
+    let file = home.file().display().to_string();
+    let running = home.launch(home.command(&wrap), &[&file], |command| {
+        for name in ["CLUSTERD_HOME", "HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "TMPDIR"] {
+            command.env_remove(name);
+        }
+    });
+    let folder = wait_until(ms(20_000), "where it lives", || {
+        let said = running.stderr();
+        let rest = said.split(", home ").nth(1)?;
+        Some(rest.lines().next()?.to_owned())
+    });
+    (running, folder)
+}
+
+/// Serves, reloads and ends; what it said.
+fn lives_in(home: &Home, wrap: &[String], expected: &str) -> String {
+    let port = free_port();
+    let app = api(&fixtures::worker(&["serve"]), port);
+    let (running, folder) = without_a_home(home, wrap, &app);
+    assert!(folder.starts_with(expected), "{folder}: {}", running.stderr());
+    wait_until(ms(20_000), "an answer", || get(port, "/").is_ok());
+    let pid = i32::try_from(running.child.id()).expect("process ids are positive");
+    // The folder is seen from where the supervisor is.
+    let seen = format!("/proc/{pid}/root{folder}");
+    home.run(&["--home", &seen, "reload", "api"]).expect_code(0);
+    send(pid, Signal::SIGTERM);
+    let output = running.wait(ms(20_000)).expect_code(0);
+    assert!(!Path::new(&seen).exists());
+    output.stderr
+}
+
+/// Fault 46, as in a container of an image without users.
+#[test]
+fn a_user_without_a_home_is_supervised_in_a_temporary_one() {
+    let home = Home::new(if root() { Some(ORDINARY) } else { None });
+    let said = lives_in(&home, &[], "/tmp/clusterd-");
+    assert_eq!(said.matches("until it ends, and writes no log files").count(), 1, "{said}");
+    let left: Vec<_> = std::fs::read_dir("/tmp").expect("there").flatten().collect();
+    assert!(!left.iter().any(|entry| said.contains(&entry.path().display().to_string())
+        && entry.file_name().to_string_lossy().starts_with("clusterd-")));
+}
+
+/// Fault 46: all is read-only but one folder, or but that of shared memory, as `docker run --read-only` has it.
+#[test]
+fn a_read_only_root_costs_log_files_and_no_more() {
+    let read_only = "mount -o remount,bind,ro /";
+    let one = format!("mount -t tmpfs none /run && {read_only}");
+    let none = format!(
+        "mount -t tmpfs none /dev/shm && mount --bind /run /run && mount -o remount,bind,ro /run \
+                        && {read_only}"
+    );
+    for (first, lives, says) in [
+        (one, "/run/clusterd", "default log files are not written"),
+        (none, "/dev/shm/clusterd-", "until it ends, and writes no log files"),
+    ] {
+        let Some(wrap) = in_a_namespace(&first) else { return };
+        let said = lives_in(&Home::new(None), &wrap, lives);
+        assert_eq!(said.matches(says).count(), 1, "{said}");
+        let warnings = said.matches(" WARN ").count();
+        assert!(warnings <= 3, "{said}");
+    }
 }

@@ -12,7 +12,7 @@ use crate::config::plan;
 use crate::control::client::{self, ANSWER_TIME, ClientError};
 use crate::control::protocol::{File, Reply, Request, Stream};
 use crate::daemon;
-use crate::home::{Given, Home};
+use crate::home::{Given, Home, HomeError};
 use crate::sys::socket;
 
 /// Carries out the command; the process exits with what it returns.
@@ -78,6 +78,10 @@ struct Caller {
 
 impl Caller {
     fn home(&self) -> Result<Home, Failure> {
+        self.find_home().map_err(Failure::usage)
+    }
+
+    fn find_home(&self) -> Result<Home, HomeError> {
         let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
         let given = Given {
             home: self.home.as_deref(),
@@ -86,16 +90,59 @@ impl Caller {
             cwd: &cwd,
             is_folder: &Path::is_dir,
         };
-        Home::find(&given).map_err(Failure::usage)
+        Home::find(&given)
     }
 
     fn foreground(&self, run: &Run) -> Result<i32, Failure> {
         let file = read_checked(&run.file, &run.selection)?;
-        let home = self.home()?;
-        home.create().and_then(|()| home.check(socket::own_uid())).map_err(Failure::failed)?;
-        let log_files = run.no_log_files.then_some(false);
-        let options = daemon::Options { home, file: Some(file), foreground: true, log_files, ready: None };
-        daemon::run(options).map_err(Failure::failed)
+        let mut log_files = run.no_log_files.then_some(false);
+        let (home, notes) = match self.usual_home() {
+            Ok(home) => (home, Vec::new()),
+            Err(why) => {
+                let (home, note) = self.temporary_home(why)?;
+                log_files = Some(false);
+                (home, vec![note])
+            }
+        };
+        let temporary = (!notes.is_empty()).then(|| home.runtime.clone());
+        let options =
+            daemon::Options { home, notes, file: Some(file), foreground: true, log_files, ready: None };
+        let ended = daemon::run(options).map_err(Failure::failed);
+        if let Some(folder) = temporary
+            && let Err(error) = std::fs::remove_dir_all(&folder)
+        {
+            log::warn!("{}: {error}", folder.display());
+        }
+        ended
+    }
+
+    fn usual_home(&self) -> Result<Home, HomeError> {
+        let mut home = self.find_home()?;
+        home.create()?;
+        home.check(socket::own_uid())?;
+        Ok(home)
+    }
+
+    /// In a container nobody may have a home, nor write anywhere but in memory: the foreground runs there, too,
+    /// and says where it is found. For a folder that was asked for, or is not safe, no other is taken.
+    fn temporary_home(&self, why: HomeError) -> Result<(Home, String), Failure> {
+        let named = std::env::var_os("CLUSTERD_HOME").is_some_and(|home| !home.is_empty());
+        let failure = |why: HomeError| match why {
+            HomeError::Nowhere => Failure::usage(why),
+            HomeError::Create { .. } | HomeError::Unsafe { .. } => Failure::failed(why),
+        };
+        if self.home.is_some() || named || matches!(why, HomeError::Unsafe { .. }) {
+            return Err(failure(why));
+        }
+        let given = std::env::temp_dir();
+        let places = [&*given, Path::new("/dev/shm"), Path::new("/run"), Path::new("/tmp")];
+        let Some(home) = Home::temporary(&places) else { return Err(failure(why)) };
+        let folder = home.runtime.display();
+        let note = format!(
+            "{why}. The supervisor lives in {folder} until it ends, and writes no log files; `clusterd --home \
+             {folder} list` finds it"
+        );
+        Ok((home, note))
     }
 
     /// What [`background::start`] runs. Its errors go through the pipe to who waits for it, and to the log.
@@ -104,8 +151,14 @@ impl Caller {
         let for_errors = ready.try_clone().map_err(Failure::failed)?;
         let run = |ready: Ready| -> Result<i32, Failure> {
             let home = self.home()?;
-            let options =
-                daemon::Options { home, file: None, foreground: false, log_files: None, ready: Some(ready) };
+            let options = daemon::Options {
+                home,
+                notes: Vec::new(),
+                file: None,
+                foreground: false,
+                log_files: None,
+                ready: Some(ready),
+            };
             daemon::run(options).map_err(Failure::failed)
         };
         run(ready).inspect_err(|failure| match failure {

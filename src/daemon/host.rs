@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use crate::home::{Home, HomeError};
 use crate::supervisor::event::WorkerId;
 use crate::sys::process;
 
@@ -15,6 +16,26 @@ pub(super) fn own_program() -> Option<PathBuf> {
         let by_path = called.components().count() > 1;
         std::path::absolute(called).ok().filter(|path| by_path && path.is_file())
     })
+}
+
+/// Makes the home; what is to be said about it. In the background there is no other place for what the
+/// supervisor has to say than its folder for logs.
+pub(super) fn settle(home: &mut Home, foreground: bool) -> Result<Vec<String>, HomeError> {
+    let mut missing = home.create()?;
+    match missing.pop() {
+        Some(error) if !foreground => Err(error),
+        last => Ok(missing.into_iter().chain(last).map(|error| note(home, &error)).collect()),
+    }
+}
+
+fn note(home: &Home, error: &HomeError) -> String {
+    let logs = matches!(error, HomeError::Create { path, .. } if *path == home.logs);
+    let instead = if logs {
+        "default log files are not written".to_owned()
+    } else {
+        format!("its state goes to {}", home.state.display())
+    };
+    format!("{error}; {instead}")
 }
 
 impl Daemon {

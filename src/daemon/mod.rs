@@ -324,10 +324,14 @@ impl Daemon {
     fn new(options: Options) -> Result<Daemon, Error> {
         // Before anything else is opened under those numbers.
         let handed = inherited::take_all(&inherited::Announced::by_environment());
-        let home = options.home;
+        let (mut home, mut notes) = (options.home, options.notes);
+        notes.extend(host::settle(&mut home, options.foreground)?);
         let lock = lock(&home)?;
         let surroundings = Surroundings::take()?;
         let (foreground, own_log) = install_log(options.foreground, &home)?;
+        for note in notes {
+            log::warn!("{note}");
+        }
         let recorded = state::begin(&home.state);
         let poll = Poll::new().map_err(host("epoll"))?;
         let mut tokens = Tokens::new(CONTROL_TOKENS);
@@ -761,7 +765,6 @@ fn take_signals(poll: &Poll, tokens: &mut Tokens) -> Result<Signals, Error> {
 /// The home, safe to live in, and ours alone: one supervisor per home by a lock, never a stale pid file. The
 /// number in it is for people.
 fn lock(home: &Home) -> Result<Flock<File>, Error> {
-    home.create()?;
     home.check(socket::own_uid())?;
     let path = home.lock();
     let file = OpenOptions::new()

@@ -9,6 +9,8 @@ use crate::home::Home;
 pub struct Options {
     /// Its folders.
     pub home: Home,
+    /// What is to be said about them.
+    pub notes: Vec<String>,
     /// The file to start with, checked by the caller. None in the background: there it comes by the
     /// control socket.
     pub file: Option<File>,

@@ -165,7 +165,13 @@ impl Home {
         self.launch(self.command(wrap), &[], |_| {})
     }
 
-    fn launch(&self, mut command: Command, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Running {
+    /// Starts this command with these arguments.
+    pub(crate) fn launch(
+        &self,
+        mut command: Command,
+        arguments: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Running {
         let (stdout, stderr) = (anonymous_file(), anonymous_file());
         command.args(arguments).stdout(duplicate(&stdout)).stderr(duplicate(&stderr));
         change(&mut command);
@@ -241,6 +247,11 @@ impl Running {
     /// What it has written to standard output so far.
     pub(crate) fn stdout(&self) -> String {
         contents(&self.stdout)
+    }
+
+    /// What it has written to standard error so far.
+    pub(crate) fn stderr(&self) -> String {
+        contents(&self.stderr)
     }
 
     /// Waits for its end.

@@ -1,6 +1,7 @@
 //! Which folders a supervisor lives in, and whether they are safe to live in. Where it lives is a pure
 //! function of what the caller was given; only [`Home::create`] touches the disk.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Metadata};
 use std::io;
@@ -8,6 +9,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+
+/// How the name of a temporary home begins.
+const TEMPORARY: &[u8] = b"clusterd-";
 
 /// The folders of one supervisor. Two supervisors of one home exclude each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +78,7 @@ impl Home {
         let variable = |name: &str| (given.variable)(name).filter(|value| !value.is_empty());
         let whole = given.home.map(Path::to_owned).or_else(|| variable("CLUSTERD_HOME").map(PathBuf::from));
         if let Some(folder) = whole {
-            let folder = given.cwd.join(folder);
-            return Ok(Home { runtime: folder.clone(), state: folder.clone(), logs: folder.join("logs") });
+            return Ok(Home::whole(given.cwd.join(folder)));
         }
         let systemd = |name: &str| variable(name).as_ref().and_then(first_folder);
         let state = || match given.uid {
@@ -95,6 +98,25 @@ impl Home {
             state: systemd("STATE_DIRECTORY").map_or_else(state, Ok)?,
             logs: systemd("LOGS_DIRECTORY").map_or_else(logs, Ok)?,
         })
+    }
+
+    /// The temporary home that a supervisor of this user lives in, if there is but one: nobody else can have made
+    /// such a folder, nor put anything into it.
+    pub fn temporary_of(uid: u32, places: &[&Path]) -> Option<Home> {
+        let entries = places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten();
+        let named = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(TEMPORARY));
+        let ours = |entry: &fs::DirEntry| {
+            let found = entry.metadata();
+            found.is_ok_and(|found| found.is_dir() && found.uid() == uid && found.mode() & 0o077 == 0)
+        };
+        // The same place may be given twice.
+        let folders: BTreeSet<PathBuf> = named.filter(ours).map(|entry| entry.path()).collect();
+        let mut homes = folders.into_iter().map(Home::whole).filter(|home| home.socket().exists());
+        homes.next().filter(|_| homes.next().is_none())
+    }
+
+    fn whole(folder: PathBuf) -> Home {
+        Home { logs: folder.join("logs"), state: folder.clone(), runtime: folder }
     }
 
     /// The control socket.
@@ -138,8 +160,7 @@ impl Home {
     /// A home in a fresh folder of its own, for want of a better one: in the first of these that lets us.
     pub fn temporary(places: &[&Path]) -> Option<Home> {
         let fresh = |place: &&Path| nix::unistd::mkdtemp(&place.join("clusterd-XXXXXX")).ok();
-        let folder = places.iter().filter(|place| place.is_absolute()).find_map(fresh)?;
-        Some(Home { runtime: folder.clone(), state: folder.clone(), logs: folder.join("logs") })
+        places.iter().filter(|place| place.is_absolute()).find_map(fresh).map(Home::whole)
     }
 
     /// As root: refuses folders that another user could write to, or could exchange for others by
@@ -360,6 +381,14 @@ mod tests {
         assert_eq!(home.runtime.parent(), Some(folder.path()));
         assert_eq!(fs::metadata(&home.runtime).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(Home::temporary(&[Path::new("/proc/self")]), None);
+        let uid = fs::metadata(folder.path()).unwrap().uid();
+        let found = |uid| Home::temporary_of(uid, &[Path::new("/nowhere"), folder.path(), folder.path()]);
+        assert_eq!(found(uid), None, "nobody listens there");
+        fs::write(home.socket(), "").unwrap();
+        assert_eq!(found(uid).as_ref(), Some(&home));
+        assert_eq!(found(uid + 1), None);
+        fs::set_permissions(&home.runtime, fs::Permissions::from_mode(0o711)).unwrap();
+        assert_eq!(found(uid), None, "others could have put it there");
     }
 
     #[test]

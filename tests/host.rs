@@ -433,13 +433,16 @@ fn nothing_survives_a_process_one_that_is_killed() {
     wait_until(ms(5_000), "nobody left", || daemon.home.processes().is_empty());
 }
 
+/// Variables by which a home is found.
+const FOLDERS: [&str; 5] = ["CLUSTERD_HOME", "HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "TMPDIR"];
+
 /// Behind this command line, with no variable that names a folder; what it is to be found by.
 fn without_a_home(home: &Home, wrap: &[String], app: &App) -> (Running, String) {
     home.write(&app.to_string());
     let wrap: Vec<&str> = wrap.iter().map(String::as_str).collect();
     let file = home.file().display().to_string();
     let running = home.launch(home.command(&wrap), &[&file], |command| {
-        for name in ["CLUSTERD_HOME", "HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "TMPDIR"] {
+        for name in FOLDERS {
             command.env_remove(name);
         }
     });
@@ -462,6 +465,16 @@ fn lives_in(home: &Home, wrap: &[String], expected: &str) -> String {
     // The folder is seen from where the supervisor is.
     let seen = format!("/proc/{pid}/root{folder}");
     home.run(&["--home", &seen, "reload", "api"]).expect_code(0);
+    // And found there without being named, as by `docker exec`.
+    let inside = format!("--target={pid}");
+    let enter = ["nsenter", "--mount", &inside];
+    let mut found = home.command(if wrap.is_empty() { &[] } else { &enter });
+    found.arg("ping");
+    for name in FOLDERS {
+        found.env_remove(name);
+    }
+    let found = found.output().expect("nsenter is part of util-linux");
+    assert!(found.status.success(), "{found:?}");
     send(pid, Signal::SIGTERM);
     let output = running.wait(ms(20_000)).expect_code(0);
     assert!(!Path::new(&seen).exists());
@@ -489,7 +502,7 @@ fn a_read_only_root_costs_log_files_and_no_more() {
                         && {read_only}"
     );
     for (first, lives, says) in [
-        (one, "/run/clusterd", "default log files are not written"),
+        (one, "/run/clusterd", "no log files are written"),
         (none, "/dev/shm/clusterd-", "until it ends, and writes no log files"),
     ] {
         let Some(wrap) = in_a_namespace(&first) else { return };

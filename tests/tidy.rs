@@ -174,6 +174,9 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
 const LOGGERS: &[&str] = &["src/daemon/", "src/main.rs", "src/cli", "src/logs/logger", "src/logger.rs"];
 /// Where something may be printed.
 const PRINTERS: &[&str] = &["src/main.rs", "src/cli", "src/demo.rs", "src/control/client"];
+/// How the wall clock is read, and who may, to print it.
+const WALL_CLOCK: &[&str] = &["SystemTime", "CLOCK_REALTIME", "clock::wall", "gettimeofday", "Utc::now"];
+const WALL_CLOCK_READERS: &[&str] = &["src/sys/clock.rs", "src/daemon/list.rs", "src/logs/logger"];
 /// Test code that may sleep: the one place that polls a condition to its deadline, and servers whose work
 /// is to take time.
 const SLEEPERS: &[&str] = &["tests/support/", "tests/fixtures/"];
@@ -286,6 +289,10 @@ fn line_complaints(name: &str, line: &Line) -> Vec<&'static str> {
     }
     if calls(&["println", "print", "eprintln", "eprint"]) && !allowed(PRINTERS) {
         complaints.push("printing below the command line");
+    }
+    if WALL_CLOCK.iter().any(|word| code.contains(word)) && !allowed(WALL_CLOCK_READERS) {
+        complaints
+            .push("the wall clock jumps: it is for printing only, and what is decided goes by sys::clock");
     }
     if code.contains(".unwrap()") {
         complaints.push("`unwrap()` outside tests: an `expect` states the invariant");

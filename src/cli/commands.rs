@@ -70,6 +70,11 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
     }
 }
 
+/// Where a temporary home may be, the first that lets us.
+fn places(given: &Path) -> [&Path; 4] {
+    [given, Path::new("/tmp"), Path::new("/dev/shm"), Path::new("/run")]
+}
+
 /// What holds for every verb.
 struct Caller {
     home: Option<std::path::PathBuf>,
@@ -78,7 +83,20 @@ struct Caller {
 
 impl Caller {
     fn home(&self) -> Result<Home, Failure> {
-        self.find_home().map_err(Failure::usage)
+        let usual = self.find_home();
+        if self.names_home() || usual.as_ref().is_ok_and(|home| home.socket().exists()) {
+            return usual.map_err(Failure::usage);
+        }
+        let given = std::env::temp_dir();
+        match Home::temporary_of(socket::own_uid(), &places(&given)) {
+            Some(home) => Ok(home),
+            None => usual.map_err(Failure::usage),
+        }
+    }
+
+    /// Whether the caller says where.
+    fn names_home(&self) -> bool {
+        self.home.is_some() || std::env::var_os("CLUSTERD_HOME").is_some_and(|home| !home.is_empty())
     }
 
     fn find_home(&self) -> Result<Home, HomeError> {
@@ -126,22 +144,17 @@ impl Caller {
     /// In a container nobody may have a home, nor write anywhere but in memory: the foreground runs there, too,
     /// and says where it is found. For a folder that was asked for, or is not safe, no other is taken.
     fn temporary_home(&self, why: HomeError) -> Result<(Home, String), Failure> {
-        let named = std::env::var_os("CLUSTERD_HOME").is_some_and(|home| !home.is_empty());
         let failure = |why: HomeError| match why {
             HomeError::Nowhere => Failure::usage(why),
             HomeError::Create { .. } | HomeError::Unsafe { .. } => Failure::failed(why),
         };
-        if self.home.is_some() || named || matches!(why, HomeError::Unsafe { .. }) {
+        if self.names_home() || matches!(why, HomeError::Unsafe { .. }) {
             return Err(failure(why));
         }
         let given = std::env::temp_dir();
-        let places = [&*given, Path::new("/dev/shm"), Path::new("/run"), Path::new("/tmp")];
-        let Some(home) = Home::temporary(&places) else { return Err(failure(why)) };
+        let Some(home) = Home::temporary(&places(&given)) else { return Err(failure(why)) };
         let folder = home.runtime.display();
-        let note = format!(
-            "{why}. The supervisor lives in {folder} until it ends, and writes no log files; `clusterd --home \
-             {folder} list` finds it"
-        );
+        let note = format!("{why}. The supervisor lives in {folder} until it ends, and writes no log files");
         Ok((home, note))
     }
 

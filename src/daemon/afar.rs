@@ -2,7 +2,7 @@
 //! open at its address when nobody came to it any more are waited for, its own among them. Those of the other
 //! workers end as well, or fall silent; what does neither is waited for to the end of `drain_timeout`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ use crate::sys::connections::{self, Connection, State};
 
 use super::Daemon;
 use super::drain::{HANDSHAKE_PATIENCE, Queues};
+
+/// Of all workers that leave.
+pub(super) type Cohorts = HashMap<WorkerId, Cohort>;
 
 /// The connections that a leaving worker may have.
 #[derive(Debug)]
@@ -78,7 +81,7 @@ impl Daemon {
             all.extend(diagnostics.dump(port, connections::CONNECTIONS)?);
         }
         all.retain(|connection| own.is_none_or(|own| !connection.is_from(own)));
-        let cohort = self.cohorts.entry(worker).or_insert_with(|| Cohort::new(now));
+        let cohort = self.unseen.cohorts.entry(worker).or_insert_with(|| Cohort::new(now));
         let patient = now.since(cohort.since) <= HANDSHAKE_PATIENCE;
         let handshakes = all.iter().filter(|c| patient && c.state == State::SynReceived).count();
         let queued = queued.saturating_add(u32::try_from(handshakes).unwrap_or(u32::MAX));

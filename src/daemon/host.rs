@@ -7,7 +7,9 @@ use crate::home::{Home, HomeError};
 use crate::supervisor::event::WorkerId;
 use crate::sys::process;
 
-use super::Daemon;
+use super::afar::Cohorts;
+use super::knock::Knocks;
+use super::{Daemon, state};
 
 /// Our own file; without /proc as we were called, if that was by a path.
 pub(super) fn own_program() -> Option<PathBuf> {
@@ -18,24 +20,32 @@ pub(super) fn own_program() -> Option<PathBuf> {
     })
 }
 
-/// Makes the home; what is to be said about it. In the background there is no other place for what the
-/// supervisor has to say than its folder for logs.
+/// Makes the home; what is to be said about it. That there is no folder for logs is told when one is to be
+/// written; but in the background there is no other place for what the supervisor itself has to say.
 pub(super) fn settle(home: &mut Home, foreground: bool) -> Result<Vec<String>, HomeError> {
+    let logs = home.logs.clone();
     let mut missing = home.create()?;
-    match missing.pop() {
-        Some(error) if !foreground => Err(error),
-        last => Ok(missing.into_iter().chain(last).map(|error| note(home, &error)).collect()),
+    if !foreground && let Some(error) = missing.pop() {
+        return Err(error);
     }
+    missing.retain(|error| !matches!(error, HomeError::Create { path, .. } if *path == logs));
+    let state = home.state.display();
+    Ok(missing.into_iter().map(|error| format!("{error}; its state goes to {state}")).collect())
 }
 
-fn note(home: &Home, error: &HomeError) -> String {
-    let logs = matches!(error, HomeError::Create { path, .. } if *path == home.logs);
-    let instead = if logs {
-        "default log files are not written".to_owned()
-    } else {
-        format!("its state goes to {}", home.state.display())
-    };
-    format!("{error}; {instead}")
+/// The first that is said, and done.
+pub(super) fn begin(home: &Home, notes: &[String]) -> state::Recorded {
+    for note in notes {
+        log::warn!("{note}");
+    }
+    state::begin(&home.state)
+}
+
+/// What stands in for looks that the host refuses.
+#[derive(Debug, Default)]
+pub(super) struct Unseen {
+    pub(super) knocks: Knocks,
+    pub(super) cohorts: Cohorts,
 }
 
 impl Daemon {

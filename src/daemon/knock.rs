@@ -36,12 +36,12 @@ impl Daemon {
             )
         });
         for &socket in sockets {
-            let knock = match self.knocks.under_way.remove(&(worker, socket)) {
+            let knock = match self.unseen.knocks.under_way.remove(&(worker, socket)) {
                 Some(knock) => self.follow_knock(worker, socket, knock),
                 None => self.begin_knock(worker, socket),
             };
             match knock {
-                Ok(Some(knock)) => drop(self.knocks.under_way.insert((worker, socket), knock)),
+                Ok(Some(knock)) => drop(self.unseen.knocks.under_way.insert((worker, socket), knock)),
                 Ok(None) => {}
                 Err(error) => log::debug!("{}: a connection to it: {error}", self.label(worker)),
             }
@@ -83,9 +83,9 @@ impl Daemon {
     /// The worker leaves, or is gone.
     pub(super) fn stop_knocks(&mut self, worker: WorkerId) {
         let of_worker = (worker, SocketId(0))..=(worker, SocketId(u64::MAX));
-        let stopped: Vec<_> = self.knocks.under_way.range(of_worker).map(|(key, _)| *key).collect();
+        let stopped: Vec<_> = self.unseen.knocks.under_way.range(of_worker).map(|(key, _)| *key).collect();
         for key in stopped {
-            if let Some(Knock::Connecting(led)) = self.knocks.under_way.remove(&key) {
+            if let Some(Knock::Connecting(led)) = self.unseen.knocks.under_way.remove(&key) {
                 self.end_lead(led.client);
             }
         }

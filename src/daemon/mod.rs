@@ -234,11 +234,10 @@ struct Daemon {
     addresses: Option<OwnedFd>,
     relays: Relays,
     leaving: HashMap<WorkerId, drain::Leaving>,
-    cohorts: HashMap<WorkerId, afar::Cohort>,
     exams: exam::Exams,
     probes: probe::Probes,
     unsteered: Unsteered,
-    knocks: knock::Knocks,
+    unseen: host::Unseen,
     /// When the last closer look at connections ended.
     looked_closer: Time,
     output: Output,
@@ -324,15 +323,10 @@ impl Daemon {
     fn new(options: Options) -> Result<Daemon, Error> {
         // Before anything else is opened under those numbers.
         let handed = inherited::take_all(&inherited::Announced::by_environment());
-        let (mut home, mut notes) = (options.home, options.notes);
-        notes.extend(host::settle(&mut home, options.foreground)?);
-        let lock = lock(&home)?;
+        let (home, lock, notes) = settle(options.home, options.notes, options.foreground)?;
         let surroundings = Surroundings::take()?;
         let (foreground, own_log) = install_log(options.foreground, &home)?;
-        for note in notes {
-            log::warn!("{note}");
-        }
-        let recorded = state::begin(&home.state);
+        let recorded = host::begin(&home, &notes);
         let poll = Poll::new().map_err(host("epoll"))?;
         let mut tokens = Tokens::new(CONTROL_TOKENS);
         let (signals, notified, server) = listeners(&home, &poll, &mut tokens)?;
@@ -355,11 +349,10 @@ impl Daemon {
             addresses: None,
             relays: Relays::default(),
             leaving: HashMap::new(),
-            cohorts: HashMap::new(),
             exams: exam::Exams::default(),
             probes: probe::Probes::default(),
             unsteered: Unsteered::default(),
-            knocks: knock::Knocks::default(),
+            unseen: host::Unseen::default(),
             looked_closer: Time::START,
             output: Output::new(foreground),
             requests: Requests::default(),
@@ -623,7 +616,7 @@ impl Daemon {
     fn bury(&mut self, worker: WorkerId) {
         self.end_output(worker);
         self.leaving.remove(&worker);
-        self.cohorts.remove(&worker);
+        self.unseen.cohorts.remove(&worker);
         self.let_go(worker);
         self.end_probe(worker);
         // A process whose exec failed is still to be reaped.
@@ -760,6 +753,17 @@ fn take_signals(poll: &Poll, tokens: &mut Tokens) -> Result<Signals, Error> {
     let token = tokens.allot(Source::Signals);
     poll.registry().register(&mut signals, token, Interest::READABLE).map_err(host("watch signals"))?;
     Ok(signals)
+}
+
+/// The home, with what is to be said about it.
+fn settle(
+    mut home: Home,
+    mut notes: Vec<String>,
+    foreground: bool,
+) -> Result<(Home, Flock<File>, Vec<String>), Error> {
+    notes.extend(host::settle(&mut home, foreground)?);
+    let lock = lock(&home)?;
+    Ok((home, lock, notes))
 }
 
 /// The home, safe to live in, and ours alone: one supervisor per home by a lock, never a stale pid file. The

@@ -64,7 +64,7 @@ pub fn in_our_network(pid: i32) -> io::Result<bool> {
     Ok(theirs == fs::read_link("/proc/self/ns/net")?)
 }
 
-/// `flags:	02004002` of /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)).
+/// `flags: 02004002` of /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)).
 fn flags(info: &str) -> Option<u32> {
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
     u32::from_str_radix(flags.trim(), 8).ok()

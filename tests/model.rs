@@ -1417,7 +1417,7 @@ fn fork_mode_holds_every_promise() {
 
 #[test]
 fn abandoned_sockets_hold_every_promise() {
-    passes("abandoned", World { abandons: true, listens: true, ..ONE }, 20);
+    passes("abandoned", World { abandons: true, listens: true, ..ONE }, 100);
 }
 
 #[test]
@@ -1449,12 +1449,12 @@ fn held_shares_of_two_instances_hold_every_promise_nearby() {
 
 #[test]
 fn failures_of_the_host_hold_every_promise() {
-    passes("hiccups", World { hiccups: true, ..ONE }, 20);
+    passes("hiccups", World { hiccups: true, ..ONE }, 100);
 }
 
 #[test]
 fn spent_workers_hold_every_promise() {
-    passes("spends", World { narrow: false, sturdy: false, ..SPENDS }, 20);
+    passes("spends", World { narrow: false, sturdy: false, ..SPENDS }, 100);
 }
 
 #[test]
@@ -1475,7 +1475,7 @@ fn two_spent_instances_in_fork_mode_hold_every_promise() {
 /// What is to be replaced meets whatever else there is.
 #[test]
 fn spent_workers_of_a_held_reload_hold_every_promise() {
-    passes("spends, canary", World { canary: true, ..SPENDS }, 50);
+    passes("spends, canary", World { canary: true, ..SPENDS }, 100);
 }
 
 #[test]
@@ -1492,7 +1492,7 @@ fn spent_workers_that_hang_hold_every_promise() {
 
 #[test]
 fn spent_workers_that_may_be_the_last_hold_every_promise() {
-    passes("spends, last", World { last: Last::Code, ..SPENDS }, 50);
+    passes("spends, last", World { last: Last::Code, ..SPENDS }, 100);
 }
 
 #[test]
@@ -1505,7 +1505,7 @@ fn checks_of_a_held_reload_hold_every_promise_nearby() {
 
 #[test]
 fn checks_hold_every_promise() {
-    passes("checked", World { checked: true, narrow: true, ..ONE }, 20);
+    passes("checked", World { checked: true, narrow: true, ..ONE }, 100);
 }
 
 #[test]
@@ -1515,7 +1515,7 @@ fn adjustments_hold_every_promise() {
 
 #[test]
 fn watchdogs_hold_every_promise() {
-    passes("watched", World { watched: true, narrow: true, sturdy: true, ..ONE }, 20);
+    passes("watched", World { watched: true, narrow: true, sturdy: true, ..ONE }, 100);
 }
 
 #[test]
@@ -1601,27 +1601,27 @@ fn each_is_found(bugs: &[(Bug, World)]) {
 
 #[test]
 fn odd_workers_hold_every_promise() {
-    passes("odd", World { odd: true, ..ONE }, 50);
+    passes("odd", World { odd: true, ..ONE }, 100);
 }
 
 #[test]
 fn declared_sockets_hold_every_promise() {
-    passes("declared", World { declared: true, narrow: true, ..ONE }, 50);
+    passes("declared", World { declared: true, narrow: true, ..ONE }, 100);
 }
 
 #[test]
 fn shared_sockets_hold_every_promise() {
-    passes("shared", SHARED, 50);
+    passes("shared", SHARED, 200);
 }
 
 #[test]
 fn held_reloads_hold_every_promise() {
-    passes("hold", World { instances: 2, narrow: true, sturdy: true, hold: true, ..ONE }, 50);
+    passes("hold", World { instances: 2, narrow: true, sturdy: true, hold: true, ..ONE }, 200);
 }
 
 #[test]
 fn two_sturdy_instances_hold_every_promise() {
-    passes("two sturdy", World { instances: 2, narrow: true, sturdy: true, scales: true, ..ONE }, 50);
+    passes("two sturdy", World { instances: 2, narrow: true, sturdy: true, scales: true, ..ONE }, 200);
 }
 
 /// Searches the nearest states only, all that a few facts and wishes lead to. `CLUSTERD_MODEL_STATES`

@@ -139,7 +139,8 @@ impl Daemon {
                 Told::about(Warn, *app, "examined", message.to_owned())
             }
             Fact::Spent { app, slot, worker, why } => {
-                Told::about(Warn, *app, "spent", spent(*why)).slot(*slot).worker(*worker)
+                let (level, message) = spent(*why);
+                Told::about(level, *app, "spent", message).slot(*slot).worker(*worker)
             }
             Fact::Renewing { app, slot, how } => {
                 let (level, message) = renewing(how);
@@ -322,13 +323,18 @@ impl Daemon {
 }
 
 /// Why a worker is to be replaced.
-fn spent(why: Spent) -> String {
+fn spent(why: Spent) -> (Level, String) {
     match why {
         Spent::Memory { bytes, limit } => {
             let (taken, limit) = (size(bytes), size(limit));
-            format!("takes {taken}, more than max_memory_restart ({limit}): it is to be replaced")
+            let message =
+                format!("takes {taken}, more than max_memory_restart ({limit}): it is to be replaced");
+            (Level::Warn, message)
         }
-        Spent::Age { lived } => format!("is {} old (max_age): it is to be replaced", shown(lived)),
+        // What was asked for, and nothing to look into.
+        Spent::Age { lived } => {
+            (Level::Info, format!("is {} old (max_age): it is to be replaced", shown(lived)))
+        }
     }
 }
 

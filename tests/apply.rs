@@ -191,6 +191,7 @@ fn what_is_stopped_is_started_and_a_scale_is_taken_back() {
 fn a_version_that_fails_is_told_and_what_ran_runs_on() {
     let port = free_port();
     let daemon = Daemon::foreground(file(&[serving("api", port), idle("job")]));
+    daemon.expects(&["exited with code 3 "]);
     let before = (daemon.wait_online("api", 2), daemon.wait_online("job", 1));
     let broken = App::new("api", &fixtures::worker(&["exit", "3", "0"])).instances(2).port(port);
     for _ in 0..2 {

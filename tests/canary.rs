@@ -100,6 +100,7 @@ fn a_reload_that_is_rolled_back_leaves_the_old_workers_untouched() {
 fn a_new_worker_that_crashes_takes_its_held_reload_back() {
     let port = free_port();
     let (daemon, old) = held(port);
+    daemon.expects(&["was ended by SIGKILL"]);
     let new = of_generation(&daemon.app("api"), 2)[0];
     send(new, Signal::SIGKILL);
     let app = wait_until(ms(10_000), "a failed reload", || {
@@ -116,6 +117,7 @@ fn a_new_worker_that_crashes_takes_its_held_reload_back() {
 fn a_new_version_that_does_not_come_up_fails_the_reload_at_its_share() {
     let port = free_port();
     let daemon = Daemon::foreground(api(2, "10%", port));
+    daemon.expects(&["exited with code 3 "]);
     let old = daemon.wait_online("api", 2);
     let bad = App::new("api", &fixtures::worker(&["exit", "3", "0"])).instances(2).port(port);
     daemon.home.write(&bad.text("canary", "10%").to_string());
@@ -127,6 +129,7 @@ fn a_new_version_that_does_not_come_up_fails_the_reload_at_its_share() {
 fn a_newer_reload_replaces_the_one_that_is_held() {
     let port = free_port();
     let (daemon, old) = held(port);
+    daemon.expects(&["reload to generation 2 failed"]);
     let reload = daemon.run(&["reload", "api", "--json"]).expect_code(0);
     assert!(reload.stdout.contains("\"canary\""), "{reload:?}");
     let app = wait_until(ms(10_000), "nobody of the generation between", || {

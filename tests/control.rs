@@ -530,6 +530,7 @@ fn another_user_is_refused_by_the_kernels_word() {
         return skip("only root can become another user");
     }
     let daemon = Daemon::foreground(idle("api"));
+    daemon.expects(&["was refused"]);
     daemon.wait_online("api", 1);
     // As careless as an administrator can be.
     for (path, mode) in [(daemon.home.path(), 0o755), (daemon.home.socket(), 0o666)] {

@@ -10,7 +10,7 @@ use support::encrypted::{NodeLoad, certify};
 use support::hammer::{Style, get};
 use support::history::Outcome;
 use support::reloading::Clients;
-use support::{Fixture, Hammer, Home, Load, clusterd, fixtures, free_port, users, wait_until};
+use support::{App, Daemon, Fixture, Hammer, Home, Load, clusterd, fixtures, free_port, users, wait_until};
 
 /// A server without any supervisor.
 struct Bare(Child);
@@ -174,6 +174,21 @@ fn every_user_reaches_the_program_and_the_fixtures() {
         assert!(home.apps().join("server.js").is_file(), "{user:?}");
         let worker = home.command(&[]).arg("--help").get_program().to_owned();
         assert_eq!(worker == "setpriv", user.is_some(), "{user:?}");
+    }
+}
+
+/// nginx' rule: no warning goes unnoticed.
+#[test]
+fn a_warning_that_a_test_did_not_expect_fails_it() {
+    let app = App::new("api", &fixtures::worker(&["idle"])).text("exec_mode", "fork");
+    for (expected, fails) in [(&["SIGKILL", "unstable exits"][..], false), (&[], true), (&["another"], true)]
+    {
+        let daemon = Daemon::foreground(&app);
+        daemon.expects(expected);
+        support::daemon::send(daemon.wait_online("api", 1)[0], nix::sys::signal::Signal::SIGKILL);
+        daemon.wait_for_text("was ended by SIGKILL");
+        let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(daemon)));
+        assert_eq!(dropped.is_err(), fails, "{expected:?}");
     }
 }
 

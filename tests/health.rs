@@ -54,6 +54,7 @@ fn each_worker_is_asked_by_itself_and_only_the_sick_one_is_replaced() {
     let Some(python) = server("plain") else { return };
     let port = free_port();
     let daemon = Daemon::foreground(api(&python, port).set("health", HEALTH));
+    daemon.expects(&["health checks in a row"]);
     let before = daemon.wait_online("api", 3);
     // What each instance was asked reached its own process and no other.
     let asked = |instance: usize| -> BTreeSet<i32> {
@@ -88,6 +89,7 @@ fn a_worker_that_does_not_answer_in_time_is_replaced() {
     let Some(python) = server("plain") else { return };
     let health = HEALTH.replace("500ms", "200ms");
     let daemon = Daemon::foreground(api(&python, free_port()).set("health", health));
+    daemon.expects(&["health checks in a row"]);
     let before = daemon.wait_online("api", 3);
     daemon.home.put("mute-2", "");
     daemon.wait_for_text("no answer within 200ms");
@@ -148,6 +150,7 @@ fn a_tcp_check_asks_whether_the_connection_is_accepted() {
     let port = free_port();
     let health = "{ tcp = true, interval = \"150ms\", timeout = \"300ms\", retries = 2 }";
     let daemon = Daemon::foreground(api(&python, port).set("health", health));
+    daemon.expects(&["health checks in a row", "drain_timeout is over"]);
     let before = daemon.wait_online("api", 3);
     holds_for(ms(800), "nobody is replaced", || daemon.pids("api") == before);
     // The kernel still takes connections for a process that hangs.
@@ -167,6 +170,7 @@ fn a_command_asks_about_the_worker_it_is_told() {
     let app =
         App::new("api", &fixtures::worker(&["idle"])).instances(2).text("ready", "exec").env("MOOD", "doubt");
     let daemon = Daemon::foreground(app.set("health", health).text("min_uptime", "100ms"));
+    daemon.expects(&["health checks in a row"]);
     let before = daemon.wait_online("api", 2);
     holds_for(ms(600), "nobody is replaced", || daemon.pids("api") == before);
     daemon.home.put("sick-1", "");
@@ -184,6 +188,7 @@ fn a_command_that_does_not_end_is_killed_with_all_it_started() {
                   timeout = \"200ms\", retries = 2 }";
     let app = App::new("api", &fixtures::worker(&["idle"])).instances(1).text("ready", "exec");
     let daemon = Daemon::foreground(app.set("health", health).text("min_uptime", "100ms"));
+    daemon.expects(&["health checks in a row"]);
     daemon.wait_for_text("the command did not end within 200ms");
     daemon.run(&["stop", "api"]).expect_code(0);
     wait_until(ms(5_000), "no process is left", || {
@@ -197,6 +202,7 @@ fn a_new_version_that_is_not_well_fails_its_reload() {
     let port = free_port();
     let app = api(&python, port).set("health", HEALTH);
     let daemon = Daemon::foreground(&app);
+    daemon.expects(&["health checks in a row", "reload to generation 2 failed"]);
     let before = daemon.wait_online("api", 3);
     let hammer = Hammer::start(port);
     daemon.home.write(&app.clone().env("SICK", "yes").to_string());
@@ -217,6 +223,7 @@ fn bad_answers_do_not_count_in_the_start_period() {
     let health = "{ http = \"/healthz\", interval = \"100ms\", retries = 1, start_period = \"30s\" }";
     let app = api(&python, free_port()).instances(1).set("health", health);
     let daemon = Daemon::foreground(&app);
+    daemon.expects(&["health checks in a row"]);
     daemon.home.put("sick-0", "");
     let before = daemon.wait_online("api", 1);
     holds_for(ms(1_000), "it is given its time", || daemon.pids("api") == before);
@@ -236,6 +243,7 @@ fn ready_by_http_asks_the_worker_itself() {
     let port = free_port();
     let app = api(&python, port).text("ready", "http:/healthz");
     let daemon = Daemon::foreground(&app);
+    daemon.expects(&["reload to generation 2 failed"]);
     daemon.wait_online("api", 3);
     let log = daemon.log();
     assert_eq!(log.matches("(it answered)").count(), 3, "{log}");
@@ -254,6 +262,7 @@ fn a_silent_or_frozen_worker_is_replaced_with_evidence() {
     let Some(python) = server("alive") else { return };
     let app = api(&python, free_port()).text("watchdog", "600ms").text("ready", "notify");
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["has not said"]);
     let before = daemon.wait_online("api", 3);
     daemon.wait_for_text("watchdog of me");
     holds_for(ms(1_500), "who says that it is well is left alone", || daemon.pids("api") == before);
@@ -272,6 +281,7 @@ fn a_silent_or_frozen_worker_is_replaced_with_evidence() {
 fn a_worker_that_triggers_its_watchdog_is_replaced() {
     let Some(python) = server("trigger") else { return };
     let daemon = Daemon::foreground(api(&python, free_port()).text("ready", "notify"));
+    daemon.expects(&["asked to be replaced"]);
     let before = daemon.wait_online("api", 3);
     daemon.home.put("go-2", "");
     let (reason, message) = exit_of(&wait_replaced(&daemon, &before, 2));
@@ -295,6 +305,7 @@ fn a_hung_worker_is_found_by_its_queue_and_replaced_with_evidence() {
     let Some(python) = server("hangs") else { return };
     let port = free_port();
     let daemon = Daemon::foreground(api(&python, port).text("hang_timeout", "800ms"));
+    daemon.expects(&["lets its clients wait"]);
     let before = daemon.wait_online("api", 3);
     let hammer = Hammer::start(port);
     hammer.wait_answers(50);

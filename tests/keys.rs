@@ -65,6 +65,7 @@ fn arguments_interpreter_signal_and_files_are_those_of_the_newest_file() {
 fn kill_timeout_and_drain_timeout_are_those_of_the_newest_file() {
     let stubborn = fork("api", &fixtures::worker(&["ignore-signals"]));
     let daemon = Daemon::foreground(stubborn.clone().text("kill_timeout", "100ms"));
+    daemon.expects(&["drain_timeout is over"]);
     daemon.wait_for_text("ignoring");
     reload_as(&daemon, &stubborn.text("kill_timeout", "900ms"));
     wait_until(ms(5_000), "the second one", || daemon.output().matches("ignoring").count() == 2);
@@ -111,6 +112,7 @@ fn wait_ready_is_that_of_the_newest_file() {
     let port = free_port();
     let silent = App::new("api", &node).instances(1).port(port).env("READY_AFTER_MS", -1);
     let daemon = Daemon::foreground(&silent);
+    daemon.expects(&["reload to generation 2 failed"]);
     let before = daemon.wait_online("api", 1);
     let waits = silent.set("wait_ready", true).text("listen_timeout", "800ms");
     daemon.home.write(&waits.to_string());
@@ -138,6 +140,7 @@ fn min_uptime_and_max_restarts_are_those_of_the_newest_file() {
     let app = fork("api", &fixtures::worker(&["exit", "1", "700"])).text("exp_backoff_restart_delay", "1ms");
     let old = app.clone().text("min_uptime", "100ms").set("max_restarts", 1);
     let daemon = Daemon::foreground(file(&[old, bystander.clone()]));
+    daemon.expects(&["exited with code 1 ", "unstable exits in a row"]);
     wait_until(ms(20_000), "restarts", || daemon.app("api").workers[0].restarts >= 2);
     let new = app.text("min_uptime", "20s").set("max_restarts", 3);
     daemon.home.write(&file(&[new, bystander]));
@@ -174,6 +177,7 @@ fn on_reload_failure_is_that_of_the_newest_file() {
     let api = |fixture: &Fixture| App::new("api", fixture).instances(2).port(port);
     let old = api(&fixtures::worker(&["serve"])).text("on_reload_failure", "hold");
     let daemon = Daemon::foreground(old);
+    daemon.expects(&["exited with code 9 "]);
     daemon.wait_online("api", 2);
     let second_gives_up =
         "mkdir first 2>/dev/null || { sleep 1; echo no luck >&2; exit 9; }; exec ./fixture_worker serve";
@@ -350,6 +354,7 @@ fn a_default_log_file_that_cannot_be_opened_is_a_warning() {
     let app = App::new("api", &fixtures::worker(&["print", "3", "words"])).instances(2);
     let text = format!("[daemon]\nlog_dir = {NO_FOLDER:?}\n{}", app.text("exec_mode", "fork"));
     let daemon = Builder::new(text).start_in(home);
+    daemon.expects(&["no log files are written"]);
     daemon.wait_online("api", 2);
     wait_until(ms(5_000), "what both print", || daemon.output().matches("words 2").count() == 2);
     let log = daemon.log();
@@ -363,6 +368,7 @@ fn an_explicit_log_file_that_cannot_be_opened_is_an_error() {
     home.put("plain.txt", "a file\n");
     let bystander = fork("bystander", &fixtures::worker(&["idle"]));
     let daemon = Builder::new(&bystander).start_in(home);
+    daemon.expects(&["could not be started", "unstable exits in a row"]);
     let app = fork("api", &fixtures::worker(&["idle"])).text("out_file", "plain.txt/api.log");
     daemon.home.write(&file(&[bystander, app.set("max_restarts", 2)]));
     let path = daemon.home.file().display().to_string();
@@ -388,6 +394,7 @@ fn restart_delay_is_waited_out_in_sight_and_a_command_ends_the_wait() {
     let line = "[ -e go ] || exit 3; exec sleep 1000";
     let app = fork("api", &fixtures::shell(line)).text("restart_delay", "20s").set("max_restarts", 0);
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["exited with code 3 ", "unstable exits in a row"]);
     let waiting = daemon.wait_status("api", "waiting restart");
     assert_eq!(waiting.workers[0].pid, None);
     assert_eq!(waiting.workers[0].last_exit.as_ref().and_then(|exit| exit.code), Some(3));
@@ -405,6 +412,7 @@ fn restart_delay_is_waited_out_in_sight_and_a_command_ends_the_wait() {
 fn back_off_is_seen_in_the_list() {
     let app = fork("api", &fixtures::worker(&["exit", "1", "0"])).set("max_restarts", 0);
     let daemon = Daemon::foreground(app.text("exp_backoff_restart_delay", "15s"));
+    daemon.expects(&["exited with code 1 ", "unstable exits in a row"]);
     let app = daemon.wait_status("api", "waiting restart");
     assert_eq!(app.workers[0].unstable_restarts, 2, "the first restart is at once: {app:#?}");
     let log = daemon.log();
@@ -433,6 +441,7 @@ fn a_slow_boot_may_ask_for_more_time() {
         let app = App::new("api", &fixture).instances(1).set("wait_ready", true);
         let bystander = fork("bystander", &fixtures::worker(&["idle"]));
         let daemon = Builder::new(&bystander).start_in(home);
+        daemon.expects(&["not ready in listen_timeout"]);
         daemon.home.write(&file(&[bystander, app.text("listen_timeout", "700ms")]));
         let path = daemon.home.file().display().to_string();
         daemon.run(&["start", &path, "--only", "api"])

@@ -34,6 +34,7 @@ fn bystander() -> App {
 /// What `start` says about an app that cannot be started, and what it leaves.
 fn fails_to_start(app: App, says: &[&str]) {
     let (daemon, output) = Daemon::background(file(&[app, bystander()]));
+    daemon.expects(&["could not be started", "unstable exits in a row"]);
     let output = output.expect_code(1).expect_stderr(says);
     assert!(output.took < ms(20_000), "{output:?}");
     let broken = daemon.app("broken");
@@ -83,6 +84,7 @@ fn a_program_that_is_not_executable_is_named_with_its_error() {
 fn a_program_that_cannot_be_run_is_not_tried_without_end() {
     let broken = fork("broken", &Fixture::new(&["./no-such-program"])).set("max_restarts", 0);
     let daemon = Daemon::foreground(file(&[broken, bystander()]));
+    daemon.expects(&["could not be started", "unstable exits in a row", "start failed"]);
     daemon.wait_online("bystander", 1);
     wait_until(ms(10_000), "a few attempts", || daemon.app("broken").workers[0].unstable_restarts >= 3);
     let before = cpu_ticks(daemon.pid).expect("it runs");
@@ -97,6 +99,7 @@ fn a_program_that_cannot_be_run_is_not_tried_without_end() {
 fn a_worker_that_dies_at_once_for_ever_is_errored_and_can_be_reset_by_start() {
     let broken = fork("broken", &fixtures::worker(&["exit", "1", "0"])).set("max_restarts", 4);
     let daemon = Daemon::foreground(file(&[broken, bystander()]));
+    daemon.expects(&["exited with code 1 ", "unstable exits in a row"]);
     let steady = daemon.wait_online("bystander", 1);
     let app = daemon.wait_status("broken", "errored");
     let worker = &app.workers[0];
@@ -119,6 +122,7 @@ fn a_worker_that_dies_at_once_for_ever_is_errored_and_can_be_reset_by_start() {
 fn a_crash_loop_without_end_backs_off() {
     let broken = fork("broken", &fixtures::worker(&["exit", "1", "0"])).set("max_restarts", 0);
     let daemon = Daemon::foreground(file(&[broken, bystander()]));
+    daemon.expects(&["exited with code 1 ", "unstable exits in a row"]);
     wait_until(ms(20_000), "eight restarts", || daemon.app("broken").workers[0].restarts >= 8);
     // After 100 ms and seven times half as much again the wait is over a second.
     let before = daemon.app("broken").workers[0].restarts;
@@ -142,6 +146,7 @@ fn a_crash_loop_is_folded_in_the_log_and_told_in_full_to_who_follows() {
     let broken = App::new("broken", &fixtures::shell(line)).instances(1).set("max_restarts", 0);
     let broken = broken.text("exp_backoff_restart_delay", "0ms");
     let daemon = Daemon::foreground(file(&[broken, bystander()]));
+    daemon.expects(&["exited with code 1 "]);
     wait_until(ms(60_000), "200 restarts", || daemon.app("broken").workers[0].restarts >= 200);
     // The second instance never listens: it is ready after three seconds, in which the first goes on.
     let followed = daemon.run(&["scale", "broken", "2", "--json"]).expect_code(0);
@@ -164,6 +169,7 @@ fn the_end_of_a_folded_crash_loop_is_told() {
     let hopeless = fork("hopeless", &fixtures::worker(&["exit", "1", "0"])).set("max_restarts", 12);
     let quick = |app: App| app.text("exp_backoff_restart_delay", "1ms");
     let daemon = Daemon::foreground(file(&[quick(broken), quick(hopeless), bystander()]));
+    daemon.expects(&["exited with code 1 ", "unstable exits in a row"]);
     daemon.wait_for_text("hopeless id 1: given up after 12 unstable exits in a row");
     wait_until(ms(20_000), "a folded loop", || daemon.app("broken").workers[0].restarts >= 5);
     daemon.home.put("mended", "");
@@ -176,6 +182,7 @@ fn a_crashed_worker_is_replaced_in_its_slot() {
     let port = free_port();
     let app = App::new("api", &fixtures::worker(&["serve"])).instances(2).port(port);
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["was ended by SIGABRT"]);
     let before = daemon.wait_online("api", 2);
     let old = daemon.online("api");
     // Not SIGSEGV: Rust programs survive one that no access caused.
@@ -198,6 +205,7 @@ fn a_port_that_somebody_else_has_fails_that_app_only_and_names_the_owner() {
     let declared =
         App::new("declared", &fixtures::worker(&["serve", "fds"])).listen(port).set("max_restarts", 2);
     let (daemon, output) = Daemon::background(file(&[declared, bystander()]));
+    daemon.expects(&["could not be started", "unstable exits in a row"]);
     let owner = std::process::id().to_string();
     output.expect_code(1).expect_stderr(&["declared", &port.to_string(), &owner]);
     daemon.wait_online("bystander", 1);
@@ -210,6 +218,7 @@ fn a_failed_start_or_reload_names_who_has_the_port() {
     let _foreign = std::net::TcpListener::bind(("0.0.0.0", port)).expect("the port is free");
     let app = |port: u16| App::new("api", &fixtures::worker(&["serve"])).instances(2).port(port);
     let (daemon, output) = Daemon::background(app(port));
+    daemon.expects(&["is in use by pid", "exited with code 1 ", "unstable exits in a row"]);
     let name = std::fs::read_to_string("/proc/self/comm").expect("we live");
     let owner = format!("0.0.0.0:{port} is in use by pid {} ({})", std::process::id(), name.trim_end());
     output.expect_code(1).expect_stderr(&["before it was ready", &owner]);
@@ -227,6 +236,12 @@ fn a_failed_start_in_the_foreground_names_who_has_the_port() {
     let _foreign = std::net::TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
     let app = App::new("api", &fixtures::worker(&["serve"])).instances(1).port(port).set("max_restarts", 1);
     let daemon = Daemon::foreground(app);
+    daemon.expects(&[
+        "is in use by pid",
+        "exited with code 1 ",
+        "unstable exits in a row",
+        "no app can run any more",
+    ]);
     wait_until(ms(10_000), "the failure", || daemon.log().contains("api: start failed"));
     let log = daemon.log();
     let line = log.lines().find(|line| line.contains("start failed")).expect("it was just there");
@@ -255,6 +270,7 @@ fn a_port_that_another_app_serves_is_refused_to_the_second() {
     let port = free_port();
     let first = App::new("first", &node).instances(2).port(port);
     let daemon = Daemon::foreground(&first);
+    daemon.expects(&["is served by app", "exited with code 1 "]);
     daemon.wait_online("first", 2);
     let hammer = Hammer::start(port);
     let second = App::new("second", &node).instances(2).port(port).set("max_restarts", 2);
@@ -286,6 +302,7 @@ fn stop_empties_the_tree(daemon: &Daemon, limit: Duration) {
 fn a_worker_that_ignores_the_signal_is_killed_at_kill_timeout() {
     let app = fork("api", &fixtures::worker(&["ignore-signals"])).text("kill_timeout", "500ms");
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["did not end in kill_timeout"]);
     daemon.wait_online("api", 1);
     daemon.wait_for_text("ignoring");
     stop_empties_the_tree(&daemon, ms(5_000));
@@ -298,6 +315,7 @@ fn a_worker_that_ignores_the_signal_is_killed_at_kill_timeout() {
 fn a_child_that_ignores_the_signal_is_killed_with_its_tree() {
     let app = fork("api", &fixtures::worker(&["stubborn-child"])).text("kill_timeout", "500ms");
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["did not end in kill_timeout"]);
     wait_until(ms(10_000), "two processes", || daemon.workers().len() == 2);
     stop_empties_the_tree(&daemon, ms(5_000));
 }
@@ -333,6 +351,7 @@ fn stopped_means_that_the_last_child_is_gone() {
     let line = "trap 'exit 0' INT; sh -c 'trap \"\" INT TERM; while :; do sleep 1; done' & while :; do sleep 0.05; done";
     let app = fork("api", &fixtures::shell(line)).text("kill_timeout", "700ms");
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["did not end in kill_timeout"]);
     wait_until(ms(10_000), "leader and child", || daemon.workers().len() >= 2);
     stop_empties_the_tree(&daemon, ms(6_000));
 }
@@ -342,6 +361,7 @@ fn stopped_means_that_the_last_child_is_gone() {
 fn a_crashed_leaders_child_does_not_outlive_the_app() {
     let app = fork("api", &fixtures::worker(&["leave-stubborn-child"])).text("kill_timeout", "300ms");
     let daemon = Daemon::foreground(file(&[app.env("LIVE_MS", 1_200).set("max_restarts", 0), bystander()]));
+    daemon.expects(&["exited with code 3 ", "did not end in kill_timeout"]);
     wait_until(ms(20_000), "a replacement", || daemon.app("api").workers[0].restarts >= 1);
     daemon.run(&["stop", "api"]).expect_code(0);
     let left = daemon.workers();
@@ -353,6 +373,7 @@ fn a_crashed_leaders_child_does_not_outlive_the_app() {
 fn a_worker_that_daemonises_is_found_and_stopped() {
     let app = fork("api", &fixtures::worker(&["daemonise"])).set("max_restarts", 1);
     let daemon = Daemon::foreground(file(&[app, bystander()]));
+    daemon.expects(&["exited with code 0 ", "unstable exits in a row"]);
     daemon.wait_for_text("daemonised");
     // Whatever state the policy gives it, no process of it outlives the stop.
     let _ = daemon.run(&["stop", "api"]);
@@ -371,6 +392,12 @@ fn a_program_that_puts_itself_in_the_background_is_told_to_stay() {
     let kill_timeout = |app: App| app.text("kill_timeout", "200ms");
     let apps = [kill_timeout(daemonising), kill_timeout(crashing), bystander()];
     let daemon = Daemon::foreground(file(&apps));
+    daemon.expects(&[
+        "exited with code 0 ",
+        "exited with code 3 ",
+        "unstable exits in a row",
+        "did not end in kill_timeout",
+    ]);
     let exit = |name: &str| {
         let app = daemon.wait_status(name, "errored");
         app.workers[0].last_exit.clone().map(|exit| (exit.code, exit.reason))
@@ -420,6 +447,7 @@ fn a_grandchild_that_keeps_the_output_open_does_not_hide_a_death() {
     let app =
         fork("api", &fixtures::worker(&["keep-stdout-open"])).env("LIVE_MS", 1_200).set("max_restarts", 0);
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["exited with code 3 "]);
     wait_until(ms(20_000), "the death, and a replacement", || {
         let app = daemon.app("api");
         app.workers.iter().any(|worker| {
@@ -502,6 +530,7 @@ fn a_host_without_processes_left_costs_no_worker_and_no_restart() {
     let others: Vec<Sleeper> = (0..5).map(|_| Sleeper::start(user)).collect();
     let app = fork("api", &fixtures::worker(&["idle"])).instances(6).text("exec_mode", "fork");
     let daemon = Builder::new(app).user(Some(user)).wrap(&["prlimit", "--nproc=9:9"]).start();
+    daemon.expects(&["could not be started", "next start in"]);
     wait_until(ms(10_000), "the first workers", || daemon.pids("api").len() >= 2);
     let first = daemon.pids("api");
     holds_for(ms(700), "the first workers stay, and no room for all", || {
@@ -524,6 +553,7 @@ fn a_host_without_memory_for_a_process_is_asked_again_and_the_app_not_charged() 
     let fault = ["-e", "inject=clone3:error=ENOMEM:when=2..5"];
     let app = fork("api", &fixtures::worker(&["idle"])).instances(2).set("max_restarts", 1);
     let daemon = Builder::new(app.text("exec_mode", "fork")).wrap(&[&inject[..], &fault].concat()).start();
+    daemon.expects(&["could not be started", "next start in"]);
     daemon.wait_for_text("clone: Cannot allocate memory");
     let first = wait_until(ms(5_000), "the first worker", || daemon.pids("api").first().copied());
     daemon.wait_online("api", 2);
@@ -548,6 +578,7 @@ fn a_worker_that_cannot_be_watched_is_not_there() {
             (libc::SYS_epoll_ctl.to_string(), libc::ENOSPC.to_string(), least.to_string());
         let wrap = [&python.command[0], "refused.py", &call, &errno, "2", &least];
         let mut daemon = Builder::new(app).wrap(&wrap).start();
+        daemon.expects(&["could not be started", "next start in", "start failed: a later stop"]);
         let failures = || daemon.log().matches("cannot watch its descriptors").count();
         wait_until(ms(10_000), "all that can start, and one that cannot", || {
             failures() > 0 || daemon.log().matches("ready after").count() == 6
@@ -580,6 +611,7 @@ fn clients_cannot_take_the_last_descriptor() {
     let port = free_port();
     let app = App::new("api", &fixtures::worker(&["serve"])).instances(2).port(port);
     let daemon = Builder::new(app).wrap(&["prlimit", "--nofile=48:48"]).start();
+    daemon.expects(&["was ended by SIGKILL"]);
     daemon.wait_online("api", 2);
     let mut clients: Vec<_> = Vec::new();
     for _ in 0..100 {
@@ -612,6 +644,13 @@ fn with_thirty_two_descriptors_what_fits_runs_and_the_rest_is_told() {
     let fits = App::new("fits", &fixtures::worker(&["serve"])).instances(1).port(free_port());
     let many = App::new("many", &fixtures::worker(&["serve"])).instances(12).port(free_port());
     let daemon = Builder::new(file(&[fits, many])).wrap(&["prlimit", "--nofile=32:32"]).start();
+    daemon.expects(&[
+        "no log files are written",
+        "could not be started",
+        "next start in",
+        "start failed: a later stop",
+        "reload to generation 2 failed",
+    ]);
     daemon.wait_online("fits", 1);
     daemon.wait_for_text("RLIMIT_NOFILE");
     let first = daemon.pids("many");
@@ -670,6 +709,7 @@ fn a_worker_starts_with_a_clean_signal_state_in_a_session_of_its_own() {
     // SIGINT and SIGPIPE are ignored when the supervisor is started from a careless script.
     let careless = ["sh", "-c", "trap '' INT PIPE; exec \"$@\"", "sh"];
     let daemon = Builder::new(file(&apps)).wrap(&careless).start();
+    daemon.expects(&["exited with code 0 "]);
     daemon.wait_for_text("signals-0 | SigIgn:");
     daemon.wait_for_text("end of environment");
     let output = daemon.output();
@@ -868,6 +908,7 @@ fn workers_killed_again_and_again_always_come_back() {
     let port = free_port();
     let app = App::new("api", &fixtures::worker(&["serve"])).instances(3).port(port).set("max_restarts", 0);
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["was ended by SIGKILL", "unstable exits in a row"]);
     for _ in 0..5 {
         let before = daemon.wait_online("api", 3);
         before.iter().for_each(|&pid| send(pid, Signal::SIGKILL));
@@ -911,6 +952,7 @@ fn workers_end_with_a_supervisor_that_is_killed_and_the_next_one_ends_what_they_
         let app = Fixture::new(&["/bin/sh", "-c", line, &node.command[0]]);
         let app = App::new("api", &app).instances(2).port(port);
         let daemon = Daemon::foreground_as(user, app);
+        daemon.expects(&["left behind by a supervisor"]);
         let before = daemon.wait_online("api", 2);
         wait_until(ms(5_000), "what the workers started", || sleeps(&daemon).len() == 2);
         let sleeping = sleeps(&daemon);
@@ -974,6 +1016,7 @@ fn a_broken_state_file_is_moved_aside_and_costs_nothing() {
     std::fs::create_dir_all(home.path()).expect("it is ours");
     std::fs::write(home.path().join("state.json"), "{\"version\":1,\"boot").expect("it is ours");
     let daemon = Builder::new(App::new("api", &fixtures::worker(&["idle"]))).start_in(Arc::new(home));
+    daemon.expects(&["it is moved aside"]);
     daemon.wait_online("api", 1);
     assert!(daemon.log().contains("it is moved aside"), "{}", daemon.log());
     assert!(daemon.home.path().join("state.json.bad").exists());

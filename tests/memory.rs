@@ -50,6 +50,7 @@ fn a_fat_worker_is_replaced_and_no_request_is_lost() {
     for user in users() {
         let port = free_port();
         let daemon = Builder::new(file(api(&node, port))).user(user).start();
+        daemon.expects(&["more than max_memory_restart"]);
         let before = daemon.wait_online("api", 2);
         let hammer = Load::on(port).clients(4).path("/?delay=5").start();
         holds_for(ms(500), "nobody is replaced who takes little", || daemon.pids("api") == before);
@@ -74,6 +75,7 @@ fn what_a_worker_started_counts_with_it() {
     let Some(node) = fixtures::node("server.js") else { return };
     let port = free_port();
     let daemon = Daemon::foreground(file(api(&node, port).instances(1)));
+    daemon.expects(&["more than max_memory_restart"]);
     let before = daemon.wait_online("api", 1);
     answer(port, "/child/180");
     wait_for_reason(&daemon, "memory");
@@ -86,6 +88,7 @@ fn in_fork_mode_a_fat_worker_is_stopped_then_started() {
     let port = free_port();
     let app = App::new("api", &node).port(port).text("max_memory_restart", "160M");
     let daemon = Daemon::foreground(file(app));
+    daemon.expects(&["more than max_memory_restart"]);
     let before = daemon.wait_online("api", 1);
     wait_until(ms(10_000), "an answer", || get(port, "/grow/180").is_ok());
     wait_for_reason(&daemon, "memory");
@@ -99,6 +102,7 @@ fn a_limit_below_what_the_server_needs_costs_no_request_and_no_storm() {
     let port = free_port();
     let app = api(&node, port).instances(1).text("max_memory_restart", "5M");
     let daemon = Daemon::foreground(file(app));
+    daemon.expects(&["more than max_memory_restart"]);
     daemon.wait_online("api", 1);
     let hammer = Load::on(port).clients(2).path("/?delay=5").start();
     wait_until(ms(20_000), "three replacements", || daemon.app("api").workers[0].restarts >= 3);
@@ -116,6 +120,7 @@ fn a_share_of_the_containers_memory_is_divided_among_the_instances() {
     let port = free_port();
     let app = api(&node, port).text("max_memory_restart", "40%");
     let daemon = Builder::new(file(app)).wrap(&["sh", "-c", &group.enter(), "sh"]).start();
+    daemon.expects(&["more than max_memory_restart"]);
     daemon.wait_online("api", 2);
     let described = daemon.run(&["describe", "api"]).expect_code(0).stdout;
     assert!(described.contains("320.0 MiB for all instances together"), "{described}");
@@ -136,6 +141,7 @@ fn a_worker_that_the_kernel_killed_for_want_of_memory_is_told_from_one_that_was_
     let port = free_port();
     let app = App::new("api", &node).instances(1).port(port);
     let daemon = Builder::new(app).wrap(&["sh", "-c", &group.enter(), "sh"]).start();
+    daemon.expects(&["was ended by SIGKILL"]);
     let first = daemon.wait_online("api", 1);
     send(first[0], Signal::SIGKILL);
     wait_for_reason(&daemon, "crash");

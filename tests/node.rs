@@ -47,6 +47,7 @@ fn who_does_not_heed_the_message_is_killed_in_time() {
     let Some(node) = server("deaf") else { return };
     let app = api(&node).set("shutdown_with_message", true).text("kill_timeout", "300ms");
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["did not end in kill_timeout"]);
     daemon.wait_online("api", 2);
     daemon.run(&["stop", "api"]).expect_code(0);
     assert_eq!(daemon.log().matches("did not end in kill_timeout").count(), 2, "{}", daemon.log());
@@ -84,6 +85,7 @@ fn a_worker_that_disconnects_serves_on_and_is_stopped_by_its_signal() {
     let Some(node) = server("leaves") else { return };
     let app = api(&node).set("shutdown_with_message", true).text("kill_timeout", "300ms");
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["did not end in kill_timeout"]);
     let pids = daemon.wait_online("api", 2);
     wait_until(ms(5_000), "both have disconnected", || daemon.output().matches("disconnected").count() == 2);
     holds_for(ms(300), "they serve on", || daemon.pids("api") == pids);
@@ -95,6 +97,7 @@ fn a_worker_that_disconnects_serves_on_and_is_stopped_by_its_signal() {
 fn a_cluster_within_a_cluster_is_warned_about_once() {
     let Some(node) = server("cluster") else { return };
     let daemon = Daemon::foreground(api(&node).set("wait_ready", false));
+    daemon.expects(&["do not double-cluster"]);
     daemon.wait_online("api", 2);
     daemon.wait_for_text("do not double-cluster");
     daemon.run(&["reload", "api"]).expect_code(0);

@@ -57,6 +57,7 @@ fn a_workers_status_is_shown_short_and_clean() {
 fn the_reason_that_a_worker_gives_is_in_its_death_report() {
     let Some(python) = fixtures::python("notify.py") else { return };
     let daemon = Daemon::foreground(api(&python).set("restart_delay", 60_000));
+    daemon.expects(&["exited with code 3 ", "unstable exits in a row"]);
     daemon.wait_online("api", 1);
     daemon.home.put("say.0", "ERRNO=28");
     daemon.home.put("say.1", "!exit 3");
@@ -85,6 +86,7 @@ fn descriptors_that_come_with_a_message_are_closed() {
         let builder = Builder::new(api(&python));
         let builder = if let Some(limit) = limit { builder.wrap(&["prlimit", limit]) } else { builder };
         let daemon = builder.start();
+        daemon.expects(&["notifications were ignored"]);
         daemon.wait_online("api", 1);
         let before = daemon.descriptors();
         daemon.home.put("say.0", "!descriptors 253 20");
@@ -100,6 +102,7 @@ fn descriptors_that_come_with_a_message_are_closed() {
 fn no_message_can_break_or_hold_up_the_supervisor() {
     let Some(python) = fixtures::python("notify.py") else { return };
     let daemon = Daemon::foreground(api(&python));
+    daemon.expects(&["notifications were ignored"]);
     let pids = daemon.wait_online("api", 1);
     daemon.home.put("say.0", "!nasty");
     daemon.wait_for_text("nasty said");
@@ -121,6 +124,7 @@ fn no_message_can_break_or_hold_up_the_supervisor() {
 fn the_words_of_strangers_are_counted_and_told_of_seldom() {
     let Some(python) = fixtures::python("notify.py") else { return };
     let daemon = Daemon::foreground(api(&python));
+    daemon.expects(&["notifications were ignored"]);
     daemon.wait_online("api", 1);
     let stranger = UnixDatagram::unbound().expect("descriptors are left");
     let environment = std::fs::read(format!("/proc/{}/environ", daemon.pids("api")[0])).expect("it runs");
@@ -143,6 +147,7 @@ fn the_words_of_strangers_are_counted_and_told_of_seldom() {
 fn a_server_in_the_background_is_followed_when_it_says_who_it_is() {
     let Some(python) = fixtures::python("notify.py") else { return };
     let daemon = Daemon::foreground(api(&python));
+    daemon.expects(&["was ended by SIGKILL"]);
     let first = daemon.wait_online("api", 1);
     daemon.home.put("say.0", "!succeed");
     let second = wait_until(ms(5_000), "the process that it named", || {
@@ -169,6 +174,7 @@ fn a_server_in_the_background_is_followed_when_it_says_who_it_is() {
 fn a_main_process_outside_the_workers_tree_is_not_taken() {
     let Some(python) = fixtures::python("notify.py") else { return };
     let daemon = Daemon::foreground(api(&python));
+    daemon.expects(&["notifications were ignored", "exited with code 0 "]);
     daemon.wait_online("api", 1);
     daemon.home.put("say.0", &format!("!succeed {}", std::process::id()));
     // The test itself must not be signalled, and what is left of the worker's tree is stopped.

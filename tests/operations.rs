@@ -298,6 +298,7 @@ fn a_program_that_is_being_written_is_tried_again_and_not_charged() {
     let app = api(&serve, port).instances(1).set("max_restarts", 1);
     let idle = App::new("idle", &fixtures::worker(&["idle"])).text("exec_mode", "fork");
     let daemon = Daemon::foreground(&idle);
+    daemon.expects(&["could not be started", "next start in"]);
     let writer = being_written(&daemon, "fixture_busy");
     daemon.home.write(&file(&[app, idle]));
     let path = daemon.home.file().display().to_string();
@@ -388,6 +389,7 @@ fn what_is_no_whole_file_is_refused_by_every_way_of_reading_it() {
     let port = free_port();
     let good = api(&fixtures::worker(&["serve"]), port).to_string();
     let daemon = Daemon::foreground(&good);
+    daemon.expects(&["reload on SIGHUP"]);
     daemon.wait_online("api", 2);
     let hammer = Load::on(port).clients(2).start();
     let resident = daemon.resident();
@@ -408,12 +410,14 @@ fn a_file_that_may_not_be_read_changes_nothing() {
     }
     let good = api(&fixtures::worker(&["serve"]), free_port()).to_string();
     let daemon = Daemon::foreground_as(Some(ORDINARY), &good);
+    daemon.expects(&["reload on SIGHUP"]);
     changes_nothing(&daemon, "unreadable", &good);
 }
 
 #[test]
 fn a_failed_reload_shows_the_last_twenty_lines_of_its_worker() {
     let daemon = Daemon::foreground(api(&fixtures::worker(&["serve"]), free_port()));
+    daemon.expects(&["exited with code 4 "]);
     daemon.wait_online("api", 2);
     let line = "i=1; while [ $i -le 35 ]; do echo \"line number $i\"; i=$((i + 1)); done; exit 4";
     daemon.home.write(&api(&fixtures::shell(line), free_port()).to_string());

@@ -28,6 +28,29 @@ const GOODBYE: Duration = Duration::from_secs(4);
 /// How long apps may take to come up on a busy machine.
 pub(crate) const BOOT: Duration = Duration::from_secs(30);
 
+/// Test binaries whose tests do not say yet which warnings they provoke. It only shrinks.
+const LOUD: &[&str] = &[
+    "apply",
+    "canary",
+    "health",
+    "keys",
+    "lifecycle",
+    "memory",
+    "node",
+    "notify",
+    "operations",
+    "output",
+    "readiness",
+    "reload",
+    "runtimes",
+    "scale",
+    "settings",
+    "signals",
+    "sockets",
+    "steering",
+    "wishes",
+];
+
 /// In the environment of everything that a test starts, and inherited by whatever that starts.
 const MARK: &str = "HARNESS_HOME";
 
@@ -308,6 +331,7 @@ pub(crate) struct Builder {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     stdout: Option<Stdio>,
+    expected: Vec<String>,
 }
 
 impl Builder {
@@ -320,7 +344,14 @@ impl Builder {
             arguments: Vec::new(),
             environment: Vec::new(),
             stdout: None,
+            expected: Vec::new(),
         }
+    }
+
+    /// With warnings that the test provokes ([`Daemon::expects`]).
+    pub(crate) fn expects(mut self, texts: &[&str]) -> Builder {
+        self.expected.extend(texts.iter().map(|&text| text.to_owned()));
+        self
     }
 
     /// As this user (only root can).
@@ -370,7 +401,8 @@ impl Builder {
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
         let pid = i32::try_from(child.id()).expect("process ids are positive");
         // setpriv and prlimit replace themselves by the program, so this is the supervisor's own id.
-        let mut daemon = Daemon { pid, child: Some(child), stdout, stderr, home };
+        let expected = Mutex::new(self.expected);
+        let mut daemon = Daemon { pid, child: Some(child), stdout, stderr, expected, home };
         daemon.wait_for_control();
         daemon
     }
@@ -383,6 +415,8 @@ pub(crate) struct Daemon {
     child: Option<Child>,
     stdout: File,
     stderr: File,
+    /// What its warnings and errors may say.
+    expected: Mutex<Vec<String>>,
     /// Its home.
     pub(crate) home: Arc<Home>,
 }
@@ -404,8 +438,8 @@ impl Daemon {
         home.write(&text.to_string());
         let file = home.file().display().to_string();
         let output = home.run(&["start", &file]);
-        let mut daemon =
-            Daemon { pid: 0, child: None, stdout: anonymous_file(), stderr: anonymous_file(), home };
+        let (stdout, stderr) = (anonymous_file(), anonymous_file());
+        let mut daemon = Daemon { pid: 0, child: None, stdout, stderr, expected: Mutex::default(), home };
         daemon.pid = daemon.try_list().map_or(0, |list| list.daemon.pid);
         (daemon, output)
     }
@@ -418,6 +452,23 @@ impl Daemon {
             let ended = matches!(child.try_wait(), Ok(Some(_)));
             ended || std::os::unix::net::UnixStream::connect(&socket).is_ok()
         });
+    }
+
+    /// Warnings and errors of its log with one of these texts are what this test provokes; any other fails it.
+    pub(crate) fn expects(&self, texts: &[&str]) {
+        let mut expected = self.expected.lock().expect("nobody panics with this lock");
+        expected.extend(texts.iter().map(|&text| text.to_owned()));
+    }
+
+    /// What its log warns of that the test did not expect.
+    fn unexpected(&self) -> Vec<String> {
+        let expected = self.expected.lock().expect("nobody panics with this lock");
+        // A supervisor in the background has a file of its own.
+        let file = fs::read_to_string(self.home.path().join("logs/clusterd.log")).unwrap_or_default();
+        let log = self.log();
+        let alarming = log.lines().chain(file.lines()).filter(|line| is_alarm(line));
+        let unexpected = alarming.filter(|line| !expected.iter().any(|text| line.contains(text.as_str())));
+        unexpected.map(str::to_owned).collect()
     }
 
     /// Runs a verb to its end.
@@ -607,11 +658,26 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if std::thread::panicking() && self.pid != 0 {
+        let failing = std::thread::panicking();
+        if failing && self.pid != 0 {
             self.show();
         }
+        // Before its end: what the harness itself does to it proves nothing.
+        let unexpected = self.unexpected();
         self.end();
+        let adopted = !LOUD.contains(&env!("CARGO_CRATE_NAME"));
+        assert!(
+            failing || unexpected.is_empty() || !adopted,
+            "the supervisor's log has warnings or errors that the test did not expect (Daemon::expects): {unexpected:#?}"
+        );
     }
+}
+
+/// A line of the supervisor's own log for which somebody would be woken: `2026-01-02T03:04:05.678Z WARN  text`.
+fn is_alarm(line: &str) -> bool {
+    let mut words = line.split_ascii_whitespace();
+    let time = words.next().is_some_and(|word| word.len() == 24 && word.ends_with('Z') && word.contains('T'));
+    time && matches!(words.next(), Some("WARN" | "ERROR"))
 }
 
 /// Runs `clusterd` with these arguments in this home, to its end.

@@ -4,6 +4,9 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
 BENCH_ARGS ?=
+SOAK_SECONDS ?= 600
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?= $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 
 # Where cargo puts things: it follows CARGO_TARGET_DIR and .cargo/config.toml, so it is asked.
 TARGET_DIR = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
@@ -14,7 +17,7 @@ BINARY = $(TARGET_DIR)/$(TRIPLE)/release/clusterd
 NSS = getaddrinfo|getpw[a-z_]*|getgrnam[a-z_]*|getgrgid[a-z_]*|getgrouplist|__nss_lookup[a-z_]*
 
 .DEFAULT_GOAL := build
-.PHONY: help build run test check fmt lint doc static bench hammer install clean
+.PHONY: help build run test check fmt lint doc fuzzcheck static bench hammer soak fuzz install clean
 
 help: ## Say what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -28,7 +31,7 @@ run: build ## Run the example: four workers on one port
 test: ## Run every test; says what was skipped for want of a runtime
 	@CARGO='$(CARGO)' ./tests/run.sh
 
-check: fmt lint doc test static ## Exactly what CI runs
+check: fmt lint doc test fuzzcheck static ## Exactly what CI runs
 
 fmt:
 	$(CARGO) fmt --check
@@ -56,6 +59,22 @@ bench: build ## Measure against PM2, Node's cluster module and bare Node (needs 
 
 hammer: ## Reload under load, 20 reloads a case
 	CLUSTERD_HAMMER_RELOADS=20 $(CARGO) test --release --locked --test reload --test runtimes -- --nocapture
+
+soak: ## Reload, scale and kill under load for SOAK_SECONDS (600)
+	SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --release --locked --test soak -- --nocapture
+
+fuzzcheck: ## Fuzz every parser for a minute, all at once, with cargo alone
+	CLUSTERD_FUZZ_SECONDS=60 $(CARGO) test --locked --lib fuzz:: -- --test-threads 16 --nocapture
+
+# cargo-fuzz passes options that stable Rust takes with RUSTC_BOOTSTRAP only. What it finds goes into
+# fuzz/regressions/TARGET, which every `cargo test` runs.
+fuzz: ## Fuzz by libFuzzer, FUZZ_SECONDS (600) each (needs cargo-fuzz)
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo 'fuzz: cargo-fuzz is missing: cargo install cargo-fuzz; without it: make fuzzcheck'; exit 1; }
+	@for target in $(FUZZ_TARGETS); do \
+	  mkdir -p fuzz/corpus/$$target fuzz/regressions/$$target; \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target fuzz/regressions/$$target \
+	    -- -max_total_time=$(FUZZ_SECONDS) -max_len=8192 || exit 1; \
+	done
 
 install: build ## Install below DESTDIR/PREFIX (/usr/local)
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/clusterd

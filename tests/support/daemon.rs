@@ -30,15 +30,10 @@ pub(crate) const BOOT: Duration = Duration::from_secs(30);
 
 /// Test binaries whose tests do not say yet which warnings they provoke. It only shrinks.
 const LOUD: &[&str] = &[
-    "apply",
     "canary",
-    "health",
     "keys",
     "lifecycle",
     "memory",
-    "node",
-    "notify",
-    "operations",
     "output",
     "readiness",
     "reload",

@@ -49,6 +49,8 @@ struct World {
     leaving: BTreeSet<WorkerId>,
     kernel: BTreeMap<Address, Vec<SocketId>>,
     hidden: BTreeSet<SocketId>,
+    /// Shut down by their workers, and held.
+    fallen: BTreeSet<SocketId>,
     /// Parts of shared sockets: in no array.
     parts: BTreeMap<SocketId, WorkerId>,
     sockets: u64,
@@ -75,6 +77,7 @@ impl World {
             leaving: BTreeSet::new(),
             kernel: BTreeMap::new(),
             hidden: BTreeSet::new(),
+            fallen: BTreeSet::new(),
             parts: BTreeMap::new(),
             sockets: 0,
             requests: 0,
@@ -181,16 +184,18 @@ impl World {
             }
             array.push(*socket);
         }
-        if let Event::Relistened { socket } = &event
+        if let Event::ShutDown { socket, again } = &event
             && let Some(array) = self.kernel.values_mut().find(|array| array.contains(socket))
         {
             let hole = array.iter().position(|other| other == socket).unwrap();
             array.swap_remove(hole);
-            if !self.hidden.contains(socket) {
+            if *again {
                 if array.iter().all(|other| self.hidden.contains(other)) {
                     array.clear();
                 }
                 array.push(*socket);
+            } else {
+                self.fallen.insert(*socket);
             }
         }
         if let Event::Joined { worker, socket, .. } = &event {
@@ -319,7 +324,7 @@ impl World {
                 self.soon(10, Event::Relayed { socket: *socket });
             }
             Action::Close { socket } => {
-                let hidden = self.hidden.remove(socket);
+                let hidden = self.hidden.remove(socket) | self.fallen.remove(socket);
                 if let Some(array) = self.kernel.values_mut().find(|array| array.contains(socket)) {
                     let hole = array.iter().position(|other| other == socket).unwrap();
                     array.swap_remove(hole);
@@ -372,7 +377,8 @@ impl World {
         } else if app.0 != 1 && character != 0 {
             self.soon(4000, Event::Listening { worker, socket, address });
             if self.dice.one_in(6) {
-                self.soon(20_000, Event::Relistened { socket });
+                let again = self.dice.one_in(2);
+                self.soon(20_000, Event::ShutDown { socket, again });
             }
         }
         if character == 1 {
@@ -427,6 +433,8 @@ impl World {
             Event::Listening { worker, .. } | Event::Opened { worker, .. } | Event::Joined { worker, .. } => {
                 self.alive.contains(worker) || self.dice.one_in(2)
             }
+            // What nobody is to find is not listened on again.
+            Event::ShutDown { socket, again } => !(*again && self.hidden.contains(socket)),
             Event::Started { .. }
             | Event::Accepting { .. }
             | Event::Said { .. }
@@ -437,7 +445,6 @@ impl World {
             | Event::Felt { .. }
             | Event::Relayed { .. }
             | Event::Abandoned { .. }
-            | Event::Relistened { .. }
             | Event::Unreachable { .. }
             | Event::AddressesChanged
             | Event::CannotLeave { .. }

@@ -41,26 +41,27 @@ impl Daemon {
         }
     }
 
-    /// Whether it still listens; if not, it does again.
+    /// Whether it still listens; if not, it does again, unless it is on its way out anyway.
     pub(super) fn check_listener(&mut self, socket: SocketId) {
         let Some(held) = self.sockets.get(socket).filter(|held| held.token.is_some()) else { return };
         let (worker, address, fd) = (held.owner, held.address, held.fd.as_fd());
         if listen::is_listening(fd) {
             return;
         }
-        // What nobody is to find is on its way out: it would only begin a group of its own.
-        let again = if listen::is_hidden(fd) { Ok(()) } else { listen::listen(fd, held.backlog) };
-        self.arrays.push_back(Event::Relistened { socket });
-        if let Err(error) = again {
-            log::error!("{}: {address}: cannot listen again: {error}", self.label(worker));
-        }
-        if self.is_stopping(worker) {
+        if listen::is_hidden(fd) || self.is_stopping(worker) {
             log::debug!("{}: shut its socket on {address} down", self.label(worker));
-            return;
+            self.arrays.push_back(Event::ShutDown { socket, again: false });
+            return self.unwatch_listener(socket);
         }
+        let again = listen::listen(fd, held.backlog);
+        self.arrays.push_back(Event::ShutDown { socket, again: again.is_ok() });
+        let outcome = again.map_or_else(
+            |error| format!("the supervisor cannot listen on it again ({error}): restart the worker's app"),
+            |()| "the supervisor listens on it again".to_owned(),
+        );
         log::error!(
-            "{}: called shutdown(2) on its listening socket, {address}: whoever waited in its queue was reset; the \
-             supervisor listens on it again. A server that stops must close its socket, not shut it down",
+            "{}: called shutdown(2) on its listening socket, {address}: whoever waited in its queue was reset; \
+             {outcome}. A server that stops must close its socket, not shut it down",
             self.label(worker)
         );
     }

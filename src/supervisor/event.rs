@@ -325,11 +325,12 @@ pub enum Event {
         /// Which.
         socket: SocketId,
     },
-    /// A worker shut this socket of its own down, which took it out of its group. The shell listens on it again,
-    /// so that it is last in its group now, unless no packet was to find it.
-    Relistened {
+    /// A worker shut this socket of its own down, which took it out of its group.
+    ShutDown {
         /// Which.
         socket: SocketId,
+        /// The shell listens on it again: it is last in its group now.
+        again: bool,
     },
     /// The worker itself waits for connections on a socket that it was handed.
     Accepting {
@@ -471,7 +472,7 @@ impl Event {
             | Event::Felt { .. }
             | Event::Relayed { .. }
             | Event::Abandoned { .. }
-            | Event::Relistened { .. }
+            | Event::ShutDown { .. }
             | Event::Measured { .. }
             | Event::Gauged { .. }
             | Event::AddressesChanged

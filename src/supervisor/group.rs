@@ -179,18 +179,18 @@ impl Sockets {
         self.all.insert(id, socket);
     }
 
-    /// A worker shut a socket of its own down: the last of its group moved into its place, and it is last
-    /// itself now that it listens again. A hidden one does not.
-    pub(super) fn relisten(&mut self, id: SocketId, planted: Planted) {
+    /// A worker shut a socket of its own down: the last of its group moved into its place, and it is last itself
+    /// where it listens again.
+    pub(super) fn shut_down(&mut self, id: SocketId, again: bool, planted: Planted) {
         let Some(socket) = self.all.get(&id).filter(|socket| !socket.is_shared()).cloned() else { return };
         let Some(group) = self.groups.get_mut(&socket.address) else { return };
         let Some(place) = group.array.iter().position(|member| *member == id) else { return };
-        if planted.has(Bug::RelistenedKeepsItsPlace) {
+        if planted.has(Bug::ShutDownKeepsItsPlace) {
             return;
         }
         group.array.swap_remove(place);
         group.moved = true;
-        if !socket.is_hidden() {
+        if again {
             self.append(id, socket);
         } else if group.array.is_empty() {
             self.groups.remove(&socket.address);

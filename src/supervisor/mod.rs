@@ -237,7 +237,7 @@ impl Supervisor {
             | Event::Unasked { .. }
             | Event::Felt { .. }
             | Event::Abandoned { .. }
-            | Event::Relistened { .. }
+            | Event::ShutDown { .. }
             | Event::Measured { .. }
             | Event::Weighed { .. }
             | Event::Gauged { .. }
@@ -481,7 +481,7 @@ impl Supervisor {
             | Event::Felt { worker, .. } => self.index_of(*worker),
             Event::Relayed { socket }
             | Event::Abandoned { socket }
-            | Event::Relistened { socket }
+            | Event::ShutDown { socket, .. }
             | Event::Unreachable { socket } => {
                 self.apps.iter().position(|app| app.sockets.get(*socket).is_some())
             }
@@ -533,7 +533,7 @@ impl Supervisor {
                 Event::Felt { worker, pulse } => app.felt(worker, pulse, turn),
                 Event::Relayed { socket } => app.relayed(socket, turn),
                 Event::Abandoned { socket } => app.abandoned(socket, turn),
-                Event::Relistened { socket } => app.sockets.relisten(socket, turn.planted),
+                Event::ShutDown { socket, again } => app.sockets.shut_down(socket, again, turn.planted),
                 Event::Measured { headroom, .. } => app.measured(&headroom, turn),
                 Event::Gauged { depths, cost, .. } => app.gauged(&depths, cost, turn),
                 Event::Command { .. } | Event::Deadline | Event::AddressesChanged => {}

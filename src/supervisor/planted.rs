@@ -27,8 +27,8 @@ pub enum Bug {
     LateReadyRevives,
     /// The mirror closes the hole by shifting instead of moving the last one into it.
     MirrorShifts,
-    /// A socket that listens again keeps its place in the mirror.
-    RelistenedKeepsItsPlace,
+    /// A socket that its worker shut down keeps its place in the mirror.
+    ShutDownKeepsItsPlace,
     /// A worker's exit does not change the steering.
     ExitKeepsSteering,
     /// Of several queued reloads only one is answered.

@@ -692,7 +692,7 @@ fn a_socket_that_its_worker_closed_is_steered_around_and_handed_on() {
 #[test]
 fn a_socket_that_its_worker_shut_down_is_last_in_its_group_when_it_listens_again() {
     let mut bench = Bench::online(cluster(3));
-    bench.tell(Event::Relistened { socket: SocketId(1) });
+    bench.tell(Event::ShutDown { socket: SocketId(1), again: true });
     assert_eq!(bench.supervisor.mirror()[0].1, [3, 2, 1].map(SocketId));
     assert_eq!(
         bench.steered().last(),
@@ -701,6 +701,9 @@ fn a_socket_that_its_worker_shut_down_is_last_in_its_group_when_it_listens_again
     );
     bench.tell(Event::Exited { worker: WorkerId(3), status: ExitStatus::Code(0), left: true });
     assert_eq!(bench.steered().last(), Some(&vec![1, 2]));
+    bench.tell(Event::ShutDown { socket: SocketId(3), again: false });
+    assert_eq!(bench.supervisor.mirror()[0].1, [1, 2].map(SocketId), "it does not listen again");
+    assert_eq!(bench.steered().last(), Some(&vec![0, 1]));
 }
 
 #[test]

@@ -129,10 +129,8 @@ fn a_thousand_workers_start_and_the_owner_is_answered_meanwhile() {
         }
         if online >= 1_000 { Ok(()) } else { Err(online) }
     });
-    answers.sort_unstable();
-    // One of them may have had no processor for a while.
-    let typical = answers[answers.len() / 2];
-    assert!(typical < ms(1_500), "{typical:?} for a list in the middle of it: {answers:?}");
+    let slow = answers.iter().filter(|took| **took > ms(1_500)).count();
+    assert!(slow <= 2, "more than one turn keeps the owner waiting: {answers:?}");
     let (half, whole) = (at_half.expect("half of it comes first"), begin.elapsed());
     assert!(whole < 4 * half + ms(2_000), "the cost grows: half in {half:?}, all in {whole:?}");
     let workers = daemon.app("many").workers;

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Metadata};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -111,8 +112,13 @@ impl Home {
         };
         // The same place may be given twice.
         let folders: BTreeSet<PathBuf> = named.filter(ours).map(|entry| entry.path()).collect();
-        let mut homes = folders.into_iter().map(Home::whole).filter(|home| home.socket().exists());
+        let mut homes = folders.into_iter().map(Home::whole).filter(Home::is_heard);
         homes.next().filter(|_| homes.next().is_none())
+    }
+
+    /// Whether somebody listens there: one that was killed leaves its folder behind.
+    fn is_heard(&self) -> bool {
+        UnixStream::connect(self.socket()).is_ok()
     }
 
     fn whole(folder: PathBuf) -> Home {
@@ -383,12 +389,15 @@ mod tests {
         assert_eq!(Home::temporary(&[Path::new("/proc/self")]), None);
         let uid = fs::metadata(folder.path()).unwrap().uid();
         let found = |uid| Home::temporary_of(uid, &[Path::new("/nowhere"), folder.path(), folder.path()]);
-        assert_eq!(found(uid), None, "nobody listens there");
-        fs::write(home.socket(), "").unwrap();
+        assert_eq!(found(uid), None, "nobody was ever there");
+        let listener = std::os::unix::net::UnixListener::bind(home.socket()).unwrap();
         assert_eq!(found(uid).as_ref(), Some(&home));
         assert_eq!(found(uid + 1), None);
         fs::set_permissions(&home.runtime, fs::Permissions::from_mode(0o711)).unwrap();
         assert_eq!(found(uid), None, "others could have put it there");
+        fs::set_permissions(&home.runtime, fs::Permissions::from_mode(0o700)).unwrap();
+        drop(listener);
+        assert_eq!(found(uid), None, "it was killed");
     }
 
     #[test]

@@ -15,6 +15,8 @@ use nix::sys::signal::Signal;
 use support::daemon::{Builder, Running, send, state_and_parent};
 use support::hammer::{body, get};
 use support::reloading::{api, ms, reload_under};
+use support::strace::{Fault, When};
+use support::wait::holds_for;
 use support::{
     App, Daemon, Fixture, Home, Load, ORDINARY, fixtures, free_port, host, root, skip, wait_until,
 };
@@ -511,4 +513,36 @@ fn a_read_only_root_costs_log_files_and_no_more() {
         let warnings = said.matches(" WARN ").count();
         assert!(warnings <= 3, "{said}");
     }
+}
+
+/// Fault 35: a debugger's hold on a worker is nobody's death, and neither is the time that it holds it still.
+#[test]
+fn a_worker_that_is_traced_or_held_still_is_not_taken_for_dead() {
+    let Some(server) = fixtures::server("python") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&server, port));
+    let before = daemon.wait_online("api", 2);
+    // A tracer that has nothing to do.
+    let nothing = Fault { calls: "acct", errno: "EPERM", when: When::Always };
+    let Some(traced) = nothing.inject(before[0]) else { return };
+    let load = Load::on(port).start();
+    load.wait_answers(100);
+    send(before[1], Signal::SIGSTOP);
+    wait_until(ms(5_000), "it is held still", || {
+        state_and_parent(before[1]).is_some_and(|(state, _)| state == 'T')
+    });
+    holds_for(ms(1_500), "both are there, held still or not", || {
+        let app = daemon.app("api");
+        let alive = app.workers.iter().all(|worker| worker.status == "online" && worker.restarts == 0);
+        alive && daemon.pids("api") == before
+    });
+    send(before[1], Signal::SIGCONT);
+    load.wait_answers(100);
+    daemon.run(&["reload", "api"]).expect_code(0);
+    load.stop().expect_none_lost();
+    assert!(
+        daemon.pids("api").iter().all(|pid| !before.contains(pid)),
+        "a traced worker outlived the reload"
+    );
+    drop(traced);
 }

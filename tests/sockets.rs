@@ -324,6 +324,25 @@ fn who_blocks_in_accept_is_told_first_and_it_is_said() {
 }
 
 #[test]
+fn a_long_request_over_a_unix_socket_is_not_cut() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let app = on_unix(App::new("api", &fixture).instances(1).delay(4500), &path)
+        .text("drain_timeout", "8s")
+        .text("drain_idle", "500ms");
+    let daemon = Builder::new(app).start_in(home);
+    let old = daemon.wait_online("api", 1)[0];
+    let mut client = UnixStream::connect(&path).expect("served");
+    // Kept, so that an end of the server's is seen as one.
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("buffered");
+    daemon.run(&["reload", "api"]).expect_code(0);
+    let mut answer = [0; 512];
+    let length = client.read(&mut answer).expect("answered");
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.contains(&format!("{old} ")), "cut: {answer:?}");
+}
+
+#[test]
 fn an_address_that_comes_later_is_waited_for_and_served() {
     if !support::root() {
         return support::skip("a network namespace of its own takes root");

@@ -303,7 +303,8 @@ impl DrainWatch {
         if history.deaf && history.answered_otherwise() {
             (history.deaf, history.alike) = (false, 0);
             look.hear.push(id);
-        } else if !history.deaf && closing == Closing::Late && history.waits_as_ever() {
+        } else if !history.deaf && matches!(closing, Closing::Late | Closing::Last) && history.waits_as_ever()
+        {
             history.deaf = true;
             look.deafen.push(id);
         }
@@ -327,7 +328,7 @@ impl DrainWatch {
             let between = match closing {
                 Closing::WhenIdle => false,
                 Closing::AtQuietMoments => history.has_whole_answer(),
-                Closing::Late => {
+                Closing::Late | Closing::Last => {
                     let answered = answered && history.cycles >= CYCLES && !history.streaming;
                     history.has_whole_answer() || (answered && !history.deaf)
                 }

@@ -132,6 +132,8 @@ pub enum Closing {
     AtQuietMoments,
     /// The same when half of the time is over, and who is never quiet is helped to be.
     Late,
+    /// The same in the last moments, when the alternative is to be cut.
+    Last,
     /// Who was idle for `drain_idle`: the server was told to stop, and ends the others itself.
     WhenIdle,
 }

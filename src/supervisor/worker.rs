@@ -19,6 +19,9 @@ pub(super) enum Boot {
     Running,
 }
 
+/// Before the end of its time, for so long, a worker that leaves is in its last moments.
+const LAST_MOMENTS: Duration = Duration::from_secs(2);
+
 /// The state of the looks at a leaving worker's traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Look {
@@ -48,6 +51,11 @@ impl Leaving {
     /// More than half of its time is over.
     fn is_late(&self, now: Time) -> bool {
         now - self.since >= (self.until - self.since) / 2
+    }
+
+    /// Hardly any of it is left.
+    fn is_last(&self, now: Time) -> bool {
+        self.is_late(now) && self.until - now <= LAST_MOMENTS
     }
 
     fn deadline(&self) -> Time {
@@ -244,6 +252,7 @@ impl Worker {
     /// Which connections a look may end; `None` when there is nothing to look at.
     pub(super) fn closing(&self, now: Time) -> Option<Closing> {
         match &self.phase {
+            Phase::Draining(leaving) if leaving.is_last(now) => Some(Closing::Last),
             Phase::Draining(leaving) if leaving.is_late(now) => Some(Closing::Late),
             Phase::Draining(_) => Some(Closing::AtQuietMoments),
             Phase::Finishing(_) => Some(Closing::WhenIdle),

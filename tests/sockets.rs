@@ -343,6 +343,25 @@ fn a_long_request_over_a_unix_socket_is_not_cut() {
 }
 
 #[test]
+fn who_blocks_in_accept_finishes_what_it_has_first() {
+    let Some(fixture) = fixtures::python("listen_fds.py") else { return };
+    let (home, path) = place(None);
+    let app = on_unix(App::new("api", &fixture).instances(1).delay(1500), &path).text("drain_timeout", "10s");
+    let daemon = Builder::new(app).start_in(home);
+    let old = daemon.wait_online("api", 1)[0];
+    let mut held: Vec<UnixStream> = (0..5).map(|_| UnixStream::connect(&path).expect("served")).collect();
+    for client in &mut held {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("buffered");
+    }
+    daemon.run(&["reload", "api"]).expect_code(0);
+    for mut client in held {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("answered");
+        assert!(answer.contains(&format!("{old} ")), "cut: {answer:?}");
+    }
+}
+
+#[test]
 fn an_address_that_comes_later_is_waited_for_and_served() {
     if !support::root() {
         return support::skip("a network namespace of its own takes root");

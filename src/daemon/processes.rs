@@ -124,9 +124,13 @@ impl Process {
 
     /// Whether it may do something of its own about being told to stop.
     pub(super) fn may_handle_stop(&self) -> bool {
-        let spec = &self.recipe.spec;
-        let by_message = spec.shutdown_with_message && self.channel.is_some();
-        !self.leader_gone && (by_message || process::catches(self.pid, spec.kill_signal))
+        let caught = || process::catches(self.pid, self.recipe.spec.kill_signal);
+        !self.leader_gone && (self.is_told_by_message() || caught())
+    }
+
+    /// Whether a message tells it to stop, rather than a signal.
+    pub(super) fn is_told_by_message(&self) -> bool {
+        self.recipe.spec.shutdown_with_message && self.channel.is_some()
     }
 }
 

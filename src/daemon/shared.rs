@@ -550,12 +550,12 @@ impl Daemon {
             Ok(_) => "it does not use epoll".to_owned(),
             Err(error) => error.to_string(),
         };
-        let handles = self.processes.get(worker).is_some_and(Process::may_handle_stop);
+        let handles = self.processes.get(worker).is_some_and(Process::is_told_by_message);
         self.warn_once_of(worker, "cannot leave", || {
             format!(
                 "a worker that leaves cannot be kept from the queue of a shared socket ({error}): {}",
                 if handles {
-                    "it gets its kill_signal at once, and has to stop accepting by itself"
+                    "it gets its message at once, and has to stop accepting by itself"
                 } else {
                     "it does not handle its kill_signal, so it accepts until it is ended, and a request that it \
                      takes in that moment is lost"

@@ -310,7 +310,7 @@ pub enum Event {
     CannotLeave {
         /// Who.
         worker: WorkerId,
-        /// It catches its `kill_signal`.
+        /// It is told to stop by a message, which only a server that finishes what it has listens to.
         handles: bool,
     },
     /// The worker called listen(2) on a socket of its own; it is last in its group now.

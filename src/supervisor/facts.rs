@@ -10,6 +10,7 @@ use super::event::{
     Action, Address, Cause, ExitStatus, Fact, Failure, Proof, SignalKind, SocketId, SpawnFailure, Traffic,
     Word, WorkerId,
 };
+use super::exam::Handling;
 use super::group::{Holder, Queue, Socket};
 use super::health::Check;
 use super::view::LastExit;
@@ -308,10 +309,11 @@ impl App {
     }
 
     /// It was to take no more from a shared queue, and cannot be kept from it: what is left is to tell it,
-    /// where it listens to that.
+    /// where it is known to finish what it has then. Any other is told when it has nothing.
     pub(super) fn cannot_leave(&mut self, worker: WorkerId, handles: bool, turn: &mut Turn<'_>) {
         let Some((slot, place)) = self.find(worker) else { return };
-        if handles {
+        let generation = self.slots[slot].workers[place].generation;
+        if handles || self.handling == Handling::Finishes(generation) {
             self.tell_early(slot, place, turn);
         }
     }

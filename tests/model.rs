@@ -42,6 +42,8 @@ struct World {
     declared: bool,
     /// The declared socket is one for all, as a Unix socket is.
     shared: bool,
+    /// That is the host's.
+    of_host: bool,
     hold: bool,
     /// Of all wishes only reload and stop.
     narrow: bool,
@@ -99,6 +101,7 @@ const ONE: World = World {
     scales: false,
     declared: false,
     shared: false,
+    of_host: false,
     hold: false,
     narrow: false,
     hasty: false,
@@ -198,7 +201,7 @@ fn opened(supervisor: &Supervisor, world: World, worker: WorkerId) -> Event {
     let (socket, address) = (fresh_socket(supervisor), address());
     if world.shared {
         let address = Address::Unix(UnixName::new("/run/a").unwrap());
-        return Event::Joined { worker, socket, address };
+        return Event::Joined { worker, socket, address, of_host: world.of_host };
     }
     Event::Opened { worker, socket, address }
 }
@@ -843,26 +846,31 @@ impl Turn<'_> {
         ensure(!kept, || format!("{socket:?} was closed by its worker, and counts as served"))
     }
 
-    /// Who leaves takes nothing from a shared queue that others serve; and somebody always takes from it.
+    /// Who leaves takes nothing from a shared queue that others stay with; and somebody always takes from it,
+    /// or is to, but for the host's.
     fn shared_queues_are_taken_from_by_whoever_serves(&self) -> Verdict {
         let shares: BTreeMap<SocketId, bool> = self.after.shares().into_iter().collect();
         let hidden = self.after.hidden();
         let stage =
             |worker: WorkerId| self.live.iter().find(|probe| probe.worker == worker).map(|probe| probe.stage);
-        let parts: Vec<(SocketId, Stage, bool)> = self
-            .after
-            .held()
-            .into_iter()
-            .filter(|(id, ..)| !hidden.contains(id))
-            .filter_map(|(id, worker, _)| Some((id, stage(worker?)?, *shares.get(&id)?)))
-            .collect();
-        let served = parts.iter().any(|(_, stage, _)| *stage == Stage::Ready);
+        let held = self.after.held();
+        let open = || held.iter().filter(|(id, ..)| !hidden.contains(id) && shares.contains_key(id));
+        let parts: Vec<(SocketId, Stage, bool)> =
+            open().filter_map(|(id, worker, _)| Some((*id, stage((*worker)?)?, *shares.get(id)?))).collect();
+        // What a dead worker left waits for the next one.
+        let attended = open().any(|(_, worker, _)| worker.is_none())
+            || parts.iter().any(|(_, stage, _)| *stage <= Stage::Ready);
         for (id, stage, left) in &parts {
             let leaves = (Stage::Quitting..=Stage::Killed).contains(stage);
-            ensure(*left == (leaves && served), || {
-                format!("{id:?} of one in {stage:?}: kept from the queue: {left}, others serve: {served}")
+            ensure(*left == (leaves && (attended || self.world.of_host)), || {
+                format!("{id:?} of one in {stage:?}: kept from the queue: {left}, others stay: {attended}")
             })?;
         }
+        let shuts =
+            self.out.iter().any(|a| matches!(a, Action::Shut { socket } if shares.contains_key(socket)));
+        ensure(!shuts || !(attended || self.world.of_host), || {
+            "the socket of somebody who stays was shut".into()
+        })?;
         let handed_on =
             |action: &Action| matches!(action, Action::Relay { socket } if shares.contains_key(socket));
         ensure(!self.out.iter().any(handed_on), || "a shared queue was handed on".into())
@@ -1579,6 +1587,7 @@ fn every_planted_bug_is_found() {
         (Bug::LeavingGoesOnTaking, SHARED),
         (Bug::LastStaysAway, SHARED),
         (Bug::SharedEndsWithItsWorker, SHARED),
+        (Bug::OneShutsForAll, World { instances: 2, scales: true, ..SHARED }),
     ];
     each_is_found(&bugs);
 }
@@ -1617,6 +1626,11 @@ fn declared_sockets_hold_every_promise() {
 #[test]
 fn shared_sockets_hold_every_promise() {
     passes("shared", SHARED, 200);
+}
+
+#[test]
+fn sockets_of_the_host_hold_every_promise() {
+    passes("of the host", World { of_host: true, ..SHARED }, 50);
 }
 
 #[test]

@@ -369,7 +369,8 @@ impl World {
         let character = self.dice.roll(12);
         if app.0 == 3 && character != 0 {
             let address = Address::Unix(UnixName::new("/run/a").unwrap());
-            self.soon(5, Event::Joined { worker, socket, address });
+            let of_host = self.seed.is_multiple_of(2);
+            self.soon(5, Event::Joined { worker, socket, address, of_host });
             self.soon(4000, Event::Accepting { worker, socket });
             if character == 4 {
                 self.soon(20_000, Event::Unreachable { socket });

@@ -362,6 +362,30 @@ fn who_blocks_in_accept_finishes_what_it_has_first() {
 }
 
 #[test]
+fn a_starting_worker_keeps_the_socket_that_the_other_leaves() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let app = on_unix(App::new("api", &fixture).instances(2), &path).env("START_MS", 1500);
+    let daemon = Builder::new(app).start_in(home);
+    let pids = daemon.wait_online("api", 2);
+    let inode = fs::metadata(&path).expect("it listens").ino();
+    let first = daemon.app("api").workers[0].id.to_string();
+    let restart = daemon.spawn(&["restart", &first]);
+    wait_until(SOON, "the first one starts anew", || {
+        let workers = daemon.try_app("api")?.workers;
+        let starts =
+            workers.iter().any(|w| w.status == "launching" && w.pid.is_some_and(|p| !pids.contains(&p)));
+        if starts { Ok(()) } else { Err(format!("{workers:?}")) }
+    });
+    daemon.run(&["scale", "api", "1"]).expect_code(0);
+    daemon.home.finish(restart).expect_code(0);
+    let left = daemon.wait_online("api", 1);
+    assert_eq!(fs::metadata(&path).expect("its file is gone").ino(), inode);
+    let answer = ask_unix(&path, "/").expect("it is deaf");
+    assert!(answer.starts_with(&format!("{} ", left[0])), "{answer}");
+}
+
+#[test]
 fn an_address_that_comes_later_is_waited_for_and_served() {
     if !support::root() {
         return support::skip("a network namespace of its own takes root");

@@ -202,9 +202,10 @@ impl Daemon {
             return Err(failed(io::Error::from_raw_os_error(libc::EBADF)));
         };
         shared.newest = shared.newest.max(order.generation);
+        let of_host = shared.of_host;
         let part = shared.fd.try_clone().map_err(failed)?;
         let socket = self.sockets.hold_part(part, address, order.worker).map_err(failed)?;
-        self.arrays.push_back(Event::Joined { worker: order.worker, socket, address });
+        self.arrays.push_back(Event::Joined { worker: order.worker, socket, address, of_host });
         Ok(socket)
     }
 
@@ -370,10 +371,6 @@ impl Daemon {
             return;
         };
         shared.state = State::Shut;
-        if shared.of_host {
-            // It is not ours to shut: who comes waits for the next worker.
-            return;
-        }
         let address = shared.address;
         if let Some((path, id)) = shared.file.take() {
             remove_file(&path, id, address);

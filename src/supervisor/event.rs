@@ -299,6 +299,8 @@ pub enum Event {
         socket: SocketId,
         /// Where it listens.
         address: Address,
+        /// It is the host's: whoever comes waits in it, also while no worker is there.
+        of_host: bool,
     },
     /// No client can come to this part of a shared socket any more: its path is gone, or a worker shut it down
     /// for all. Said again as long as it is so.

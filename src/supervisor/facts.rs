@@ -29,6 +29,8 @@ pub(super) enum Made {
     ByShell,
     /// The shell did, for all: this is the worker's part of it.
     Shared,
+    /// The host did, for all; the same.
+    ByHost,
 }
 
 impl App {
@@ -97,7 +99,7 @@ impl App {
         let (handed, queue) = match made {
             Made::ByWorker => (false, Queue::Own),
             Made::ByShell => (true, Queue::Own),
-            Made::Shared => (true, Queue::Shared),
+            Made::Shared | Made::ByHost => (true, Queue::Shared),
         };
         let Some((slot, place)) = self.find(worker) else { return };
         if self.sockets.get(socket).is_some() {
@@ -108,7 +110,9 @@ impl App {
         let holder = if headless { Holder::Orphan } else { Holder::Worker(worker) };
         let accepts = !handed && !headless;
         let slot = entry.id;
-        self.sockets.append(socket, Socket { address, slot, holder, handed, accepts, shut: false, queue });
+        let of_host = made == Made::ByHost;
+        self.sockets
+            .append(socket, Socket { address, slot, holder, handed, accepts, shut: false, queue, of_host });
         if !handed {
             self.heard = Heard::Listening;
             for spare in self.sockets.handed_for(worker, address) {

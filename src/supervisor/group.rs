@@ -56,6 +56,8 @@ pub(super) struct Socket {
     /// No new handshake reaches it.
     pub(super) shut: bool,
     pub(super) queue: Queue,
+    /// Its clients come and wait whether or not a worker is there: it can be shut by nobody here.
+    pub(super) of_host: bool,
 }
 
 impl Socket {
@@ -361,17 +363,44 @@ impl Sockets {
         self.addresses().filter(|address| !self.served(*address, standings)).filter(open).collect()
     }
 
-    /// Lets no new handshake reach the leaving workers' sockets of addresses that nobody serves.
+    /// Whether who waits in a shared queue is taken from it by somebody who stays, now or later; `ending` are
+    /// those that are about to be closed.
+    fn attended(&self, address: Address, standings: &Standings, ending: &[SocketId]) -> bool {
+        self.array(address).iter().filter(|id| !ending.contains(id)).any(|id| {
+            self.all.get(id).is_some_and(|socket| {
+                let stays = match socket.holder {
+                    Holder::Worker(_) => {
+                        standing(socket, standings).is_some_and(|standing| standing != Standing::Leaving)
+                    }
+                    Holder::Orphan => true,
+                    Holder::Relaying => false,
+                };
+                stays && !socket.shut
+            })
+        })
+    }
+
+    /// Lets no new handshake reach the leaving workers' sockets of addresses that nobody serves. A shared one
+    /// is shut for all who have a part of it, so not while one of them stays; and the host's never is.
     pub(super) fn shut_unserved(
         &mut self,
         standings: &Standings,
         leaving: &[WorkerId],
+        ending: &[SocketId],
+        planted: Planted,
         out: &mut Vec<Action>,
     ) {
-        let unserved: Vec<Address> =
-            self.addresses().filter(|address| !self.served(*address, standings)).collect();
+        let forgetful = planted.has(Bug::OneShutsForAll);
+        let needed = |address: Address| {
+            let shared = self.is_shared(address) && !forgetful;
+            self.served(address, standings) || (shared && self.attended(address, standings, ending))
+        };
+        let unserved: Vec<Address> = self.addresses().filter(|address| !needed(*address)).collect();
         for (id, socket) in &mut self.all {
             let Holder::Worker(worker) = socket.holder else { continue };
+            if socket.of_host {
+                continue;
+            }
             if !socket.shut && unserved.contains(&socket.address) && leaving.contains(&worker) {
                 socket.shut = true;
                 out.push(Action::Shut { socket: *id });
@@ -404,21 +433,25 @@ impl Sockets {
         }
     }
 
-    /// Who leaves takes no more from a shared queue as long as another serves it, and does again when nobody
-    /// else is left.
+    /// Who leaves takes no more from a shared queue as long as another stays with it, and does again when nobody
+    /// else is left. From the host's it never does: whoever waits there is not lost.
     fn sift(&mut self, address: Address, standings: &Standings, planted: Planted, out: &mut Vec<Action>) {
-        let served = self.served(address, standings);
+        let attended = self.attended(address, standings, &[]);
         for id in self.array(address).to_vec() {
             let Some(socket) = self.all.get_mut(&id) else { continue };
             let standing = standing(socket, standings);
             match (socket.queue, standing) {
                 (Queue::Shared, Some(Standing::Leaving))
-                    if served && !socket.shut && !planted.has(Bug::LeavingGoesOnTaking) =>
+                    if (attended || socket.of_host)
+                        && !socket.shut
+                        && !planted.has(Bug::LeavingGoesOnTaking) =>
                 {
                     socket.queue = Queue::Left;
                     out.push(Action::Withdraw { socket: id });
                 }
-                (Queue::Left, Some(_)) if !served && !planted.has(Bug::LastStaysAway) => {
+                (Queue::Left, Some(_))
+                    if !attended && !socket.of_host && !planted.has(Bug::LastStaysAway) =>
+                {
                     socket.queue = Queue::Shared;
                     out.push(Action::Admit { socket: id });
                 }

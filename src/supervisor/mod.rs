@@ -512,8 +512,9 @@ impl Supervisor {
                 Event::Opened { worker, socket, address } => {
                     app.listening(worker, socket, address, Made::ByShell);
                 }
-                Event::Joined { worker, socket, address } => {
-                    app.listening(worker, socket, address, Made::Shared);
+                Event::Joined { worker, socket, address, of_host } => {
+                    let made = if of_host { Made::ByHost } else { Made::Shared };
+                    app.listening(worker, socket, address, made);
                 }
                 Event::Listening { worker, socket, address } => {
                     app.listening(worker, socket, address, Made::ByWorker);

@@ -89,6 +89,8 @@ pub enum Bug {
     LateStaysBeside,
     /// A worker that has to stop before its successor comes does, whether others serve or not.
     SparesTheLast,
+    /// Where nobody serves, who leaves shuts the shared socket for those who start, too.
+    OneShutsForAll,
 }
 
 /// The mistake that this supervisor makes, if any.

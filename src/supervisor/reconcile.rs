@@ -392,13 +392,15 @@ impl App {
     fn serve(&mut self, turn: &mut Turn<'_>) {
         let standings = self.standings();
         let wanted = self.slots.iter().any(Slot::is_wanted);
+        let ends = self.ends_of_orphans(&standings, turn.has(Bug::SharedEndsWithItsWorker));
         if turn.left || !wanted {
+            let ending: Vec<SocketId> = ends.iter().map(|(id, _)| *id).collect();
             let leaving: Vec<WorkerId> =
                 self.workers().filter(|worker| worker.leaving().is_some()).map(|worker| worker.id).collect();
-            self.sockets.shut_unserved(&standings, &leaving, turn.out);
+            self.sockets.shut_unserved(&standings, &leaving, &ending, turn.planted, turn.out);
         }
         let mut relays = Vec::new();
-        for (id, end) in self.ends_of_orphans(&standings, turn.has(Bug::SharedEndsWithItsWorker)) {
+        for (id, end) in ends {
             match end {
                 OrphanEnd::Relay => {
                     if let Some(socket) = self.sockets.get_mut(id) {

@@ -876,7 +876,7 @@ fn workers_of_a_lost_shared_socket_are_replaced_once() {
     let mut bench = Bench::with(Policy { declares_listen: true, ..cluster(1) });
     let (worker, socket) = (bench.spawned()[0], SocketId(1));
     let address = Address::Unix(UnixName::new("/run/a").expect("short"));
-    bench.tell(Event::Joined { worker, socket, address });
+    bench.tell(Event::Joined { worker, socket, address, of_host: false });
     bench.tell(Event::Started { worker });
     bench.tell(Event::Accepting { worker, socket });
     bench.pass(ms(5000));
@@ -897,6 +897,43 @@ fn workers_of_a_lost_shared_socket_are_replaced_once() {
     // A reload that failed is not tried for ever.
     bench.tell(Event::Unreachable { socket });
     assert_eq!(bench.spawned().len(), 2);
+}
+
+/// Workers with a part of the same shared socket each, started and, but for the last, ready.
+fn sharing(bench: &mut Bench, workers: &[WorkerId], of_host: bool) {
+    let address = Address::Unix(UnixName::new("/run/a").expect("short"));
+    for (worker, socket) in workers.iter().zip((1..).map(SocketId)) {
+        bench.tell(Event::Joined { worker: *worker, socket, address, of_host });
+        bench.tell(Event::Started { worker: *worker });
+    }
+    for (worker, socket) in workers.iter().zip((1..).map(SocketId)).take(workers.len() - 1) {
+        bench.tell(Event::Accepting { worker: *worker, socket });
+    }
+}
+
+#[test]
+fn who_leaves_shuts_no_socket_that_a_starting_worker_has() {
+    let mut bench = Bench::with(Policy { declares_listen: true, ..cluster(2) });
+    let workers = bench.spawned();
+    sharing(&mut bench, &workers, false);
+    let slot = bench.supervisor.probe()[0].slot;
+    bench.wish(Command::Stop { app: APP, scope: Scope::Slot(slot) });
+    assert!(bench.took(&Action::Withdraw { socket: SocketId(1) }), "its clients wait for the other");
+    assert!(!bench.took(&Action::Shut { socket: SocketId(1) }));
+    // Then nobody is to come.
+    bench.wish(Command::Stop { app: APP, scope: Scope::All });
+    assert!(bench.took(&Action::Shut { socket: SocketId(1) }));
+}
+
+#[test]
+fn whoever_leaves_takes_nothing_from_the_hosts_socket() {
+    let mut bench = Bench::with(Policy { declares_listen: true, ..cluster(1) });
+    let first = bench.spawned();
+    sharing(&mut bench, &[first[0], first[0]], true);
+    bench.wish(Command::Stop { app: APP, scope: Scope::All });
+    assert!(bench.took(&Action::Withdraw { socket: SocketId(1) }));
+    assert!(!bench.took(&Action::Shut { socket: SocketId(1) }), "clients wait for the next start");
+    assert!(!bench.took(&Action::Admit { socket: SocketId(1) }));
 }
 
 /// The host lacks something for a moment, just as the newest worker is to be started.

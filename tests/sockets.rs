@@ -296,6 +296,102 @@ fn sockets_of_the_host_are_used_by_address_and_by_name() {
     assert!(path.exists(), "the host's file was removed");
 }
 
+/// An app that finds the host's socket by its name, and says another port.
+fn by_name(fixture: &Fixture, port: u16) -> (App, String) {
+    let elsewhere = free_port();
+    let listen = format!("[{{ name = \"http\", address = \"127.0.0.1:{elsewhere}\" }}]");
+    let app = App::new("api", fixture).instances(2).set("listen", listen).text("drain_timeout", "10s");
+    (app, format!("socket.create_server(('127.0.0.1', {port}))"))
+}
+
+#[test]
+fn a_host_socket_that_was_found_by_name_is_drained_where_it_listens() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, _) = place(None);
+    let port = free_port();
+    let (app, socket) = by_name(&fixture, port);
+    let daemon = activated(&home, "http", &socket, app.delay(150));
+    daemon.wait_online("api", 2);
+    assert_eq!(daemon.app("api").listen, [format!("127.0.0.1:{port}")]);
+    let hammer = Load::on(port).start();
+    for _ in 0..2 {
+        hammer.wait_answers(10);
+        daemon.run(&["reload", "api"]).expect_code(0);
+    }
+    hammer.wait_answers(10);
+    hammer.stop().expect_none_lost();
+}
+
+#[test]
+fn whoever_comes_to_the_hosts_socket_waits_through_stops_and_restarts() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, _) = place(None);
+    let port = free_port();
+    let (app, socket) = by_name(&fixture, port);
+    let daemon = activated(&home, "http", &socket, app.delay(30));
+    daemon.wait_online("api", 2);
+    let hammer = Load::on(port).start();
+    for verb in ["restart", "stop", "start", "restart"] {
+        hammer.wait_answers(if verb == "start" { 0 } else { 20 });
+        daemon.run(&[verb, "api"]).expect_code(0);
+    }
+    hammer.wait_answers(20);
+    // A start that comes while those who were stopped still have requests.
+    let stop = daemon.spawn(&["stop", "api"]);
+    wait_until(SOON, "they leave", || {
+        let workers = daemon.try_app("api")?.workers;
+        let leaves = workers.iter().any(|w| w.status != "online");
+        if leaves { Ok(()) } else { Err(format!("{workers:?}")) }
+    });
+    daemon.run(&["start", "api"]).expect_code(0);
+    drop(daemon.home.finish(stop));
+    daemon.wait_online("api", 2);
+    hammer.wait_answers(20);
+    hammer.stop().expect_none_lost();
+}
+
+#[test]
+fn a_host_socket_is_one_apps_alone() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, _) = place(None);
+    let port = free_port();
+    let (first, socket) = by_name(&fixture, port);
+    let listen = format!("[{{ name = \"http\", address = \"127.0.0.1:{}\" }}]", free_port());
+    let second = App::new("second", &fixture).set("listen", listen).set("max_restarts", 1);
+    let daemon = activated(&home, "http", &socket, first);
+    daemon.wait_online("api", 2);
+    let file = daemon.home.apps().join("second.toml");
+    fs::write(&file, support::file(&[second])).expect("the home is ours");
+    daemon.run(&["start", &file.display().to_string()]).expect_code(1);
+    let workers = daemon.app("second").workers;
+    let why = workers[0].last_exit.clone().and_then(|exit| exit.message).expect("it says why");
+    assert!(why.contains(&format!("127.0.0.1:{port} is served by app \"api\"")), "{why}");
+}
+
+#[test]
+fn a_host_socket_that_a_worker_shuts_down_listens_again() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let port = free_port();
+    let sockets =
+        format!("socket.create_server(('127.0.0.1', {port})), unix({:?})", path.display().to_string());
+    let listen = format!("[\"127.0.0.1:{port}\", \"unix:{}\"]", path.display());
+    let app = App::new("api", &fixture).instances(2).set("listen", listen);
+    let daemon = activated(&home, "http:unix", &sockets, app);
+    let pids = daemon.wait_online("api", 2);
+    let tcp = |what: &str| ask(&mut TcpStream::connect(("127.0.0.1", port))?, what);
+    drop(tcp("/shutdown"));
+    daemon.wait_for_text("the supervisor listens on it again; who waited in it was reset");
+    wait_until(SOON, "it is served", || tcp("/"));
+    // Nothing brings the other one back: it is said, and nobody is replaced for it.
+    drop(ask_unix(&path, "/shutdown"));
+    daemon.wait_for_text("nobody can connect until the host makes it anew");
+    assert_eq!(daemon.pids("api"), pids);
+    tcp("/").expect("served");
+    daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(&["which nothing undoes"]);
+    tcp("/").expect("the old ones serve on");
+}
+
 #[test]
 fn a_check_that_the_hosts_socket_cannot_bear_fails_the_start_and_says_so() {
     let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };

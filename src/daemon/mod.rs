@@ -23,6 +23,7 @@ mod files;
 mod hangup;
 mod headroom;
 mod host;
+mod host_sockets;
 mod identity;
 mod intercept;
 mod knock;
@@ -399,6 +400,7 @@ impl Daemon {
         self.now = self.read_clock();
         self.decide();
         loop {
+            self.tell_unused();
             if let Some(code) = self.exit {
                 self.farewell(code);
                 return Ok(code);
@@ -594,9 +596,6 @@ impl Daemon {
     }
 
     fn end_of_turn(&mut self) {
-        if self.starts.is_empty() {
-            self.tell_unused();
-        }
         self.record_state();
         self.tell_of_steady();
         for notice in self.output.take_notices() {

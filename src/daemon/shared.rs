@@ -16,7 +16,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
 use crate::config::{Access, Listen, sharing};
-use crate::supervisor::address::{Address, Claim, UnixName};
+use crate::supervisor::address::{Address, Claim};
 use crate::supervisor::event::{AppId, Event, Generation, SocketId, SpawnFailure, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::epoll_peer::{self, Entry};
@@ -24,6 +24,7 @@ use crate::sys::unix_listener::{self, FileId, There};
 use crate::sys::{inherited, listen, process};
 
 use super::catalog::Recipe;
+use super::host_sockets::{self, HostSocket};
 use super::owner::Taken;
 use super::processes::Process;
 use super::start::{Order, listen_failure, permanent, transient};
@@ -41,7 +42,6 @@ pub(super) struct SharedSockets {
     /// that do so whenever they end do it to each other only.
     apart: HashSet<(AppId, Address)>,
     look_at: Time,
-    /// The host's sockets that nobody uses were told.
     told_unused: bool,
 }
 
@@ -63,6 +63,25 @@ struct Shared {
     state: State,
 }
 
+/// What an entry of `listen` is for the workers of its app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// A socket for each.
+    None,
+    /// One for all, that we make.
+    Ours,
+    /// This one of the host's, for all.
+    Host(usize),
+}
+
+/// Where a shared socket is from.
+#[derive(Debug)]
+enum Origin {
+    Host,
+    /// We made it, with this file if it has one.
+    Ours(Option<(PathBuf, FileId)>),
+}
+
 /// Whether clients can come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -75,40 +94,10 @@ enum State {
     Dead,
 }
 
-/// What brings clients back after a worker shut a socket down for all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Remedy {
-    /// It listens again.
-    ListenAgain,
-    /// A socket of ours in its place.
-    Another,
-    /// Nothing that we can do.
-    TheHosts,
-}
-
-/// A socket that the supervisor was started with.
-#[derive(Debug)]
-struct HostSocket {
-    fd: OwnedFd,
-    name: String,
-    address: Address,
-    used: bool,
-}
-
 impl SharedSockets {
     /// With the host's sockets.
     pub(super) fn with(handed: Vec<inherited::Handed>) -> SharedSockets {
-        let host = handed.into_iter().filter_map(|handed| {
-            let Some(address) = address_of(&handed.fd) else {
-                log::warn!(
-                    "the host handed over descriptor \"{}\", which is no socket that `listen` knows; it is not used",
-                    handed.name
-                );
-                return None;
-            };
-            Some(HostSocket { fd: handed.fd, name: handed.name, address, used: false })
-        });
-        SharedSockets { host: host.collect(), ..SharedSockets::default() }
+        SharedSockets { host: host_sockets::usable(handed), ..SharedSockets::default() }
     }
 
     pub(super) fn next_deadline(&self) -> Option<Time> {
@@ -120,21 +109,23 @@ impl SharedSockets {
         self.by_inode.get(&inode).is_some_and(|shared| shared.state == State::Open)
     }
 
-    fn of_host(&self, listen: &Listen) -> Option<usize> {
-        let same = |socket: &HostSocket| socket.address == listen.address();
-        let named = |socket: &HostSocket| socket.name == listen.name;
-        self.host.iter().position(same).or_else(|| self.host.iter().position(named))
+    /// Which of the host's sockets each entry of this app is.
+    fn of_host(&self, app: AppId, declared: &[Listen]) -> Vec<Option<usize>> {
+        let is_taken =
+            |socket: &HostSocket| self.by_inode.get(&socket.inode).is_some_and(|shared| shared.app != app);
+        host_sockets::assign(&self.host, declared, is_taken)
     }
 
-    /// The one that a worker of this generation takes a part of.
+    /// The one of ours that a worker of this generation takes a part of.
     fn usable(&self, app: AppId, address: Address, generation: Generation) -> Option<u64> {
         let apart = self.apart.contains(&(app, address));
         let fits = |shared: &Shared| {
             shared.app == app
                 && shared.address == address
                 && shared.state == State::Open
+                && !shared.of_host
                 && shared.is_reachable()
-                && (!apart || shared.of_host || shared.newest == generation)
+                && (!apart || shared.newest == generation)
         };
         self.by_inode.iter().find(|(_, shared)| fits(shared)).map(|(inode, _)| *inode)
     }
@@ -152,50 +143,60 @@ impl Shared {
             Address::Tcp { .. } => !listen::is_listening(self.fd.as_fd()),
         }
     }
-
-    /// What can be done where it was shut down, which is done where that is to listen again. A TCP socket keeps its
-    /// port; a Unix socket never takes a connection any more.
-    fn remedy(&self) -> Remedy {
-        let is_tcp = matches!(self.address, Address::Tcp { .. });
-        match () {
-            () if is_tcp && listen::listen(self.fd.as_fd(), self.backlog).is_ok() => Remedy::ListenAgain,
-            () if self.of_host => Remedy::TheHosts,
-            () => Remedy::Another,
-        }
-    }
-}
-
-/// Where a socket of the host's listens.
-fn address_of(fd: &OwnedFd) -> Option<Address> {
-    if listen::kind(fd.as_fd()) == listen::Kind::Tcp {
-        let (address, v6only) = listen::local_address(fd.as_fd()).ok()?;
-        return Some(Address::Tcp { ip: address.ip(), port: address.port(), v6only });
-    }
-    UnixName::new(&unix_listener::local_name(fd.as_fd())?).map(Address::Unix)
 }
 
 impl Daemon {
-    /// Whether workers share one socket for this, rather than have one each.
-    pub(super) fn is_shared(&self, listen: &Listen) -> bool {
-        matches!(listen.address(), Address::Unix(_)) || self.shared.of_host(listen).is_some()
+    /// Which entries of an app are one socket for all its workers, rather than one each.
+    pub(super) fn shared_entries(&self, app: AppId, declared: &[Listen]) -> Vec<Sharing> {
+        let sharing = |(listen, host): (&Listen, Option<usize>)| match (host, listen.address()) {
+            (Some(place), _) => Sharing::Host(place),
+            (None, Address::Unix(_)) => Sharing::Ours,
+            (None, Address::Tcp { .. }) => Sharing::None,
+        };
+        declared.iter().zip(self.shared.of_host(app, declared)).map(sharing).collect()
     }
 
     /// What the file could not know: that the host's sockets are shared.
-    pub(super) fn refuse_shared(&self, recipe: &Recipe) -> Result<(), SpawnFailure> {
-        let refused = sharing::refused(&recipe.policy, &recipe.spec, |listen| self.is_shared(listen));
+    pub(super) fn refuse_shared(&self, app: AppId, recipe: &Recipe) -> Result<(), SpawnFailure> {
+        let declared = &recipe.spec.listen;
+        let entries = self.shared_entries(app, declared);
+        // No app has one address twice.
+        let is_shared = |listen: &Listen| {
+            let mut all = declared.iter().zip(&entries);
+            all.any(|(other, sharing)| other.address == listen.address && *sharing != Sharing::None)
+        };
+        let refused = sharing::refused(&recipe.policy, &recipe.spec, is_shared);
         let Some(first) = refused.first() else { return Ok(()) };
         let (name, why, help) = (first.name, first.why, first.help);
         let message = format!("{name}: {why}, as the host's socket is; {help}");
         Err(permanent(format!("give {name} what it needs"), libc::EOPNOTSUPP, message))
     }
 
+    /// Where an entry's socket listens.
+    pub(super) fn address_of(&self, listen: &Listen, sharing: Sharing) -> Address {
+        match sharing {
+            Sharing::Host(place) => self.shared.host[place].address,
+            Sharing::Ours | Sharing::None => listen.address(),
+        }
+    }
+
     /// A worker's part of the socket of its app; that is opened where there is none.
-    pub(super) fn join_shared(&mut self, order: &Order, listen: &Listen) -> Result<SocketId, SpawnFailure> {
-        let address = listen.address();
-        let inode = match self.shared.usable(order.app, address, order.generation) {
-            Some(inode) => inode,
-            None => self.open_shared(order, listen)?,
+    pub(super) fn join_shared(
+        &mut self,
+        order: &Order,
+        listen: &Listen,
+        sharing: Sharing,
+    ) -> Result<SocketId, SpawnFailure> {
+        let inode = match sharing {
+            Sharing::Host(place) => self.take_up(order, listen, place)?,
+            Sharing::Ours | Sharing::None => {
+                match self.shared.usable(order.app, listen.address(), order.generation) {
+                    Some(inode) => inode,
+                    None => self.open_shared(order, listen)?,
+                }
+            }
         };
+        let address = self.address_of(listen, sharing);
         let failed = |error: io::Error| listen_failure(address, &error);
         self.follow_declaration(inode, order, listen);
         let Some(shared) = self.shared.by_inode.get_mut(&inode) else {
@@ -233,29 +234,56 @@ impl Daemon {
         }
     }
 
+    /// A socket of the host's, for the first worker of the one app that uses it.
+    fn take_up(&mut self, order: &Order, declared: &Listen, place: usize) -> Result<u64, SpawnFailure> {
+        let (inode, address) = (self.shared.host[place].inode, self.shared.host[place].address);
+        if let Claim::Other(other) = self.claim(order.app, address) {
+            return Err(self.in_use(address, &Taken::By(other)));
+        }
+        if let Some(shared) = self.shared.by_inode.get(&inode) {
+            return if shared.state == State::Dead { Err(dead(address)) } else { Ok(inode) };
+        }
+        let socket = &self.shared.host[place];
+        if address != declared.address() {
+            log::info!(
+                "{}: the host's socket \"{}\" is taken for {}; it listens on {address}",
+                self.app_name(order.app),
+                socket.name,
+                declared.address()
+            );
+        }
+        let failed = |error: &io::Error| listen_failure(address, error);
+        let fd = socket.fd.try_clone().map_err(|error| failed(&error))?;
+        match address {
+            Address::Unix(_) if unix_listener::is_shut_down(fd.as_fd()) => return Err(dead(address)),
+            Address::Tcp { .. } if !listen::is_listening(fd.as_fd()) => {
+                listen::listen(fd.as_fd(), declared.backlog).map_err(|error| failed(&error))?;
+            }
+            Address::Unix(_) | Address::Tcp { .. } => {}
+        }
+        self.keep_shared(order, declared, (fd, inode, address), Origin::Host);
+        Ok(inode)
+    }
+
     fn open_shared(&mut self, order: &Order, declared: &Listen) -> Result<u64, SpawnFailure> {
         let address = declared.address();
-        let (fd, file, of_host) = match self.shared.of_host(declared) {
-            Some(at) => {
-                let socket = &mut self.shared.host[at];
-                socket.used = true;
-                if socket.address != address {
-                    let (name, there) = (&socket.name, socket.address);
-                    log::info!("{address} is the host's socket \"{name}\", which listens on {there}");
-                }
-                let fd = self.shared.host[at].fd.try_clone().map_err(|e| listen_failure(address, &e))?;
-                (fd, None, true)
-            }
-            None => {
-                if let Claim::Other(other) = self.claim(order.app, address) {
-                    return Err(self.in_use(address, &Taken::By(other)));
-                }
-                let (fd, file) = self.open_unix(order, declared)?;
-                (fd, file, false)
-            }
-        };
+        if let Claim::Other(other) = self.claim(order.app, address) {
+            return Err(self.in_use(address, &Taken::By(other)));
+        }
+        let (fd, file) = self.open_unix(order, declared)?;
         let inode = listen::inode(fd.as_fd()).map_err(|error| listen_failure(address, &error))?;
-        let (raw, newest) = (fd.as_raw_fd(), order.generation);
+        self.keep_shared(order, declared, (fd, inode, address), Origin::Ours(file));
+        Ok(inode)
+    }
+
+    fn keep_shared(
+        &mut self,
+        order: &Order,
+        declared: &Listen,
+        (fd, inode, address): (OwnedFd, u64, Address),
+        origin: Origin,
+    ) {
+        let raw = fd.as_raw_fd();
         // Nobody's data is announced: only that it was shut down.
         let token = self.tokens.allot(Source::Shared(inode));
         let watched = self.poll.registry().register(&mut SourceFd(&raw), token, Interest::PRIORITY);
@@ -267,13 +295,28 @@ impl Daemon {
                 None
             }
         };
-        let (app, backlog, access) = (order.app, declared.backlog, declared.access.clone());
-        let (nonblocking, state) = (None, State::Open);
-        let shared =
-            Shared { fd, app, address, file, access, backlog, of_host, token, newest, nonblocking, state };
+        let (of_host, file) = match origin {
+            Origin::Host => (true, None),
+            Origin::Ours(file) => (false, file),
+        };
+        // As the host set it, where that can be seen.
+        let queue = listen::queue(fd.as_fd()).ok().filter(|_| of_host);
+        let backlog = queue.and_then(|q| i32::try_from(q.limit).ok()).unwrap_or(declared.backlog);
+        let shared = Shared {
+            fd,
+            app: order.app,
+            address,
+            file,
+            access: declared.access.clone(),
+            backlog,
+            of_host,
+            token,
+            newest: order.generation,
+            nonblocking: None,
+            state: State::Open,
+        };
         self.shared.by_inode.insert(inode, shared);
         self.shared.look_at = self.now + LOOK;
-        Ok(inode)
     }
 
     fn in_use(&self, address: Address, taken: &Taken) -> SpawnFailure {
@@ -417,13 +460,11 @@ impl Daemon {
         let (app, address) = (shared.app, shared.address);
         match shared.state {
             State::Shut => return,
+            State::Open if shared.is_shut_down() && shared.of_host => self.end_of_hosts(inode),
             State::Open if shared.is_shut_down() => {
-                let remedy = shared.remedy();
-                if remedy != Remedy::ListenAgain {
-                    shared.state = State::Dead;
-                    self.shared.apart.insert((app, address));
-                }
-                self.tell_shut_down(inode, app, address, remedy);
+                shared.state = State::Dead;
+                self.shared.apart.insert((app, address));
+                self.tell_shut_down(inode, app, address, "the app is reloaded onto a new one");
             }
             State::Open if !shared.is_reachable() => {
                 shared.state = State::Lost;
@@ -447,7 +488,29 @@ impl Daemon {
         }
     }
 
-    fn tell_shut_down(&self, inode: u64, app: AppId, address: Address, remedy: Remedy) {
+    /// A worker shut down what is not ours to make anew. One of TCP listens again, with all who wait for it;
+    /// nothing brings a Unix socket back.
+    fn end_of_hosts(&mut self, inode: u64) {
+        let Some(shared) = self.shared.by_inode.get_mut(&inode) else { return };
+        let (app, address) = (shared.app, shared.address);
+        let then = match address {
+            Address::Unix(_) => {
+                shared.state = State::Dead;
+                "only the host, which made it, can make a new one: restart the unit of that socket, and clusterd"
+            }
+            Address::Tcp { .. } => match listen::listen(shared.fd.as_fd(), shared.backlog) {
+                Ok(()) => "the supervisor listens on it again; who waited in it was reset",
+                Err(error) => {
+                    log::error!("{address}: listen again: {error}");
+                    shared.state = State::Dead;
+                    "restart the unit of that socket, and clusterd"
+                }
+            },
+        };
+        self.tell_shut_down(inode, app, address, then);
+    }
+
+    fn tell_shut_down(&self, inode: u64, app: AppId, address: Address, then: &str) {
         let holders: Vec<WorkerId> = self.sockets.parts(inode).map(|(_, held)| held.owner).collect();
         let who = match holders.as_slice() {
             [one] => self.label(*one),
@@ -457,15 +520,9 @@ impl Daemon {
             }
         };
         log::error!(
-            "{}: {address}: {who} called shutdown(2) on the shared socket, which ends it for all; {}. A server \
-             that stops must close its socket, not shut it down",
-            self.app_name(app),
-            match remedy {
-                Remedy::ListenAgain => "the supervisor listens on it again",
-                Remedy::Another => "the app is reloaded onto a new one",
-                Remedy::TheHosts =>
-                    "only the host, which made it, can make a new one: restart the unit of that socket",
-            }
+            "{}: {address}: {who} called shutdown(2) on the shared socket, which ends it for all; {then}. A \
+             server that stops must close its socket, not shut it down",
+            self.app_name(app)
         );
     }
 
@@ -518,12 +575,20 @@ impl Daemon {
         }
     }
 
-    /// The host's sockets that no app declares are told once, when the first workers have been started.
+    /// The host's sockets that no app declares are told once, as soon as there is one.
     pub(super) fn tell_unused(&mut self) {
-        if std::mem::replace(&mut self.shared.told_unused, true) {
+        if self.shared.told_unused || self.catalog.apps().next().is_none() {
             return;
         }
-        for socket in self.shared.host.iter().filter(|socket| !socket.used) {
+        self.shared.told_unused = true;
+        let used: HashSet<usize> = self
+            .catalog
+            .apps()
+            .flat_map(|(app, record)| self.shared.of_host(app, &record.recipe.spec.listen))
+            .flatten()
+            .collect();
+        let unused = self.shared.host.iter().enumerate().filter(|(place, _)| !used.contains(place));
+        for (_, socket) in unused {
             log::warn!(
                 "the host handed over a socket for {} (\"{}\"), and no app has it in `listen`: clients who come \
                  there wait for ever",
@@ -554,8 +619,8 @@ impl Daemon {
                 if handles {
                     "it gets its message at once, and has to stop accepting by itself"
                 } else {
-                    "it does not handle its kill_signal, so it accepts until it is ended, and a request that it \
-                     takes in that moment is lost"
+                    "it accepts until it gets its kill_signal, at a moment without requests or when \
+                     drain_timeout is over; one that it takes in that moment may be lost"
                 }
             )
         });
@@ -619,6 +684,15 @@ fn remove_file(path: &Path, id: FileId, address: Address) {
     if let Err(error) = unix_listener::remove(path, id) {
         log::warn!("{address}: its file stays behind: {error}");
     }
+}
+
+/// The host's Unix socket takes nobody in any more.
+fn dead(address: Address) -> SpawnFailure {
+    let message = format!(
+        "cannot listen on {address}: a worker shut the host's socket down, which nothing undoes; restart the unit \
+         that it is from, and clusterd"
+    );
+    permanent(format!("listen on {address}"), libc::EINVAL, message)
 }
 
 fn resolve(access: &Access) -> Result<unix_listener::Access, SpawnFailure> {

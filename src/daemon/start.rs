@@ -24,6 +24,7 @@ use super::node::Channel;
 use super::output::Files;
 use super::perform::ended_already;
 use super::processes::{Process, WORKER_VARIABLE};
+use super::shared::Sharing;
 use super::sockets::Held;
 use super::{Daemon, Source, identity, settings};
 
@@ -91,7 +92,7 @@ impl Daemon {
         let command = self.command_line(&recipe.spec, &variables)?;
         let notify = self.notify_address(who.as_ref())?;
         let pid_file = self.reserve_pid_file(order, &recipe)?;
-        self.refuse_shared(&recipe)?;
+        self.refuse_shared(order.app, &recipe)?;
         let handed = self.declared_sockets(order, &recipe.spec.listen)?;
         let pipes = Pipes::open(command.speaks_node_ipc)?;
         let own = self.own_variables(order, &recipe, notify, handed.len(), pipes.channel.is_some());
@@ -151,8 +152,9 @@ impl Daemon {
         declared: &[Listen],
     ) -> Result<Vec<SocketId>, SpawnFailure> {
         let mut handed = Vec::new();
-        for listen in declared {
-            let address = listen.address();
+        let entries = self.shared_entries(order.app, declared);
+        for (listen, sharing) in declared.iter().zip(entries) {
+            let address = self.address_of(listen, sharing);
             let left = order.inherit.iter().copied().find(|id| {
                 self.sockets.get(*id).is_some_and(|held| held.address == address && self.leads(held))
             });
@@ -162,7 +164,7 @@ impl Daemon {
                     self.clear_flags(id, address);
                     id
                 }
-                None if self.is_shared(listen) => self.join_shared(order, listen)?,
+                None if sharing != Sharing::None => self.join_shared(order, listen, sharing)?,
                 None => self.open_declared(order, listen, address)?,
             };
             handed.push(id);
@@ -211,7 +213,7 @@ impl Daemon {
             return Err(permanent(format!("listen on {address}"), libc::EADDRINUSE, message));
         }
         let Address::Tcp { ip, port, v6only } = address else {
-            return self.join_shared(order, listen);
+            return self.join_shared(order, listen, Sharing::Ours);
         };
         let socket = listen::open(ip, port, v6only, listen.backlog)
             .and_then(|fd| self.sockets.hold(fd, address, true, order.worker))

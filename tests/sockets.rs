@@ -482,6 +482,20 @@ fn a_starting_worker_keeps_the_socket_that_the_other_leaves() {
 }
 
 #[test]
+fn a_path_that_is_removed_after_a_failed_reload_is_made_anew() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let app = on_unix(App::new("api", &fixture).instances(2), &path);
+    let daemon = Builder::new(&app).start_in(home);
+    daemon.wait_online("api", 2);
+    daemon.home.write(&app.text("command", "false").to_string());
+    daemon.run(&["reload", "api"]).expect_code(1);
+    assert!(daemon.app("api").reload.is_some_and(|reload| reload.state == "failed"));
+    fs::remove_file(&path).expect("it is there");
+    wait_until(SOON, "the path is served again", || ask_unix(&path, "/"));
+}
+
+#[test]
 fn an_address_that_comes_later_is_waited_for_and_served() {
     if !support::root() {
         return support::skip("a network namespace of its own takes root");

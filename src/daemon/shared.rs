@@ -6,7 +6,7 @@
 //! keeps a duplicate, so it could never leave a steered group, and whoever came to it then would wait for ever.
 //! It is not closed nor shut down by us; clients wait in it while the app is stopped.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -33,6 +33,12 @@ use super::{Daemon, Source, identity};
 /// Between two looks whether a path and the flags of its socket are as they were: three system calls each.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// A socket that nobody can come to is said to be so again after this, then after twice as long, and so on: it
+/// costs a reload each time.
+const SAID_AGAIN: Duration = Duration::from_secs(5);
+const SELDOM: Duration = Duration::from_secs(300);
+const MOST_TIMES: u32 = 6;
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct SharedSockets {
@@ -41,8 +47,33 @@ pub(super) struct SharedSockets {
     /// Where a worker shut its socket down: each generation gets one of its own from then on, so that workers
     /// that do so whenever they end do it to each other only.
     apart: HashSet<(AppId, Address)>,
+    /// Addresses that clients could not come to.
+    missed: HashMap<(AppId, Address), Missed>,
     look_at: Time,
     told_unused: bool,
+}
+
+/// How often it was said that clients cannot come to an address.
+#[derive(Clone, Copy, Debug, Default)]
+struct Missed {
+    times: u32,
+    /// Not again before this.
+    next: Time,
+}
+
+impl Missed {
+    /// Said now: whether it was time for that.
+    fn say(&mut self, now: Time) -> bool {
+        if now < self.next {
+            return false;
+        }
+        if now.since(self.next) > SELDOM {
+            self.times = 0;
+        }
+        self.next = now + SAID_AGAIN.saturating_mul(1 << self.times).min(SELDOM);
+        self.times = (self.times + 1).min(MOST_TIMES);
+        true
+    }
 }
 
 #[derive(Debug)]
@@ -482,9 +513,11 @@ impl Daemon {
         // no other socket of the host's to go to.
         if matches!(shared.state, State::Lost | State::Dead)
             && !shared.of_host
-            && let Some((socket, _)) = self.sockets.parts(inode).next()
+            && self.sockets.parts(inode).next().is_some()
+            && self.shared.missed.entry((app, address)).or_default().say(self.now)
         {
-            self.inbox.push_back(Event::Unreachable { socket });
+            let parts = self.sockets.parts(inode).map(|(socket, _)| Event::Unreachable { socket });
+            self.inbox.extend(parts);
         }
     }
 

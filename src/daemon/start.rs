@@ -169,6 +169,10 @@ impl Daemon {
             };
             handed.push(id);
         }
+        // What nobody comes to any more is of no use to the slot's next worker either.
+        let unused = order.inherit.iter().filter(|id| !handed.contains(id));
+        let parts = unused.filter(|id| self.sockets.get(**id).is_some_and(|held| held.shared));
+        self.arrays.extend(parts.map(|socket| Event::Abandoned { socket: *socket }));
         Ok(handed)
     }
 

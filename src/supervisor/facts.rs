@@ -303,12 +303,15 @@ impl App {
     }
 
     /// Nobody comes to a shared socket any more: who listens there is replaced, as by a reload that nobody
-    /// asked for. Not after one that failed: that would be tried for ever.
+    /// asked for. The shell says it more and more rarely, so one that fails again and again is no storm; and
+    /// how the last one that was asked for failed stays to be seen.
     pub(super) fn unreachable(&mut self, socket: SocketId, turn: &mut Turn<'_>) {
         let holder = self.sockets.get(socket).and_then(Socket::worker);
         let ready = holder.and_then(|worker| self.at(worker)).is_some_and(|worker| worker.is_ready());
-        if ready && self.rollout.is_none() && self.queue.is_none() && self.failed.is_none() {
+        if ready && self.rollout.is_none() && self.queue.is_none() {
+            let failed = self.failed.take();
             self.begin_reload(None, Vec::new(), turn);
+            self.failed = failed;
         }
     }
 

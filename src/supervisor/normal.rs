@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use super::app::{App, EXTENSIONS, End, INSPECTED, Idle, Request, SILENT, Slot, Until, Version, Wanted};
 use super::balance::Gauging;
-use super::event::{Cause, Failure, Generation, Proof, RequestId, SlotId, Traffic, WorkerId};
+use super::event::{Cause, Generation, Proof, RequestId, SlotId, Traffic, WorkerId};
 use super::exam::{Exam, Handling};
 use super::order::Admission;
 use super::policy::Policy;
 use super::renew::{Renewing, SOON};
-use super::rollout::{FailedReload, Rollout};
+use super::rollout::Rollout;
 use super::time::Time;
 use super::watch::Watch;
 use super::worker::{Leaving, Look, Phase, Retiring, Worker};
@@ -145,10 +145,7 @@ fn app(app: &App, names: &Names) -> App {
     let generations = generations(app);
     let generation = |old: Generation| generations.get(&old).copied().unwrap_or(Generation(1));
     let mut normal = app.clone();
-    // Only that there was one is decided by, and only where a shared socket may get lost.
-    let shares = app.sockets.iter().any(|(_, socket)| socket.is_shared());
-    let nothing = || FailedReload { done: 0, total: 0, failure: Failure::Superseded };
-    normal.failed = app.failed.as_ref().filter(|_| shares).map(|_| nothing());
+    normal.failed = None;
     if app.is_waiting() {
         normal.admission = Admission::Waiting { told: true };
     }

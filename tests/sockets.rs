@@ -496,6 +496,28 @@ fn a_path_that_is_removed_after_a_failed_reload_is_made_anew() {
 }
 
 #[test]
+fn root_gives_nothing_away_where_everybody_may_replace_it() {
+    if !support::root() {
+        return support::skip("anybody else harms itself only");
+    }
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let open = home.apps().join("open");
+    fs::create_dir(&open).expect("free");
+    fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("ours");
+    let app = |name: &str, path: &Path| on_unix(App::new(name, &fixture), path).set("max_restarts", 1);
+    let apps = [app("open", &open.join("s.sock")), app("api", &path)];
+    let daemon = Builder::new(support::file(&apps)).start_in(home);
+    let workers = daemon.wait_status("open", "errored").workers;
+    let why = workers[0].last_exit.clone().and_then(|exit| exit.message).expect("it says why");
+    assert!(why.contains("everybody may replace what is in"), "{why}");
+    daemon.wait_online("api", 1);
+    let left: Vec<_> =
+        fs::read_dir(daemon.home.apps()).expect("ours").flatten().map(|e| e.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".lock")), "{left:?}");
+}
+
+#[test]
 fn an_address_that_comes_later_is_waited_for_and_served() {
     if !support::root() {
         return support::skip("a network namespace of its own takes root");

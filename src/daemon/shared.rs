@@ -20,8 +20,8 @@ use crate::supervisor::address::{Address, Claim};
 use crate::supervisor::event::{AppId, Event, Generation, SocketId, SpawnFailure, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::epoll_peer::{self, Entry};
-use crate::sys::unix_listener::{self, FileId, There};
-use crate::sys::{inherited, listen, process};
+use crate::sys::unix_listener::{self, FileId, PathLock, There};
+use crate::sys::{inherited, listen, process, socket};
 
 use super::catalog::Recipe;
 use super::host_sockets::{self, HostSocket};
@@ -256,7 +256,7 @@ impl Daemon {
         }
         if let Some((path, id)) = shared.file.as_mut().filter(|_| shared.access != declared.access) {
             let given = resolve(&declared.access).map_err(|failure| io::Error::other(failure.message));
-            let given = given.and_then(|access| unix_listener::set_access(path, access));
+            let given = given.and_then(|access| unix_listener::set_access(path, Some(*id), access));
             changed = changed.and(given.map(|found| *id = found));
             shared.access = declared.access.clone();
         }
@@ -371,11 +371,11 @@ impl Daemon {
         }
         let path = Path::new(name.as_str());
         let access = resolve(&declared.access)?;
-        let _lock = unix_listener::lock_folder(path).map_err(|error| match error.kind() {
+        let _lock = PathLock::take(path).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => transient(
                 format!("listen on {address}"),
                 libc::EAGAIN,
-                format!("cannot listen on {address}: another supervisor is opening a socket in its folder"),
+                format!("cannot listen on {address}: another supervisor is opening it"),
             ),
             io::ErrorKind::NotFound => permanent(
                 format!("listen on {address}"),
@@ -384,6 +384,7 @@ impl Daemon {
             ),
             _ => failed(&error),
         })?;
+        refuse_open_folders(address, path)?;
         self.make_way(order, address, path)?;
         let (fd, id) = unix_listener::open(path, declared.backlog, access).map_err(|error| {
             match error.raw_os_error() {
@@ -712,10 +713,32 @@ impl Daemon {
 }
 
 fn remove_file(path: &Path, id: FileId, address: Address) {
-    // Who holds the lock opens a socket there, and looks first whether it is dead.
-    let _lock = unix_listener::lock_folder(path);
+    let _lock = match PathLock::take(path) {
+        Ok(lock) => lock,
+        // Who holds it opens a socket there, and looks first whether this one is dead.
+        Err(error) => return log::warn!("{address}: its file stays behind: its lock: {error}"),
+    };
     if let Err(error) = unix_listener::remove(path, id) {
         log::warn!("{address}: its file stays behind: {error}");
+    }
+}
+
+/// As root nothing is given away in a folder where everybody can put something else in its place.
+fn refuse_open_folders(address: Address, path: &Path) -> Result<(), SpawnFailure> {
+    if socket::own_uid() != 0 {
+        return Ok(());
+    }
+    match unix_listener::open_to_all(path) {
+        Ok(None) => Ok(()),
+        Ok(Some(folder)) => {
+            let message = format!(
+                "cannot listen on {address}: everybody may replace what is in {}; take that right away (chmod \
+                 o-w), or choose another folder",
+                folder.display()
+            );
+            Err(permanent(format!("listen on {address}"), libc::EACCES, message))
+        }
+        Err(error) => Err(listen_failure(address, &error)),
     }
 }
 

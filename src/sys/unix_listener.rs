@@ -1,11 +1,12 @@
 //! Listening Unix stream sockets: their files, who may use them, and what is the matter with one that is there
 //! already. Decides nothing.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
 use nix::sys::socket::{
@@ -31,7 +32,7 @@ pub struct Access {
     pub group: Option<u32>,
 }
 
-/// Makes a blocking socket under this path and listens. The folder should be locked: see [`lock_folder`].
+/// Makes a blocking socket under this path and listens. The path should be locked: see [`PathLock`].
 ///
 /// The file is nobody's but ours until mode and owner are as wanted, and until then nobody listens: whoever
 /// gets through has the right to.
@@ -48,7 +49,9 @@ pub fn open(path: &Path, backlog: i32, access: Access) -> io::Result<(OwnedFd, F
     let bound = bind(fd.as_raw_fd(), &address);
     umask(before);
     bound?;
-    match set_access(path, access).and_then(|id| super::listen::listen(fd.as_fd(), backlog).map(|()| id)) {
+    match set_access(path, None, access)
+        .and_then(|id| super::listen::listen(fd.as_fd(), backlog).map(|()| id))
+    {
         Ok(id) => Ok((fd, id)),
         Err(error) => {
             // The bind has just succeeded, so the file is ours.
@@ -77,14 +80,18 @@ fn stream() -> io::Result<OwnedFd> {
 /// its place, nor of a stranger's socket that was linked there.
 ///
 /// # Errors
-/// EPERM where we may not; InvalidInput when the file is not a socket that we made.
-pub fn set_access(path: &Path, access: Access) -> io::Result<FileId> {
+/// EPERM where we may not; InvalidInput when the file is not this one, or no socket that we made.
+pub fn set_access(path: &Path, known: Option<FileId>, access: Access) -> io::Result<FileId> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC)
         .open(path)?;
     let found = file.metadata()?;
-    let ours = found.file_type().is_socket() && found.nlink() == 1;
+    let id = FileId { device: found.dev(), inode: found.ino() };
+    // Just bound, it is nobody's but ours.
+    let made = || known.is_some() || found.uid() == super::socket::own_uid();
+    let same = known.is_none_or(|known| known == id);
+    let ours = found.file_type().is_socket() && found.nlink() == 1 && same && made();
     if !ours {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "somebody replaced the file meanwhile"));
     }
@@ -96,7 +103,7 @@ pub fn set_access(path: &Path, access: Access) -> io::Result<FileId> {
     // chmod(2) of /proc/self/fd/N is a change of what is open there; O_PATH descriptors know no fchmod(2).
     let by_descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
     fs::set_permissions(by_descriptor, std::os::unix::fs::PermissionsExt::from_mode(access.mode))?;
-    Ok(FileId { device: found.dev(), inode: found.ino() })
+    Ok(id)
 }
 
 fn chown(file: &File, user: Option<u32>, group: Option<u32>) -> io::Result<()> {
@@ -107,15 +114,73 @@ fn chown(file: &File, user: Option<u32>, group: Option<u32>) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Keeps other supervisors from the sockets of a path's folder while this is held (flock(2)).
+/// How often a lock that goes away while it is taken is made again.
+const TRIES: u32 = 8;
+
+/// Keeps other supervisors from a path while this is held: flock(2) of a file beside it that nobody else can open,
+/// and that goes with the lock.
+#[derive(Debug)]
+pub struct PathLock {
+    file: Flock<File>,
+    path: PathBuf,
+}
+
+impl PathLock {
+    /// Takes it.
+    ///
+    /// # Errors
+    /// WouldBlock when another supervisor has it; PermissionDenied when the file is somebody else's; ENOENT,
+    /// ENOTDIR and EACCES of the folder.
+    pub fn take(path: &Path) -> io::Result<PathLock> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut hidden = OsString::from(".");
+        hidden.push(name);
+        hidden.push(".lock");
+        let path = path.with_file_name(hidden);
+        for _ in 0..TRIES {
+            let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+            let mut options = OpenOptions::new();
+            let file = options.read(true).write(true).create(true).truncate(false);
+            let file = file.mode(0o600).custom_flags(flags).open(&path)?;
+            if file.metadata()?.uid() != super::socket::own_uid() {
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    format!("{} is another user's", path.display()),
+                ));
+            }
+            let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)?;
+            // Whoever had it may just have removed it.
+            let held = file.metadata()?;
+            if is_at(&path, FileId { device: held.dev(), inode: held.ino() }) {
+                return Ok(PathLock { file, path });
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Drop for PathLock {
+    fn drop(&mut self) {
+        let held = self.file.metadata().map(|m| FileId { device: m.dev(), inode: m.ino() });
+        // Where it cannot be removed it stays as a file, which the next one locks.
+        drop(held.and_then(|id| remove(&self.path, id)));
+    }
+}
+
+/// The first folder on the way to a path in which everybody may replace the next: who does so decides what we
+/// give away. A folder like /tmp, where nobody can but an entry's owner, is none (sticky(7) in inode(7)).
 ///
 /// # Errors
-/// WouldBlock when another one holds it; ENOENT, ENOTDIR, EACCES.
-pub fn lock_folder(path: &Path) -> io::Result<Flock<File>> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let folder =
-        OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC).open(folder)?;
-    Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
+/// Those of realpath(3) and stat(2).
+pub fn open_to_all(path: &Path) -> io::Result<Option<PathBuf>> {
+    let parent = fs::canonicalize(path.parent().unwrap_or(Path::new("/")))?;
+    for folder in parent.ancestors() {
+        let mode = fs::metadata(folder)?.mode();
+        if mode & 0o1002 == 0o0002 {
+            return Ok(Some(folder.to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// What is under a path.
@@ -227,7 +292,7 @@ mod tests {
 
     const ACCESS: Access = Access { mode: 0o620, user: None, group: None };
 
-    fn path(folder: &tempfile::TempDir) -> std::path::PathBuf {
+    fn path(folder: &tempfile::TempDir) -> PathBuf {
         folder.path().join("s")
     }
 
@@ -256,19 +321,50 @@ mod tests {
         fs::write(&path, "precious").expect("free again");
         assert!(!remove(&path, id).expect("looked at"));
         assert_eq!(look(&path).expect("there"), There::OtherFile);
-        assert!(set_access(&path, ACCESS).is_err());
+        assert!(set_access(&path, Some(id), ACCESS).is_err());
         fs::remove_file(&path).expect("ours");
         fs::hard_link(folder.path().join("moved"), &path).expect("one folder");
-        assert!(set_access(&path, ACCESS).is_err(), "a socket that was linked there");
+        assert!(set_access(&path, Some(id), ACCESS).is_err(), "a socket that was linked there");
+        let other = folder.path().join("other");
+        let (_other, _) = open(&other, 1, ACCESS).expect("free");
+        assert!(set_access(&other, Some(id), ACCESS).is_err(), "another socket of ours");
     }
 
     #[test]
-    fn a_folder_is_locked_once() {
+    fn a_path_is_locked_once_and_the_lock_leaves_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
-        let first = lock_folder(&path(&folder)).expect("free");
-        assert_eq!(lock_folder(&path(&folder)).expect_err("held").kind(), io::ErrorKind::WouldBlock);
+        let first = PathLock::take(&path(&folder)).expect("free");
+        let again = PathLock::take(&path(&folder)).expect_err("held");
+        assert_eq!(again.kind(), io::ErrorKind::WouldBlock);
+        PathLock::take(&folder.path().join("other")).expect("another path");
         drop(first);
-        lock_folder(&path(&folder)).expect("free again");
+        assert_eq!(fs::read_dir(folder.path()).expect("ours").count(), 0);
+        PathLock::take(&path(&folder)).expect("free again");
+    }
+
+    #[test]
+    fn nobody_else_can_hold_a_lock() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let opened = File::open(folder.path()).expect("ours");
+        let _held = Flock::lock(opened, FlockArg::LockExclusiveNonblock).expect("free");
+        drop(PathLock::take(&path(&folder)).expect("who may read the folder does not hold it"));
+        std::os::unix::fs::symlink("elsewhere", folder.path().join(".s.lock")).expect("free");
+        assert_eq!(PathLock::take(&path(&folder)).expect_err("a link").raw_os_error(), Some(libc::ELOOP));
+    }
+
+    #[test]
+    fn a_folder_that_is_open_to_all_is_named() {
+        let outer = tempfile::tempdir().expect("a folder");
+        let inner = outer.path().join("inner");
+        fs::create_dir(&inner).expect("free");
+        let find = |mode| {
+            fs::set_permissions(outer.path(), std::os::unix::fs::PermissionsExt::from_mode(mode))
+                .expect("ours");
+            open_to_all(&inner.join("s")).expect("it is there")
+        };
+        assert_eq!(find(0o755), None);
+        assert_eq!(find(0o1777), None);
+        assert_eq!(find(0o777), Some(fs::canonicalize(outer.path()).expect("it is there")));
     }
 
     #[test]

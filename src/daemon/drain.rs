@@ -218,19 +218,26 @@ impl Daemon {
     pub(super) fn queues_of(&mut self, worker: WorkerId) -> io::Result<Queues> {
         let unix = self.unix_sockets(worker)?;
         let mut queues = Queues::default();
+        let mut withdrawn = Vec::new();
         for (id, held) in self.sockets.of(worker) {
             let port = held.address.port();
             queues.ports.extend(port.filter(|port| !queues.ports.contains(port)));
             if port.is_none() {
                 queues.names.extend(unix_listener::local_name(held.fd.as_fd()));
             }
+            if held.withdrawn.as_ref().is_some_and(|withdrawal| !withdrawal.is_partial) {
+                withdrawn.push(id);
+                continue;
+            }
             let length = match (held.shared, port) {
-                (true, _) if !held.withdrawn.is_empty() => u32::from(!self.has_left(worker, id)?),
                 (true, _) if self.shared.is_open(held.inode) => 0,
                 (_, Some(_)) => listen::queue_length(held.fd.as_fd())?,
                 (_, None) => unread_of(&unix, held.inode),
             };
             queues.queued += length;
+        }
+        for socket in withdrawn {
+            queues.queued += u32::from(!self.has_left(worker, socket)?);
         }
         Ok(queues)
     }

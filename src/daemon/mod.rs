@@ -57,6 +57,7 @@ mod unwell;
 mod wake;
 mod warned;
 mod weigh;
+mod withdraw;
 mod wrappers;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -19,19 +19,21 @@ use crate::config::{Access, Listen, sharing};
 use crate::supervisor::address::{Address, Claim};
 use crate::supervisor::event::{AppId, Event, Generation, SocketId, SpawnFailure, WorkerId};
 use crate::supervisor::time::Time;
-use crate::sys::epoll_peer::{self, Entry};
+use crate::sys::epoll_peer;
 use crate::sys::unix_listener::{self, FileId, PathLock, There};
-use crate::sys::{inherited, listen, process, socket};
+use crate::sys::{inherited, listen, socket};
 
 use super::catalog::Recipe;
 use super::host_sockets::{self, HostSocket};
 use super::owner::Taken;
-use super::processes::Process;
 use super::start::{Order, listen_failure, permanent, transient};
 use super::{Daemon, Source, identity};
 
 /// Between two looks whether a path and the flags of its socket are as they were: three system calls each.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// After a worker was seen to take connections, for so long it may still say how it wants the socket.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// A socket that nobody can come to is said to be so again after this, then after twice as long, and so on: it
 /// costs a reload each time.
@@ -89,9 +91,32 @@ struct Shared {
     token: Option<Token>,
     /// The newest generation that has a part of it.
     newest: Generation,
-    /// O_NONBLOCK as the workers of a generation wanted it.
-    nonblocking: Option<(bool, Generation)>,
+    flags: Option<Flags>,
     state: State,
+}
+
+/// O_NONBLOCK as the workers of a generation wanted it.
+#[derive(Clone, Copy, Debug)]
+struct Flags {
+    nonblocking: bool,
+    of: Generation,
+    /// A blocking socket may become another one in the first moments: many servers call listen(2) first.
+    settled: bool,
+    at: Time,
+}
+
+impl Flags {
+    /// Whether they are known; takes them over when the first moments are past.
+    fn is_settled(&mut self, nonblocking: bool, now: Time) -> bool {
+        if !self.settled && (nonblocking || now >= self.at) {
+            (self.nonblocking, self.settled) = (nonblocking, true);
+        }
+        self.settled
+    }
+}
+
+fn word(nonblocking: bool) -> &'static str {
+    if nonblocking { "non-blocking" } else { "blocking" }
 }
 
 /// What an entry of `listen` is for the workers of its app.
@@ -343,7 +368,7 @@ impl Daemon {
             of_host,
             token,
             newest: order.generation,
-            nonblocking: None,
+            flags: None,
             state: State::Open,
         };
         self.shared.by_inode.insert(inode, shared);
@@ -564,14 +589,13 @@ impl Daemon {
     fn check_flags(&mut self, inode: u64) {
         let Some(shared) = self.shared.by_inode.get_mut(&inode) else { return };
         let Ok(now) = unix_listener::is_nonblocking(shared.fd.as_fd()) else { return };
-        let Some((wanted, since)) = shared.nonblocking else { return };
-        if now == wanted {
+        let Some(flags) = &mut shared.flags else { return };
+        if !flags.is_settled(now, self.now) || now == flags.nonblocking {
             return;
         }
-        let word = |nonblocking| if nonblocking { "non-blocking" } else { "blocking" };
         let (app, address, newest) = (shared.app, shared.address, shared.newest);
-        if newest > since {
-            shared.nonblocking = Some((now, newest));
+        if newest > flags.of {
+            *flags = Flags { nonblocking: now, of: newest, settled: true, ..*flags };
             log::warn!(
                 "{}: {address}: generation {} made the shared socket {}; workers of earlier ones may stumble \
                  over that until they are replaced",
@@ -581,14 +605,28 @@ impl Daemon {
             );
             return;
         }
-        let restored = unix_listener::set_nonblocking(shared.fd.as_fd(), wanted);
+        // An event loop that finds it blocking hangs; who waits in accept gets an error at worst.
+        if now && self.has_event_loops(inode) {
+            if let Some(flags) = self.shared.by_inode.get_mut(&inode).and_then(|s| s.flags.as_mut()) {
+                flags.nonblocking = true;
+            }
+            return;
+        }
+        let Some(shared) = self.shared.by_inode.get(&inode) else { return };
+        let restored = unix_listener::set_nonblocking(shared.fd.as_fd(), !now);
         log::warn!(
             "{}: {address}: a worker made the shared socket {}, for all workers; it is {} again{}",
             self.app_name(app),
             word(now),
-            word(wanted),
+            word(!now),
             restored.err().map_or_else(String::new, |error| format!(" (failed: {error})"))
         );
+    }
+
+    /// Whether a worker has the socket in an epoll set.
+    fn has_event_loops(&self, inode: u64) -> bool {
+        let mut pids = self.sockets.parts(inode).flat_map(|(_, held)| self.processes.tree_of(held.owner));
+        pids.any(|pid| epoll_peer::entries(pid, inode).is_ok_and(|entries| !entries.is_empty()))
     }
 
     /// A worker said that it is ready.
@@ -599,13 +637,15 @@ impl Daemon {
         }
     }
 
-    /// A worker takes connections from its part: the flags are as its generation wants them.
+    /// A worker takes connections from its part: the flags are as its generation wants them, or will be in a
+    /// moment.
     pub(super) fn settle_flags(&mut self, inode: u64) {
         let Some(shared) = self.shared.by_inode.get_mut(&inode) else { return };
-        if shared.nonblocking.is_none()
+        if shared.flags.is_none()
             && let Ok(now) = unix_listener::is_nonblocking(shared.fd.as_fd())
         {
-            shared.nonblocking = Some((now, shared.newest));
+            let (of, settled, at) = (shared.newest, now, self.now + SETTLED);
+            shared.flags = Some(Flags { nonblocking: now, of, settled, at });
         }
     }
 
@@ -629,85 +669,6 @@ impl Daemon {
                 socket.address,
                 socket.name
             );
-        }
-    }
-
-    /// Keeps a worker from the queue that this is a part of.
-    pub(super) fn withdraw(&mut self, socket: SocketId) {
-        let Some(held) = self.sockets.get(socket) else { return };
-        let (worker, inode) = (held.owner, held.inode);
-        // Nobody new comes to one without an address; those who wait in it have nobody else.
-        if !self.shared.is_open(inode) {
-            return;
-        }
-        let silenced = self.silence(worker, inode, socket);
-        let error = match silenced {
-            Ok(entries) if !entries.is_empty() => return self.sockets.set_withdrawn(socket, entries),
-            Ok(_) => "it does not use epoll".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        let handles = self.processes.get(worker).is_some_and(Process::is_told_by_message);
-        self.warn_once_of(worker, "cannot leave", || {
-            format!(
-                "a worker that leaves cannot be kept from the queue of a shared socket ({error}): {}",
-                if handles {
-                    "it gets its message at once, and has to stop accepting by itself"
-                } else {
-                    "it accepts until it gets its kill_signal, at a moment without requests or when \
-                     drain_timeout is over; one that it takes in that moment may be lost"
-                }
-            )
-        });
-        self.inbox.push_back(Event::CannotLeave { worker, handles });
-    }
-
-    /// All entries of the worker's processes that waited for connections, as they were.
-    fn silence(&self, worker: WorkerId, inode: u64, socket: SocketId) -> io::Result<Vec<Entry>> {
-        let fd = self.sockets.fd(socket).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
-        let mut silenced = Vec::new();
-        for pid in self.processes.tree_of(worker) {
-            match process::waits_in_call(pid, inode) {
-                Ok(true) => return Err(io::Error::other("it waits in accept, poll or select")),
-                Err(error) if process::is_gone(&error) => continue,
-                Ok(false) => {}
-                Err(error) => return Err(error),
-            }
-            for entry in epoll_peer::entries(pid, inode)?.into_iter().filter(Entry::waits) {
-                epoll_peer::silence(&entry, fd)?;
-                silenced.push(entry);
-            }
-        }
-        Ok(silenced)
-    }
-
-    /// Whether a worker that was kept from a queue has come to take nothing more from it: what it was told
-    /// before is done with as soon as its loop waits again.
-    pub(super) fn has_left(&self, worker: WorkerId, socket: SocketId) -> io::Result<bool> {
-        let Some(held) = self.sockets.get(socket) else { return Ok(true) };
-        // It may have registered the socket once more by itself.
-        let again = self.silence(worker, held.inode, socket)?;
-        let mut processes: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-        for entry in &held.withdrawn {
-            processes.entry(entry.pid).or_default().push(entry.set);
-        }
-        for (pid, sets) in processes {
-            match epoll_peer::threads(pid, &sets) {
-                Ok(threads) if threads.running || !threads.polling => return Ok(false),
-                Ok(_) => {}
-                Err(error) if process::is_gone(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(again.is_empty())
-    }
-
-    /// Nobody else is left: the worker takes connections again.
-    pub(super) fn admit(&mut self, socket: SocketId) {
-        for entry in self.sockets.take_withdrawn(socket) {
-            let Some(fd) = self.sockets.fd(socket) else { return };
-            if let Err(error) = epoll_peer::restore(&entry, fd) {
-                log::warn!("pid {} cannot be told of new connections again: {error}", entry.pid);
-            }
         }
     }
 }
@@ -754,4 +715,35 @@ fn dead(address: Address) -> SpawnFailure {
 fn resolve(access: &Access) -> Result<unix_listener::Access, SpawnFailure> {
     let (user, group) = identity::owner_of(access)?;
     Ok(unix_listener::Access { mode: access.mode, user, group })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocking_socket_may_become_another_one_in_the_first_moments() {
+        let at = |seconds| Time::from_start(Duration::from_secs(seconds));
+        let flags = Flags { nonblocking: false, of: Generation(1), settled: false, at: at(2) };
+        for (seen, expected) in [
+            (vec![(false, 0), (true, 1), (false, 3)], Some(true)),
+            (vec![(false, 0), (false, 2), (true, 3)], Some(false)),
+            (vec![(false, 0), (false, 1)], None),
+        ] {
+            let mut flags = flags;
+            for (nonblocking, time) in seen {
+                flags.is_settled(nonblocking, at(time));
+            }
+            assert_eq!(flags.settled.then_some(flags.nonblocking), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_lost_is_said_more_and_more_rarely() {
+        let at = |seconds| Time::from_start(Duration::from_secs(seconds));
+        let mut missed = Missed::default();
+        let said: Vec<u64> = (0..200).filter(|second| missed.say(at(*second))).collect();
+        assert_eq!(said, [0, 5, 15, 35, 75, 155]);
+        assert!(missed.say(at(10_000)) && missed.say(at(10_005)), "it was well for long");
+    }
 }

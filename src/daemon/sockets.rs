@@ -11,7 +11,8 @@ use mio::Token;
 
 use crate::supervisor::event::{Address, SocketId, WorkerId};
 use crate::sys;
-use crate::sys::epoll_peer::Entry;
+
+use super::withdraw::Withdrawal;
 
 /// One held duplicate.
 #[derive(Debug)]
@@ -25,8 +26,8 @@ pub(super) struct Held {
     pub(super) owner: WorkerId,
     /// A part of a socket that others have parts of.
     pub(super) shared: bool,
-    /// The owner's epoll entries as they were before it was kept from the queue.
-    pub(super) withdrawn: Vec<Entry>,
+    /// Its owner is kept from the queue.
+    pub(super) withdrawn: Option<Withdrawal>,
     /// By which the kernel tells that it was shut down.
     pub(super) token: Option<Token>,
     /// Of its queue.
@@ -71,7 +72,7 @@ impl Sockets {
         let inode = sys::listen::inode(fd.as_fd())?;
         self.next += 1;
         let id = SocketId(self.next);
-        let (withdrawn, token, backlog) = (Vec::new(), None, 0);
+        let (withdrawn, token, backlog) = (None, None, 0);
         self.held.insert(id, Held { fd, inode, address, handed, owner, shared, withdrawn, token, backlog });
         Ok(id)
     }
@@ -82,14 +83,14 @@ impl Sockets {
         parts.map(|(id, held)| (*id, held))
     }
 
-    pub(super) fn set_withdrawn(&mut self, id: SocketId, entries: Vec<Entry>) {
-        if let Some(held) = self.held.get_mut(&id) {
-            held.withdrawn = entries;
-        }
+    /// What was there before.
+    pub(super) fn set_withdrawn(&mut self, id: SocketId, now: Option<Withdrawal>) -> Option<Withdrawal> {
+        let held = self.held.get_mut(&id)?;
+        std::mem::replace(&mut held.withdrawn, now)
     }
 
-    pub(super) fn take_withdrawn(&mut self, id: SocketId) -> Vec<Entry> {
-        self.held.get_mut(&id).map(|held| std::mem::take(&mut held.withdrawn)).unwrap_or_default()
+    pub(super) fn withdrawal(&mut self, id: SocketId) -> Option<&mut Withdrawal> {
+        self.held.get_mut(&id)?.withdrawn.as_mut()
     }
 
     pub(super) fn get(&self, id: SocketId) -> Option<&Held> {
@@ -106,7 +107,7 @@ impl Sockets {
 
     pub(super) fn set_owner(&mut self, id: SocketId, owner: WorkerId) {
         if let Some(held) = self.held.get_mut(&id) {
-            held.withdrawn.clear();
+            held.withdrawn = None;
             held.owner = owner;
         }
     }

@@ -83,16 +83,16 @@ fn entry(line: &str, inode: u64) -> Option<Entry> {
     (hexadecimal("ino:")? == inode).then_some(Entry { pid: 0, set: -1, number, events, data })
 }
 
-/// The set is told nothing more of the socket. What it was told already is under way.
+/// The set, a duplicate of which this is, is told nothing more of the socket. What it was told already is under
+/// way.
 ///
 /// # Errors
-/// EPERM without the right to trace the process; ENOENT when the entry is gone; EBADF when the number lies
-/// beyond our own limit of descriptors.
-pub fn silence(entry: &Entry, socket: BorrowedFd<'_>) -> io::Result<()> {
+/// ENOENT when the entry is gone; EBADF when the number lies beyond our own limit of descriptors.
+pub fn silence(entry: &Entry, set: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<()> {
     if entry.events & EXCLUSIVE != 0 {
-        change(entry, socket, libc::EPOLL_CTL_DEL, 0)
+        change(entry, set, socket, libc::EPOLL_CTL_DEL, 0)
     } else {
-        change(entry, socket, libc::EPOLL_CTL_MOD, entry.events & FLAGS)
+        change(entry, set, socket, libc::EPOLL_CTL_MOD, entry.events & FLAGS)
     }
 }
 
@@ -100,17 +100,21 @@ pub fn silence(entry: &Entry, socket: BorrowedFd<'_>) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`silence`]; EEXIST when the process registered it again by itself.
-pub fn restore(entry: &Entry, socket: BorrowedFd<'_>) -> io::Result<()> {
+pub fn restore(entry: &Entry, set: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<()> {
     let operation = if entry.events & EXCLUSIVE != 0 { libc::EPOLL_CTL_ADD } else { libc::EPOLL_CTL_MOD };
-    change(entry, socket, operation, entry.events)
+    change(entry, set, socket, operation, entry.events)
 }
 
-fn change(entry: &Entry, socket: BorrowedFd<'_>, operation: i32, events: u32) -> io::Result<()> {
-    let mut set = super::intercept::duplicate(super::process::open(entry.pid)?, entry.set)?;
-    if set.as_raw_fd() == entry.number {
-        // Made before the other is closed, so elsewhere.
-        set = set.try_clone()?;
-    }
+fn change(
+    entry: &Entry,
+    set: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    operation: i32,
+    events: u32,
+) -> io::Result<()> {
+    // A number of its own where it stands at the socket's, and for the while of the call.
+    let elsewhere = if set.as_raw_fd() == entry.number { Some(set.try_clone_to_owned()?) } else { None };
+    let set = elsewhere.as_ref().map_or(set, AsFd::as_fd);
     let mut event = libc::epoll_event { events, u64: entry.data };
     at_number(socket, entry.number, || {
         // SAFETY: the event outlives the call.
@@ -175,23 +179,27 @@ fn swap_back(displaced: Displaced, number: RawFd) {
     assert!(restored == number, "a displaced descriptor comes back: {}", io::Error::last_os_error());
 }
 
-/// What the threads of a process do, as far as it matters for whether one of them is about to accept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Threads {
-    /// One runs, or is about to.
-    pub running: bool,
-    /// One waits in epoll_wait(2) on one of the sets.
-    pub polling: bool,
+/// What a thread does, as far as it matters for whether it is about to accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Its number.
+    pub id: i32,
+    /// The set on which it waits in epoll_wait(2), as its process numbers it.
+    pub polls: Option<RawFd>,
+    /// It runs, or is about to.
+    pub runs: bool,
 }
 
 /// Looks at each thread's system call (/proc/PID/task/TID/syscall).
 ///
 /// # Errors
 /// EACCES without the right to trace the process; ENOENT when it is gone.
-pub fn threads(pid: i32, sets: &[RawFd]) -> io::Result<Threads> {
-    let mut threads = Threads::default();
+pub fn threads(pid: i32) -> io::Result<Vec<Thread>> {
+    let mut threads = Vec::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let path = thread?.path().join("syscall");
+        let thread = thread?;
+        let Some(id) = thread.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let path = thread.path().join("syscall");
         let text = match super::guise::look(pid, || fs::read_to_string(&path)) {
             Ok(text) => text,
             Err(error) if super::process::is_gone(&error) => continue,
@@ -199,11 +207,10 @@ pub fn threads(pid: i32, sets: &[RawFd]) -> io::Result<Threads> {
         };
         let mut words = text.split_ascii_whitespace();
         let call = words.next().unwrap_or_default();
-        let first = words.next().and_then(|word| i64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
-        threads.running |= call == "running";
-        let polls = call.parse().is_ok_and(is_epoll_wait);
-        threads.polling |=
-            polls && first.is_some_and(|set| sets.iter().any(|known| i64::from(*known) == set));
+        let first = words.next().and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+        let polls = call.parse().is_ok_and(is_epoll_wait).then_some(first).flatten();
+        // An int in a register: its upper half is of no meaning.
+        threads.push(Thread { id, polls: polls.map(|set| set as RawFd), runs: call == "running" });
     }
     Ok(threads)
 }
@@ -260,13 +267,15 @@ mod tests {
         let elsewhere = listener.try_clone().expect("a duplicate");
         let entry = find();
         assert!(entry.waits());
-        silence(&entry, elsewhere.as_fd()).expect("our own");
+        let again = super::super::intercept::duplicate(super::super::process::open(pid).expect("ours"), set);
+        let again = again.expect("our own");
+        silence(&entry, again.as_fd(), elsewhere.as_fd()).expect("our own");
         assert!(!find().waits());
         let mut events = mio::Events::with_capacity(4);
         let _client = TcpStream::connect(listener.local_addr().expect("bound")).expect("queued");
         poll.poll(&mut events, Some(std::time::Duration::from_millis(50))).expect("polls");
         assert!(events.is_empty(), "told of a silenced socket");
-        restore(&entry, elsewhere.as_fd()).expect("our own");
+        restore(&entry, again.as_fd(), elsewhere.as_fd()).expect("our own");
         poll.poll(&mut events, Some(std::time::Duration::from_secs(5))).expect("polls");
         assert!(!events.is_empty(), "not told of who waits already");
     }

@@ -420,25 +420,6 @@ fn who_blocks_in_accept_is_told_first_and_it_is_said() {
 }
 
 #[test]
-fn a_long_request_over_a_unix_socket_is_not_cut() {
-    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
-    let (home, path) = place(None);
-    let app = on_unix(App::new("api", &fixture).instances(1).delay(4500), &path)
-        .text("drain_timeout", "8s")
-        .text("drain_idle", "500ms");
-    let daemon = Builder::new(app).start_in(home);
-    let old = daemon.wait_online("api", 1)[0];
-    let mut client = UnixStream::connect(&path).expect("served");
-    // Kept, so that an end of the server's is seen as one.
-    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("buffered");
-    daemon.run(&["reload", "api"]).expect_code(0);
-    let mut answer = [0; 512];
-    let length = client.read(&mut answer).expect("answered");
-    let answer = String::from_utf8_lossy(&answer[..length]);
-    assert!(answer.contains(&format!("{old} ")), "cut: {answer:?}");
-}
-
-#[test]
 fn who_blocks_in_accept_finishes_what_it_has_first() {
     let Some(fixture) = fixtures::python("listen_fds.py") else { return };
     let (home, path) = place(None);
@@ -455,6 +436,25 @@ fn who_blocks_in_accept_finishes_what_it_has_first() {
         client.read_to_string(&mut answer).expect("answered");
         assert!(answer.contains(&format!("{old} ")), "cut: {answer:?}");
     }
+}
+
+#[test]
+fn a_long_request_over_a_unix_socket_is_not_cut() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let app = on_unix(App::new("api", &fixture).instances(1).delay(4500), &path)
+        .text("drain_timeout", "8s")
+        .text("drain_idle", "500ms");
+    let daemon = Builder::new(app).start_in(home);
+    let old = daemon.wait_online("api", 1)[0];
+    let mut client = UnixStream::connect(&path).expect("served");
+    // Kept, so that an end of the server's is seen as one.
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("buffered");
+    daemon.run(&["reload", "api"]).expect_code(0);
+    let mut answer = [0; 512];
+    let length = client.read(&mut answer).expect("answered");
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.contains(&format!("{old} ")), "cut: {answer:?}");
 }
 
 #[test]
@@ -493,6 +493,25 @@ fn a_path_that_is_removed_after_a_failed_reload_is_made_anew() {
     assert!(daemon.app("api").reload.is_some_and(|reload| reload.state == "failed"));
     fs::remove_file(&path).expect("it is there");
     wait_until(SOON, "the path is served again", || ask_unix(&path, "/"));
+}
+
+#[test]
+fn who_may_connect_follows_a_reload_that_went_well() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let with = |mode: &str| {
+        let table = format!("{{ address = \"unix:{}\", mode = \"{mode}\" }}", path.display());
+        App::new("api", &fixture).set("listen", table)
+    };
+    let mode = || fs::metadata(&path).expect("it listens").mode() & 0o777;
+    let daemon = Builder::new(with("0600")).start_in(home);
+    daemon.wait_online("api", 1);
+    daemon.home.write(&with("0666").text("command", "false").to_string());
+    daemon.run(&["reload", "api"]).expect_code(1);
+    assert_eq!(mode(), 0o600, "a generation that failed opened it");
+    daemon.home.write(&with("0666").to_string());
+    daemon.run(&["reload", "api"]).expect_code(0);
+    assert_eq!(mode(), 0o666);
 }
 
 #[test]

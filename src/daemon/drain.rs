@@ -205,7 +205,7 @@ impl Daemon {
     }
 
     /// All Unix sockets of the host, where the worker has a part of one.
-    fn unix_sockets(&mut self, worker: WorkerId) -> io::Result<Vec<UnixSocket>> {
+    pub(super) fn unix_sockets(&mut self, worker: WorkerId) -> io::Result<Vec<UnixSocket>> {
         if !self.sockets.of(worker).any(|(_, held)| matches!(held.address, Address::Unix(_))) {
             return Ok(Vec::new());
         }

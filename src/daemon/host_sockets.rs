@@ -18,8 +18,13 @@ pub(super) struct HostSocket {
 }
 
 /// Those that `listen` can mean; the others are told.
-pub(super) fn usable(handed: Vec<inherited::Handed>) -> Vec<HostSocket> {
-    let host = handed.into_iter().filter_map(|handed| {
+pub(super) fn usable(taken: inherited::Taken) -> Vec<HostSocket> {
+    for (number, name) in taken.others {
+        log::warn!(
+            "the host announced descriptor {number} (\"{name}\"), which is no socket that listens; it is not used"
+        );
+    }
+    let host = taken.listening.into_iter().filter_map(|handed| {
         let found = address_of(&handed.fd).zip(listen::inode(handed.fd.as_fd()).ok());
         let Some((address, inode)) = found else {
             log::warn!(
@@ -70,7 +75,8 @@ mod tests {
 
     fn host(name: &str) -> HostSocket {
         let fd = OwnedFd::from(TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        usable(vec![inherited::Handed { fd, name: name.into() }]).remove(0)
+        let listening = vec![inherited::Handed { fd, name: name.into() }];
+        usable(inherited::Taken { listening, others: Vec::new() }).remove(0)
     }
 
     fn entry(name: &str, address: Address) -> Listen {

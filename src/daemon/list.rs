@@ -11,7 +11,7 @@ use crate::control::protocol::{
 };
 use crate::logs;
 use crate::supervisor::balance::{Skew, skew};
-use crate::supervisor::event::{Address, AppId, ExitStatus, Scope, SlotId, WorkerId};
+use crate::supervisor::event::{Address, AppId, ExitStatus, Scope, SlotId, SocketId, WorkerId};
 use crate::supervisor::policy::Mode;
 use crate::supervisor::time::Time;
 use crate::supervisor::view::{AppView, LastExit, Status, WorkerView};
@@ -66,7 +66,7 @@ impl Daemon {
             listen: app.listen.iter().map(ToString::to_string).collect(),
             unserved: app.unserved.iter().map(|address| self.unserved(*address)).collect(),
             waits_for: app.waits_for.iter().map(ToString::to_string).collect(),
-            warnings: warnings(app, &workers),
+            warnings: self.shared.missed(app.app).chain(warnings(app, &workers)).collect(),
             reload: app.reload.as_ref().map(|reload| ReloadInfo {
                 state: reload.state.to_owned(),
                 done: reload.done,
@@ -127,9 +127,22 @@ impl Daemon {
         }
     }
 
-    /// All accept queues of a worker together; none where it has none.
-    fn queue_of(&self, worker: WorkerId) -> Option<Queue> {
-        let queues = self.sockets.of(worker).filter_map(|(_, held)| listen::queue(held.fd.as_fd()).ok());
+    /// All accept queues of a worker together; none where it has none. One that several share is the first one's.
+    fn queue_of(&mut self, worker: WorkerId) -> Option<Queue> {
+        let unix = self.unix_sockets(worker).unwrap_or_default();
+        let is_counted = |id: SocketId, held: &Held| {
+            !held.shared || self.sockets.parts(held.inode).all(|(other, _)| id <= other)
+        };
+        let queue = |held: &Held| match held.address {
+            Address::Tcp { .. } => listen::queue(held.fd.as_fd()).ok(),
+            Address::Unix(_) => unix.iter().find(|socket| socket.inode == held.inode).map(|socket| Queue {
+                depth: socket.unread,
+                limit: socket.unsent,
+                dropped: 0,
+            }),
+        };
+        let counted = self.sockets.of(worker).filter(|(id, held)| is_counted(*id, held));
+        let queues = counted.filter_map(|(_, held)| queue(held));
         queues.reduce(|sum, more| Queue {
             depth: sum.depth.saturating_add(more.depth),
             limit: sum.limit.saturating_add(more.limit),

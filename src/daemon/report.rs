@@ -90,6 +90,7 @@ impl Daemon {
             Fact::Ready { worker, .. } => self.look_for_own_cluster(*worker),
             Fact::Errored { .. } | Fact::Forgone { .. } => self.may_be_over = true,
             Fact::Deleted { app } => self.forget(*app),
+            Fact::ReloadDone { app, generation, .. } => self.follow_declarations(*app, *generation),
             _ => {}
         }
     }

@@ -152,7 +152,7 @@ enum State {
 
 impl SharedSockets {
     /// With the host's sockets.
-    pub(super) fn with(handed: Vec<inherited::Handed>) -> SharedSockets {
+    pub(super) fn with(handed: inherited::Taken) -> SharedSockets {
         SharedSockets { host: host_sockets::usable(handed), ..SharedSockets::default() }
     }
 
@@ -163,6 +163,19 @@ impl SharedSockets {
     /// Whether clients come to it by its address.
     pub(super) fn is_open(&self, inode: u64) -> bool {
         self.by_inode.get(&inode).is_some_and(|shared| shared.state == State::Open)
+    }
+
+    /// The addresses of an app to which no client can come, in words.
+    pub(super) fn missed(&self, app: AppId) -> impl Iterator<Item = String> {
+        let lost =
+            move |shared: &&Shared| shared.app == app && matches!(shared.state, State::Lost | State::Dead);
+        self.by_inode.values().filter(lost).map(|shared| match (shared.state, shared.of_host) {
+            (_, true) => format!("{}: no client can come: the host has to make it anew", shared.address),
+            (State::Dead, false) => {
+                format!("{}: old workers hold a socket that one of them shut down", shared.address)
+            }
+            _ => format!("{}: old workers hold a socket to which no path leads", shared.address),
+        })
     }
 
     /// Which of the host's sockets each entry of this app is.
@@ -191,6 +204,23 @@ impl Shared {
     fn is_reachable(&self) -> bool {
         let path = self.file.as_ref();
         path.is_none_or(|(path, id)| unix_listener::is_at(path, *id)) && !self.is_shut_down()
+    }
+
+    /// Backlog, mode and owner as this declares them.
+    fn follow(&mut self, declared: &Listen) -> io::Result<()> {
+        if self.backlog != declared.backlog {
+            listen::listen(self.fd.as_fd(), declared.backlog)?;
+            self.backlog = declared.backlog;
+        }
+        if let Some((path, id)) = self.file.as_ref().filter(|_| self.access != declared.access) {
+            let access = resolve(&declared.access).map_err(|failure| io::Error::other(failure.message))?;
+            // Who is not named any more is given up for ourselves.
+            let user = access.user.or(Some(socket::own_uid()));
+            let group = access.group.or(Some(socket::own_gid()));
+            unix_listener::set_access(path, Some(*id), unix_listener::Access { user, group, ..access })?;
+            self.access = declared.access.clone();
+        }
+        Ok(())
     }
 
     fn is_shut_down(&self) -> bool {
@@ -254,7 +284,6 @@ impl Daemon {
         };
         let address = self.address_of(listen, sharing);
         let failed = |error: io::Error| listen_failure(address, &error);
-        self.follow_declaration(inode, order, listen);
         let Some(shared) = self.shared.by_inode.get_mut(&inode) else {
             return Err(failed(io::Error::from_raw_os_error(libc::EBADF)));
         };
@@ -266,27 +295,25 @@ impl Daemon {
         Ok(socket)
     }
 
-    /// Backlog, mode and owner as the newest generation declares them.
-    fn follow_declaration(&mut self, inode: u64, order: &Order, declared: &Listen) {
-        let Some(shared) = self.shared.by_inode.get_mut(&inode).filter(|shared| !shared.of_host) else {
-            return;
-        };
-        if shared.newest >= order.generation {
-            return;
-        }
-        let mut changed = Ok(());
-        if shared.backlog != declared.backlog {
-            changed = listen::listen(shared.fd.as_fd(), declared.backlog);
-            shared.backlog = declared.backlog;
-        }
-        if let Some((path, id)) = shared.file.as_mut().filter(|_| shared.access != declared.access) {
-            let given = resolve(&declared.access).map_err(|failure| io::Error::other(failure.message));
-            let given = given.and_then(|access| unix_listener::set_access(path, Some(*id), access));
-            changed = changed.and(given.map(|found| *id = found));
-            shared.access = declared.access.clone();
-        }
-        if let Err(error) = changed {
-            log::error!("{}: {}: {error}", self.app_name(order.app), declared.address());
+    /// A reload went well: backlog, mode and owner are as its generation declares them.
+    pub(super) fn follow_declarations(&mut self, app: AppId, generation: Generation) {
+        let recipe =
+            self.supervisor.spec(app, generation).and_then(|spec| self.catalog.recipe(spec)).cloned();
+        let Some(recipe) = recipe else { return };
+        for declared in &recipe.spec.listen {
+            let address = declared.address();
+            let fits = |shared: &Shared| {
+                shared.app == app
+                    && shared.address == address
+                    && !shared.of_host
+                    && shared.state == State::Open
+            };
+            for shared in self.shared.by_inode.values_mut().filter(|shared| fits(shared)) {
+                if let Err(error) = shared.follow(declared) {
+                    let name = self.catalog.app(app).map_or("", |record| record.name.as_str());
+                    log::error!("{name}: {address}: it is not as `listen` has it now: {error}");
+                }
+            }
         }
     }
 

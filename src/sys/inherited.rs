@@ -70,24 +70,35 @@ pub struct Handed {
     pub name: String,
 }
 
+/// What came of all that was announced.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// What listens.
+    pub listening: Vec<Handed>,
+    /// Numbers, and names, of what does not.
+    pub others: Vec<(i32, String)>,
+}
+
 /// Takes over all announced sockets that listen, once in the life of the process. To be called before
 /// anything else is opened: a number that was announced and is not a listening socket is left alone.
-pub fn take_all(announced: &Announced) -> Vec<Handed> {
+pub fn take_all(announced: &Announced) -> Taken {
+    let mut taken = Taken::default();
     if announced.count == 0 || TAKEN.swap(true, Ordering::Relaxed) {
-        return Vec::new();
+        return taken;
     }
     let mut names = announced.names.iter();
-    let mut handed = Vec::new();
     for number in FIRST..FIRST + announced.count {
         let name = names.next().cloned().unwrap_or_default();
         if is_listening(number) {
             // SAFETY: the descriptor is open, and its one owner is made here: TAKEN lets nobody come twice,
             // and nothing of ours listens yet.
             let fd = unsafe { OwnedFd::from_raw_fd(number) };
-            handed.push(Handed { fd, name });
+            taken.listening.push(Handed { fd, name });
+        } else {
+            taken.others.push((number, name));
         }
     }
-    handed
+    taken
 }
 
 /// Whether a descriptor of that number is a listening socket.

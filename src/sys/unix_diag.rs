@@ -34,7 +34,7 @@ pub struct UnixSocket {
     pub name: String,
     /// Bytes that its holder has not read.
     pub unread: u32,
-    /// Bytes that the other end has not read.
+    /// Bytes that the other end has not read; of one that listens, more than so many are not let wait.
     pub unsent: u32,
 }
 

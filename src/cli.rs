@@ -5,6 +5,7 @@
 
 pub mod commands;
 mod file;
+mod import;
 pub mod output;
 
 use std::ffi::{OsStr, OsString};
@@ -67,6 +68,7 @@ Supervisor:
   ping       is it running?
   kill       drain and stop everything, then end it
   validate   check a file; nothing is started
+  import     print an ecosystem file made from PM2's, or from a Procfile
   version    print the version
 
 Targets: all, name, id, namespace[/name], /regex/, or a file; several at once.
@@ -176,6 +178,15 @@ pub enum Verb {
     /// Checks a file and shows every error in it. Nothing is started.
     #[command(after_help = "Example:\n  clusterd validate ecosystem.toml --env production")]
     Validate(Validate),
+
+    /// Prints an ecosystem file made from PM2's file, package.json, PM2's dump, or a Procfile.
+    ///
+    /// A remark stands wherever something means another thing here or is left out. Nothing is started, and
+    /// nothing is run: a `.config.js` is a program, which your own node evaluates when --run says so.
+    #[command(
+        after_help = "Examples:\n  clusterd import --run ecosystem.config.js > ecosystem.toml\n  clusterd import ~/.pm2/dump.pm2\n  pm2 jlist | clusterd import -"
+    )]
+    Import(Import),
 
     /// Prints the version.
     Version,
@@ -391,6 +402,19 @@ pub struct Validate {
     /// Which part of the file.
     #[command(flatten)]
     pub selection: Selection,
+}
+
+/// `import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The file: .json, .yaml, .js, .cjs, .mjs, package.json, dump.pm2, Procfile; `-` reads JSON from standard
+    /// input.
+    #[arg(value_name = "FILE")]
+    pub file: String,
+
+    /// Has node evaluate the file, with all that it does.
+    #[arg(long)]
+    pub run: bool,
 }
 
 fn count(text: &str) -> Result<String, String> {

@@ -20,6 +20,7 @@
 //! | [`supervisor`] | decides: [`supervisor::event`] is the whole contract with the world, `app` and `reconcile` derive steps from what is wanted and what is, `rollout` is one reload, `canary` one that is held at a share, `spread` how connections are shared out, [`supervisor::balance`] who is overloaded, `group` mirrors the kernel's array of listening sockets, [`supervisor::drain`] judges when a connection is finished, [`supervisor::silence`] when one over a Unix socket is, `exam` whether a server finishes its own upon its signal, [`supervisor::headroom`] whether two generations fit on the host, [`supervisor::fold`] what a crash loop may write, `adjust` what holds for workers that run already |
 //! | [`sys`] | system calls, one family a file: `spawn` is everything between clone and exec (with `settings`: limits, then the change of user), `accounts` the account files, `intercept` is seccomp notification, `steer` the BPF programs, `connections` and `unix_diag` sock_diag, `epoll_peer` what another process waits for |
 //! | [`config`] | the ecosystem file: text → what it means on this host, or every mistake in it with its place |
+//! | [`import`] | PM2's files, its dump and Procfiles → an ecosystem file: text in, text out |
 //! | [`control`] | the control socket: frames, server, client, and what the client prints |
 //! | [`logs`] | what workers print: lines, files, the foreground's terminal, the memory of last lines |
 //! | [`daemon`] | the loop: waits, collects facts, has them decided, performs the orders |
@@ -59,6 +60,7 @@ pub mod demo;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod home;
+pub mod import;
 pub mod logs;
 pub mod supervisor;
 pub mod sys;

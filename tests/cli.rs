@@ -116,6 +116,8 @@ fn every_spelling_is_understood() {
         "pid",
         "pid api",
         "validate x.toml --env p",
+        "import ecosystem.json",
+        "import --run ecosystem.config.js",
         "startOrReload x.toml --env p",
         "startOrGracefulReload x.toml",
         "startOrRestart x.toml",
@@ -302,6 +304,21 @@ fn a_program_instead_of_a_file_is_told_what_to_write() {
     let output = clusterd(home.path(), &["start", "server.js"]);
     assert_code(&output, 2);
     assert!(err(&output).contains("script = \"server.js\""), "{}", err(&output));
+}
+
+#[test]
+fn pm2s_file_instead_of_a_file_is_told_how_to_import_it() {
+    let home = home();
+    for (name, way) in [
+        ("ecosystem.config.js", "clusterd import --run ecosystem.config.js"),
+        ("ecosystem.json", "clusterd import ecosystem.json"),
+        ("Procfile", "clusterd import Procfile"),
+    ] {
+        fs::write(home.path().join(name), "").unwrap();
+        let output = clusterd(home.path(), &["start", name]);
+        assert_code(&output, 2);
+        assert!(err(&output).contains(way), "{}", err(&output));
+    }
 }
 
 #[test]

@@ -93,6 +93,20 @@ const LAYERS: &[Layer] = &[
             "unicode_width",
         ],
     },
+    // Text in, text out: what is read, run and asked of the host is the command line's.
+    Layer {
+        of: "import/",
+        modules: &["import", "config::error", "config::keys"],
+        crates: &[
+            "std::collections",
+            "std::iter",
+            "std::ops",
+            "jsonc_parser",
+            "saphyr_parser",
+            "serde_json",
+            "toml_writer",
+        ],
+    },
     Layer { of: "control/protocol.rs", modules: &[], crates: &["std::collections", "std::fmt", "serde"] },
     Layer {
         of: "control/client.rs",

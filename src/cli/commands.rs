@@ -25,6 +25,7 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         Verb::Demo { args } => crate::demo::run(&args).map(|()| 0).map_err(Failure::failed),
         Verb::Version => given.version(),
         Verb::Validate(validate) => given.validate(&validate),
+        Verb::Import(import) => super::import::import(&import.file, import.run, given.json),
         Verb::Start(start) => given.start(start),
         Verb::Stop(stop) => {
             let targets = meant(stop.targets)?;
@@ -198,6 +199,11 @@ impl Caller {
     }
 
     fn start(&self, start: Start) -> Result<i32, Failure> {
+        for word in &start.targets {
+            if let Some(import) = file::import_of(word) {
+                return Err(Failure::usage(format_args!("{word}: this is another tool's file: {import}")));
+            }
+        }
         if let Some(program) = start.targets.iter().find(|word| file::is_program(word)) {
             return Err(Failure::usage(format_args!(
                 "{program}: this is no ecosystem file; write one with `[[apps]]` and `script = \"{program}\"`, \

@@ -12,6 +12,7 @@ use super::Selection;
 use super::output::Failure;
 use crate::config::{self, AppConfig, Diagnostics, Host, MAX_TEXT};
 use crate::control::protocol::{Environment, File};
+use crate::import;
 use crate::sys::{cpus, memory};
 
 /// Whether a word means a file rather than a target: `-`, `*.toml`, or a path (not `/regex/`) to one.
@@ -26,6 +27,21 @@ pub(super) fn is_program(word: &str) -> bool {
         ["js", "cjs", "mjs", "ts", "py", "rb", "php", "pl", "sh", "jar", "json", "yaml"];
     let extension = Path::new(word).extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension)) && Path::new(word).is_file()
+}
+
+/// How an ecosystem file is made of a word that is PM2's own file.
+pub(super) fn import_of(word: &str) -> Option<String> {
+    let run = match import::kind_of(word)? {
+        import::Kind::JavaScript if !word.contains(".config.") => return None,
+        import::Kind::JavaScript | import::Kind::Evaluated => "--run ",
+        import::Kind::Json
+        | import::Kind::Package
+        | import::Kind::Yaml
+        | import::Kind::Dump
+        | import::Kind::Procfile => "",
+    };
+    (word != "-" && Path::new(word).is_file())
+        .then(|| format!("clusterd import {run}{word} > ecosystem.toml"))
 }
 
 /// Reads the file named by `word`, and nothing of what it means. Its path is made absolute but symbolic
@@ -58,13 +74,13 @@ pub(super) fn absolute(word: &str) -> Result<String, Failure> {
     utf8(&current_folder()?.join(word))
 }
 
-fn current_folder() -> Result<PathBuf, Failure> {
+pub(super) fn current_folder() -> Result<PathBuf, Failure> {
     std::env::current_dir()
         .map_err(|error| Failure::failed(format_args!("the current folder is gone: {error}")))
 }
 
 /// A pipe is as good as a file; one that nobody writes into is an empty file rather than a wait for ever.
-fn open(path: &Path) -> io::Result<fs::File> {
+pub(super) fn open(path: &Path) -> io::Result<fs::File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
     Ok(file)
@@ -85,7 +101,7 @@ fn source(path: Option<&str>) -> &str {
 }
 
 /// Styles are for the writer to strip where nobody sees them.
-fn wrong(problems: Diagnostics) -> Failure {
+pub(super) fn wrong(problems: Diagnostics) -> Failure {
     Failure::File { text: problems.render(true), json: problems.to_json() }
 }
 
@@ -108,15 +124,25 @@ pub(super) fn environment() -> Environment {
     environment
 }
 
-/// Checks the file as the supervisor will, and gives the apps in it that are meant.
-pub(super) fn check(file: &File) -> Result<Vec<AppConfig>, Failure> {
-    let host = Host {
+/// Checks a text that is to become a file in `folder`.
+pub(super) fn checked(text: &str, source: &str, folder: PathBuf) -> Result<(), Failure> {
+    config::load(text, source, &host(folder)).map(drop).map_err(wrong)
+}
+
+fn host(folder: PathBuf) -> Host {
+    Host {
         parallelism: cpus::available_parallelism(),
         memory: memory::total(Path::new("/")),
-        folder: PathBuf::from(&file.folder),
-        profile: file.profile.clone(),
-        only: file.only.clone(),
-    };
+        folder,
+        profile: None,
+        only: Vec::new(),
+    }
+}
+
+/// Checks the file as the supervisor will, and gives the apps in it that are meant.
+pub(super) fn check(file: &File) -> Result<Vec<AppConfig>, Failure> {
+    let host =
+        Host { profile: file.profile.clone(), only: file.only.clone(), ..host(PathBuf::from(&file.folder)) };
     config::load(&file.text, source(file.path.as_deref()), &host).map(|config| config.apps).map_err(wrong)
 }
 

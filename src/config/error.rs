@@ -151,7 +151,7 @@ pub(super) fn printable(text: &str) -> String {
 }
 
 /// A text from the file in quotes, cut to a length that leaves the message readable.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     const SHOWN: usize = 48;
     let mut shown = printable(&text.chars().take(SHOWN).collect::<String>());
     if text.chars().nth(SHOWN).is_some() {
@@ -161,7 +161,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// Gathers problems while a file is read.
-pub(super) struct Collector<'t> {
+pub(crate) struct Collector<'t> {
     text: &'t str,
     source: &'t str,
     line_starts: Vec<usize>,
@@ -172,7 +172,7 @@ pub(super) struct Collector<'t> {
 }
 
 impl<'t> Collector<'t> {
-    pub(super) fn new(text: &'t str, source: &'t str) -> Collector<'t> {
+    pub(crate) fn new(text: &'t str, source: &'t str) -> Collector<'t> {
         let starts = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1);
         Collector {
             text,
@@ -185,7 +185,7 @@ impl<'t> Collector<'t> {
     }
 
     /// Takes a problem, unless its line is broken and was reported as such.
-    pub(super) fn add(&mut self, problem: Problem) {
+    pub(crate) fn add(&mut self, problem: Problem) {
         let line = problem.place.as_ref().map(|place| place.line);
         if line.is_some_and(|line| self.broken_lines.contains(&line)) {
             return;
@@ -224,7 +224,7 @@ impl<'t> Collector<'t> {
 
     /// The place of a span; one that lies outside of the text is moved to its end. The column is counted in
     /// [`Collector::finish`], for those that are shown: in a file of one long line it costs the whole line.
-    pub(super) fn place(&self, span: Range<usize>) -> Place {
+    pub(crate) fn place(&self, span: Range<usize>) -> Place {
         let start = floor_boundary(self.text, span.start);
         let end = floor_boundary(self.text, span.end).max(start);
         let line = self.line_starts.partition_point(|line_start| *line_start <= start);
@@ -236,7 +236,7 @@ impl<'t> Collector<'t> {
     }
 
     /// Everything that was found, in the order of the file; none when nothing was.
-    pub(super) fn finish(mut self) -> Option<Diagnostics> {
+    pub(crate) fn finish(mut self) -> Option<Diagnostics> {
         if self.problems.is_empty() {
             return None;
         }

@@ -7,6 +7,7 @@ pub mod commands;
 mod file;
 mod import;
 pub mod output;
+mod pm2;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -59,7 +60,7 @@ Run:
   signal     send a signal to workers
 
 Look:
-  list       apps and workers (ls, status)
+  list       apps and workers (ls, status; jlist, prettylist as in PM2)
   describe   everything about an app (show)
   logs       last lines, then new ones as they come
   pid        process ids, one per line
@@ -160,6 +161,16 @@ pub enum Verb {
         after_help = "Examples:\n  clusterd logs\n  clusterd logs api --err\n  clusterd logs api -n 100 --no-follow"
     )]
     Logs(Logs),
+
+    /// Prints what runs as PM2's `jlist` does, on one line of JSON, for scripts that read that.
+    ///
+    /// Values of variables are not in it. Where no supervisor runs, the list is empty and the exit code is 1.
+    #[command(hide = true)]
+    Jlist,
+
+    /// The same as PM2's `prettylist` prints it.
+    #[command(hide = true)]
+    Prettylist,
 
     /// Sends a signal to the first process of each worker.
     #[command(visible_alias = "sendSignal", after_help = "Example:\n  clusterd signal SIGUSR2 api")]

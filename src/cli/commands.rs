@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::output::{Failure, Output, Shape};
-use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb, file};
+use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb, file, pm2};
 use crate::background::{self, Ready};
 use crate::config::plan;
 use crate::control::client::{self, ANSWER_TIME, ClientError};
-use crate::control::protocol::{File, Reply, Request, Stream};
+use crate::control::protocol::{Error, File, List, Reply, Request, Stream, WorkerInfo};
 use crate::daemon;
 use crate::home::{Given, Home, HomeError};
-use crate::sys::socket;
+use crate::sys::{clock, process, socket};
 
 /// Carries out the command; the process exits with what it returns.
 pub fn execute(cli: Cli) -> Result<i32, Failure> {
@@ -60,6 +60,8 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
             let targets = meant(list.targets)?;
             given.ask(Request::List { targets, connections: list.connections, detail: false }, read)
         }
+        Verb::Jlist => given.pm2_list(|processes| processes.to_string()),
+        Verb::Prettylist => given.pm2_list(pm2::pretty),
         Verb::Describe(describe) => {
             let targets = meant(describe.targets)?;
             given.describe(Request::List { targets, connections: true, detail: true })
@@ -265,6 +267,15 @@ impl Caller {
         }
     }
 
+    /// The list in PM2's shape. A script that reads it from a pipe finds an empty one where nothing runs.
+    fn pm2_list(&self, shown: fn(&serde_json::Value) -> String) -> Result<i32, Failure> {
+        // Printed as it is also with --json, which it is already.
+        let people = Output::new(false, Shape::Table);
+        let listed = self.home().and_then(|home| pm2_processes(&home));
+        people.facts(&shown(listed.as_ref().unwrap_or(&json!([]))), &json!(null))?;
+        listed.map(|_| 0)
+    }
+
     fn describe(&self, request: Request) -> Result<i32, Failure> {
         let answers = client::ask(&self.home()?, request, Some(ANSWER_TIME)).map_err(Failure::failed)?;
         self.show(answers, Shape::Blocks)
@@ -285,6 +296,45 @@ impl Caller {
 
     fn output(&self, shape: Shape) -> Output {
         Output::new(self.json, shape)
+    }
+}
+
+/// The list, then the details of its apps, so many at a time that each answer fits. Shares of CPU time count
+/// from one look to the next: those of the first look are taken.
+fn pm2_processes(home: &Home) -> Result<serde_json::Value, Failure> {
+    let list = listed(home, Vec::new(), false)?.map_err(Failure::Error)?;
+    let now = clock::wall();
+    let names: Vec<String> = list.apps.iter().map(|app| format!("{}/{}", app.namespace, app.name)).collect();
+    let mut details = pm2::Details::new();
+    for some in names.chunks(pm2::AT_A_TIME) {
+        if let Ok(list) = listed(home, some.to_vec(), true)? {
+            pm2::collect(list, &mut details);
+            continue;
+        }
+        // One of them is gone meanwhile.
+        for name in some {
+            if let Ok(list) = listed(home, vec![name.clone()], true)? {
+                pm2::collect(list, &mut details);
+            }
+        }
+    }
+    // What a process says of itself does not vary by some milliseconds from one look to the next.
+    let began = |worker: &WorkerInfo| {
+        let own = worker.pid.and_then(|pid| process::started_at(pid).ok());
+        own.unwrap_or_else(|| now.saturating_sub(Duration::from_millis(worker.uptime_ms)))
+    };
+    Ok(pm2::processes(&list, &details, &began))
+}
+
+/// A list, or what the supervisor has against it.
+fn listed(home: &Home, targets: Vec<String>, detail: bool) -> Result<Result<List, Error>, Failure> {
+    let request = Request::List { targets, connections: false, detail };
+    let mut answers = client::ask(home, request, Some(ANSWER_TIME)).map_err(Failure::failed)?;
+    match answers.next() {
+        Some(Ok(Reply::List(list))) => Ok(Ok(list)),
+        Some(Ok(Reply::Error(error))) => Ok(Err(error)),
+        Some(Err(error)) => Err(Failure::failed(error)),
+        Some(Ok(_)) | None => Err(Failure::failed("the supervisor answered something else than a list")),
     }
 }
 

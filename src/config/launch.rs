@@ -159,6 +159,11 @@ pub(super) fn interpreter_by_extension(script: &Path) -> Option<&'static ByExten
     BY_EXTENSION.iter().find(|row| row.extensions.iter().any(|known| known.eq_ignore_ascii_case(extension)))
 }
 
+/// The first choice of programs that run a file of this name; none for one that is executed.
+pub fn interpreter_of(script: &Path) -> Option<&'static str> {
+    interpreter_by_extension(script)?.programs.first().copied()
+}
+
 /// Finds what the next worker of `spec` runs. `path_variable` is the worker's PATH; `own` the path of this
 /// program, which `command = ["clusterd", …]` means when it is not in PATH.
 ///

@@ -6,6 +6,7 @@
 pub mod commands;
 mod file;
 mod import;
+mod init;
 pub mod output;
 mod pm2;
 
@@ -70,6 +71,7 @@ Supervisor:
   kill       drain and stop everything, then end it
   validate   check a file; nothing is started
   import     print an ecosystem file made from PM2's, or from a Procfile
+  init       write an ecosystem file for the project of this folder
   version    print the version
 
 Targets: all, name, id, namespace[/name], /regex/, or a file; several at once.
@@ -198,6 +200,17 @@ pub enum Verb {
         after_help = "Examples:\n  clusterd import --run ecosystem.config.js > ecosystem.toml\n  clusterd import ~/.pm2/dump.pm2\n  pm2 jlist | clusterd import -"
     )]
     Import(Import),
+
+    /// Writes ecosystem.toml for the project of the current folder, with remarks.
+    ///
+    /// It looks for a Procfile, package.json, config.ru or a Rails app, go.mod, manage.py, pyproject.toml and
+    /// requirements.txt. A file that is there already stays as it is.
+    #[command(after_help = "Example:\n  clusterd init && clusterd start ecosystem.toml")]
+    Init {
+        /// Writes it anew if it is there already.
+        #[arg(long)]
+        force: bool,
+    },
 
     /// Prints the version.
     Version,

@@ -118,6 +118,8 @@ fn every_spelling_is_understood() {
         "validate x.toml --env p",
         "import ecosystem.json",
         "import --run ecosystem.config.js",
+        "init",
+        "init --force",
         "jlist",
         "prettylist",
         "startOrReload x.toml --env p",

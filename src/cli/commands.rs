@@ -26,6 +26,7 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         Verb::Version => given.version(),
         Verb::Validate(validate) => given.validate(&validate),
         Verb::Import(import) => super::import::import(&import.file, import.run, given.json),
+        Verb::Init { force } => super::init::init(force, given.json),
         Verb::Start(start) => given.start(start),
         Verb::Stop(stop) => {
             let targets = meant(stop.targets)?;

@@ -12,6 +12,7 @@ mod json;
 mod problems;
 mod procfile;
 mod program;
+pub mod project;
 mod tree;
 mod yaml;
 

@@ -307,6 +307,8 @@ fn forget_places(node: &mut Node) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -439,5 +441,58 @@ mod tests {
     #[test]
     fn a_package_without_pm2_is_told_where_to_go() {
         assert!(wrong(Kind::Package, "{\"scripts\": {}}").contains("clusterd init"));
+    }
+
+    /// Any value that JSON can have, a few levels deep.
+    fn any_value() -> impl Strategy<Value = serde_json::Value> {
+        let scalar = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            any::<String>().prop_map(Into::into),
+            "[a-z ~/@.-]{0,12}(\\.js|\\.py|[0-9]+[smhKMG])?".prop_map(Into::into),
+        ];
+        scalar.prop_recursive(3, 12, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+                prop::collection::btree_map(any::<String>(), inner, 0..4)
+                    .prop_map(|members| members.into_iter().collect::<serde_json::Map<_, _>>().into()),
+            ]
+        })
+    }
+
+    /// Any attributes of PM2's, in an app that has a script.
+    fn any_app() -> impl Strategy<Value = serde_json::Value> {
+        let names = attributes::ATTRIBUTES.iter().map(|row| row.name).chain(["env_test", "pm2_env", "odd"]);
+        let member = (prop::sample::select(names.collect::<Vec<_>>()), any_value());
+        prop::collection::vec(member, 0..5).prop_map(|members| {
+            let mut app: serde_json::Map<_, _> =
+                members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            app.entry("script").or_insert("a.js".into());
+            app.into()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_an_app_says_what_comes_out_is_toml(apps in prop::collection::vec(any_app(), 1..4)) {
+            let text = serde_json::Value::from(apps).to_string();
+            for kind in [Kind::Json, Kind::Yaml, Kind::Evaluated] {
+                if let Ok(imported) = import(kind, &text, "eco", &Facts::default()) {
+                    let parsed: Result<toml::Table, _> = toml::from_str(&imported.text);
+                    prop_assert!(parsed.is_ok(), "{:?}\n{}", parsed, imported.text);
+                }
+            }
+        }
+
+        #[test]
+        fn no_text_is_too_odd_to_be_refused(text in any::<String>()) {
+            for kind in [Kind::Json, Kind::Package, Kind::Yaml, Kind::Dump, Kind::Procfile] {
+                if let Ok(imported) = import(kind, &text, "eco", &Facts::default()) {
+                    prop_assert!(toml::from_str::<toml::Table>(&imported.text).is_ok(), "{}", imported.text);
+                }
+            }
+        }
     }
 }

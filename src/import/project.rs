@@ -203,20 +203,12 @@ fn ruby(project: &Project<'_>) -> Option<Found> {
     );
     let has_gemfile = (project.exists)("Gemfile");
     let is_rails = (project.exists)("bin/rails");
-    let from = match ((project.exists)("config.ru"), is_rails) {
-        (true, _) => "config.ru",
-        (false, true) => "Gemfile",
-        (false, false) => return None,
-    };
-    let line = if gems.contains("puma") {
-        match (project.exists)("config/puma.rb") {
-            true => "puma -C config/puma.rb",
-            false => "puma -p 3000",
-        }
-    } else if gems.contains("unicorn") {
-        "unicorn -p 3000"
-    } else {
-        "rackup -o 0.0.0.0 -p 3000"
+    let rackup = (project.exists)("config.ru");
+    let program = ["app.rb", "server.rb", "main.rb"].into_iter().find(|name| (project.exists)(name));
+    let (from, line) = match (rackup || is_rails, program) {
+        (true, _) => (if rackup { "config.ru" } else { "Gemfile" }, rack_server(project, &gems)),
+        (false, Some(program)) if has_gemfile => ("Gemfile", format!("ruby {program}")),
+        (false, _) => return None,
     };
     let words: Vec<&str> = line.split(' ').collect();
     let runs = match has_gemfile {
@@ -233,6 +225,18 @@ fn ruby(project: &Project<'_>) -> Option<Found> {
     let variable = if is_rails { "RAILS_ENV" } else { "RACK_ENV" };
     let table = with_profile(server(project, project.folder, runs), 3000, variable);
     Some(Found { from: from.to_owned(), apps: vec![table], tail: Vec::new() })
+}
+
+/// What runs a Rack application: the server that is among its gems.
+fn rack_server(project: &Project<'_>, gems: &str) -> String {
+    let has_settings = (project.exists)("config/puma.rb");
+    match (gems.contains("puma"), gems.contains("unicorn")) {
+        (true, _) if has_settings => "puma -C config/puma.rb",
+        (true, _) => "puma -p 3000",
+        (false, true) => "unicorn -p 3000",
+        (false, false) => "rackup -o 0.0.0.0 -p 3000",
+    }
+    .to_owned()
 }
 
 fn go(project: &Project<'_>) -> Option<Found> {
@@ -364,6 +368,11 @@ mod tests {
                 &[("config.ru", ""), ("Gemfile", "gem 'puma'")],
                 Some("config.ru"),
                 &["script = \"bundle\"", "args = [\"exec\", \"puma\", \"-p\", \"3000\"]", "RACK_ENV"],
+            ),
+            (
+                &[("Gemfile", "gem 'sinatra'"), ("app.rb", "")],
+                Some("Gemfile"),
+                &["args = [\"exec\", \"ruby\", \"app.rb\"]"],
             ),
             (
                 &[("go.mod", "module example.org/me/api/v2\n\ngo 1.22\n"), ("cmd/api/main.go", "")],

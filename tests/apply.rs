@@ -86,6 +86,7 @@ fn numbers_that_only_clusterd_uses_change_beside_the_workers() {
     let port = free_port();
     let api = serving("api", port).env("BALLAST_MIB", "20");
     let daemon = Daemon::foreground(file(&[api.clone(), idle("job")]));
+    daemon.expects(&["more than max_memory_restart"]);
     let before = (daemon.wait_online("api", 2), daemon.wait_online("job", 1));
     let api = api.set("max_restarts", 3).text("kill_timeout", "5s");
     let job = idle("job").text("restart_delay", "1s");

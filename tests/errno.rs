@@ -163,7 +163,7 @@ fn files_that_cannot_be_written_cost_no_worker_and_are_written_later() {
     for (calls, errno) in [("openat", "EMFILE"), ("openat", "EIO"), ("write", "ENOSPC")] {
         let what = fault(calls, errno, When::Always);
         let mut world = World::new(Kind::Fork);
-        world.daemon.expects(&["pid file", "state.json"]);
+        world.daemon.expects(&["pid file", "state.json", "no log files are written"]);
         if !world.kill_one_under(what) {
             return;
         }

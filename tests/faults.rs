@@ -51,6 +51,7 @@ fn a_thousand_crashes_cost_little_time_and_few_bytes() {
     let broken = fork("broken", &Fixture::new(&["/bin/false"])).set("max_restarts", 0);
     let apps = [broken.text("exp_backoff_restart_delay", "0ms"), idle("bystander")];
     let daemon = Daemon::foreground(file(&apps));
+    daemon.expects(&["broken"]);
     let steady = daemon.wait_online("bystander", 1);
     let restarts = || daemon.app("broken").workers[0].restarts;
     wait_until(ms(30_000), "the loop", || restarts() > 20);
@@ -82,6 +83,7 @@ fn arguments_and_variables_that_are_too_long_fail_a_reload_and_no_worker() {
     let app = App::new("api", &fixtures::worker(&["serve"])).instances(2).port(port);
     let app = app.set("max_restarts", 0);
     let daemon = Builder::new(&app).start_in(home);
+    daemon.expects(&["(E2BIG)", "unstable exits in a row"]);
     let pids = daemon.wait_online("api", 2);
     let hammer = Load::on(port).clients(2).start();
     // More than one string may have (128 KiB).
@@ -114,6 +116,7 @@ fn arguments_and_variables_that_are_too_long_fail_a_reload_and_no_worker() {
 fn a_thousand_workers_start_and_the_owner_is_answered_meanwhile() {
     let many = fork("many", &Fixture::new(&["/bin/sleep", "1000"])).set("instances", 1_000);
     let mut daemon = Builder::new(many).argument("--no-log-files").start();
+    daemon.expects(&["did not end in kill_timeout"]);
     let (mut at_half, mut answers) = (None, Vec::new());
     let begin = std::time::Instant::now();
     wait_until(ms(120_000), "a thousand workers", || {
@@ -184,6 +187,7 @@ while True:
 /// Each time a worker shuts its socket down, it is named and serves on; and steering points at whom it means.
 fn shuts_its_own_socket_down(home: Home, app: App, port: u16) {
     let daemon = Builder::new(app.instances(3)).start_in(Arc::new(home));
+    daemon.expects(&["called shutdown(2)"]);
     let pids = daemon.wait_online("api", 3);
     for round in 1..=4 {
         // Whoever answers has shut its socket down; its answer comes over a connection that was there.
@@ -273,6 +277,7 @@ fn a_worker_that_shuts_the_hosts_tcp_socket_down_is_named_and_healed() {
     let app = App::new("api", &fixture).instances(1).set("listen", format!("[\"127.0.0.1:{port}\"]"));
     let socket = format!("socket.create_server(('127.0.0.1', {port}))");
     let Some(daemon) = activated(Home::new(None), &socket, app) else { return };
+    daemon.expects(&["called shutdown(2)"]);
     let pid = daemon.wait_online("api", 1)[0];
     // Its answer may still come.
     drop(ask(port, "/shutdown"));
@@ -291,6 +296,7 @@ fn a_worker_that_shuts_the_hosts_unix_socket_down_is_named_with_the_remedy() {
     let app = App::new("api", &fixture).instances(1).set("listen", format!("[\"unix:{}\"]", path.display()));
     let socket = format!("socket.create_server({:?}, family=socket.AF_UNIX)", path.display().to_string());
     let Some(daemon) = activated(home, &socket, app) else { return };
+    daemon.expects(&["called shutdown(2)"]);
     let pids = daemon.wait_online("api", 1);
     let mut client = std::os::unix::net::UnixStream::connect(&path).expect("the host listens");
     client.write_all(b"GET /shutdown HTTP/1.1\r\nHost: a\r\n\r\n").expect("there is room");
@@ -310,6 +316,7 @@ fn a_flag_that_a_worker_left_on_its_socket_is_not_its_successors() {
     let port = free_port();
     let app = App::new("api", &python).instances(1).listen(port).set("max_restarts", 0);
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["was ended by SIGKILL"]);
     let first = daemon.wait_online("api", 1)[0];
     assert!(ask(port, "/flip").expect("served").starts_with(&format!("{first} blocking")));
     send(first, Signal::SIGKILL);
@@ -369,6 +376,12 @@ fn a_release_that_is_pruned_stops_nobody_and_is_named_when_it_is_wanted() {
     let serve = Fixture::new(&["./server", "serve"]);
     let app = App::new("api", &serve).instances(2).port(port).text("cwd", "release").set("max_restarts", 0);
     let daemon = Builder::new(app).start_in(home);
+    daemon.expects(&[
+        "could not be started: cwd",
+        "reload to generation 2 failed",
+        "was ended by SIGKILL",
+        "unstable exits in a row",
+    ]);
     let pids = daemon.wait_online("api", 2);
     let cwd = fs::read_link(format!("/proc/{}/cwd", daemon.pid)).expect("it runs");
     assert_eq!(cwd, Path::new("/"), "the supervisor keeps a folder from being removed");
@@ -501,6 +514,7 @@ fn a_boot_that_takes_too_long_fails_a_reload_by_the_name_of_its_limit() {
     let port = free_port();
     let app = App::new("api", &node).instances(2).port(port).text("listen_timeout", "900ms");
     let daemon = Daemon::foreground(&app);
+    daemon.expects(&["reload to generation 2 failed"]);
     let pids = daemon.wait_online("api", 2);
     let hammer = Load::on(port).clients(2).start();
     daemon.home.write(&app.clone().env("BOOT_MS", 30_000).to_string());

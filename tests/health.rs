@@ -107,6 +107,7 @@ fn a_host_that_is_short_of_something_costs_no_healthy_worker() {
     let (call, errno) = (libc::SYS_connect.to_string(), libc::EADDRNOTAVAIL.to_string());
     let wrap = [&refused.command[0], "refused.py", &call, &errno, "2", "0"];
     let daemon = Builder::new(api(&python, port).set("health", HEALTH)).wrap(&wrap).start();
+    daemon.expects(&["checks of workers could not be made"]);
     let before = daemon.wait_online("api", 3);
     daemon.wait_for_text("checks of workers could not be made and are tried again");
     holds_for(ms(1_500), "nobody is replaced", || daemon.pids("api") == before);
@@ -125,6 +126,7 @@ fn a_slow_check_stays_with_its_worker_while_connections_are_steered_anew() {
         .set("listen", format!("{{ address = \"127.0.0.1:{port}\", backlog = 1 }}"))
         .set("health", "{ http = \"/\", interval = \"200ms\", timeout = \"2200ms\", retries = 3 }");
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["accept queue runs over", "failed 3 health checks"]);
     let sick = daemon.wait_online("api", 2)[0];
     send(sick, Signal::SIGSTOP);
     // A full queue drops what comes, and the kernel tries again a second later.

@@ -197,6 +197,7 @@ fn a_worker_of_another_user_gets_no_low_port_from_the_supervisor() {
     let port = free.expect("one of four hundred ports is free");
     let app = api(&fixtures::worker(&["serve"]), port).set("user", ORDINARY);
     let mut daemon = behind(&docker, app.clone().set("max_restarts", 1));
+    daemon.expects(&["exited with code 1", "start failed", "given up after", "no app can run any more"]);
     assert_eq!(daemon.wait_exit(ms(20_000)), 1);
     assert!(daemon.log().contains("PermissionDenied"), "{}", daemon.log());
     drop(daemon);
@@ -211,6 +212,7 @@ fn a_server_whose_socket_cannot_be_replaced_keeps_it_and_is_told() {
     let (Some(server), Some(docker)) = (fixtures::python("epoll_first.py"), docker()) else { return };
     let port = free_port();
     let daemon = behind(&docker, api(&server, port).instances(1));
+    daemon.expects(&["cannot be shared: it cannot be duplicated here"]);
     daemon.wait_online("api", 1);
     wait_until(ms(10_000), "an answer", || get(port, "/").is_ok());
     expect_once(&daemon, "cannot be shared: it cannot be duplicated here");
@@ -231,6 +233,7 @@ fn a_worker_that_hides_its_memory_is_shared_by_what_is_declared() {
         App::new("api", &hidden("listen_fds.py")).instances(2).listen(declared).delay(20),
     ];
     let daemon = behind(&docker, support::file(&apps.map(|app| app.text("drain_timeout", "2s"))));
+    daemon.expects(&["the host does not show", "the host does not let the supervisor look"]);
     daemon.wait_online("own", 1);
     wait_until(ms(10_000), "an answer", || get(own, "/").is_ok());
     expect_once(&daemon, "the host does not let the supervisor look at its sockets");
@@ -243,6 +246,7 @@ fn handed_over_only(wrap: &[String], says: &str) {
     let app = App::new("api", &fixtures::worker(&["serve", "fds"])).instances(2).listen(port).delay(20);
     let own = App::new("own", &fixtures::worker(&["serve"])).instances(1).port(free_port());
     let daemon = behind(wrap, support::file(&[app, own]));
+    daemon.expects(&["the kernel refuses to notify bind and listen"]);
     daemon.wait_online("own", 1);
     reload_under(&daemon, Load::on(port)).expect_none_lost();
     expect_once(&daemon, "the kernel refuses to notify bind and listen");
@@ -316,6 +320,7 @@ fn without_proc_workers_are_supervised_shared_and_reloaded_without_loss() {
         App::new("tree", &tree).text("kill_timeout", "300ms"),
     ];
     let mut daemon = behind(&wrap, support::file(&apps));
+    daemon.expects(&["/proc is not mounted here", "was ended by SIGKILL", "did not end in kill_timeout"]);
     daemon.wait_online("fds", 2);
     daemon.wait_online("tree", 1);
     let load = Load::on(declared).start();
@@ -394,6 +399,7 @@ fn as_process_one_it_reaps_every_orphan_and_ends_with_everything() {
             job("deaf", &fixtures::worker(&["ignore-signals"])),
         ];
         let mut daemon = behind(&wrap, support::file(&apps));
+        daemon.expects(&["did not end in kill_timeout"]);
         daemon.wait_for_text("50 orphans");
         for app in ["orphans", "escaped", "deaf"] {
             daemon.wait_online(app, 1);
@@ -418,6 +424,12 @@ fn as_process_one_it_ends_with_the_code_of_its_essential_app() {
             job("main", &fixtures::shell(script)).set("essential", true).set("autorestart", false);
         let deaf = job("deaf", &fixtures::worker(&["ignore-signals"]));
         let mut daemon = behind(&wrap, support::file(&[deaf, essential]));
+        daemon.expects(&[
+            "exited with code",
+            "no app can run any more",
+            "was ended by",
+            "did not end in kill_timeout",
+        ]);
         assert_eq!(daemon.wait_exit(ms(20_000)), code, "{script}");
         assert_eq!(daemon.home.processes(), []);
     }
@@ -518,7 +530,7 @@ fn a_read_only_root_costs_log_files_and_no_more() {
 /// Fault 35: a debugger's hold on a worker is nobody's death, and neither is the time that it holds it still.
 #[test]
 fn a_worker_that_is_traced_or_held_still_is_not_taken_for_dead() {
-    let Some(server) = fixtures::server("python") else { return };
+    let Some(server) = fixtures::server("asyncio") else { return };
     let port = free_port();
     let daemon = Daemon::foreground(api(&server, port));
     let before = daemon.wait_online("api", 2);

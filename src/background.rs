@@ -145,6 +145,10 @@ fn spawn(named: Option<&Path>, log: File) -> io::Result<Child> {
     if let Some(folder) = std::env::var_os("CLUSTERD_HOME").filter(|folder| !folder.is_empty()) {
         command.env("CLUSTERD_HOME", std::path::absolute(folder)?);
     }
+    // Started from a worker it is nobody's worker: it outlives who started it.
+    for mark in crate::daemon::MARKS {
+        command.env_remove(mark);
+    }
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn()
 }
 

@@ -5,7 +5,6 @@ use std::rc::Rc;
 
 use crate::config;
 use crate::supervisor::event::{SpawnFailure, WorkerId};
-use crate::supervisor::policy::SpecId;
 use crate::sys::output;
 use crate::sys::spawn::{self, Plan};
 
@@ -27,7 +26,7 @@ impl Daemon {
         };
         let (recipe, pid) = (Rc::clone(&process.recipe), process.pid);
         let (app, slot, instance, generation) = (place.app, place.slot, place.instance, place.generation);
-        let order = Order { worker, app, slot, instance, generation, spec: SpecId(0), inherit: Vec::new() };
+        let order = Order { worker, app, slot, instance, generation, recipe: None, inherit: Vec::new() };
         let mut check = recipe.spec.clone();
         check.program = config::Program::Exact(words.to_vec());
         let text = |failure: SpawnFailure| match failure.transient {

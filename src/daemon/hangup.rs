@@ -41,13 +41,23 @@ impl Daemon {
         }
     }
 
-    /// Whether it still listens; if not, it does again, unless it is on its way out anyway.
-    pub(super) fn check_listener(&mut self, socket: SocketId) {
-        let Some(held) = self.sockets.get(socket).filter(|held| held.token.is_some()) else { return };
-        let (worker, address, fd) = (held.owner, held.address, held.fd.as_fd());
-        if listen::is_listening(fd) {
-            return;
+    /// Those of these that do not listen any more do again, unless they are on their way out anyway.
+    pub(super) fn check_listeners(&mut self, sockets: &[SocketId]) {
+        let watched = |id: &SocketId| self.sockets.get(*id).filter(|held| held.token.is_some());
+        let is_shut = |id: &SocketId| watched(id).is_some_and(|held| !listen::is_listening(held.fd.as_fd()));
+        let shut: Vec<SocketId> = sockets.iter().copied().filter(is_shut).collect();
+        if shut.len() > 1 {
+            // All of them left their groups before the first comes back to one.
+            self.arrays.extend(shut.iter().map(|socket| Event::ShutDown { socket: *socket, again: false }));
         }
+        for socket in shut {
+            self.heal_listener(socket);
+        }
+    }
+
+    fn heal_listener(&mut self, socket: SocketId) {
+        let Some(held) = self.sockets.get(socket) else { return };
+        let (worker, address, fd) = (held.owner, held.address, held.fd.as_fd());
         if listen::is_hidden(fd) || self.is_stopping(worker) {
             log::debug!("{}: shut its socket on {address} down", self.label(worker));
             self.arrays.push_back(Event::ShutDown { socket, again: false });

@@ -76,6 +76,9 @@ use nix::fcntl::{Flock, FlockArg};
 use signal_hook_mio::v1_0::Signals;
 use thiserror::Error;
 
+/// What tells the processes of a worker from others: who outlives it on purpose takes them off.
+pub const MARKS: [&str; 2] = [leftovers::RUN_VARIABLE, processes::WORKER_VARIABLE];
+
 #[cfg(any(test, fuzzing))]
 pub(crate) use node::fuzz as fuzz_node;
 #[cfg(any(test, fuzzing))]
@@ -489,18 +492,21 @@ impl Daemon {
     }
 
     fn collect_all(&mut self, events: &Events) {
+        // What left its group did so before anything else of this turn is put into it.
+        let listeners: Vec<_> = events
+            .iter()
+            .filter_map(|event| match self.tokens.get(event.token()) {
+                Some(Source::Listener(socket)) => Some(socket),
+                _ => None,
+            })
+            .collect();
+        self.check_listeners(&listeners);
         let again = std::mem::take(&mut self.again);
         self.output.begin_turn(again.len());
         for source in again {
             self.collect_fairly(source);
         }
         let mut incoming = Vec::new();
-        // What left its group did so before anything else of this turn is put into it.
-        for event in events {
-            if let Some(Source::Listener(socket)) = self.tokens.get(event.token()) {
-                self.check_listener(socket);
-            }
-        }
         for event in events {
             if self.server.owns(event.token()) {
                 self.server.ready(event.token(), Readiness::from(event), self.now, &mut incoming);

@@ -17,7 +17,8 @@ impl Daemon {
     pub(super) fn perform(&mut self, action: Action, now: Time) {
         match action {
             Action::Spawn { worker, app, slot, instance, generation, spec, inherit } => {
-                self.starts.push_back(Order { worker, app, slot, instance, generation, spec, inherit });
+                let recipe = self.catalog.recipe(spec).cloned();
+                self.starts.push_back(Order { worker, app, slot, instance, generation, recipe, inherit });
             }
             Action::Signal { worker, signal } => self.signal(worker, signal),
             Action::Observe { worker, closing } => {

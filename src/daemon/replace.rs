@@ -86,6 +86,9 @@ impl Daemon {
         refused: &io::Error,
     ) -> io::Result<Verdict> {
         let Some(app) = self.joins(worker, wanted) else { return Ok(Verdict::Continue) };
+        if !self.acts_for(worker, pid, notice.tid) {
+            return Ok(Verdict::Continue);
+        }
         let said = self.processes.get(worker).and_then(|p| p.v6only.get(&socket.inode).copied());
         let v6only = wanted.is_ipv6() && said.unwrap_or_else(listen::is_v6only_by_default);
         let address = Address::Tcp { ip: wanted.ip(), port: wanted.port(), v6only };
@@ -104,6 +107,15 @@ impl Daemon {
             Err(error) => return Ok(Verdict::Refuse(error.raw_os_error().unwrap_or(libc::EADDRINUSE))),
         };
         self.put_in_place(worker, app, notice, (socket, ours), refused)
+    }
+
+    /// Whether a thread may have what its worker may: of the first process, whoever that has become, or of another
+    /// that has not given its user up. Else a child that was made powerless would get a socket of ours.
+    fn acts_for(&self, worker: WorkerId, pid: i32, tid: i32) -> bool {
+        let own = rustix::process::geteuid().as_raw();
+        self.processes.get(worker).is_some_and(|process| {
+            pid == process.pid || process::effective_user(tid) == Some(process.other_user.unwrap_or(own))
+        })
     }
 
     /// Low ports are for whoever may bind them, but those that the file declares.

@@ -96,10 +96,8 @@ impl Daemon {
                 self.check_shared(inode);
                 false
             }
-            Source::Listener(socket) => {
-                self.check_listener(socket);
-                false
-            }
+            // Looked at before everything else of the turn.
+            Source::Listener(_) => false,
             Source::Console => {
                 self.output.flush(self.now);
                 false

@@ -4,6 +4,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -13,7 +14,6 @@ use crate::control::protocol::Stream;
 use crate::logs::Origin;
 use crate::logs::worker::WorkerOutput;
 use crate::supervisor::event::{Address, AppId, Event, Generation, SlotId, SocketId, SpawnFailure, WorkerId};
-use crate::supervisor::policy::SpecId;
 use crate::sys::spawn::{self, Failure, Plan, Step, errno_text};
 use crate::sys::{addresses, listen, output, process, unix_listener};
 
@@ -36,7 +36,8 @@ pub(super) struct Order {
     pub(super) slot: SlotId,
     pub(super) instance: u32,
     pub(super) generation: Generation,
-    pub(super) spec: SpecId,
+    /// What it runs, taken when it was ordered: a spec may be forgotten while its starts wait their turn.
+    pub(super) recipe: Option<Rc<Recipe>>,
     pub(super) inherit: Vec<SocketId>,
 }
 
@@ -85,7 +86,7 @@ impl Daemon {
     }
 
     fn try_start(&mut self, order: &Order) -> Result<(), SpawnFailure> {
-        let recipe = self.catalog.recipe(order.spec).cloned().ok_or_else(|| missing_recipe(order))?;
+        let recipe = order.recipe.clone().ok_or_else(|| missing_recipe(order))?;
         let process = &recipe.spec.process;
         let who = identity::resolve(process)?;
         let variables = Variables::of(&recipe, who.as_ref())?;
@@ -171,8 +172,10 @@ impl Daemon {
         }
         // What nobody comes to any more is of no use to the slot's next worker either.
         let unused = order.inherit.iter().filter(|id| !handed.contains(id));
-        let parts = unused.filter(|id| self.sockets.get(**id).is_some_and(|held| held.shared));
-        self.arrays.extend(parts.map(|socket| Event::Abandoned { socket: *socket }));
+        let dead =
+            unused.filter(|id| self.sockets.get(**id).is_some_and(|held| held.shared || !self.leads(held)));
+        let dead: Vec<Event> = dead.map(|socket| Event::Abandoned { socket: *socket }).collect();
+        self.arrays.extend(dead);
         Ok(handed)
     }
 
@@ -200,9 +203,9 @@ impl Daemon {
         }
     }
 
-    /// Whether clients come to what a dead worker left.
+    /// Whether clients come to what a dead worker left: it may have shut it down at its end.
     fn leads(&self, held: &Held) -> bool {
-        !held.shared || self.shared.is_open(held.inode)
+        if held.shared { self.shared.is_open(held.inode) } else { listen::is_listening(held.fd.as_fd()) }
     }
 
     fn open_declared(

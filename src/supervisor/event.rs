@@ -329,7 +329,8 @@ pub enum Event {
         /// Which.
         socket: SocketId,
     },
-    /// A worker shut this socket of its own down, which took it out of its group.
+    /// A worker shut this socket of its own down, which took it out of its group. Where several were shut before
+    /// one could listen again, all are told as gone first, then those that listen again.
     ShutDown {
         /// Which.
         socket: SocketId,

@@ -185,17 +185,21 @@ impl Sockets {
     /// where it listens again.
     pub(super) fn shut_down(&mut self, id: SocketId, again: bool, planted: Planted) {
         let Some(socket) = self.all.get(&id).filter(|socket| !socket.is_shared()).cloned() else { return };
-        let Some(group) = self.groups.get_mut(&socket.address) else { return };
-        let Some(place) = group.array.iter().position(|member| *member == id) else { return };
         if planted.has(Bug::ShutDownKeepsItsPlace) {
             return;
         }
-        group.array.swap_remove(place);
-        group.moved = true;
+        let group = self.groups.get_mut(&socket.address);
+        let place = group.as_ref().and_then(|group| group.array.iter().position(|member| *member == id));
+        if let (Some(group), Some(place)) = (group, place) {
+            group.array.swap_remove(place);
+            group.moved = true;
+            if group.array.is_empty() && !again {
+                self.groups.remove(&socket.address);
+            }
+        }
+        // Where several were shut at once, it has left before and comes back now.
         if again {
             self.append(id, socket);
-        } else if group.array.is_empty() {
-            self.groups.remove(&socket.address);
         }
     }
 

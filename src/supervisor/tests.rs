@@ -707,6 +707,17 @@ fn a_socket_that_its_worker_shut_down_is_last_in_its_group_when_it_listens_again
 }
 
 #[test]
+fn sockets_that_are_shut_down_together_come_back_in_their_order() {
+    let mut bench = Bench::online(cluster(4));
+    for (socket, again) in [(1, false), (2, false), (1, true), (2, true)] {
+        bench.tell(Event::ShutDown { socket: SocketId(socket), again });
+    }
+    // As the kernel does it: [1, 2, 3, 4], [4, 2, 3], [4, 3], [4, 3, 1], [4, 3, 1, 2].
+    assert_eq!(bench.supervisor.mirror()[0].1, [4, 3, 1, 2].map(SocketId));
+    assert_eq!(bench.steered().last(), Some(&vec![0, 1, 2, 3]));
+}
+
+#[test]
 fn a_server_that_binds_what_it_was_handed_leaves_nobody_in_the_handed_queue() {
     let mut bench = Bench::with(Policy { declares_listen: true, ..cluster(1) });
     let (worker, handed) = (WorkerId(1), SocketId(100));

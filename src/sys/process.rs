@@ -243,6 +243,13 @@ pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
+/// As whom a thread acts: its effective user (proc_pid_status(5)). None where /proc does not say.
+pub fn effective_user(tid: i32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    ids.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// The thread group, so the process, that a thread belongs to. Where there is no /proc to say so, the thread
 /// itself: pidfd_open(2) takes no other than a process's first.
 pub fn process_of_thread(tid: i32) -> Option<i32> {

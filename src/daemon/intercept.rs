@@ -69,7 +69,11 @@ impl Daemon {
             Err(error) if is_refused(&error) => return self.judge_unheld(worker, notice, pid, &error),
             Err(error) => return Err(error),
         };
-        if listen::kind(socket.as_fd()) != listen::Kind::Tcp {
+        let kind = listen::kind(socket.as_fd());
+        if let (listen::Kind::Multipath, Call::Bind { .. }) = (kind, notice.call) {
+            return self.judge_multipath_bind(worker, notice, pid, socket);
+        }
+        if kind != listen::Kind::Tcp {
             if let Call::Listen { .. } = notice.call {
                 self.hear_listen(worker, listen::inode(socket.as_fd())?);
             }
@@ -259,7 +263,7 @@ impl Daemon {
     }
 
     /// Once: how ports are shared on this host, as soon as it is proven.
-    fn tell_level(&mut self) {
+    pub(super) fn tell_level(&mut self) {
         if self.warned.first("level", None) {
             log::info!(
                 "ports: bind and listen of workers are intercepted, their sockets duplicated and steered"

@@ -30,6 +30,7 @@ mod knock;
 mod lead;
 mod leftovers;
 mod list;
+mod multipath;
 mod node;
 mod notified;
 mod options;

@@ -20,7 +20,7 @@ const NAME: usize = 64;
 pub struct Socket {
     /// Its inode, which no other open socket of the host has.
     pub inode: u64,
-    /// TCP over IPv4 or IPv6.
+    /// TCP, or Multipath TCP, over IPv4 or IPv6.
     pub tcp: bool,
     /// The descriptor closes at exec.
     pub close_on_exec: bool,
@@ -39,7 +39,7 @@ pub fn socket(pid: i32, fd: RawFd) -> io::Result<Option<Socket>> {
         let Some(inode) = process::inode_of(&target) else { return Ok(None) };
         let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}"))?;
         let flags = flags(&info).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-        let tcp = matches!(protocol(&path)?.as_slice(), b"TCP" | b"TCPv6");
+        let tcp = matches!(protocol(&path)?.as_slice(), b"TCP" | b"TCPv6" | b"MPTCP" | b"MPTCPv6");
         let (close_on_exec, nonblocking) = (flags & CLOSE_ON_EXEC != 0, flags & NONBLOCKING != 0);
         Ok(Some(Socket { inode, tcp, close_on_exec, nonblocking }))
     })

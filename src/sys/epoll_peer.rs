@@ -105,6 +105,15 @@ pub fn restore(entry: &Entry, set: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io
     change(entry, set, socket, operation, entry.events)
 }
 
+/// Another socket is registered under the number of this entry, to be told of as its own was. When the socket is
+/// put under that number, its process notices nothing; until the last descriptor of it is closed it stays.
+///
+/// # Errors
+/// As [`silence`]; EEXIST when it is registered already.
+pub fn adopt(entry: &Entry, set: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<()> {
+    change(entry, set, socket, libc::EPOLL_CTL_ADD, entry.events)
+}
+
 fn change(
     entry: &Entry,
     set: BorrowedFd<'_>,
@@ -278,6 +287,27 @@ mod tests {
         restore(&entry, again.as_fd(), elsewhere.as_fd()).expect("our own");
         poll.poll(&mut events, Some(std::time::Duration::from_secs(5))).expect("polls");
         assert!(!events.is_empty(), "not told of who waits already");
+    }
+
+    #[test]
+    fn a_socket_that_takes_anothers_place_is_told_of_in_its_stead() {
+        let (first, second) = (TcpListener::bind("127.0.0.1:0"), TcpListener::bind("127.0.0.1:0"));
+        let (first, second) = (first.expect("a free port"), second.expect("a free port"));
+        let inode = super::super::listen::inode(first.as_fd()).expect("a socket");
+        let mut poll = mio::Poll::new().expect("epoll");
+        let raw = first.as_raw_fd();
+        let mut source = mio::unix::SourceFd(&raw);
+        poll.registry().register(&mut source, mio::Token(7), mio::Interest::READABLE).expect("registered");
+        let entries = entries(std::process::id().cast_signed(), inode).expect("our own");
+        let entry = entries.into_iter().find(|e| e.set == poll.as_raw_fd()).expect("there");
+        let set = super::super::process::open(entry.pid)
+            .and_then(|us| super::super::intercept::duplicate(us, entry.set))
+            .expect("our own");
+        adopt(&entry, set.as_fd(), second.as_fd()).expect("not registered yet");
+        let _client = TcpStream::connect(second.local_addr().expect("bound")).expect("queued");
+        let mut events = mio::Events::with_capacity(4);
+        poll.poll(&mut events, Some(std::time::Duration::from_secs(5))).expect("polls");
+        assert_eq!(events.iter().map(mio::event::Event::token).collect::<Vec<_>>(), [mio::Token(7)]);
     }
 
     #[test]

@@ -87,19 +87,26 @@ pub fn listen(socket: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
 pub enum Kind {
     /// TCP over IPv4 or IPv6.
     Tcp,
+    /// Multipath TCP over IPv4 or IPv6.
+    Multipath,
     /// Anything else: datagrams, Unix sockets, netlink.
     Other,
 }
 
 /// The kind of a socket; `Other` for what is no socket at all.
 pub fn kind(socket: BorrowedFd<'_>) -> Kind {
-    let family = option(socket, libc::SO_DOMAIN);
     let stream = option(socket, libc::SO_TYPE) == Some(libc::SOCK_STREAM);
-    let tcp = option(socket, libc::SO_PROTOCOL) == Some(libc::IPPROTO_TCP);
-    match family {
-        Some(libc::AF_INET | libc::AF_INET6) if stream && tcp => Kind::Tcp,
+    let protocol = option(socket, libc::SO_PROTOCOL).filter(|_| stream);
+    match (family(socket), protocol) {
+        (Some(libc::AF_INET | libc::AF_INET6), Some(libc::IPPROTO_TCP)) => Kind::Tcp,
+        (Some(libc::AF_INET | libc::AF_INET6), Some(libc::IPPROTO_MPTCP)) => Kind::Multipath,
         _ => Kind::Other,
     }
+}
+
+/// AF_INET and its like (SO_DOMAIN); none of what is no socket.
+pub(super) fn family(socket: BorrowedFd<'_>) -> Option<i32> {
+    option(socket, libc::SO_DOMAIN)
 }
 
 fn option(socket: BorrowedFd<'_>, name: i32) -> Option<i32> {

@@ -15,6 +15,7 @@ pub mod inherited;
 pub mod intercept;
 pub mod listen;
 pub mod memory;
+pub mod multipath;
 pub mod notify;
 pub mod output;
 pub mod pidfile;

@@ -1,0 +1,206 @@
+//! Multipath TCP sockets (IPPROTO_MPTCP, Linux 5.6), and plain TCP sockets that are set up like one.
+//!
+//! The kernel refuses SO_ATTACH_REUSEPORT_CBPF on them (`mptcp_setsockopt`: EOPNOTSUPP), so connections to
+//! several that share an address cannot be steered. Clients of Multipath TCP fall back to TCP where the
+//! listener is plain (RFC 8684, section 3.7).
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+
+/// The longest value of [`OPTIONS`]: a name of TCP_CONGESTION, a `struct timeval`.
+const VALUE: usize = 16;
+
+/// An option that servers set before bind(2), and whose value is what is set again.
+struct Setting {
+    level: i32,
+    number: i32,
+    name: &'static str,
+    /// The kernel says twice of what was asked for (SO_SNDBUF in socket(7)).
+    doubled: bool,
+}
+
+const fn setting(level: i32, number: i32, name: &'static str) -> Setting {
+    Setting { level, number, name, doubled: false }
+}
+
+const fn doubled(number: i32, name: &'static str) -> Setting {
+    Setting { level: libc::SOL_SOCKET, number, name, doubled: true }
+}
+
+/// What is carried over: all that a Multipath TCP socket takes (`mptcp_setsockopt` in Linux) and that means
+/// something for one that listens, or for the connections that it passes its options on to.
+const OPTIONS: &[Setting] = &[
+    setting(libc::SOL_SOCKET, libc::SO_REUSEADDR, "SO_REUSEADDR"),
+    setting(libc::SOL_SOCKET, libc::SO_KEEPALIVE, "SO_KEEPALIVE"),
+    setting(libc::SOL_SOCKET, libc::SO_LINGER, "SO_LINGER"),
+    setting(libc::SOL_SOCKET, libc::SO_PRIORITY, "SO_PRIORITY"),
+    setting(libc::SOL_SOCKET, libc::SO_MARK, "SO_MARK"),
+    setting(libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, "SO_BINDTODEVICE"),
+    setting(libc::SOL_SOCKET, libc::SO_RCVTIMEO, "SO_RCVTIMEO"),
+    setting(libc::SOL_SOCKET, libc::SO_SNDTIMEO, "SO_SNDTIMEO"),
+    setting(libc::SOL_SOCKET, libc::SO_RCVLOWAT, "SO_RCVLOWAT"),
+    doubled(libc::SO_SNDBUF, "SO_SNDBUF"),
+    doubled(libc::SO_RCVBUF, "SO_RCVBUF"),
+    setting(libc::IPPROTO_IP, libc::IP_TOS, "IP_TOS"),
+    setting(libc::IPPROTO_IP, libc::IP_FREEBIND, "IP_FREEBIND"),
+    setting(libc::IPPROTO_IP, libc::IP_TRANSPARENT, "IP_TRANSPARENT"),
+    setting(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, "IPV6_V6ONLY"),
+    setting(libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, "IPV6_FREEBIND"),
+    setting(libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, "IPV6_TRANSPARENT"),
+    setting(libc::IPPROTO_TCP, libc::TCP_NODELAY, "TCP_NODELAY"),
+    setting(libc::IPPROTO_TCP, libc::TCP_MAXSEG, "TCP_MAXSEG"),
+    setting(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, "TCP_DEFER_ACCEPT"),
+    setting(libc::IPPROTO_TCP, libc::TCP_FASTOPEN, "TCP_FASTOPEN"),
+    setting(libc::IPPROTO_TCP, libc::TCP_CONGESTION, "TCP_CONGESTION"),
+    setting(libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, "TCP_NOTSENT_LOWAT"),
+    setting(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, "TCP_KEEPIDLE"),
+    setting(libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, "TCP_KEEPINTVL"),
+    setting(libc::IPPROTO_TCP, libc::TCP_KEEPCNT, "TCP_KEEPCNT"),
+];
+
+/// A plain TCP socket, and the names of the options that it could not be given.
+#[derive(Debug)]
+pub struct Plain {
+    /// The socket; not bound, and closed at exec.
+    pub socket: OwnedFd,
+    /// What it lacks of the other.
+    pub lost: Vec<&'static str>,
+}
+
+/// Makes a plain TCP socket of the same family, with every option that somebody set on this Multipath TCP
+/// socket, as far as the kernel tells it (most since Linux 5.17, IPV6_V6ONLY since 6.14 and its stable
+/// predecessors).
+///
+/// # Errors
+/// EMFILE, or whatever else socket(2) says.
+pub fn plain(theirs: BorrowedFd<'_>, nonblocking: bool) -> io::Result<Plain> {
+    let v6 = super::listen::family(theirs) == Some(libc::AF_INET6);
+    let family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let flags = if nonblocking { SockFlag::SOCK_NONBLOCK } else { SockFlag::empty() };
+    let ours = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | flags, SockProtocol::Tcp)?;
+    let lost = carry(theirs, open(family)?.as_fd(), ours.as_fd());
+    Ok(Plain { socket: ours, lost })
+}
+
+/// What `fresh` says too was not set by anybody, and is better left to the kernel: a buffer whose size is set
+/// does not grow any more. The names of what `ours` does not take.
+fn carry(theirs: BorrowedFd<'_>, fresh: BorrowedFd<'_>, ours: BorrowedFd<'_>) -> Vec<&'static str> {
+    let differs = |option: &&Setting| get(theirs, option) != get(fresh, option);
+    let refused =
+        |option: &&Setting| get(theirs, option).is_some_and(|value| set(ours, option, &value).is_err());
+    OPTIONS.iter().filter(differs).filter(refused).map(|option| option.name).collect()
+}
+
+fn open(family: AddressFamily) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    // SAFETY: numbers only. nix knows no such protocol.
+    let fd = unsafe { libc::socket(family as i32, kind, libc::IPPROTO_MPTCP) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// None where the kernel does not tell it.
+fn get(socket: BorrowedFd<'_>, option: &Setting) -> Option<Vec<u8>> {
+    let mut value = [0_u8; VALUE];
+    let mut length = VALUE as libc::socklen_t;
+    // SAFETY: the buffer and its length fit each other and outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            option.level,
+            option.number,
+            value.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    (result == 0).then(|| value[..VALUE.min(length as usize)].to_vec())
+}
+
+fn set(socket: BorrowedFd<'_>, option: &Setting, value: &[u8]) -> io::Result<()> {
+    if let Some(said) = value.try_into().ok().map(i32::from_ne_bytes).filter(|_| option.doubled) {
+        return super::listen::set_option(socket, option.level, option.number, said / 2);
+    }
+    // SAFETY: the value has the length that is given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            option.level,
+            option.number,
+            value.as_ptr().cast(),
+            value.len() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::listen;
+    use super::*;
+
+    /// None where the kernel has no Multipath TCP, or it is switched off.
+    fn theirs(family: AddressFamily) -> Option<OwnedFd> {
+        open(family).ok()
+    }
+
+    fn said(socket: &OwnedFd, name: &str) -> Option<Vec<u8>> {
+        get(socket.as_fd(), OPTIONS.iter().find(|option| option.name == name).expect("in the table"))
+    }
+
+    #[test]
+    fn a_plain_socket_has_what_was_set_and_nothing_else_set() {
+        let (Some(theirs), Some(untouched)) = (theirs(AddressFamily::Inet6), theirs(AddressFamily::Inet6))
+        else {
+            return;
+        };
+        assert_eq!(listen::kind(theirs.as_fd()), listen::Kind::Multipath);
+        let asked = [
+            (libc::SOL_SOCKET, libc::SO_REUSEADDR, 1),
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF, 70_000),
+            (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1),
+            (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 5),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 77),
+        ];
+        for (level, number, value) in asked {
+            listen::set_option(theirs.as_fd(), level, number, value).expect("Multipath TCP takes it");
+        }
+        let plain = plain(theirs.as_fd(), true).expect("a socket");
+        assert_eq!(listen::kind(plain.socket.as_fd()), listen::Kind::Tcp);
+        assert!(plain.lost.is_empty(), "{:?}", plain.lost);
+        for option in OPTIONS.iter().filter(|option| !option.name.ends_with("BUF")) {
+            if let Some(value) = get(theirs.as_fd(), option) {
+                assert_eq!(get(plain.socket.as_fd(), option), Some(value), "{}", option.name);
+            }
+        }
+        assert_eq!(said(&plain.socket, "SO_RCVBUF"), said(&theirs, "SO_RCVBUF"));
+        assert_ne!(said(&plain.socket, "SO_RCVBUF"), said(&untouched, "SO_RCVBUF"));
+        assert_eq!(locked_buffers(&plain.socket), 2, "only the buffer that was set has a fixed size");
+    }
+
+    /// SO_BUF_LOCK: bit 0 for the sender's, bit 1 for the receiver's.
+    fn locked_buffers(socket: &OwnedFd) -> i32 {
+        let option = setting(libc::SOL_SOCKET, SO_BUF_LOCK, "SO_BUF_LOCK");
+        let value = get(socket.as_fd(), &option).expect("since Linux 5.14");
+        i32::from_ne_bytes(value.try_into().expect("an int"))
+    }
+
+    const SO_BUF_LOCK: i32 = 72;
+
+    #[test]
+    fn what_the_host_refuses_is_named() {
+        let (Some(theirs), Some(fresh)) = (theirs(AddressFamily::Inet6), theirs(AddressFamily::Inet6)) else {
+            return;
+        };
+        let v6only = i32::from(!listen::is_v6only(fresh.as_fd()));
+        listen::set_option(theirs.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, v6only).expect("it is v6");
+        // Bound, so that it is too late for that one.
+        let bound = listen::open(std::net::Ipv6Addr::LOCALHOST.into(), 0, v6only == 0, 1).expect("a port");
+        assert_eq!(carry(theirs.as_fd(), fresh.as_fd(), bound.as_fd()), ["IPV6_V6ONLY"]);
+    }
+}

@@ -11,8 +11,11 @@ use std::process::Command;
 use std::sync::Arc;
 
 use support::daemon::Builder;
+use support::hammer::get;
 use support::reloading::{api, ms, reload_under};
-use support::{Daemon, Fixture, Home, Load, ORDINARY, fixtures, free_port, host, root, skip, users};
+use support::{
+    Daemon, Fixture, Home, Load, ORDINARY, fixtures, free_port, host, root, skip, users, wait_until,
+};
 
 /// One line of the log says what becomes of their sockets.
 const PLAIN: &str = "plain TCP sockets with the same options are put in their place";
@@ -114,6 +117,38 @@ fn what_a_server_of_multipath_tcp_set_before_bind_holds_after_it() {
         seen += 1;
     }
     assert_eq!(seen, 12, "{options}");
+}
+
+/// Go listens on `[::]` for both families.
+#[test]
+fn the_families_that_a_server_of_multipath_tcp_asked_for_are_those_it_gets() {
+    let Some(server) = multipathed("families.py") else { return };
+    for (family, four) in [("both", true), ("six", false), ("unsaid", true)] {
+        let port = free_port();
+        let daemon = Daemon::foreground(api(&server, port).env("FAMILY", family));
+        daemon.wait_online("api", 2);
+        let six = TcpStream::connect(("::1", port));
+        assert!(six.is_ok(), "{family}: {six:?}");
+        assert_eq!(get(port, "/").is_ok(), four, "{family}");
+        expect_once(&daemon, PLAIN);
+    }
+}
+
+/// The second number would go on leading to the first socket: it keeps that one, and is told how to go on.
+#[test]
+fn a_socket_of_multipath_tcp_under_two_numbers_is_left_alone_and_told() {
+    let Some(server) = multipathed("http_server.py") else { return };
+    let twice = "import os, runpy, socket, sys; bind = socket.socket.bind; \
+                 socket.socket.bind = lambda s, address: (os.dup(s.fileno()), bind(s, address))[1]; \
+                 sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name=\"__main__\")";
+    let [python, scripts @ ..] = &server.command[..] else { panic!("{server:?}") };
+    let command = [&[python.clone(), "-c".to_owned(), twice.to_owned()], scripts].concat();
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&Fixture { command }, port).instances(1));
+    daemon.expects(&["it could not be replaced by one of plain TCP (the server has it under 2 numbers)"]);
+    daemon.wait_online("api", 1);
+    wait_until(ms(10_000), "an answer", || get(port, "/").is_ok());
+    assert!(daemon.log().contains("under 2 numbers"), "{}", daemon.log());
 }
 
 #[test]

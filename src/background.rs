@@ -91,15 +91,16 @@ impl Ready {
 }
 
 /// Starts a supervisor for `home` and returns when it can be talked to. `named` is the caller's
-/// `--home`, handed on; everything else that `home` came from is in the environment.
-pub fn start(home: &Home, named: Option<&Path>) -> Result<(), BackgroundError> {
+/// `--home`, handed on; everything else that `home` came from is in the environment, which it gets without these
+/// variables.
+pub fn start(home: &Home, named: Option<&Path>, without: &[&str]) -> Result<(), BackgroundError> {
     // In the background all of it is needed.
     if let Some(missing) = home.clone().create()?.pop() {
         return Err(missing.into());
     }
     home.check(socket::own_uid())?;
     let (log, before) = open_log(&home.log())?;
-    let mut child = spawn(named, log).map_err(BackgroundError::Spawn)?;
+    let mut child = spawn(named, without, log).map_err(BackgroundError::Spawn)?;
     let mut pipe =
         child.stdout.take().ok_or_else(|| BackgroundError::Spawn(io::ErrorKind::BrokenPipe.into()))?;
     let Some(said) = wait(&mut pipe).map_err(BackgroundError::Spawn)? else {
@@ -132,7 +133,7 @@ pub fn detach() -> io::Result<Ready> {
     Ok(Ready { pipe })
 }
 
-fn spawn(named: Option<&Path>, log: File) -> io::Result<Child> {
+fn spawn(named: Option<&Path>, without: &[&str], log: File) -> io::Result<Child> {
     let itself = Path::new("/proc/self/exe");
     // Without /proc as it was called.
     let called = || std::env::args_os().next().map_or_else(|| "clusterd".into(), PathBuf::from);
@@ -145,9 +146,8 @@ fn spawn(named: Option<&Path>, log: File) -> io::Result<Child> {
     if let Some(folder) = std::env::var_os("CLUSTERD_HOME").filter(|folder| !folder.is_empty()) {
         command.env("CLUSTERD_HOME", std::path::absolute(folder)?);
     }
-    // Started from a worker it is nobody's worker: it outlives who started it.
-    for mark in crate::daemon::MARKS {
-        command.env_remove(mark);
+    for variable in without {
+        command.env_remove(variable);
     }
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn()
 }

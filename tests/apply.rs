@@ -80,6 +80,18 @@ fn only_what_changed_is_touched() {
     assert_eq!(daemon.app("steady").generation, 1);
 }
 
+/// A start that waits for its turn runs what it was ordered to run, also when that is forgotten meanwhile.
+#[test]
+fn numbers_that_change_while_many_workers_start_fail_none_of_them() {
+    let many = idle("many").instances(150);
+    let daemon = Daemon::foreground(&many);
+    for number in 3..8 {
+        apply(&daemon, &[many.clone().set("max_restarts", number)], &[]).expect_code(0);
+    }
+    daemon.wait_online("many", 150);
+    assert!(daemon.app("many").workers.iter().all(|worker| worker.last_exit.is_none()));
+}
+
 /// How a worker is judged and ended is no part of it.
 #[test]
 fn numbers_that_only_clusterd_uses_change_beside_the_workers() {

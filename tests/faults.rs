@@ -162,10 +162,13 @@ fn ask(port: u16, path: &str) -> std::io::Result<String> {
 /// Binds its port by itself and blocks in accept; /shutdown shuts that socket down, and so does SIGINT where
 /// `GRACEFUL` is set, before the server ends.
 const SHUTS_DOWN: &str = "import os, signal, socket, sys
-listener = socket.socket()
-listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-listener.bind(('0.0.0.0', int(os.environ['PORT'])))
-listener.listen(64)
+if 'LISTEN_FDS' in os.environ:
+    listener = socket.socket(fileno=3)
+else:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(('0.0.0.0', int(os.environ['PORT'])))
+    listener.listen(64)
 def stop(*_):
     listener.shutdown(socket.SHUT_RDWR)
     sys.exit(0)
@@ -246,6 +249,27 @@ fn a_worker_that_shuts_its_socket_down_at_its_end_is_not_blamed() {
     let log = daemon.log();
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
     history.expect_none_lost();
+}
+
+/// Fault 37: what one shut down at its end is not handed to its successor.
+#[test]
+fn a_declared_socket_that_was_shut_down_at_the_end_is_opened_anew() {
+    let Some(python) = fixtures::python("shuts_down.py") else { return };
+    let (home, port) = (Home::new(None), free_port());
+    home.put("shuts_down.py", SHUTS_DOWN);
+    let app = App::new("api", &python).instances(2).listen(port).env("GRACEFUL", 1);
+    let daemon = Builder::new(app).start_in(Arc::new(home));
+    let before = daemon.wait_online("api", 2);
+    let first = daemon.app("api").workers[0].id.to_string();
+    daemon.run(&["restart", &first]).expect_code(0);
+    let after = daemon.wait_online("api", 2);
+    assert!(before[0] != after[0] && before[1] == after[1], "{before:?}, {after:?}");
+    // Steering points at whom it means: with the other one gone the new one has all.
+    let hammer = Load::on(port).clients(4).start();
+    hammer.wait_answers(20);
+    daemon.run(&["scale", "api", "1"]).expect_code(0);
+    daemon.run(&["reload", "api"]).expect_code(0);
+    hammer.stop().expect_none_lost();
 }
 
 /// A supervisor that was started with one socket of the host's, as systemd does it.

@@ -101,6 +101,7 @@ fn a_stranger_is_refused_before_it_speaks_and_named_with_its_process() {
     }
     let Some(python) = runtime("python3") else { return };
     let daemon = Daemon::foreground(idle("api"));
+    daemon.expects(&["was refused"]);
     let pids = daemon.wait_online("api", 1);
     set_mode(&daemon.home.path(), 0o755);
     set_mode(&daemon.home.socket(), 0o666);
@@ -146,6 +147,7 @@ fn a_log_file_that_is_a_link_in_a_strangers_folder_is_not_followed() {
         fork(name, &fixtures::shell(line)).text("out_file", &format!("theirs/{name}.log"))
     };
     let daemon = Builder::new(file(&[chatty("linked"), chatty("later")])).start_in(home);
+    daemon.expects(&["it is a symbolic link in a folder", "unstable exits in a row"]);
     let message = failure(&daemon, "linked");
     assert!(message.contains("theirs/linked.log") && message.contains("symbolic link"), "{message}");
     // Where the link comes later, opening the file again does not follow it either.
@@ -204,6 +206,7 @@ fn a_log_dir_that_others_can_write_is_refused_as_root() {
     let chatty = fork("api", &fixtures::shell("echo hello; exec sleep 1000"));
     let text = format!("[daemon]\nlog_dir = \"theirs\"\n{chatty}");
     let daemon = Builder::new(text).start_in(home);
+    daemon.expects(&["can write here"]);
     // A default file that cannot be had costs a warning, and no worker.
     daemon.wait_online("api", 1);
     daemon.wait_for_text("can write");
@@ -342,6 +345,7 @@ fn values_of_variables_are_shown_by_no_verb_and_no_log() {
     let app = |value: &str| idle("api").env("TOKEN", value);
     let (daemon, output) = Daemon::background(app("hunter2"));
     output.expect_code(0);
+    daemon.expects(&["reload on SIGHUP"]);
     daemon.home.write(&app("hunter3").to_string());
     let path = daemon.home.file().display().to_string();
     let lines: [&[&str]; 7] = [
@@ -384,6 +388,7 @@ fn links_under_the_names_of_our_own_files_lead_nowhere() {
         symlink(&victim, home.path().join(name)).expect("the home is fresh");
     }
     let daemon = Builder::new(idle("api")).start_in(Arc::new(home));
+    daemon.expects(&["it is moved aside"]);
     let pid = daemon.wait_online("api", 1)[0];
     let is_plain = |name: &str| {
         let metadata = fs::symlink_metadata(daemon.home.path().join(name));

@@ -385,7 +385,7 @@ fn a_host_socket_that_a_worker_shuts_down_listens_again() {
     wait_until(SOON, "it is served", || tcp("/"));
     // Nothing brings the other one back: it is said, and nobody is replaced for it.
     drop(ask_unix(&path, "/shutdown"));
-    daemon.wait_for_text("nobody can connect until the host makes it anew");
+    daemon.wait_for_text("only the host, which made it, can make a new one");
     assert_eq!(daemon.pids("api"), pids);
     tcp("/").expect("served");
     daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(&["which nothing undoes"]);

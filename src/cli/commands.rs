@@ -260,7 +260,8 @@ impl Caller {
             Err(ClientError::NotRunning { .. }) => {}
             answers => return self.show(answers.map_err(Failure::failed)?, Shape::Table),
         }
-        let started = background::start(&home, self.home.as_deref());
+        // Started from a worker it is nobody's worker: it outlives who started it.
+        let started = background::start(&home, self.home.as_deref(), &daemon::MARKS);
         match (client::ask(&home, as_start(request), None), started) {
             (Ok(answers), _) => self.show(answers, Shape::Table),
             (Err(_), Err(error)) => Err(Failure::failed(error)),

@@ -338,7 +338,10 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
         // What nobody is to find is not listened on again.
         let hidden = supervisor.hidden();
         facts.extend(own.iter().map(|socket| Event::ShutDown { socket: *socket, again: false }));
-        let found = own.into_iter().filter(|socket| !hidden.contains(socket));
+        // Nor is one that has left its group before: only where several are shut at once does that come in two.
+        let listed: BTreeSet<SocketId> =
+            supervisor.mirror().into_iter().flat_map(|(_, array)| array).collect();
+        let found = own.into_iter().filter(|socket| listed.contains(socket) && !hidden.contains(socket));
         facts.extend(found.map(|socket| Event::ShutDown { socket, again: true }));
     }
     if world.extends {

@@ -114,8 +114,8 @@ impl Process {
             return Ok(true);
         }
         match &self.main {
-            Some(main) if process::signal(main.pidfd.as_fd(), signal).is_ok() => {
-                process::signal(main.pidfd.as_fd(), libc::SIGCONT)?;
+            Some(main) if process::signal(main.pidfd.as_fd(), libc::SIGCONT).is_ok() => {
+                process::signal(main.pidfd.as_fd(), signal)?;
                 Ok(true)
             }
             Some(_) | None => Ok(false),
@@ -322,14 +322,16 @@ impl Processes {
             left.into_iter().filter(|pid| !process.told.contains(pid)).collect()
         } else {
             let below = wrappers::below(process.pid);
-            process.signal(signal)?;
+            // Continued first: a signal that comes while all threads stand still is taken by whichever runs first
+            // then (`wants_signal` in Linux), and many a runtime hears it in its main thread alone.
             process.signal(libc::SIGCONT)?;
+            process.signal(signal)?;
             below
         };
         process.told.extend(&others);
         for pid in others {
-            signal_member(pid, signal)?;
             signal_member(pid, libc::SIGCONT)?;
+            signal_member(pid, signal)?;
         }
         Ok(())
     }

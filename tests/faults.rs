@@ -104,6 +104,10 @@ fn arguments_and_variables_that_are_too_long_fail_a_reload_and_no_worker() {
     // Started anew there is nobody to go on, and it is not tried as fast as it fails.
     daemon.home.write(&app.text("env_file", "huge.env").to_string());
     daemon.run(&["restart", "api"]).expect_code(1).expect_stderr(&["HUGE"]);
+    // The answer comes with the first that cannot start; the other old one may still be ending.
+    wait_until(ms(10_000), "the old ones are gone", || {
+        daemon.app("api").workers.iter().all(|worker| worker.pid.is_none())
+    });
     let used = cpu_ticks(daemon.pid).expect("it runs");
     holds_for(ms(1_500), "no crash loop", || {
         daemon.app("api").workers.iter().all(|worker| worker.pid.is_none() && worker.unstable_restarts < 8)

@@ -114,7 +114,8 @@ impl Daemon {
     fn acts_for(&self, worker: WorkerId, pid: i32, tid: i32) -> bool {
         let own = rustix::process::geteuid().as_raw();
         self.processes.get(worker).is_some_and(|process| {
-            pid == process.pid || process::effective_user(tid) == Some(process.other_user.unwrap_or(own))
+            let expected = process.other_user.unwrap_or(own);
+            pid == process.pid || process::effective_ids(tid).is_some_and(|(user, _)| user == expected)
         })
     }
 

@@ -6,7 +6,6 @@
 //! Nobody gains a right over us by that: who may signal or trace a process goes by its other user ids. What
 //! takes PTRACE_MODE_REALCREDS, pidfd_getfd(2) above all, is not to be had in this way.
 
-use std::fs;
 use std::io;
 
 /// Looks, and where that is refused looks once more as the user that the process runs as.
@@ -32,16 +31,9 @@ fn is_refused(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM))
 }
 
-/// The effective user and group of a process that is another user's, as everybody may read them.
+/// The effective user and group of a process that is another user's.
 fn user_of(pid: i32) -> Option<(u32, u32)> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    // Real, effective, saved, file system (proc_pid_status(5)).
-    let effective = |name: &str| -> Option<u32> {
-        let ids = status.lines().find_map(|line| line.strip_prefix(name))?;
-        ids.split_ascii_whitespace().nth(1)?.parse().ok()
-    };
-    let user = effective("Uid:")?;
-    (user != rustix::process::geteuid().as_raw()).then_some((user, effective("Gid:")?))
+    super::process::effective_ids(pid).filter(|(user, _)| *user != rustix::process::geteuid().as_raw())
 }
 
 /// Another user of the file system, as long as it lives. It belongs to the thread.

@@ -243,11 +243,16 @@ pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
-/// As whom a thread acts: its effective user (proc_pid_status(5)). None where /proc does not say.
-pub fn effective_user(tid: i32) -> Option<u32> {
+/// As whom a process or thread acts: its effective user and group, which everybody may read. None where /proc does
+/// not say.
+pub fn effective_ids(tid: i32) -> Option<(u32, u32)> {
     let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    ids.split_ascii_whitespace().nth(1)?.parse().ok()
+    // Real, effective, saved, file system (proc_pid_status(5)).
+    let effective = |name: &str| -> Option<u32> {
+        let ids = status.lines().find_map(|line| line.strip_prefix(name))?;
+        ids.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    Some((effective("Uid:")?, effective("Gid:")?))
 }
 
 /// The thread group, so the process, that a thread belongs to. Where there is no /proc to say so, the thread

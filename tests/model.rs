@@ -496,6 +496,7 @@ impl Turn<'_> {
         self.live_processes_are_bounded()?;
         self.drains_give_way()?;
         self.signals_reach_only_the_right_ones()?;
+        self.nobody_stops_in_the_open()?;
         self.stop_leaves_nothing_up()?;
         self.crashes_back_off()?;
         self.mirror_is_the_kernels_array()?;
@@ -705,6 +706,40 @@ impl Turn<'_> {
             ensure(right, || format!("{signal:?} to {worker:?} in {stage:?}"))?;
             let again = self.stage(*worker).is_some_and(dying) && self.stage(*worker) == Some(stage);
             ensure(!again, || format!("{worker:?} was killed already"))?;
+        }
+        Ok(())
+    }
+
+    /// Who is told to stop beside others that serve is found by no packet: its server may take its socket out
+    /// of the group by itself, and what is led there at that moment is lost.
+    fn nobody_stops_in_the_open(&self) -> Verdict {
+        let ready = |supervisor: &Supervisor, worker: WorkerId| {
+            supervisor.probe().iter().any(|probe| probe.worker == worker && probe.stage == Stage::Ready)
+        };
+        let stays = |worker: WorkerId| ready(self.before, worker) && ready(self.after, worker);
+        let held = self.before.held();
+        let holder = |id: &SocketId| held.iter().find(|(held, ..)| held == id).and_then(|(_, by, _)| *by);
+        let orders: BTreeMap<Address, Vec<u32>> = self.before.steering().into_iter().collect();
+        let mirror: BTreeMap<Address, Vec<SocketId>> = self.before.mirror().into_iter().collect();
+        let shared = self.before.shares();
+        let mut hidden: BTreeSet<SocketId> = self.before.hidden().into_iter().collect();
+        for action in self.out {
+            if let Action::Shut { socket } = action {
+                hidden.insert(*socket);
+            }
+            let Action::Signal { worker, signal: SignalKind::Stop } = action else { continue };
+            for (address, array) in &mirror {
+                let chosen = orders.get(address).into_iter().flatten();
+                let chosen: Vec<&SocketId> = chosen.filter_map(|at| array.get(*at as usize)).collect();
+                let others =
+                    |id: &&SocketId| holder(id).is_some_and(|other| other != *worker && stays(other));
+                let open = array.iter().find(|id| {
+                    let own = holder(id) == Some(*worker) && !shared.iter().any(|(share, _)| share == *id);
+                    own && !hidden.contains(id)
+                });
+                let bypassed = !chosen.is_empty() && chosen.iter().all(others);
+                ensure(!bypassed || open.is_none(), || format!("{worker:?} stops, and {open:?} is open"))?;
+            }
         }
         Ok(())
     }
@@ -1572,6 +1607,7 @@ fn every_planted_bug_is_found() {
         (Bug::TrustsTheUnexamined, World { lasting: true, narrow: true, sturdy: true, ..listens }),
         (Bug::AbandonedStaysServing, World { abandons: true, ..listens }),
         (Bug::ShutDownKeepsItsPlace, World { abandons: true, instances: 2, ..listens }),
+        (Bug::StopsInTheOpen, World { instances: 2, ..listens }),
         (Bug::ExtendIsUnbounded, World { extends: true, ..ONE }),
         (Bug::ExtendPostponesKill, World { extends: true, ..ONE }),
         (Bug::HiccupIsCharged, World { hiccups: true, ..ONE }),

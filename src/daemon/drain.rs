@@ -103,6 +103,7 @@ impl Daemon {
             }
         };
         let cost = own_cpu_time().saturating_sub(began);
+        log::trace!("{}: {} queued, {} busy", self.label(worker), traffic.queued, traffic.busy);
         self.inbox.push_back(Event::Observed { worker, traffic: Traffic { cost, ..traffic } });
     }
 

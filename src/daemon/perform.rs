@@ -59,6 +59,7 @@ impl Daemon {
             SignalKind::Stop => self.processes.stop(worker),
             SignalKind::Kill => self.processes.kill(worker),
         };
+        log::debug!("{}: signalled ({signal:?})", self.label(worker));
         if let Err(error) = sent.or_else(ended_already) {
             log::error!("{}: cannot be signalled: {error}", self.label(worker));
         }
@@ -109,6 +110,7 @@ impl Daemon {
         if held.shared {
             return self.shut_shared(held.inode);
         }
+        log::debug!("hide socket {}", socket.0);
         let (owner, hidden) = (held.owner, listen::hide(held.fd.as_fd()));
         self.tell_hidden(owner, hidden);
     }

@@ -228,6 +228,7 @@ pub(super) struct App {
     /// In the order of instance.
     pub(super) slots: Vec<Slot>,
     pub(super) sockets: Sockets,
+    pub(super) going: Option<Going>,
     pub(super) heard: Heard,
     /// A spent worker that is being replaced.
     pub(super) renewing: Option<Renewing>,
@@ -244,6 +245,14 @@ pub(super) struct App {
     pub(super) doomed: bool,
     /// Nothing is wanted, and nothing lives.
     pub(super) resting: bool,
+}
+
+/// The last worker that was told to stop while others serve, and until when the next one waits to see what
+/// becomes of its sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Going {
+    pub(super) worker: WorkerId,
+    pub(super) until: Time,
 }
 
 impl App {
@@ -264,6 +273,7 @@ impl App {
             failed: None,
             slots: Vec::new(),
             sockets: Sockets::default(),
+            going: None,
             heard: Heard::Nothing,
             renewing: None,
             weigh_at: None,

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::event::{Action, Fact, Generation, SignalKind, SocketId, Spread, WorkerId};
+use super::event::{Action, Fact, Generation, SocketId, Spread, WorkerId};
 use super::policy::Policy;
 use super::time::Time;
 
@@ -84,6 +84,9 @@ impl App {
         if found.exam == Exam::Asked {
             return;
         }
+        if done && self.is_another_going(turn.now) {
+            return self.look_again(slot, place);
+        }
         let early = !done && seen.queued == 0 && self.handling != Handling::Unproven;
         // Whom nobody asks again and again cannot lose by being told late.
         let matters = early || (done && seen.ended > 0);
@@ -95,6 +98,13 @@ impl App {
             self.stop(slot, place, cause, turn);
         } else if early && (passed || turn.has(Bug::TrustsTheUnexamined)) {
             self.tell_early(slot, place, turn);
+        }
+    }
+
+    /// What was seen of a draining worker says nothing any more.
+    fn look_again(&mut self, slot: usize, place: usize) {
+        if let Phase::Draining(leaving) = &mut self.slots[slot].workers[place].phase {
+            leaving.look_again();
         }
     }
 
@@ -130,9 +140,9 @@ impl App {
     pub(super) fn tell_early(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
         let found = &mut self.slots[slot].workers[place];
         if let Phase::Draining(leaving) = &found.phase {
-            let leaving = leaving.clone();
-            turn.out.push(Action::Signal { worker: found.id, signal: SignalKind::Stop });
-            found.phase = Phase::Finishing(leaving);
+            let worker = found.id;
+            found.phase = Phase::Finishing(leaving.clone());
+            self.tell_to_stop(worker, turn);
             turn.changed = true;
         }
     }
@@ -148,7 +158,9 @@ impl App {
         let until = turn.now + held(self.handling, self.policy(found.generation));
         if let (true, true, Phase::Draining(leaving)) = (asked, holds, &found.phase) {
             let (cause, done) = (leaving.cause, leaving.is_done());
-            if done || self.handling != Handling::Unproven {
+            if done && self.is_another_going(turn.now) {
+                self.look_again(slot, place);
+            } else if done || self.handling != Handling::Unproven {
                 self.slots[slot].workers[place].exam = Exam::Holding { until };
                 return if done {
                     self.stop(slot, place, cause, turn);

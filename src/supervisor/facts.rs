@@ -7,8 +7,7 @@ use super::Bug;
 use super::app::{App, EXTENSIONS, Heard, Idle, Slot, Turn};
 use super::backoff::Next;
 use super::event::{
-    Action, Address, Cause, ExitStatus, Fact, Failure, Proof, SignalKind, SocketId, SpawnFailure, Traffic,
-    Word, WorkerId,
+    Address, Cause, ExitStatus, Fact, Failure, Proof, SocketId, SpawnFailure, Traffic, Word, WorkerId,
 };
 use super::exam::Handling;
 use super::group::{Holder, Queue, Socket};
@@ -268,7 +267,7 @@ impl App {
         let kill_at = turn.killed_by(turn.now + self.policy(found.generation).kill_timeout);
         self.slots[index].workers[place].phase = Phase::Leftover { kill_at };
         if !told {
-            turn.out.push(Action::Signal { worker, signal: SignalKind::Stop });
+            self.tell_to_stop(worker, turn);
         }
     }
 
@@ -312,6 +311,17 @@ impl App {
             let failed = self.failed.take();
             self.begin_reload(None, Vec::new(), turn);
             self.failed = failed;
+        }
+    }
+
+    /// A worker shut a socket of its own down. Until the supervisor has steered anew, connections may have been
+    /// led to whoever is on its way out.
+    pub(super) fn shut_down(&mut self, socket: SocketId, again: bool, turn: &mut Turn<'_>) {
+        self.sockets.shut_down(socket, again, turn.planted);
+        for worker in self.slots.iter_mut().flat_map(|slot| &mut slot.workers) {
+            if let Phase::Draining(leaving) | Phase::Finishing(leaving) = &mut worker.phase {
+                leaving.look_again();
+            }
         }
     }
 

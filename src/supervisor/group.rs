@@ -412,6 +412,52 @@ impl Sockets {
         }
     }
 
+    /// Before a worker is told to stop: no packet finds its own sockets any more where others serve and new
+    /// connections go to those alone. A server that shuts its listening socket down takes it out of its group by
+    /// itself, and a packet that is looked up at that moment would still find it. Whether there were any.
+    pub(super) fn hide(
+        &mut self,
+        worker: WorkerId,
+        standings: &Standings,
+        planted: Planted,
+        out: &mut Vec<Action>,
+    ) -> bool {
+        if planted.has(Bug::StopsInTheOpen) {
+            return false;
+        }
+        let may_hide = |(_, socket): &(SocketId, &Socket)| {
+            !socket.shut
+                && !socket.is_shared()
+                && !socket.of_host
+                && self.is_bypassed(socket, worker, standings)
+        };
+        let hidden: Vec<SocketId> = self.of(worker).filter(may_hide).map(|(id, _)| id).collect();
+        for id in &hidden {
+            if let Some(socket) = self.all.get_mut(id) {
+                socket.shut = true;
+                out.push(Action::Shut { socket: *id });
+            }
+        }
+        !hidden.is_empty()
+    }
+
+    /// Whether a worker has a socket of its own that has a place in the kernel's array.
+    pub(super) fn are_in_their_groups(&self, worker: WorkerId) -> bool {
+        self.of(worker).any(|(id, socket)| !socket.is_shared() && self.array(socket.address).contains(&id))
+    }
+
+    /// Whether new connections to a worker's address go to others that serve, and to none of its own sockets.
+    fn is_bypassed(&self, socket: &Socket, worker: WorkerId, standings: &Standings) -> bool {
+        let Some(group) = self.groups.get(&socket.address) else { return false };
+        let places = group.ordered.positions();
+        let mut chosen =
+            places.iter().filter_map(|place| group.array.get(usize::try_from(*place).unwrap_or(usize::MAX)));
+        let others = |id: &SocketId| {
+            self.active(*id, standings) && self.all.get(id).and_then(Socket::worker) != Some(worker)
+        };
+        !places.is_empty() && chosen.all(others)
+    }
+
     /// Orders where new connections go, for each group whose plan or array changed.
     pub(super) fn steer(
         &mut self,

@@ -3,10 +3,16 @@
 use std::time::Duration;
 
 use super::Bug;
-use super::app::{App, Heard, Idle, Turn, Until};
+use super::app::{App, Going, Heard, Idle, Turn, Until};
 use super::backoff::Next;
-use super::event::{Action, Cause, Fact, Failure, Outcome, Proof, SignalKind};
+use super::event::{Action, Cause, Fact, Failure, Outcome, Proof, SignalKind, WorkerId};
+use super::time::Time;
 use super::worker::{Leaving, Phase, Worker};
+
+/// Between two workers of an app that are told to stop while others serve. A server that shuts its listening
+/// socket down changes who is where in the kernel's array: until the supervisor has steered anew, a new
+/// connection may be led to any of them. One that drains answers it; one that was told, too, may shut it off.
+const APART: Duration = Duration::from_millis(50);
 
 impl App {
     pub(super) fn promote(&mut self, slot: usize, place: usize, proof: Proof, turn: &mut Turn<'_>) {
@@ -87,8 +93,22 @@ impl App {
 
     pub(super) fn stop(&mut self, slot: usize, place: usize, cause: Cause, turn: &mut Turn<'_>) {
         let worker = self.slots[slot].workers[place].id;
-        turn.out.push(Action::Signal { worker, signal: SignalKind::Stop });
+        self.tell_to_stop(worker, turn);
         self.await_end(slot, place, cause, turn);
+    }
+
+    /// Its stop signal, once its going costs nobody anything.
+    pub(super) fn tell_to_stop(&mut self, worker: WorkerId, turn: &mut Turn<'_>) {
+        let standings = self.standings();
+        if self.sockets.hide(worker, &standings, turn.planted, turn.out) {
+            self.going = Some(Going { worker, until: turn.now + APART });
+        }
+        turn.out.push(Action::Signal { worker, signal: SignalKind::Stop });
+    }
+
+    /// Whether another worker was told to stop just now and may yet shut its sockets down.
+    pub(super) fn is_another_going(&self, now: Time) -> bool {
+        self.going.is_some_and(|going| now < going.until && self.sockets.are_in_their_groups(going.worker))
     }
 
     /// A worker that was told to stop has `kill_timeout` from now.

@@ -534,7 +534,7 @@ impl Supervisor {
                 Event::Felt { worker, pulse } => app.felt(worker, pulse, turn),
                 Event::Relayed { socket } => app.relayed(socket, turn),
                 Event::Abandoned { socket } => app.abandoned(socket, turn),
-                Event::ShutDown { socket, again } => app.sockets.shut_down(socket, again, turn.planted),
+                Event::ShutDown { socket, again } => app.shut_down(socket, again, turn),
                 Event::Measured { headroom, .. } => app.measured(&headroom, turn),
                 Event::Gauged { depths, cost, .. } => app.gauged(&depths, cost, turn),
                 Event::Command { .. } | Event::Deadline | Event::AddressesChanged => {}

@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::app::{App, EXTENSIONS, End, INSPECTED, Idle, Request, SILENT, Slot, Until, Version, Wanted};
+use super::app::{
+    App, EXTENSIONS, End, Going, INSPECTED, Idle, Request, SILENT, Slot, Until, Version, Wanted,
+};
 use super::balance::Gauging;
 use super::event::{Cause, Generation, Proof, RequestId, SlotId, Traffic, WorkerId};
 use super::exam::{Exam, Handling};
@@ -141,6 +143,12 @@ fn generations(app: &App) -> BTreeMap<Generation, Generation> {
     places.into_iter().map(|(generation, place)| (generation, name(place))).collect()
 }
 
+/// Who was told to stop matters as long as others wait for it.
+fn going(app: &App, names: &Names) -> Option<Going> {
+    let going = app.going.filter(|_| app.is_another_going(names.now))?;
+    Some(Going { worker: names.worker(going.worker), until: names.ahead(going.until) })
+}
+
 fn app(app: &App, names: &Names) -> App {
     let generations = generations(app);
     let generation = |old: Generation| generations.get(&old).copied().unwrap_or(Generation(1));
@@ -152,6 +160,7 @@ fn app(app: &App, names: &Names) -> App {
     normal.newest = generations.values().max().copied().unwrap_or_default();
     normal.good = generation(app.good);
     normal.examined = generation(app.examined);
+    normal.going = going(app, names);
     normal.gauging = match app.gauging {
         Gauging::At { at, calm } => Gauging::At { at: names.ahead(at), calm },
         gauging @ (Gauging::Off | Gauging::Awaited { .. }) => gauging,
@@ -297,6 +306,7 @@ fn on_its_way(leaving: &Leaving, names: &Names) -> Leaving {
         until: names.ahead(leaving.until),
         look: if let Look::At(at) = leaving.look { Look::At(names.ahead(at)) } else { Look::Awaited },
         calm: leaving.calm,
+        stale: leaving.stale,
         seen: Traffic::default(),
     }
 }

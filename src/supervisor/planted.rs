@@ -29,6 +29,8 @@ pub enum Bug {
     MirrorShifts,
     /// A socket that its worker shut down keeps its place in the mirror.
     ShutDownKeepsItsPlace,
+    /// A worker is told to stop while packets still find its sockets.
+    StopsInTheOpen,
     /// A worker's exit does not change the steering.
     ExitKeepsSteering,
     /// Of several queued reloads only one is answered.

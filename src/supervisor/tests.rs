@@ -706,6 +706,56 @@ fn a_socket_that_its_worker_shut_down_is_last_in_its_group_when_it_listens_again
     assert_eq!(bench.steered().last(), Some(&vec![0, 1]));
 }
 
+/// Two old workers that have nothing left, beside two that serve; the first was told to stop.
+fn two_that_are_done() -> Bench {
+    let mut bench = Bench::online(cluster(2));
+    bench.reload();
+    for worker in [3, 4] {
+        bench.boot(WorkerId(worker));
+        bench.pass(ms(1000));
+    }
+    while !bench.took(&stop_signal(WorkerId(1))) {
+        bench.pass(ms(1));
+        bench.calm(WorkerId(1));
+    }
+    bench
+}
+
+#[test]
+fn a_worker_that_is_told_to_stop_beside_others_was_hidden_before() {
+    let bench = two_that_are_done();
+    let shut = bench.out.iter().position(|action| *action == Action::Shut { socket: SocketId(1) });
+    let told = bench.out.iter().position(|action| *action == stop_signal(WorkerId(1)));
+    assert!(shut.is_some() && told.is_some() && shut < told, "{:?}", bench.out);
+}
+
+#[test]
+fn two_are_told_to_stop_one_after_the_other() {
+    let looks = |bench: &mut Bench| {
+        for _ in 0..20 {
+            bench.pass(ms(1));
+            bench.calm(WorkerId(2));
+        }
+    };
+    let second = stop_signal(WorkerId(2));
+    let mut bench = two_that_are_done();
+    looks(&mut bench);
+    assert!(!bench.took(&second), "it is not known yet what becomes of the first one's socket");
+    bench.pass(ms(5));
+    bench.tell(Event::ShutDown { socket: SocketId(1), again: false });
+    bench.calm(WorkerId(2));
+    bench.pass(ms(5));
+    bench.calm(WorkerId(2));
+    assert!(!bench.took(&second), "what was seen before says nothing");
+    looks(&mut bench);
+    assert!(bench.took(&second));
+
+    let mut patient = two_that_are_done();
+    patient.pass(ms(50));
+    looks(&mut patient);
+    assert!(patient.took(&second), "a server that takes its time holds nobody up");
+}
+
 #[test]
 fn sockets_that_are_shut_down_together_come_back_in_their_order() {
     let mut bench = Bench::online(cluster(4));

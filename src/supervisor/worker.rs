@@ -40,12 +40,22 @@ pub(super) struct Leaving {
     pub(super) look: Look,
     /// Quiet looks in a row.
     pub(super) calm: u8,
+    /// The look whose answer is awaited says nothing: it may have been before what it was to show.
+    pub(super) stale: bool,
     pub(super) seen: Traffic,
 }
 
 impl Leaving {
     pub(super) fn new(cause: Cause, since: Time, until: Time) -> Leaving {
-        Leaving { cause, since, until, look: Look::At(since), calm: 0, seen: Traffic::default() }
+        Leaving {
+            cause,
+            since,
+            until,
+            look: Look::At(since),
+            calm: 0,
+            stale: false,
+            seen: Traffic::default(),
+        }
     }
 
     /// More than half of its time is over.
@@ -70,11 +80,18 @@ impl Leaving {
         if self.look != Look::Awaited {
             return None;
         }
-        let quiet = traffic.queued == 0 && traffic.busy == 0;
+        let quiet = traffic.queued == 0 && traffic.busy == 0 && !self.stale;
+        self.stale = false;
         self.seen = traffic;
         self.calm = if quiet { self.calm.saturating_add(1) } else { 0 };
         self.look = Look::At(now + until_next_look(now - self.since, traffic));
         Some(self.is_done())
+    }
+
+    /// Somebody may have been led here again: what was seen so far says nothing any more.
+    pub(super) fn look_again(&mut self) {
+        self.calm = 0;
+        self.stale = self.look == Look::Awaited;
     }
 
     /// Nothing was seen of it twice.

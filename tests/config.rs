@@ -9,7 +9,9 @@ use clusterd::config::{
     Spec,
 };
 use clusterd::supervisor::address::Address;
-use clusterd::supervisor::policy::{Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Way};
+use clusterd::supervisor::policy::{
+    Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Schedule, Way,
+};
 use proptest::prelude::*;
 
 const EXAMPLE: &str = include_str!("../ecosystem.example.toml");
@@ -93,6 +95,7 @@ fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
     let policy = Policy {
         max_memory_restart: Some(MemoryLimit::Each(512 * 1024 * 1024)),
         max_age: Some(Duration::from_secs(24 * 60 * 60)),
+        cron_restart: Some(Schedule { pattern: "30 4 * * *".into(), zone: Some("UTC".into()) }),
         health: Some(health),
         watchdog: Some(seconds(30)),
         hang_timeout: Some(seconds(60)),

@@ -13,7 +13,7 @@ use clusterd::supervisor::address::UnixName;
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
 use clusterd::supervisor::policy::{
-    AppName, Balance, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, SpecId, Way,
+    AppName, Balance, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Schedule, SpecId, Way,
 };
 use clusterd::supervisor::time::Time;
 use clusterd::supervisor::view::{AppView, Status, View, WorkerView};
@@ -81,6 +81,8 @@ struct World {
     crowds: bool,
     /// Numbers that only judge workers change.
     adjusts: bool,
+    /// It has a `cron_restart`, whose time may come at any moment.
+    scheduled: bool,
 }
 
 /// What makes the end of a worker the last.
@@ -121,6 +123,7 @@ const ONE: World = World {
     canary: false,
     crowds: false,
     adjusts: false,
+    scheduled: false,
 };
 
 /// Workers that are to be replaced while they serve.
@@ -161,6 +164,7 @@ fn definition(world: World) -> Definition {
         max_memory_restart: world.spends.then_some(MemoryLimit::Shared(u64::from(world.instances) * LIMIT)),
         poll_interval: TICK,
         max_age: world.spends.then_some(4 * TICK),
+        cron_restart: world.scheduled.then(|| Schedule { pattern: "@daily".into(), zone: None }),
         health: world.checked.then_some(Health {
             way: Way::Command,
             interval: TICK,
@@ -384,6 +388,9 @@ fn steps(supervisor: &Supervisor, world: World) -> Vec<Step> {
     if world.hiccups {
         steps.push(tell(Event::AddressesChanged));
     }
+    if world.scheduled {
+        steps.push(tell(Event::Due { app: APP }));
+    }
     for probe in supervisor.probe() {
         steps.extend(facts_about(supervisor, world, probe).into_iter().map(tell));
     }
@@ -517,6 +524,7 @@ impl Turn<'_> {
         self.who_depends_stops_before()?;
         self.nobody_waits_in_vain()?;
         self.what_ended_stays_ended()?;
+        self.schedules_start_nobody_who_was_stopped()?;
         self.crowds_are_steered_around()?;
         self.canary_takes_nothing_away()?;
         self.canary_is_as_small_as_its_share()?;
@@ -668,6 +676,20 @@ impl Turn<'_> {
         let rows = self.view.apps.iter().flat_map(|app| &app.workers);
         let waits = rows.filter(|row| row.slot == place.slot).any(|row| row.status == Status::WaitingRestart);
         ensure(!again && !waits, || "started again after the last end".into())
+    }
+
+    /// Its time has come: who ended by itself or gave up is tried again, who was stopped is not.
+    fn schedules_start_nobody_who_was_stopped(&self) -> Verdict {
+        let Some(Event::Due { app }) = self.event() else { return Ok(()) };
+        let (status, ended) = (self.before.status(*app), self.before.has_ended(*app));
+        let stopped = status == Some(Status::Stopped) && !ended;
+        ensure(!stopped || self.spawned().is_empty(), || "who was stopped was started by a schedule".into())?;
+        let idle = ended || status == Some(Status::Errored);
+        let alone = self.before.probe().is_empty() && self.before.measuring().is_empty();
+        ensure(!idle || !alone || !self.spawned().is_empty(), || "nobody was started again".into())?;
+        ensure(self.before.given_up().is_none() || self.world.pair, || {
+            "a supervisor ends although a schedule is to start somebody".into()
+        })
     }
 
     fn live_processes_are_bounded(&self) -> Verdict {
@@ -1582,6 +1604,13 @@ fn last_ends_hold_every_promise() {
     passes("stop_exit_codes", World { last: Last::Code, odd: true, mode: Mode::Fork, ..ONE }, 50);
 }
 
+#[test]
+fn schedules_hold_every_promise() {
+    passes("cron", World { scheduled: true, narrow: true, ..ONE }, 50);
+    let fork = World { scheduled: true, mode: Mode::Fork, ..ONE };
+    passes("cron of last ends", World { last: Last::Any, narrow: true, ..fork }, 50);
+}
+
 /// A checker is only as good as the bugs it is known to find. A release cannot make them.
 #[test]
 #[cfg(debug_assertions)]
@@ -1648,6 +1677,7 @@ fn every_planted_bug_of_order_and_ends_is_found() {
         (Bug::StopsUnordered, World { wishes: 2, ..PAIR }),
         (Bug::RestartsTheEnded, World { last: Last::Any, ..ONE }),
         (Bug::RestartsStopCodes, World { last: Last::Code, ..ONE }),
+        (Bug::CronStartsTheStopped, World { scheduled: true, narrow: true, ..ONE }),
     ]);
 }
 

@@ -11,7 +11,7 @@ use clusterd::supervisor::address::UnixName;
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
 use clusterd::supervisor::policy::{
-    AppName, Balance, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, SpecId, Way,
+    AppName, Balance, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Schedule, SpecId, Way,
 };
 use clusterd::supervisor::time::Time;
 use clusterd::supervisor::{Probe, Stage, Supervisor};
@@ -108,6 +108,7 @@ impl World {
                 [usize::from(self.dice.one_in(4))],
             max_memory_restart: (app.0 != 2).then_some(MemoryLimit::Each(100)),
             max_age: self.dice.one_in(3).then_some(Duration::from_secs(20)),
+            cron_restart: (app.0 != 3).then(|| Schedule { pattern: "@hourly".into(), zone: None }),
             health: self.dice.one_in(2).then_some(Health {
                 way: Way::Connection,
                 interval: Duration::from_secs(2),
@@ -448,6 +449,7 @@ impl World {
             | Event::Abandoned { .. }
             | Event::Unreachable { .. }
             | Event::AddressesChanged
+            | Event::Due { .. }
             | Event::CannotLeave { .. }
             | Event::Measured { .. }
             | Event::Weighed { .. }
@@ -461,6 +463,10 @@ impl World {
     fn step(&mut self) {
         if self.dice.one_in(12) {
             return self.operator();
+        }
+        if self.dice.one_in(200) {
+            let app = AppId(1 + u32::try_from(self.dice.roll(u64::from(APPS))).unwrap());
+            return self.tell(Event::Due { app });
         }
         let deadline = self.supervisor.next_deadline();
         let next = self.agenda.keys().next().map(|(at, _)| *at);

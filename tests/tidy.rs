@@ -58,6 +58,12 @@ const LAYERS: &[Layer] = &[
     // Looks at what launch opened, and at the folders above it.
     Layer { of: "config/guarded.rs", modules: &["config"], crates: &["std", "libc"] },
     Layer { of: "config/launch.rs", modules: &["config"], crates: &["std", "libc", "thiserror"] },
+    // The host's tables of time zones are the library's matter.
+    Layer {
+        of: "config/calendar.rs",
+        modules: &["supervisor::policy"],
+        crates: &["std::time::Duration", "croner", "jiff", "thiserror"],
+    },
     Layer {
         of: "config/",
         modules: &["config", "logs::escape::steers", "supervisor::address", "supervisor::policy"],
@@ -190,8 +196,14 @@ const PRINTERS: &[&str] =
     &["src/main.rs", "src/cli", "src/demo.rs", "src/control/client", "src/fuzz/runner.rs"];
 /// How the wall clock is read, and who may, to print it.
 const WALL_CLOCK: &[&str] = &["SystemTime", "CLOCK_REALTIME", "clock::wall", "gettimeofday", "Utc::now"];
-const WALL_CLOCK_READERS: &[&str] =
-    &["src/sys/clock.rs", "src/daemon/list.rs", "src/logs/logger", "src/cli/commands"];
+const WALL_CLOCK_READERS: &[&str] = &[
+    "src/sys/clock.rs",
+    "src/sys/alarm.rs",
+    "src/daemon/crons.rs",
+    "src/daemon/list.rs",
+    "src/logs/logger",
+    "src/cli/commands",
+];
 /// Test code that may sleep: the one place that polls a condition to its deadline, and servers whose work
 /// is to take time.
 const SLEEPERS: &[&str] = &["tests/support/", "tests/fixtures/"];

@@ -11,13 +11,13 @@ use super::error::{Collector, Problem, printable, quoted};
 use super::keys::{self, AppKey, Kind};
 use super::raw::{self, Entry, Other};
 use super::reader::{Reader, join};
-use super::sharing;
 use super::value::{self, Refusal};
 use super::{
     AppConfig, Host, Interpreter, Listen, LogTarget, Program, Spec, health, launch, listen, size, words,
 };
+use super::{schedule, sharing};
 use crate::supervisor::address::Address;
-use crate::supervisor::policy::{Balance, Mode, OnReloadFailure, Policy, Readiness};
+use crate::supervisor::policy::{Balance, Mode, OnReloadFailure, Policy, Readiness, Schedule};
 
 /// One app as read, with the places that comparisons between apps need.
 pub(super) struct Draft {
@@ -220,12 +220,14 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
         let max_memory_restart =
             self.read(AppKey::MaxMemoryRestart, |value| size::memory_limit(value, host.memory));
         let max_age = self.duration(AppKey::MaxAge);
+        let cron_restart = self.schedule();
         let ready = self.readiness(mode, declares_listen);
         let (balance, canary) = (self.balance(mode), self.canary(mode));
         let mut time = |id, default| self.duration(id).unwrap_or(default);
         Policy {
             max_memory_restart,
             max_age,
+            cron_restart,
             poll_interval: defaults.poll_interval,
             instances: instances.unwrap_or(defaults.instances),
             mode,
@@ -266,6 +268,20 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             self.needs_cluster(AppKey::Balance, mode);
         }
         balance
+    }
+
+    /// `cron_restart` with `timezone`.
+    fn schedule(&mut self) -> Option<Schedule> {
+        let zone = self.read(AppKey::Timezone, schedule::zone);
+        let pattern = self.read(AppKey::CronRestart, schedule::pattern);
+        if zone.is_some() && self.section.get(AppKey::CronRestart).is_none() {
+            self.conflict(
+                AppKey::Timezone,
+                "is the time zone of cron_restart, and there is none",
+                "write when, such as cron_restart = \"30 4 * * *\", or leave timezone out",
+            );
+        }
+        Some(Schedule { pattern: pattern?, zone })
     }
 
     fn canary(&mut self, mode: Mode) -> Option<u8> {

@@ -77,6 +77,10 @@ pub enum Kind {
     Ready,
     /// A table that says how a worker is asked whether it is well.
     Health,
+    /// Moments of the wall clock.
+    Schedule,
+    /// The name of a time zone.
+    Zone,
     /// Exit codes.
     ExitCodes,
     /// Names of other apps.
@@ -132,6 +136,10 @@ impl Kind {
                              interval, timeout, retries and start_period where they differ from \"10s\", \"2s\", 3 \
                              and \"0s\""
                 .into(),
+            Kind::Schedule => "five fields (minute, hour, day, month, weekday), six with seconds in front, or a \
+                               name: \"30 4 * * *\", \"0 0 4 * * MON\", \"@daily\""
+                .into(),
+            Kind::Zone => "the name of a time zone, such as \"Europe/Berlin\" or \"UTC\"".into(),
             Kind::ExitCodes => "a whole number from 0 to 255, or an array of these".into(),
             Kind::Apps => "the name of another app of this file, with its namespace before it where that is \
                            another one (\"shop/db\"), or an array of these"
@@ -222,6 +230,10 @@ pub enum AppKey {
     OnReloadFailure,
     MaxMemoryRestart,
     MaxAge,
+    /// When workers are replaced by the wall clock.
+    CronRestart,
+    /// In which time zone.
+    Timezone,
     Balance,
     Canary,
     OutFile,
@@ -614,6 +626,15 @@ pub const APP: &[Key<AppKey>] = &[
         "a worker is replaced when it is so old, or up to a tenth younger; its successor is ready first",
     ),
     key(
+        AppKey::CronRestart,
+        "cron_restart",
+        &["cron"],
+        Kind::Schedule,
+        "none",
+        "when all workers are replaced, as by a reload; whoever ended by itself runs again, who was stopped does not",
+    ),
+    key(AppKey::Timezone, "timezone", &[], Kind::Zone, "the host's", "the time zone of cron_restart"),
+    key(
         AppKey::Balance,
         "balance",
         &[],
@@ -700,8 +721,6 @@ const PM2_ONLY: &[&str] = &[
     "append_env_to_name",
     "automation",
     "combine_logs",
-    "cron",
-    "cron_restart",
     "deep_monitoring",
     "disable_logs",
     "disable_source_map_support",

@@ -4,6 +4,7 @@
 //! The host's facts come in as [`Host`], so that every rule can be tested.
 
 mod app;
+pub mod calendar;
 mod check;
 mod depend;
 pub mod env_file;
@@ -19,6 +20,7 @@ mod raw;
 mod reader;
 mod render;
 mod resolve;
+mod schedule;
 mod settings;
 pub mod sharing;
 mod size;

@@ -80,6 +80,8 @@ pub(super) fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<Stri
         },
         AppKey::MaxMemoryRestart => size::show(policy.max_memory_restart?),
         AppKey::MaxAge => show_duration(policy.max_age?),
+        AppKey::CronRestart => policy.cron_restart.as_ref()?.pattern.clone(),
+        AppKey::Timezone => policy.cron_restart.as_ref()?.zone.clone()?,
         AppKey::Autorestart => policy.autorestart.to_string(),
         AppKey::StopExitCodes => serde_json::json!(policy.stop_exit_codes).to_string(),
         AppKey::Autostart => policy.autostart.to_string(),

@@ -16,6 +16,7 @@ mod apply;
 mod catalog;
 mod check;
 mod commands;
+mod crons;
 mod drain;
 mod environment;
 mod exam;
@@ -107,6 +108,7 @@ use crate::sys::{self, inherited, process, rights, socket, spawn};
 
 use abroad::Abroad;
 use catalog::Catalog;
+use crons::Crons;
 use files::{MainFile, ShutdownTimeout};
 use headroom::Promises;
 use notified::Notified;
@@ -261,6 +263,7 @@ struct Daemon {
     folds: Folds,
     promises: Promises,
     scales: Scales,
+    crons: Crons,
     recorded: state::Recorded,
     home: Home,
     /// Held as long as the supervisor lives: one per home.
@@ -373,6 +376,7 @@ impl Daemon {
             folds: Folds::default(),
             promises: Promises::default(),
             scales: Scales::new(),
+            crons: Crons::default(),
             recorded,
             home,
             _lock: lock,
@@ -410,6 +414,7 @@ impl Daemon {
                 self.farewell(code);
                 return Ok(code);
             }
+            self.keep_schedules();
             self.wait(&mut events)?;
             self.now = self.read_clock();
             self.collect_all(&events);

@@ -7,8 +7,8 @@ use log::Level;
 use crate::control::protocol::Progress;
 use crate::control::render::size;
 use crate::supervisor::event::{
-    Address, AppId, Cause, ExitStatus, Fact, Failure, Obstacle, OnReloadFailureTaken, Proof, Renewal, SlotId,
-    Spent, WorkerId,
+    Address, AppId, Cause, ExitStatus, Fact, Failure, Obstacle, OnReloadFailureTaken, Pass, Proof, Renewal,
+    SlotId, Spent, WorkerId,
 };
 use crate::supervisor::fold::{Steady, Telling};
 use crate::supervisor::headroom::{Good, Shortage, Stock};
@@ -171,12 +171,11 @@ impl Daemon {
                 Told::about(Warn, *app, "kill_timed_out", message).worker(*worker)
             }
             Fact::Exited { app, slot, worker, status, cause, lived, errno } => {
-                let level =
-                    if matches!(cause, Cause::Crash | Cause::Exit | Cause::Daemonised | Cause::OutOfMemory) {
-                        Warn
-                    } else {
-                        Info
-                    };
+                let unasked =
+                    matches!(cause, Cause::Crash | Cause::Exit | Cause::Daemonised | Cause::OutOfMemory);
+                // A job that is done is no trouble.
+                let done = *cause == Cause::Exit && self.supervisor.may_end_so(*app, *status);
+                let level = if unasked && !done { Warn } else { Info };
                 let (how, lived) = (exit_text(*status), shown(*lived));
                 let reason = errno.map(|errno| format!("; {}", errno_words(errno))).unwrap_or_default();
                 let message = format!("{how} after {lived} ({}){reason}{}", cause.as_str(), advice(*cause));
@@ -222,6 +221,16 @@ impl Daemon {
             Fact::CanaryPromoted { app, generation } => {
                 let message = format!("generation {} is promoted: the reload goes on", generation.0);
                 Told::about(Info, *app, "promoted", message)
+            }
+            Fact::CronDue { app } => {
+                Told::about(Info, *app, "cron", "cron_restart: its workers are replaced".to_owned())
+            }
+            Fact::CronPassed { app, why } => {
+                let why = match why {
+                    Pass::Reloading => "a reload is under way",
+                    Pass::Stopped => "it is stopped, and stays so",
+                };
+                Told::about(Info, *app, "cron", format!("cron_restart: passed over, {why}"))
             }
             Fact::ReloadProgress { app, done, total } => {
                 let message = format!("{done} of {total} workers replaced");

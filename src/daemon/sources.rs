@@ -35,6 +35,8 @@ pub(super) enum Source {
     Shared(u64),
     /// A worker's own listening socket was shut down.
     Listener(SocketId),
+    /// The time of a `cron_restart` has come, or the wall clock was set.
+    Alarm,
     /// Our own standard output or error has room again.
     Console,
 }
@@ -98,6 +100,10 @@ impl Daemon {
             }
             // Looked at before everything else of the turn.
             Source::Listener(_) => false,
+            Source::Alarm => {
+                self.take_alarm();
+                false
+            }
             Source::Console => {
                 self.output.flush(self.now);
                 false

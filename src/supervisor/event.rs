@@ -411,6 +411,11 @@ pub enum Event {
         /// What.
         question: Question,
     },
+    /// The time of an app's `cron_restart` has come.
+    Due {
+        /// Whose.
+        app: AppId,
+    },
     /// The answer to `Action::Feel`.
     Felt {
         /// Whose.
@@ -480,6 +485,7 @@ impl Event {
             | Event::ShutDown { .. }
             | Event::Measured { .. }
             | Event::Gauged { .. }
+            | Event::Due { .. }
             | Event::AddressesChanged
             | Event::Command { .. }
             | Event::Deadline => None,
@@ -882,6 +888,15 @@ pub enum Proof {
     Answered,
 }
 
+/// Why nothing comes of a `cron_restart`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pass {
+    /// A reload is under way or held: its workers are being replaced anyway.
+    Reloading,
+    /// Somebody stopped it.
+    Stopped,
+}
+
 /// What happened, for people. Rendered only by the shell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Fact {
@@ -1073,6 +1088,18 @@ pub enum Fact {
         app: AppId,
         /// The new generation.
         generation: Generation,
+    },
+    /// Its `cron_restart` has come: its workers are replaced.
+    CronDue {
+        /// Of which app.
+        app: AppId,
+    },
+    /// Its `cron_restart` has come, and nothing comes of it this time.
+    CronPassed {
+        /// Of which app.
+        app: AppId,
+        /// Why.
+        why: Pass,
     },
     /// One more worker was replaced: its predecessor is gone.
     ReloadProgress {

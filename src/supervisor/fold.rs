@@ -128,6 +128,8 @@ impl Folds {
             | Fact::ReloadNarrowed { .. }
             | Fact::CanaryHolds { .. }
             | Fact::CanaryPromoted { .. }
+            | Fact::CronDue { .. }
+            | Fact::CronPassed { .. }
             | Fact::ReloadProgress { .. }
             | Fact::ReloadDone { .. }
             | Fact::ReloadFailed { .. }

@@ -12,6 +12,7 @@ mod app;
 pub mod backoff;
 pub mod balance;
 mod canary;
+mod cron;
 pub mod drain;
 
 pub mod event;
@@ -241,6 +242,7 @@ impl Supervisor {
             | Event::Measured { .. }
             | Event::Weighed { .. }
             | Event::Gauged { .. }
+            | Event::Due { .. }
             | Event::OutOfMemory { .. }
             | Event::Relayed { .. } => self.fact(event, now, out),
         }
@@ -485,9 +487,10 @@ impl Supervisor {
             | Event::Unreachable { socket } => {
                 self.apps.iter().position(|app| app.sockets.get(*socket).is_some())
             }
-            Event::Measured { app, .. } | Event::Weighed { app, .. } | Event::Gauged { app, .. } => {
-                self.apps.iter().position(|other| other.id == *app)
-            }
+            Event::Measured { app, .. }
+            | Event::Weighed { app, .. }
+            | Event::Gauged { app, .. }
+            | Event::Due { app } => self.apps.iter().position(|other| other.id == *app),
             Event::Command { .. } | Event::Deadline | Event::AddressesChanged => None,
         }
     }
@@ -531,6 +534,7 @@ impl Supervisor {
                 Event::OutOfMemory { worker } => app.out_of_memory(worker),
                 Event::Probed { worker, question, passed } => app.probed(worker, question, passed, turn),
                 Event::Unasked { worker, question } => app.unasked(worker, question, turn),
+                Event::Due { .. } => app.come_due(turn),
                 Event::Felt { worker, pulse } => app.felt(worker, pulse, turn),
                 Event::Relayed { socket } => app.relayed(socket, turn),
                 Event::Abandoned { socket } => app.abandoned(socket, turn),

@@ -49,11 +49,13 @@ impl App {
     /// Every slot has given up or ended; those that somebody stopped are no matter, as long as one is not.
     fn is_over(&self) -> bool {
         let stopped = |slot: &Slot| !slot.is_wanted() && slot.idle == Idle::Free && slot.workers.is_empty();
-        self.slots.iter().any(Slot::is_over) && self.slots.iter().all(|slot| slot.is_over() || stopped(slot))
+        !self.comes_back()
+            && self.slots.iter().any(Slot::is_over)
+            && self.slots.iter().all(|slot| slot.is_over() || stopped(slot))
     }
 
     /// It was made known, and never started.
-    fn is_dormant(&self) -> bool {
+    pub(super) fn is_dormant(&self) -> bool {
         let asleep = |slot: &Slot| !slot.is_wanted() && slot.workers.is_empty() && slot.last_exit.is_none();
         !self.policy(self.target()).autostart && self.slots.iter().all(asleep)
     }
@@ -85,6 +87,9 @@ impl Supervisor {
         if let Some(essential) = self.apps.iter().find(|app| app.is_essential() && app.is_over()) {
             return Some(essential.exit_code());
         }
+        if self.apps.iter().any(App::comes_back) {
+            return None;
+        }
         let counted = || self.apps.iter().filter(|app| !app.is_dormant());
         let slots = || counted().flat_map(|app| &app.slots);
         if slots().next().is_none() || !slots().all(Slot::is_over) {
@@ -103,6 +108,12 @@ impl Supervisor {
     /// The best word for an app as a whole.
     pub fn status(&self, app: AppId) -> Option<Status> {
         self.apps.iter().find(|other| other.id == app).map(App::status)
+    }
+
+    /// Whether a worker of this app that ends like this by itself has done what it was to do.
+    pub fn may_end_so(&self, app: AppId, status: ExitStatus) -> bool {
+        let found = self.apps.iter().find(|other| other.id == app).map(|app| app.policy(app.target()));
+        found.is_some_and(|policy| policy.is_final(status) && policy.is_good(status))
     }
 
     /// Whether an app has ended for good by itself, all of it.

@@ -31,6 +31,8 @@ pub enum Bug {
     ShutDownKeepsItsPlace,
     /// A worker is told to stop while packets still find its sockets.
     StopsInTheOpen,
+    /// `cron_restart` starts whom somebody stopped.
+    CronStartsTheStopped,
     /// A worker's exit does not change the steering.
     ExitKeepsSteering,
     /// Of several queued reloads only one is answered.

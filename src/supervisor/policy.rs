@@ -121,6 +121,15 @@ pub enum Balance {
     SourceIp,
 }
 
+/// Moments of the wall clock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Schedule {
+    /// Five or six fields, or a name such as `@daily`.
+    pub pattern: String,
+    /// The name of the time zone that it is read in; none: the host's.
+    pub zone: Option<String>,
+}
+
 /// One app's validated numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
@@ -158,6 +167,8 @@ pub struct Policy {
     pub poll_interval: Duration,
     /// A worker is replaced when it is so old, or up to a tenth younger; none: never.
     pub max_age: Option<Duration>,
+    /// When its workers are replaced by the wall clock; none: never.
+    pub cron_restart: Option<Schedule>,
     /// Whether a ready worker is asked how it is, and when.
     pub health: Option<Health>,
     /// How long a ready worker may go without saying that it is well.
@@ -216,6 +227,7 @@ impl Policy {
             max_memory_restart: new.max_memory_restart,
             poll_interval: new.poll_interval,
             max_age: new.max_age,
+            cron_restart: new.cron_restart.clone(),
             health: new.health,
             autorestart: new.autorestart,
             stop_exit_codes: new.stop_exit_codes.clone(),
@@ -257,6 +269,7 @@ impl Default for Policy {
             max_memory_restart: None,
             poll_interval: Duration::from_secs(1),
             max_age: None,
+            cron_restart: None,
             health: None,
             watchdog: None,
             hang_timeout: None,

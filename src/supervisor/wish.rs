@@ -323,7 +323,7 @@ impl App {
         self.slots.iter().any(|slot| slot.is_wanted() && slot.up().next().is_some())
     }
 
-    fn run(&mut self, slots: &[SlotId]) {
+    pub(super) fn run(&mut self, slots: &[SlotId]) {
         for slot in self.slots.iter_mut().filter(|slot| slots.contains(&slot.id)) {
             slot.wanted = Wanted::Run;
             slot.gate = Gate::Open;

@@ -4,6 +4,7 @@
 
 pub mod accounts;
 pub mod addresses;
+pub mod alarm;
 pub mod cgroup;
 pub mod clock;
 pub mod connections;

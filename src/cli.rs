@@ -59,12 +59,14 @@ Run:
   scale      change the number of instances: 4, +2, -1
   delete     stop apps and forget them
   signal     send a signal to workers
+  reset      count restarts from zero again
 
 Look:
   list       apps and workers (ls, status; jlist, prettylist as in PM2)
   describe   everything about an app (show)
   logs       last lines, then new ones as they come
   pid        process ids, one per line
+  env        what a worker was started with
 
 Supervisor:
   ping       is it running?
@@ -187,6 +189,14 @@ pub enum Verb {
     /// Prints the process ids of workers, one per line; 0 where none runs.
     #[command(after_help = "Example:\n  kill -STOP $(clusterd pid api)")]
     Pid(Pid),
+
+    /// Prints the environment of workers, as they were started with it: of an app its first worker's.
+    #[command(after_help = "Examples:\n  clusterd env api\n  clusterd env 3 --json")]
+    Env(Whom),
+
+    /// Counts restarts from zero again.
+    #[command(after_help = "Example:\n  clusterd reset all")]
+    Reset(Whom),
 
     /// Checks a file and shows every error in it. Nothing is started.
     #[command(after_help = "Example:\n  clusterd validate ecosystem.toml --env production")]
@@ -413,6 +423,14 @@ pub struct Signal {
 pub struct Pid {
     /// Whose; all when none is given.
     #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+}
+
+/// Verbs that take nothing but whom they are about.
+#[derive(Debug, Args)]
+pub struct Whom {
+    /// all, names, ids, namespaces, /regex/, or a file.
+    #[arg(required = true, value_name = "TARGET")]
     pub targets: Vec<String>,
 }
 

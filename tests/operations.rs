@@ -415,6 +415,41 @@ fn a_file_that_may_not_be_read_changes_nothing() {
 }
 
 #[test]
+fn env_shows_what_a_worker_was_started_with_whatever_the_file_says_by_now() {
+    let app = |word: &str| {
+        let app = App::new("api", &fixtures::shell("while :; do sleep 0.05; done"));
+        app.instances(2).env("GREETING", word).env("LINES_OF_IT", "a\\nb")
+    };
+    let daemon = Daemon::foreground(app("hello"));
+    daemon.wait_online("api", 2);
+    daemon.home.write(&app("goodbye").to_string());
+    let shown = daemon.run(&["env", "api"]).expect_code(0).stdout;
+    let has = |line: &str| shown.lines().any(|shown| shown == line);
+    assert!(has("GREETING=hello") && has("NODE_APP_INSTANCE=0") && has("CLUSTERD_APP=api"), "{shown}");
+    assert!(has("LINES_OF_IT=a\\nb"), "on one line: {shown}");
+    let second = daemon.app("api").workers[1].id.to_string();
+    let json = daemon.run(&["env", &second, "--json"]).expect_code(0).stdout;
+    let environ: serde_json::Value = serde_json::from_str(json.lines().next().unwrap_or("")).expect("JSON");
+    assert_eq!(environ["variables"]["NODE_APP_INSTANCE"], "1");
+    assert_eq!((environ["app"].as_str(), environ["instance"].as_u64()), (Some("api"), Some(1)));
+    daemon.run(&["stop", "api"]).expect_code(0);
+    daemon.run(&["env", "api"]).expect_code(1).expect_stderr(&["api does not run"]);
+}
+
+#[test]
+fn reset_counts_restarts_from_zero_and_touches_no_worker() {
+    let app = App::new("api", &fixtures::shell("while :; do sleep 0.05; done")).set("min_uptime", 0);
+    let daemon = Daemon::foreground(app);
+    daemon.wait_online("api", 1);
+    daemon.run(&["restart", "api"]).expect_code(0);
+    let before = daemon.wait_online("api", 1);
+    assert_eq!(daemon.app("api").workers[0].restarts, 1);
+    daemon.run(&["reset", "api"]).expect_code(0);
+    assert_eq!((daemon.app("api").workers[0].restarts, daemon.pids("api")), (0, before));
+    daemon.run(&["reset", "nobody"]).expect_code(1).expect_stderr(&["nobody"]);
+}
+
+#[test]
 fn a_failed_reload_shows_the_last_twenty_lines_of_its_worker() {
     let daemon = Daemon::foreground(api(&fixtures::worker(&["serve"]), free_port()));
     daemon.expects(&["exited with code 4 "]);

@@ -69,6 +69,8 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         }
         Verb::Logs(logs) => given.ask(follow(logs)?, None),
         Verb::Pid(pid) => given.ask(Request::Pid { targets: meant(pid.targets)? }, read),
+        Verb::Env(env) => given.ask(Request::Environ { targets: meant(env.targets)? }, read),
+        Verb::Reset(reset) => given.ask(Request::Reset { targets: meant(reset.targets)? }, read),
         Verb::Ping => given.ask(Request::Ping {}, read),
         Verb::Kill => given.ask(Request::Kill {}, None),
     }
@@ -358,6 +360,8 @@ fn as_start(request: Request) -> Request {
         | Request::Signal { .. }
         | Request::Kill {}
         | Request::Pid { .. }
+        | Request::Environ { .. }
+        | Request::Reset { .. }
         | Request::Logs { .. }) => request,
     }
 }

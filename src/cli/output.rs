@@ -106,6 +106,10 @@ impl Output {
             Reply::Line(line) => self.line(&line)?,
             Reply::List(list) => self.list(&list)?,
             Reply::Plan(plan) => text(&render::plan(&plan, self.terminal.map(|(width, _)| width)))?,
+            Reply::Environ(environ) => {
+                let line = |(name, value): (&String, &String)| format!("{}\n", render::variable(name, value));
+                text(&environ.variables.iter().map(line).collect::<String>())?;
+            }
             Reply::Pids { pids } => text(&pids.iter().map(|pid| format!("{pid}\n")).collect::<String>())?,
             Reply::Pong { pid } => text(&format!("pong (pid {pid})\n"))?,
             Reply::Done(done) if done.message.is_empty() => {}

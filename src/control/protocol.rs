@@ -129,6 +129,16 @@ pub enum Request {
         /// Whom; empty means all.
         targets: Vec<String>,
     },
+    /// What the first worker of each of these was started with.
+    Environ {
+        /// Whom.
+        targets: Vec<String>,
+    },
+    /// Count restarts from zero again.
+    Reset {
+        /// Whose.
+        targets: Vec<String>,
+    },
     /// The last lines, then (unless told not to) each new one.
     Logs {
         /// Whose; empty means all.
@@ -171,6 +181,19 @@ pub struct Environment {
     pub bytes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+/// What one worker was started with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environ {
+    /// The app, with its namespace unless that is `default`.
+    pub app: String,
+    /// The worker's number within it.
+    pub instance: u32,
+    /// Its first process.
+    pub pid: i32,
+    /// Names and values; what is not UTF-8 in one is replaced.
+    pub variables: BTreeMap<String, String>,
+}
+
 /// Which of a worker's outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -193,6 +216,8 @@ pub enum Reply {
     Plan(Plan),
     /// The facts that were asked for.
     List(List),
+    /// A worker's environment. Any number of them, then `Done`.
+    Environ(Environ),
     /// The process ids that were asked for.
     Pids {
         /// One per worker, 0 where none runs.

@@ -157,6 +157,11 @@ pub fn message(text: &str) -> String {
     text.trim_end().lines().map(escape).collect::<Vec<_>>().join("\n")
 }
 
+/// A variable on one line: what would break it, or steer the terminal, is escaped.
+pub fn variable(name: &str, value: &str) -> String {
+    format!("{}={}", escape(name), escape(value))
+}
+
 fn indented(text: &str) -> String {
     message(text).replace('\n', "\n  ")
 }

@@ -15,7 +15,7 @@ use crate::control::protocol::{self, Done, Error, Reply, Request};
 use crate::control::server::ClientId;
 use crate::control::target::{self, Candidate};
 use crate::supervisor::event::{AppId, Command, Definition, Scale, Scope};
-use crate::sys;
+use crate::sys::{self, process};
 
 use super::Daemon;
 use super::apply::Manner;
@@ -70,9 +70,13 @@ impl Daemon {
                 self.server.reply(client, &Reply::List(list), true);
             }
             Request::Pid { targets } => {
-                let whom = self.whom_or_all(&targets)?;
-                let pids = self.pids(&whom);
+                let pids = self.pids(&self.whom_or_all(&targets)?);
                 self.server.reply(client, &Reply::Pids { pids }, true);
+            }
+            Request::Environ { targets } => self.environments(client, &targets)?,
+            Request::Reset { targets } => {
+                let commands = self.for_each(&targets, |app, scope| Command::Reset { app, scope })?;
+                self.begin_for(client, false, ("reset", "reset"), commands);
             }
             Request::Start { targets, file, no_wait } => {
                 self.start_like(client, Verb::Start, targets, file, None, no_wait)?;
@@ -87,23 +91,19 @@ impl Daemon {
                 self.apply(client, &file, Manner { dry_run, prune, no_wait })?;
             }
             Request::Stop { targets, no_wait } => {
-                let whom = self.whom(&targets)?;
-                let commands = whom.into_iter().map(|(app, scope)| (app, Command::Stop { app, scope }));
-                self.end_apps(client, no_wait, ("stop", "stopped"), commands.collect());
+                let commands = self.for_each(&targets, |app, scope| Command::Stop { app, scope })?;
+                self.end_apps(client, no_wait, ("stop", "stopped"), commands);
             }
             Request::Delete { targets, no_wait } => {
-                let whom = self.whom(&targets)?;
-                let commands = whom.into_iter().map(|(app, scope)| (app, Command::Delete { app, scope }));
-                self.end_apps(client, no_wait, ("delete", "deleted"), commands.collect());
+                let commands = self.for_each(&targets, |app, scope| Command::Delete { app, scope })?;
+                self.end_apps(client, no_wait, ("delete", "deleted"), commands);
             }
             Request::Promote { targets, no_wait } => {
-                let whom = whole_apps(self.whom(&targets)?);
-                let commands = whom.into_iter().map(|(app, _)| (app, Command::Promote { app })).collect();
+                let commands = self.for_whole(&targets, |app| Command::Promote { app })?;
                 self.begin_for(client, no_wait, ("promote", "promoted"), commands);
             }
             Request::Rollback { targets, no_wait } => {
-                let whom = whole_apps(self.whom(&targets)?);
-                let commands = whom.into_iter().map(|(app, _)| (app, Command::Rollback { app })).collect();
+                let commands = self.for_whole(&targets, |app| Command::Rollback { app })?;
                 self.begin_for(client, no_wait, ("rollback", "rolled back"), commands);
             }
             Request::Scale { target, count, no_wait } => self.scale(client, &target, &count, no_wait)?,
@@ -120,6 +120,18 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// What to do to each of these.
+    fn for_each(&self, targets: &[String], command: fn(AppId, Scope) -> Command) -> Result<Commands, Error> {
+        let whom = self.whom(targets)?;
+        Ok(whom.into_iter().map(|(app, scope)| (app, command(app, scope))).collect())
+    }
+
+    /// What to do to each of these apps.
+    fn for_whole(&self, targets: &[String], command: fn(AppId) -> Command) -> Result<Commands, Error> {
+        let whom = whole_apps(self.whom(targets)?);
+        Ok(whom.into_iter().map(|(app, _)| (app, command(app))).collect())
     }
 
     fn begin_for(
@@ -405,6 +417,32 @@ impl Daemon {
         let apps = whom.iter().map(|(app, _)| self.app_name(*app)).collect();
         let message = format!("{name} sent to {}", reached.join(", "));
         self.server.reply(client, &Reply::Done(Done { message, apps }), true);
+        Ok(())
+    }
+
+    /// What was really given: the file, and with it what is to be given, may have changed since.
+    fn environments(&mut self, client: ClientId, targets: &[String]) -> Result<(), Error> {
+        let whom = self.whom(targets)?;
+        let mut apps = Vec::new();
+        for (app, scope) in &whom {
+            let first = self.workers_of(&[(*app, *scope)]).into_iter().filter_map(|worker| {
+                let process = self.processes.get(worker)?;
+                Some((self.names.get(&worker)?.1.instance, process.pid))
+            });
+            let name = self.app_name(*app);
+            let (instance, pid) = first.min().ok_or_else(|| {
+                failure(format!("{name} does not run: what a worker gets is put together when it starts"))
+            })?;
+            let variables = process::environ(pid).map_err(|error| {
+                failure(format!("{name}/{instance}: its environment cannot be read: {error}"))
+            })?;
+            let text = |text: OsString| text.to_string_lossy().into_owned();
+            let variables = variables.into_iter().map(|(name, value)| (text(name), text(value))).collect();
+            let environ = protocol::Environ { app: name.clone(), instance, pid, variables };
+            self.server.reply(client, &Reply::Environ(environ), false);
+            apps.push(name);
+        }
+        self.server.reply(client, &Reply::Done(Done { message: String::new(), apps }), true);
         Ok(())
     }
 

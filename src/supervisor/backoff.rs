@@ -50,6 +50,11 @@ impl Backoff {
         *self = Backoff::default();
     }
 
+    /// Failures so far do not count any more; what came of them stays.
+    pub fn forget_count(&mut self) {
+        self.unstable = 0;
+    }
+
     /// The program was started: the host is able to.
     pub fn started(&mut self) {
         self.hiccups = 0;

@@ -190,6 +190,13 @@ pub enum Command {
         /// The file as it is now, when the wish came with one.
         definition: Option<Definition>,
     },
+    /// Count restarts from zero again.
+    Reset {
+        /// Whose.
+        app: AppId,
+        /// All of it or one slot.
+        scope: Scope,
+    },
     /// Stop, then start, all at once.
     Restart {
         /// Whom.

@@ -596,6 +596,7 @@ impl Supervisor {
             | Command::Stop { .. }
             | Command::Delete { .. }
             | Command::Scale { .. }
+            | Command::Reset { .. }
             | Command::Promote { .. }
             | Command::Rollback { .. } => {}
         }
@@ -621,6 +622,7 @@ impl Supervisor {
             Command::Stop { scope, .. } => app.halt(request, scope, turn),
             Command::Delete { scope, .. } => app.delete(request, scope, turn),
             Command::Scale { scale, .. } => app.scale(request, scale, turn),
+            Command::Reset { scope, .. } => app.reset(request, scope, turn),
             Command::Promote { .. } => app.go_on_with_canary(request, turn),
             Command::Rollback { .. } => app.roll_back(request, turn),
             Command::Add { .. } | Command::Shutdown { .. } | Command::ShutdownNow { .. } => {}
@@ -656,6 +658,7 @@ impl Supervisor {
             Command::Stop { .. }
             | Command::Delete { .. }
             | Command::Scale { .. }
+            | Command::Reset { .. }
             | Command::Promote { .. }
             | Command::Rollback { .. }
             | Command::Shutdown { .. }
@@ -765,6 +768,7 @@ fn target(command: &Command) -> Option<AppId> {
         | Command::Stop { app, .. }
         | Command::Delete { app, .. }
         | Command::Scale { app, .. }
+        | Command::Reset { app, .. }
         | Command::Promote { app }
         | Command::Rollback { app } => Some(*app),
         Command::Shutdown { .. } | Command::ShutdownNow { .. } => None,

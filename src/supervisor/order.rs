@@ -242,6 +242,7 @@ impl Supervisor {
             Command::Restart { scope, definition, .. } if *scope == Scope::All || !app.is_up() => definition,
             Command::Add { .. }
             | Command::Start { .. }
+            | Command::Reset { .. }
             | Command::Restart { .. }
             | Command::Reload { .. }
             | Command::Define { .. }

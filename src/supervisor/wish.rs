@@ -265,6 +265,16 @@ impl App {
         self.requests.push(Request { id: request, until });
     }
 
+    /// Counts restarts from zero again. Who waits, or gave up, goes on to.
+    pub(super) fn reset(&mut self, request: RequestId, scope: Scope, turn: &mut Turn<'_>) {
+        let Some(slots) = self.scoped(scope, request, turn) else { return };
+        for slot in self.slots.iter_mut().filter(|slot| slots.contains(&slot.id)) {
+            slot.restarts = 0;
+            slot.backoff.forget_count();
+        }
+        turn.reply(request, Outcome::Done);
+    }
+
     /// SIGKILL to all that lives.
     pub(super) fn kill_all(&mut self, turn: &mut Turn<'_>) {
         for slot in 0..self.slots.len() {

@@ -235,6 +235,19 @@ pub fn started_with(pid: i32, name: &str) -> Started {
     value.map_or(Started::Without, Started::With)
 }
 
+/// The environment that a process was started with, unless it wrote over it.
+///
+/// # Errors
+/// The errno of /proc/PID/environ: it takes the right to trace the process.
+pub fn environ(pid: i32) -> io::Result<Vec<(OsString, OsString)>> {
+    let bytes = guise::look(pid, || fs::read(format!("/proc/{pid}/environ")))?;
+    let variable = |entry: &[u8]| {
+        let end = memchr::memchr(b'=', entry)?;
+        Some((OsString::from_vec(entry[..end].to_vec()), OsString::from_vec(entry[end + 1..].to_vec())))
+    };
+    Ok(bytes.split(|byte| *byte == 0).filter_map(variable).collect())
+}
+
 /// A name for this start of the host: process ids of an earlier one mean nothing.
 ///
 /// # Errors

@@ -168,7 +168,8 @@ pub enum Verb {
 
     /// Prints what runs as PM2's `jlist` does, on one line of JSON, for scripts that read that.
     ///
-    /// Values of variables are not in it. Where no supervisor runs, the list is empty and the exit code is 1.
+    /// Values of variables are not in it. Where no supervisor runs, nothing is printed and the exit code is 1, as
+    /// with `list`; PM2 would start one and print an empty list.
     #[command(hide = true)]
     Jlist,
 

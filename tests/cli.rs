@@ -204,6 +204,8 @@ fn without_a_supervisor_verbs_fail_clearly_and_start_none() {
     for words in [
         &["ping"][..],
         &["list"],
+        &["jlist"],
+        &["prettylist"],
         &["describe", "api"],
         &["logs"],
         &["pid"],
@@ -225,17 +227,6 @@ fn without_a_supervisor_verbs_fail_clearly_and_start_none() {
         assert_eq!(out(&output), "");
     }
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0, "a verb that fails leaves nothing behind");
-}
-
-#[test]
-fn without_a_supervisor_pm2s_list_is_empty_and_the_verb_fails() {
-    let home = home();
-    for verb in ["jlist", "prettylist"] {
-        let output = clusterd(home.path(), &[verb]);
-        assert_code(&output, 1);
-        assert_eq!(out(&output), "[]\n");
-        assert!(err(&output).contains("no supervisor is running for"), "{}", err(&output));
-    }
 }
 
 #[test]

@@ -271,13 +271,13 @@ impl Caller {
         }
     }
 
-    /// The list in PM2's shape. A script that reads it from a pipe finds an empty one where nothing runs.
+    /// The list in PM2's shape. Where there is none, nothing: a script that found an empty one would take it for an
+    /// answer, and start everything a second time.
     fn pm2_list(&self, shown: fn(&serde_json::Value) -> String) -> Result<i32, Failure> {
         // Printed as it is also with --json, which it is already.
         let people = Output::new(false, Shape::Table);
-        let listed = self.home().and_then(|home| pm2_processes(&home));
-        people.facts(&shown(listed.as_ref().unwrap_or(&json!([]))), &json!(null))?;
-        listed.map(|_| 0)
+        people.facts(&shown(&pm2_processes(&self.home()?)?), &json!(null))?;
+        Ok(0)
     }
 
     fn describe(&self, request: Request) -> Result<i32, Failure> {

@@ -141,7 +141,7 @@ fn a_worker_that_the_kernel_killed_for_want_of_memory_is_told_from_one_that_was_
     let port = free_port();
     let app = App::new("api", &node).instances(1).port(port);
     let daemon = Builder::new(app).wrap(&["sh", "-c", &group.enter(), "sh"]).start();
-    daemon.expects(&["was ended by SIGKILL"]);
+    daemon.expects(&["was ended by SIGKILL", "unstable exits in a row"]);
     let first = daemon.wait_online("api", 1);
     send(first[0], Signal::SIGKILL);
     wait_for_reason(&daemon, "crash");
@@ -176,6 +176,7 @@ fn a_successor_that_is_never_ready_leaves_and_is_tried_again_until_one_is() {
     let app = App::new("api", &fixtures::shell(line)).instances(1).port(port).text("max_age", "3s");
     let app = app.text("listen_timeout", "500ms").text("min_healthy_time", "100ms");
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["not ready in listen_timeout", "unstable exits in a row"]);
     let before = daemon.wait_online("api", 1);
     let broken = daemon.home.apps().join("broken");
     std::fs::write(&broken, "").expect("a mark");

@@ -336,10 +336,16 @@ const NOWHERE: i32 = i32::MAX;
 /// another CPU that comes across it finds no group, and gives it the connection that is then reset
 /// (`inet_lhash2_lookup` and `reuseport_detach_sock` in Linux). Needs no privilege since Linux 5.7.
 ///
+/// One that is hidden stays so: without CAP_NET_RAW the kernel lets nobody bind it a second time, not even to
+/// the same (`sock_bindtoindex_locked`).
+///
 /// # Errors
 /// The errno of setsockopt(2): ENOPROTOOPT before Linux 5.1; EPERM where the server bound it to an
 /// interface.
 pub fn hide(socket: BorrowedFd<'_>) -> io::Result<()> {
+    if is_hidden(socket) {
+        return Ok(());
+    }
     set_option(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, NOWHERE)
 }
 

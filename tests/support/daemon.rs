@@ -30,10 +30,8 @@ pub(crate) const BOOT: Duration = Duration::from_secs(30);
 
 /// Test binaries whose tests do not say yet which warnings they provoke. It only shrinks.
 const LOUD: &[&str] = &[
-    "canary",
     "keys",
     "lifecycle",
-    "memory",
     "output",
     "readiness",
     "reload",

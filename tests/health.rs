@@ -107,9 +107,9 @@ fn a_host_that_is_short_of_something_costs_no_healthy_worker() {
     let (call, errno) = (libc::SYS_connect.to_string(), libc::EADDRNOTAVAIL.to_string());
     let wrap = [&refused.command[0], "refused.py", &call, &errno, "2", "0"];
     let daemon = Builder::new(api(&python, port).set("health", HEALTH)).wrap(&wrap).start();
-    daemon.expects(&["checks of workers could not be made"]);
+    daemon.expects(&["could not be made and is tried again"]);
     let before = daemon.wait_online("api", 3);
-    daemon.wait_for_text("checks of workers could not be made and are tried again");
+    daemon.wait_for_text("1 check of a worker could not be made and is tried again: api/");
     holds_for(ms(1_500), "nobody is replaced", || daemon.pids("api") == before);
     assert_eq!(daemon.log().matches("could not be made").count(), 1, "{}", daemon.log());
     assert!(daemon.online("api").iter().all(|worker| worker.restarts == 0));

@@ -86,7 +86,7 @@ fn descriptors_that_come_with_a_message_are_closed() {
         let builder = Builder::new(api(&python));
         let builder = if let Some(limit) = limit { builder.wrap(&["prlimit", limit]) } else { builder };
         let daemon = builder.start();
-        daemon.expects(&["notifications were ignored"]);
+        daemon.expects(&["ignored, the last one"]);
         daemon.wait_online("api", 1);
         let before = daemon.descriptors();
         daemon.home.put("say.0", "!descriptors 253 20");
@@ -102,7 +102,7 @@ fn descriptors_that_come_with_a_message_are_closed() {
 fn no_message_can_break_or_hold_up_the_supervisor() {
     let Some(python) = fixtures::python("notify.py") else { return };
     let daemon = Daemon::foreground(api(&python));
-    daemon.expects(&["notifications were ignored"]);
+    daemon.expects(&["ignored, the last one"]);
     let pids = daemon.wait_online("api", 1);
     daemon.home.put("say.0", "!nasty");
     daemon.wait_for_text("nasty said");
@@ -124,7 +124,7 @@ fn no_message_can_break_or_hold_up_the_supervisor() {
 fn the_words_of_strangers_are_counted_and_told_of_seldom() {
     let Some(python) = fixtures::python("notify.py") else { return };
     let daemon = Daemon::foreground(api(&python));
-    daemon.expects(&["notifications were ignored"]);
+    daemon.expects(&["ignored, the last one"]);
     daemon.wait_online("api", 1);
     let stranger = UnixDatagram::unbound().expect("descriptors are left");
     let environment = std::fs::read(format!("/proc/{}/environ", daemon.pids("api")[0])).expect("it runs");
@@ -134,12 +134,12 @@ fn the_words_of_strangers_are_counted_and_told_of_seldom() {
     for _ in 0..500 {
         stranger.send_to(b"STATUS=forged\nSTOPPING=1", path).expect("anybody may send");
     }
-    daemon.wait_for_text("notifications were ignored");
+    daemon.wait_for_text("ignored, the last one");
     holds_for(ms(300), "nothing of it is believed", || {
         let worker = only_worker(&daemon);
         worker.status_text.is_none() && worker.ready
     });
-    assert_eq!(daemon.log().matches("were ignored").count(), 1, "{}", daemon.log());
+    assert_eq!(daemon.log().matches("ignored, the last one").count(), 1, "{}", daemon.log());
 }
 
 /// Fault 18, the second way.
@@ -174,7 +174,7 @@ fn a_server_in_the_background_is_followed_when_it_says_who_it_is() {
 fn a_main_process_outside_the_workers_tree_is_not_taken() {
     let Some(python) = fixtures::python("notify.py") else { return };
     let daemon = Daemon::foreground(api(&python));
-    daemon.expects(&["notifications were ignored", "exited with code 0 "]);
+    daemon.expects(&["ignored, the last one", "exited with code 0 "]);
     daemon.wait_online("api", 1);
     daemon.home.put("say.0", &format!("!succeed {}", std::process::id()));
     // The test itself must not be signalled, and what is left of the worker's tree is stopped.

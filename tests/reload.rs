@@ -368,7 +368,7 @@ fn drains_that_never_end_give_way_at_the_bound_on_live_workers() {
     assert_eq!(leaving().len(), 2, "the others were to stay");
     let log = daemon.log();
     let line = log.lines().find(|line| line.contains("its drain ends early")).unwrap_or_default();
-    assert!(line.contains("with 1 connections busy"), "{log}");
+    assert!(line.contains("with 1 connection busy"), "{log}");
 }
 
 /// A new version that goes wrong in one way, what its failure must say, and its word.

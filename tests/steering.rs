@@ -182,6 +182,7 @@ fn an_accept_queue_that_overflows_is_shown_with_what_to_do() {
     let app = App::new("api", &fixtures::worker(&["serve", "fds"])).instances(1);
     let app = app.set("listen", format!("{{ address = \"127.0.0.1:{port}\", backlog = 2 }}"));
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["its accept queue runs over"]);
     let pid = daemon.wait_online("api", 1)[0];
     let worker = &counted(&daemon).workers[0];
     assert_eq!((worker.queue_depth, worker.queue_limit, worker.queue_dropped), (Some(0), Some(2), Some(0)));

@@ -205,7 +205,8 @@ impl Daemon {
         }
         let count = std::mem::take(&mut self.notified.ignored);
         self.notified.told = Some(self.now);
-        log::warn!("{count} notifications were ignored, {}", why());
+        let notifications = if count == 1 { "notification was" } else { "notifications were" };
+        log::warn!("{count} {notifications} ignored, {}", why());
     }
 
     /// Takes a process for the server itself, if it belongs to this very worker.

@@ -125,19 +125,23 @@ impl Daemon {
 
     fn tell_overflow(&self, app: AppId, told: Option<Telling>, dropped: u64, most: Option<Growth>) {
         let name = self.app_name(app);
+        let were =
+            |count: u64| if count == 1 { "attempt to connect was" } else { "attempts to connect were" };
         match (told, most) {
             (Some(Telling::Begun), Some(Growth { owner, queue, .. })) => log::warn!(
-                "{}: its accept queue runs over ({} wait, its backlog is {}): {dropped} attempts to connect were \
-                 dropped in the last {} s, and those clients wait a second or more; `clusterd scale {name} +1`, or a \
-                 greater backlog. Told again when it is over",
+                "{}: its accept queue runs over ({} wait, its backlog is {}): {dropped} {} dropped in the last {} s, \
+                 and those clients wait a second or more; `clusterd scale {name} +1`, or a greater backlog. Told \
+                 again when it is over",
                 self.label(owner),
                 queue.depth,
                 queue.limit,
+                were(dropped),
                 EVERY.as_secs()
             ),
             (Some(Telling::Over { dropped, within }), _) => log::info!(
-                "{name}: no accept queue has run over for {} s; {dropped} attempts to connect were dropped in {} s",
+                "{name}: no accept queue has run over for {} s; {dropped} {} dropped in {} s",
                 CALM.as_secs(),
+                were(dropped),
                 (within + EVERY).as_secs()
             ),
             (Some(Telling::Begun), None) | (None, _) => {}

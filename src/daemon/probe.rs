@@ -187,9 +187,12 @@ impl Daemon {
         }
         let count = std::mem::take(&mut unasked.count);
         unasked.told = Some(self.now);
+        let checks = match count {
+            1 => "1 check of a worker could not be made and is tried again:".to_owned(),
+            _ => format!("{count} checks of workers could not be made and are tried again, the last one of"),
+        };
         log::warn!(
-            "{count} checks of workers could not be made and are tried again, the last one of {}: {lack}; this says \
-             nothing of the workers, and none is replaced for it",
+            "{checks} {}: {lack}; this says nothing of the workers, and none is replaced for it",
             self.label(worker)
         );
     }

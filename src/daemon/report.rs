@@ -154,15 +154,17 @@ impl Daemon {
             Fact::DrainTimedOut { app, worker, traffic } => {
                 let (busy, queued) = (traffic.busy, traffic.queued);
                 let message = format!(
-                    "drain_timeout is over with {busy} connections busy and {queued} waiting; they are ended"
+                    "drain_timeout is over with {busy} {} busy and {queued} waiting; they are ended",
+                    connections(busy)
                 );
                 Told::about(Warn, *app, "drain_timed_out", message).worker(*worker)
             }
             Fact::DrainCutShort { app, worker, traffic, limit } => {
                 let (busy, queued) = (traffic.busy, traffic.queued);
                 let message = format!(
-                    "its drain ends early, with {busy} connections busy and {queued} waiting: {limit} workers \
-                     of the app live, which is the most (2 x instances + max_surge), and another is wanted"
+                    "its drain ends early, with {busy} {} busy and {queued} waiting: {limit} workers of the app \
+                     live, which is the most (2 x instances + max_surge), and another is wanted",
+                    connections(busy)
                 );
                 Told::about(Warn, *app, "drain_cut_short", message).worker(*worker)
             }
@@ -434,6 +436,10 @@ fn how(proof: Proof) -> &'static str {
         Proof::NoListener => " (no listener)",
         Proof::Answered => " (it answered)",
     }
+}
+
+fn connections(count: u32) -> &'static str {
+    if count == 1 { "connection" } else { "connections" }
 }
 
 fn plural(workers: u32) -> &'static str {

@@ -40,7 +40,6 @@ const LOUD: &[&str] = &[
     "settings",
     "signals",
     "sockets",
-    "steering",
     "wishes",
 ];
 

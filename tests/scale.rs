@@ -157,6 +157,7 @@ fn scale_up_that_cannot_start_leaves_what_serves() {
         "[ \"$NODE_APP_INSTANCE\" -lt 2 ] || { echo too many >&2; exit 4; }; exec ./fixture_worker serve";
     let app = api(&fixtures::shell(line), port).instances(2).set("max_restarts", 2);
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["exited with code 4 ", "unstable exits in a row"]);
     let before = daemon.wait_online("api", 2);
     let hammer = Hammer::start(port);
     daemon.run(&["scale", "api", "3"]).expect_code(1).expect_stderr(&["api", "too many"]);

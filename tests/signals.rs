@@ -107,6 +107,7 @@ fn a_second_signal_ends_it_at_once() {
     ] {
         let stubborn = fork("api", &fixtures::worker(&["ignore-signals"])).text("kill_timeout", "60s");
         let mut daemon = Daemon::foreground(format!("[daemon]\nshutdown_timeout = \"50s\"\n{stubborn}"));
+        daemon.expects(&["asked to end a second time"]);
         daemon.wait_online("api", 1);
         daemon.wait_for_text("ignoring");
         daemon.signal(first);
@@ -125,6 +126,7 @@ fn shutdown_is_bounded_whatever_the_workers_do() {
         App::new("api", &fixtures::worker(&["stubborn-child"])).instances(3).text("exec_mode", "fork");
     let text = format!("[daemon]\nshutdown_timeout = \"1s\"\n{}", stubborn.text("kill_timeout", "60s"));
     let mut daemon = Daemon::foreground(text);
+    daemon.expects(&["did not end in kill_timeout"]);
     daemon.wait_online("api", 3);
     let begin = Instant::now();
     daemon.signal(Signal::SIGTERM);
@@ -137,6 +139,7 @@ fn shutdown_is_bounded_whatever_the_workers_do() {
 fn a_file_that_says_nothing_of_the_supervisor_leaves_its_shutdown_timeout_alone() {
     let stubborn = fork("api", &fixtures::worker(&["ignore-signals"])).text("kill_timeout", "60s");
     let mut daemon = Daemon::foreground(format!("[daemon]\nshutdown_timeout = \"1s\"\n{stubborn}"));
+    daemon.expects(&["did not end in kill_timeout"]);
     daemon.wait_online("api", 1);
     daemon.wait_for_text("ignoring");
     daemon.home.put("second.toml", &fork("second", &fixtures::worker(&["idle"])).to_string());
@@ -154,6 +157,7 @@ fn hang_up_reads_the_file_again_and_reloads() {
     let Some(node) = fixtures::node("server.js") else { return };
     let port = free_port();
     let daemon = Daemon::foreground(api(&node, port).env("VERSION", 1));
+    daemon.expects(&["reload on SIGHUP"]);
     let before = daemon.wait_online("api", 3);
     let hammer = Hammer::start(port);
     daemon.home.write("this is [not TOML");
@@ -174,6 +178,7 @@ fn hang_up_reads_the_file_again_and_reloads() {
 fn hang_up_starts_what_is_new_in_the_file_and_leaves_what_is_gone_from_it() {
     let app = |name: &str| fork(name, &fixtures::worker(&["idle"]));
     let daemon = Daemon::foreground(file(&[app("one"), app("two"), app("three")]));
+    daemon.expects(&["two: not in "]);
     let two = daemon.wait_online("two", 1);
     let one = daemon.wait_online("one", 1);
     daemon.run(&["delete", "three"]).expect_code(0);
@@ -207,6 +212,7 @@ fn hang_up_reloads_every_app_each_for_itself() {
         App::new(names[at], &serve).instances(2).port(ports[at]).env("VERSION", version)
     };
     let daemon = Daemon::foreground(file(&[app(0, 1), app(1, 1), app(2, 1)]));
+    daemon.expects(&["two: not in "]);
     let before = names.map(|name| daemon.wait_online(name, 2));
     // One of them is gone from the file: the others are not to suffer from it.
     daemon.home.write(&file(&[app(0, 2), app(2, 2)]));
@@ -320,6 +326,7 @@ fn a_storm_of_signals_loses_no_death_and_no_request() {
     let port = free_port();
     let app = api(&fixtures::worker(&["serve"]), port).set("max_restarts", 0);
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["was ended by SIGKILL", "unstable exits in a row"]);
     daemon.wait_online("api", 3);
     let hammer = Load::on(port).clients(2).start();
     for number in 0..10_000 {
@@ -344,6 +351,11 @@ fn a_storm_of_signals_loses_no_death_and_no_request() {
 fn a_supervisor_whose_apps_all_ended_exits_with_their_code() {
     let app = fork("api", &fixtures::worker(&["exit", "7", "5"])).set("max_restarts", 2);
     let mut daemon = Daemon::foreground(app);
+    daemon.expects(&[
+        "exited with code 7 ",
+        "unstable exits in a row",
+        "no app can run any more; ending with code 7",
+    ]);
     assert_eq!(daemon.wait_exit(ms(20_000)), 7);
     assert_eq!(daemon.home.processes(), []);
 }

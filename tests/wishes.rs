@@ -63,6 +63,7 @@ fn what_ended_for_good_is_not_started_again() {
     let code = script("code", "echo ran code; exit 42").set("stop_exit_codes", "[42]");
     let signal = script("signal", "echo ran signal; kill -KILL $$").set("stop_exit_codes", "[0, 9, 137]");
     let daemon = Daemon::foreground(file(&[never, code, signal, script("other", IDLE)]));
+    daemon.expects(&["never/0 generation 1 pid", "was ended by SIGKILL", "signal id 2: "]);
     daemon.wait_status("never", "stopped");
     daemon.wait_status("code", "stopped");
     // A death by signal is no exit code.
@@ -100,12 +101,18 @@ fn an_essential_app_takes_the_foreground_with_it() {
     for (line, code) in cases {
         let essential = script("main", line).set("essential", true).set("autorestart", false);
         let mut daemon = Daemon::foreground(file(&[noted("other"), essential]));
+        daemon.expects(&["main/0 generation 1 pid", "no app can run any more"]);
         assert_eq!(daemon.wait_exit(ms(20_000)), code, "{line}");
         assert!(daemon.workers().is_empty());
     }
     // One that is given up has ended for good, and one that somebody stops has not.
     let essential = script("main", "exit 9").set("essential", true).set("max_restarts", 2);
     let mut daemon = Daemon::foreground(file(&[script("other", IDLE), essential]));
+    daemon.expects(&[
+        "main/0 generation 1 pid",
+        "unstable exits in a row",
+        "no app can run any more; ending with code 9",
+    ]);
     assert_eq!(daemon.wait_exit(ms(20_000)), 9);
     let essential = script("main", IDLE).set("essential", true);
     let mut daemon = Daemon::foreground(file(&[script("other", IDLE), essential]));
@@ -119,6 +126,7 @@ fn a_foreground_whose_jobs_are_done_exits_with_their_code() {
     for (code, expected) in [(0, 0), (5, 5)] {
         let job = script("job", &format!("exit {code}")).set("autorestart", false);
         let mut daemon = Daemon::foreground(file(&[job]));
+        daemon.expects(&["exited with code 5 ", "no app can run any more; ending with code 5"]);
         assert_eq!(daemon.wait_exit(ms(20_000)), expected);
     }
 }
@@ -159,6 +167,7 @@ fn verbs_about_several_apps_keep_the_order() {
 fn a_dependency_that_never_gets_ready_fails_the_start_by_name() {
     let late = gated("gate").text("listen_timeout", "300ms");
     let (daemon, output) = Daemon::background(file(&[needs(noted("web"), &["gate"]), late]));
+    daemon.expects(&["gate/0 generation 1 pid", "it depends on gate"]);
     output.expect_code(1).expect_stderr(&["web", "depends on gate", "listen_timeout"]);
     daemon.run(&["start", "web"]).expect_code(1).expect_stderr(&["depends on gate"]);
     assert!(journal(&daemon).is_empty());
@@ -173,6 +182,7 @@ fn a_dependency_that_is_given_up_takes_those_behind_it_along() {
     let dead = script("db", "exit 3").set("max_restarts", 2).set("wait_ready", true);
     let apps = [needs(noted("top"), &["web"]), needs(noted("web"), &["db"]), dead];
     let (daemon, output) = Daemon::background(file(&apps));
+    daemon.expects(&["exited with code 3 ", "unstable exits in a row", "it depends on "]);
     output.expect_code(1).expect_stderr(&["web", "depends on db", "top", "depends on web"]);
     for app in ["db", "web", "top"] {
         daemon.wait_status(app, "errored");
@@ -181,6 +191,13 @@ fn a_dependency_that_is_given_up_takes_those_behind_it_along() {
     again.expect_code(1).expect_stderr(&["depends on db", "given up", "clusterd start db"]);
     assert!(journal(&daemon).is_empty());
     let mut daemon = Daemon::foreground(file(&apps));
+    daemon.expects(&[
+        "exited with code 3 ",
+        "unstable exits in a row",
+        "it depends on ",
+        "start failed",
+        "no app can run any more",
+    ]);
     assert_eq!(daemon.wait_exit(ms(20_000)), 3, "nothing is left that could run");
 }
 
@@ -202,6 +219,7 @@ fn a_start_alone_fails_while_what_it_needs_is_stopped() {
 fn whatever_happens_to_the_other_who_runs_is_left_alone() {
     let db = noted("db");
     let daemon = Daemon::foreground(file(&[needs(noted("web"), &["db"]), db]));
+    daemon.expects(&["was ended by SIGKILL", "web depends on db", "it depends on db"]);
     let before = daemon.wait_online("web", 1);
     daemon.run(&["reload", "db"]).expect_code(0);
     daemon.run(&["signal", "KILL", "db"]).expect_code(0);

@@ -172,12 +172,12 @@ impl Daemon {
                 let message = "did not end in kill_timeout: killed".to_owned();
                 Told::about(Warn, *app, "kill_timed_out", message).worker(*worker)
             }
-            Fact::Exited { app, slot, worker, status, cause, lived, errno } => {
-                let unasked =
-                    matches!(cause, Cause::Crash | Cause::Exit | Cause::Daemonised | Cause::OutOfMemory);
-                // A job that is done is no trouble.
-                let done = *cause == Cause::Exit && self.supervisor.may_end_so(*app, *status);
-                let level = if unasked && !done { Warn } else { Info };
+            Fact::Exited { app, slot, worker, status, cause, meant, lived, errno } => {
+                let level = match cause {
+                    Cause::Crash | Cause::Exit if *meant => Info,
+                    Cause::Crash | Cause::Exit | Cause::Daemonised | Cause::OutOfMemory => Warn,
+                    _ => Info,
+                };
                 let (how, lived) = (exit_text(*status), shown(*lived));
                 let reason = errno.map(|errno| format!("; {}", errno_words(errno))).unwrap_or_default();
                 let message = format!("{how} after {lived} ({}){reason}{}", cause.as_str(), advice(*cause));
@@ -185,7 +185,9 @@ impl Daemon {
             }
             Fact::SpawnFailed { app, slot, worker, failure } => {
                 let message = format!("could not be started: {}", failure.message);
-                Told::about(Error, *app, "spawn_failed", message).slot(*slot).worker(*worker)
+                // What passes by itself is nobody's to mend.
+                let level = if failure.transient { Warn } else { Error };
+                Told::about(level, *app, "spawn_failed", message).slot(*slot).worker(*worker)
             }
             Fact::BackingOff { app, slot, delay, unstable } => {
                 let delay = shown(*delay);
@@ -251,7 +253,8 @@ impl Daemon {
                 let reason = self.failure_text(failure);
                 let number = generation.0;
                 let message = format!("reload to generation {number} failed: {reason}; {}", remains(*left));
-                Told::about(Error, *app, "reload_failed", message)
+                let level = if *failure == Failure::Superseded { Info } else { Error };
+                Told::about(level, *app, "reload_failed", message)
             }
             Fact::Ended { app, slot, code } => Told::about(Info, *app, "ended", not_again(*code)).slot(*slot),
             Fact::Awaits { app, on } => {

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use log::Level;
+
 use crate::control::protocol::{AppFailure, Done, Error, Progress, Reply};
 use crate::control::server::ClientId;
 use crate::supervisor::event::{AppId, Command, Event, Failure, Outcome, RequestId};
@@ -12,6 +14,10 @@ use super::report::held;
 
 /// Last lines that a failure is explained with.
 const LAST_LINES: usize = 20;
+
+/// Reasons of failures that are an operator's own doing.
+const SUPERSEDED: &str = "superseded";
+const ROLLED_BACK: &str = "rolled_back";
 
 /// One wish, in its parts.
 #[derive(Debug)]
@@ -132,10 +138,10 @@ impl Daemon {
     fn app_failure(&self, operation: u64, app: AppId, failure: &Failure) -> AppFailure {
         let (reason, worker) = match failure {
             Failure::Unknown => ("unknown", None),
-            Failure::Superseded => ("superseded", None),
+            Failure::Superseded => (SUPERSEDED, None),
             Failure::NoRoom { .. } => ("no_room", None),
             Failure::Dependency { .. } => ("dependency", None),
-            Failure::RolledBack => ("rolled_back", None),
+            Failure::RolledBack => (ROLLED_BACK, None),
             Failure::NothingHeld => ("nothing_held", None),
             Failure::Died { worker, .. } => ("exited", Some(*worker)),
             Failure::Spawn { worker, .. } => ("spawn", Some(*worker)),
@@ -162,7 +168,13 @@ impl Daemon {
         let failed = !operation.failures.is_empty();
         if failed && operation.client.is_none() {
             for failure in &operation.failures {
-                log::error!("{}: {} failed: {}", failure.app, operation.verb, failure.message);
+                log::log!(
+                    level_of(failure),
+                    "{}: {} failed: {}",
+                    failure.app,
+                    operation.verb,
+                    failure.message
+                );
             }
         }
         let Some(client) = operation.client else { return };
@@ -204,5 +216,13 @@ impl Daemon {
                 operation.client = None;
             }
         }
+    }
+}
+
+/// Of what an operator undid there is nothing to look into.
+fn level_of(failure: &AppFailure) -> Level {
+    match failure.reason.as_str() {
+        SUPERSEDED | ROLLED_BACK => Level::Info,
+        _ => Level::Error,
     }
 }

@@ -103,7 +103,9 @@ impl Daemon {
             return;
         }
         let Some(code) = self.supervisor.given_up() else { return };
-        log::error!("no app can run any more; ending with code {code}");
+        // 0: all of them ended well, as jobs do.
+        let level = if code == 0 { log::Level::Info } else { log::Level::Error };
+        log::log!(level, "no app can run any more; ending with code {code}");
         self.shutdown(code);
     }
 }

@@ -1022,6 +1022,8 @@ pub enum Fact {
         status: ExitStatus,
         /// Why.
         cause: Cause,
+        /// Such an end by itself is what the file provides for: no failure, and it is not started again.
+        meant: bool,
         /// Since its start.
         lived: Duration,
         /// What it gave as its reason (`ERRNO=`).

@@ -222,7 +222,9 @@ impl App {
         });
         let slot = self.slots[index].id;
         let errno = found.watch.errno;
-        turn.report(Fact::Exited { app: self.id, slot, worker, status, cause, lived, errno });
+        let policy = self.policy(found.generation);
+        let meant = policy.is_final(status) && policy.is_good(status);
+        turn.report(Fact::Exited { app: self.id, slot, worker, status, cause, meant, lived, errno });
         let trusted = turn.has(Bug::CanaryIsTrusted) && found.is_settled();
         let (up, ready) = (found.is_up(), found.is_ready());
         let candidate = self.is_candidate(found) && !trusted;

@@ -212,7 +212,16 @@ mod tests {
 
     fn exited(code: i32, cause: Cause) -> Fact {
         let (status, lived) = (ExitStatus::Code(code), Duration::from_millis(3));
-        Fact::Exited { app: APP, slot: SLOT, worker: WorkerId(1), status, cause, lived, errno: None }
+        Fact::Exited {
+            app: APP,
+            slot: SLOT,
+            worker: WorkerId(1),
+            status,
+            cause,
+            meant: false,
+            lived,
+            errno: None,
+        }
     }
 
     fn starting() -> Fact {
@@ -354,7 +363,10 @@ mod tests {
         for slot in 0..10_000 {
             let (status, lived) = (ExitStatus::Code(1), Duration::ZERO);
             let (slot, worker, cause) = (SlotId(slot), WorkerId(1), Cause::Crash);
-            folds.hear(&Fact::Exited { app: APP, slot, worker, status, cause, lived, errno: None }, at(0));
+            folds.hear(
+                &Fact::Exited { app: APP, slot, worker, status, cause, meant: false, lived, errno: None },
+                at(0),
+            );
         }
         assert_eq!(folds.loops.len(), SLOTS);
     }

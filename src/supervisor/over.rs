@@ -110,12 +110,6 @@ impl Supervisor {
         self.apps.iter().find(|other| other.id == app).map(App::status)
     }
 
-    /// Whether a worker of this app that ends like this by itself has done what it was to do.
-    pub fn may_end_so(&self, app: AppId, status: ExitStatus) -> bool {
-        let found = self.apps.iter().find(|other| other.id == app).map(|app| app.policy(app.target()));
-        found.is_some_and(|policy| policy.is_final(status) && policy.is_good(status))
-    }
-
     /// Whether an app has ended for good by itself, all of it.
     pub fn has_ended(&self, app: AppId) -> bool {
         let ended = |slot: &Slot| matches!(slot.idle, Idle::Ended { .. });

@@ -65,7 +65,7 @@ fn arguments_interpreter_signal_and_files_are_those_of_the_newest_file() {
 fn kill_timeout_and_drain_timeout_are_those_of_the_newest_file() {
     let stubborn = fork("api", &fixtures::worker(&["ignore-signals"]));
     let daemon = Daemon::foreground(stubborn.clone().text("kill_timeout", "100ms"));
-    daemon.expects(&["drain_timeout is over"]);
+    daemon.expects(&["did not end in kill_timeout"]);
     daemon.wait_for_text("ignoring");
     reload_as(&daemon, &stubborn.text("kill_timeout", "900ms"));
     wait_until(ms(5_000), "the second one", || daemon.output().matches("ignoring").count() == 2);
@@ -75,6 +75,7 @@ fn kill_timeout_and_drain_timeout_are_those_of_the_newest_file() {
     let port = free_port();
     let api = App::new("api", &node).instances(1).port(port);
     let daemon = Daemon::foreground(&api);
+    daemon.expects(&["drain_timeout is over"]);
     daemon.wait_online("api", 1);
     reload_as(&daemon, &api.text("drain_timeout", "300ms"));
     let endless = Load::on(port).clients(1).path("/events?n=1000000&pause=20").limit(ms(60_000));

@@ -87,6 +87,7 @@ fn the_last_words_of_a_crash_are_kept() {
     let line = "i=0; while [ $i -lt 500 ]; do echo line $i; i=$((i+1)); done; printf 'last words'; exit 3";
     let app = fork("api", &fixtures::shell(line)).set("max_restarts", 1);
     let daemon = Daemon::foreground(file(&[app, fork("other", &fixtures::worker(&["idle"]))]));
+    daemon.expects(&["exited with code 3 ", "unstable exits in a row"]);
     daemon.wait_status("api", "errored");
     let text = String::from_utf8_lossy(&read(&daemon.home.path().join("logs/api-out.log"))).into_owned();
     assert!(text.starts_with("line 0\n") && text.contains("line 499\nlast words"), "{} bytes", text.len());
@@ -98,6 +99,7 @@ fn a_full_disk_stops_no_worker() {
     let counting = "i=0; while :; do echo \"line $i of a worker that must never block\"; i=$((i+1)); echo $i > count; done";
     let app = fork("api", &fixtures::shell(counting)).text("out_file", "/dev/full");
     let daemon = Builder::new(app).stdout(Stdio::null()).start();
+    daemon.expects(&["No space left on device"]);
     let pids = daemon.wait_online("api", 1);
     let count = || {
         String::from_utf8_lossy(&read(&daemon.home.apps().join("count"))).trim().parse::<u64>().unwrap_or(0)
@@ -144,6 +146,7 @@ fn writing_resumes_when_the_disk_has_room_again() {
                 touch full; while [ ! -e go ]; do sleep 0.02; done; while :; do echo room again; sleep 0.1; done";
     let app = fork("api", &fixtures::shell(line)).text("out_file", "small/out.log");
     let daemon = Builder::new(app).stdout(Stdio::null()).start_in(std::sync::Arc::clone(&home));
+    daemon.expects(&["No space left on device", "written again, dropped lines"]);
     wait_until(ms(60_000), "a worker that has printed it all", || daemon.home.apps().join("full").exists());
     is_well(&daemon);
     std::fs::remove_file(&filler).expect("it is ours");

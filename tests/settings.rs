@@ -137,6 +137,7 @@ fn an_unknown_user_fails_the_start_and_never_runs_as_the_supervisor() {
         named("nobody-group", "group", "no such group"),
     ];
     let daemon = Daemon::foreground(support::file(&apps));
+    daemon.expects(&["is not in /etc/passwd", "is not in /etc/group", "unstable exits in a row"]);
     for (app, text) in [
         ("digit", "user \"0day\" is not in /etc/passwd"),
         ("hex", "user \"1000x\" is not in /etc/passwd"),
@@ -156,6 +157,11 @@ fn without_the_right_to_change_users_only_ones_own_works() {
     let own = user.unwrap_or_else(|| rustix::process::geteuid().as_raw());
     let apps = [idle("other").text("user", "root"), idle("own").set("user", own)];
     let daemon = Daemon::foreground_as(user, support::file(&apps));
+    daemon.expects(&[
+        "cannot start as user \"root\"",
+        "unstable exits in a row",
+        "it cannot be given to user 0 alone",
+    ]);
     let message = failure(&daemon, "other");
     for part in ["cannot start as user \"root\"", "setgroups: Operation not permitted", "run it as root"] {
         assert!(message.contains(part), "{message}");
@@ -175,6 +181,12 @@ fn a_user_namespace_without_setgroups_is_named_and_ones_own_number_works() {
     let user = if root() { Some(ORDINARY) } else { None };
     let apps = [idle("other").set("user", 12345), idle("own").set("user", 0)];
     let daemon = Builder::new(support::file(&apps)).user(user).wrap(&["unshare", "-Ur"]).start();
+    daemon.expects(&[
+        "does not allow setgroups",
+        "unstable exits in a row",
+        "it cannot be given to user 12345 alone",
+        "of uid 65534 was refused",
+    ]);
     let message = failure(&daemon, "other");
     for part in ["as user 12345", "does not allow setgroups", "newuidmap"] {
         assert!(message.contains(part), "{message}");
@@ -192,6 +204,7 @@ fn a_worker_of_another_user_can_say_that_it_is_ready_and_nobody_else_can() {
     let silent = fork("silent", &fixtures::worker(&["idle"]));
     let apps = [speaker, silent].map(|app| app.set("user", ORDINARY).set("wait_ready", true));
     let mut daemon = Daemon::foreground(support::file(&apps));
+    daemon.expects(&["which is no worker's"]);
     let pid = daemon.wait_online("api", 1)[0];
     let address = variable(pid, "NOTIFY_SOCKET").expect("every worker has one");
     let forged = UnixDatagram::unbound().expect("a socket");
@@ -222,6 +235,7 @@ fn each_user_has_a_notify_socket_that_no_third_one_reaches() {
     let Some(python) = fixtures::python("notify.py") else { return };
     let third = ORDINARY + 1;
     let daemon = Daemon::foreground(support::file(&[speaker("one", ORDINARY), speaker("two", third)]));
+    daemon.expects(&["whose socket it is not"]);
     let address =
         |app: &str| variable(daemon.wait_online(app, 1)[0], "NOTIFY_SOCKET").expect("every worker has one");
     let (one, two) = (address("one"), address("two"));
@@ -355,6 +369,12 @@ fn what_the_host_does_not_grant_fails_the_start_and_is_named() {
         idle("oom").set("oom_score_adj", -500),
     ];
     let daemon = Builder::new(support::file(&apps)).user(user).wrap(&["prlimit", "--nofile=100:100"]).start();
+    daemon.expects(&[
+        "cannot set rlimits.nofile",
+        "cannot set nice",
+        "cannot set oom_score_adj",
+        "unstable exits in a row",
+    ]);
     for (app, parts) in [
         ("files", ["cannot set rlimits.nofile: Operation not permitted", "CAP_SYS_RESOURCE"]),
         ("nice", ["cannot set nice to -5: Permission denied", "CAP_SYS_NICE"]),
@@ -377,6 +397,7 @@ fn a_folder_that_the_user_may_not_enter_fails_the_start() {
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("it is ours");
     let app = fork("api", &fixtures::shell("exec sleep 1000")).text("cwd", "closed").set("user", ORDINARY);
     let daemon = Builder::new(&app).start_in(home);
+    daemon.expects(&["cannot enter cwd ", "unstable exits in a row"]);
     let message = failure(&daemon, "api");
     assert!(message.contains("closed as user 65534: Permission denied"), "{message}");
 }
@@ -391,6 +412,7 @@ fn files_of_variables_are_read_anew_and_bytes_pass_unchanged() {
     let app = idle("api").set("env_file", "[\"one.env\", \"two.env\"]").env("C", "env");
     let base = ["sh", "-c", "export BASE=$(printf 'a\\377b\\nc=d') A=base; exec \"$@\"", "sh"];
     let daemon = Builder::new(&app).wrap(&base).start_in(home);
+    daemon.expects(&["one.env:3: ", "unstable exits in a row"]);
     let pid = daemon.wait_online("api", 1)[0];
     let of = |pid: i32| ["A", "B", "C"].map(|name| variable(pid, name).unwrap_or_default());
     assert_eq!(of(pid), ["one", "two", "env"]);
@@ -433,6 +455,7 @@ fn a_broken_file_of_variables_does_not_touch_what_serves() {
     let port = free_port();
     let app = App::new("api", &node).instances(1).port(port).text("env_file", ".env");
     let daemon = Builder::new(&app).start_in(home);
+    daemon.expects(&[".env:1: "]);
     let pids = daemon.wait_online("api", 1);
     daemon.home.put(".env", "VERSION='two\n");
     daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(&[".env:1: the quote ' that opens here"]);
@@ -473,6 +496,7 @@ fn each_instance_has_its_number_and_its_port() {
         idle("odd").text("increment_var", "PORT").env("PORT", "http"),
     ];
     let daemon = Daemon::foreground(support::file(&apps.map(|app| app.text("exec_mode", "fork"))));
+    daemon.expects(&["expected a whole number", "odd id 7: ", "was ended by SIGKILL"]);
     let of = |app: &str, count: usize, name: &str| -> Vec<String> {
         let pids = daemon.wait_online(app, count);
         pids.into_iter().map(|pid| variable(pid, name).unwrap_or_default()).collect()
@@ -504,6 +528,7 @@ fn too_large_an_environment_names_the_variable() {
     ];
     let apps = apps.map(|app| app.set("max_restarts", 2));
     let daemon = Builder::new(support::file(&apps)).argument("--no-log-files").start_in(home);
+    daemon.expects(&["(E2BIG)", "unstable exits in a row"]);
     let message = failure(&daemon, "long");
     assert!(message.contains("long.env:2: HUGE is 1000005 bytes long"), "{message}");
     let message = failure(&daemon, "many");
@@ -522,6 +547,7 @@ fn pid_files_come_with_their_worker_and_go_with_it() {
     let api = App::new("api", &fixtures::worker(&["serve"])).instances(2).port(port);
     let apps = [api, idle("job").text("pid_file", "run/job.pid")];
     let daemon = Daemon::foreground(support::file(&apps));
+    daemon.expects(&["exited with code 1 ", "reload to generation 3 failed"]);
     let folder = daemon.home.path().join("pids");
     let paths: Vec<PathBuf> = (0..2).map(|instance| folder.join(format!("api-{instance}.pid"))).collect();
     let job = daemon.home.apps().join("run/job.pid");
@@ -562,6 +588,7 @@ fn a_killed_supervisors_pid_files_are_cleared_and_named_ones_that_cannot_be_made
     home.put("file", "in the way");
     let apps = [idle("job"), idle("blocked").text("pid_file", "file/x.pid")];
     let daemon = Builder::new(support::file(&apps)).start_in(home);
+    daemon.expects(&["file/x.pid: cannot be made", "unstable exits in a row"]);
     daemon.wait_online("job", 1);
     let names: Vec<_> =
         fs::read_dir(&folder).expect("it is there").map(|e| e.expect("its entry").file_name()).collect();
@@ -600,6 +627,12 @@ fn root_reads_and_writes_nothing_that_a_workers_user_leads_elsewhere() {
         idle("written").set("user", ORDINARY).text("pid_file", "foreign/run/x.pid"),
     ];
     let daemon = Builder::new(support::file(&apps)).start_in(home);
+    daemon.expects(&[
+        "foreign/stolen.env: ",
+        "foreign/hard.env: ",
+        "foreign/run/x.pid: ",
+        "unstable exits in a row",
+    ]);
     let message = failure(&daemon, "stolen");
     for part in ["foreign/stolen.env belongs to user", "secret.env, which is user 0's", "chown -h"] {
         assert!(message.contains(part), "{message}");
@@ -690,6 +723,7 @@ fn a_profile_that_refuses_newer_calls_costs_nothing_that_serves() {
         let stubborn = fork("tree", &fixtures::shell("trap '' INT; sleep 1000 & while :; do wait; done"))
             .text("kill_timeout", "300ms");
         let mut daemon = Builder::new(support::file(&[api, stubborn])).wrap(&wrap).start();
+        daemon.expects(&["was ended by SIGKILL", "did not end in kill_timeout"]);
         let old = daemon.wait_online("api", 2);
         daemon.wait_online("tree", 1);
         let load = Load::on(port).start();

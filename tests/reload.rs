@@ -312,6 +312,7 @@ fn an_endless_answer_holds_a_reload_only_until_drain_timeout() {
     let Some(fixture) = fixtures::node("server.js") else { return };
     let port = free_port();
     let daemon = Daemon::foreground(api(&fixture, port).text("drain_timeout", "700ms"));
+    daemon.expects(&["drain_timeout is over"]);
     daemon.wait_online("api", 2);
     let endless = Load::on(port).path("/events?n=1000000&pause=50").limit(ms(60_000)).start_silently();
     let short = Hammer::start(port);
@@ -337,6 +338,7 @@ fn drains_that_never_end_give_way_at_the_bound_on_live_workers() {
     let Some(fixture) = fixtures::node("server.js") else { return };
     let port = free_port();
     let daemon = Daemon::foreground(api(&fixture, port).instances(1).text("drain_timeout", "60s"));
+    daemon.expects(&["its drain ends early"]);
     let mut endless = Vec::new();
     let leaving = || {
         let mut workers = daemon.app("api").workers;
@@ -393,6 +395,10 @@ fn survives(bad: &Bad, user: Option<u32>) {
     let Some(new) = fixtures::node("bad.js") else { return };
     let (port, elsewhere) = (free_port(), free_port());
     let daemon = Daemon::foreground_as(user, api(&good, port).delay(20));
+    daemon.expects(&["reload to generation 2 failed", "reload to generation 3 failed"]);
+    if bad.reason == "exited" {
+        daemon.expects(&["exited with code "]);
+    }
     let before = daemon.wait_online("api", 2);
     let hammer = Hammer::start(port);
     let version =
@@ -462,6 +468,7 @@ fn a_failure_after_the_first_slot_replaces_it_back() {
     let Some(good) = fixtures::node("server.js") else { return };
     let port = free_port();
     let daemon = Daemon::foreground(api(&good, port).instances(3).env("VERSION", 1));
+    daemon.expects(&["exited with code 9 ", "reload to generation 2 failed"]);
     daemon.wait_online("api", 3);
     let hammer = Hammer::start(port);
     let script = SECOND_GIVES_UP;
@@ -481,6 +488,7 @@ fn hold_leaves_the_mix_for_the_operator() {
     let Some(good) = fixtures::node("server.js") else { return };
     let port = free_port();
     let daemon = Daemon::foreground(api(&good, port).text("on_reload_failure", "hold"));
+    daemon.expects(&["exited with code 9 ", "reload to generation 2 failed"]);
     let before = daemon.wait_online("api", 2);
     let script = SECOND_GIVES_UP;
     let new = api(&fixtures::shell(script), port).text("on_reload_failure", "hold");
@@ -673,6 +681,7 @@ fn scale_during_a_reload_comes_out_right() {
 #[test]
 fn a_crash_during_a_reload_comes_out_right() {
     let Some((daemon, port)) = slow_reload() else { return };
+    daemon.expects(&["was ended by SIGKILL"]);
     let running = daemon.spawn(&["reload", "api"]);
     in_the_middle(&daemon);
     for pid in daemon.pids("api") {
@@ -771,6 +780,7 @@ fn kill_nine_of_workers_under_load_costs_only_what_they_had_accepted() {
     for user in users() {
         let port = free_port();
         let daemon = Daemon::foreground_as(user, api(&node, port).delay(20).set("max_restarts", 0));
+        daemon.expects(&["was ended by SIGKILL", "unstable exits in a row"]);
         daemon.wait_online("api", 2);
         let hammer = Load::on(port).clients(6).start();
         let mut accepted = 0;
@@ -800,6 +810,7 @@ fn workers_that_end_between_two_requests_again_and_again_lose_nothing() {
         let port = free_port();
         let app = api(&node, port).env("BAD", "exits-after-ready").set("max_restarts", 0);
         let daemon = Daemon::foreground_as(user, app.set("exp_backoff_restart_delay", 0));
+        daemon.expects(&["exited with code 7 "]);
         wait_until(ms(10_000), "a first answer", || get(port, "/").is_ok());
         let hammer = Load::on(port).clients(4).start();
         wait_until(ms(30_000), "sixteen deaths", || {
@@ -821,6 +832,7 @@ fn with_all_workers_killed_clients_wait_and_are_served() {
     for fixture in [node, perl] {
         let port = free_port();
         let daemon = Daemon::foreground(api(&fixture, port).delay(5));
+        daemon.expects(&["was ended by SIGKILL"]);
         let before = daemon.wait_online("api", 2);
         let hammer = Hammer::start(port);
         for pid in &before {
@@ -849,6 +861,7 @@ fn that_nobody_serves_and_how_many_clients_wait_is_shown() {
     let line = "while [ -e down ]; do sleep 0.02; done; exec ./fixture_worker serve fds";
     let app = App::new("api", &fixtures::shell(line)).instances(2).listen(port).set("max_restarts", 0);
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["was ended by SIGKILL"]);
     let pids = daemon.wait_online("api", 2);
     assert_eq!(daemon.app("api").unserved, []);
     daemon.home.put("down", "");
@@ -881,6 +894,7 @@ fn a_reload_ends_a_crash_loop() {
     let crashing =
         App::new("api", &fixtures::worker(&["exit", "1", "30"])).instances(2).set("max_restarts", 0);
     let daemon = Daemon::foreground(crashing.port(port));
+    daemon.expects(&["exited with code 1 ", "unstable exits in a row"]);
     wait_until(ms(10_000), "a crash loop", || {
         daemon.app("api").workers.iter().any(|worker| worker.restarts >= 2)
     });
@@ -899,6 +913,7 @@ fn a_reload_revives_an_errored_app() {
     // A second app keeps the supervisor from ending with the first.
     let other = App::new("other", &fixtures::worker(&["idle"])).text("exec_mode", "fork");
     let daemon = Daemon::foreground(file(&[crashing.port(port), other.clone()]));
+    daemon.expects(&["exited with code 1 ", "unstable exits in a row"]);
     daemon.wait_status("api", "errored");
     daemon.home.write(&file(&[api(&node, port), other]));
     daemon.run(&["reload", "api"]).expect_code(0);
@@ -915,6 +930,7 @@ fn mends_one_of_three_under_load(max_restarts: u32, user: Option<u32>) {
     let crashing = api(&bad, port).instances(3).set("max_restarts", max_restarts);
     let crashing = crashing.env("BAD", "exits-after-ready").env("ONLY", 1);
     let daemon = Daemon::foreground_as(user, crashing.text("exp_backoff_restart_delay", "20ms"));
+    daemon.expects(&["exited with code 7 ", "unstable exits in a row"]);
     wait_until(ms(20_000), "those that serve", || daemon.pids("api").len() >= 2);
     let hammer = Hammer::start(port);
     let state = || daemon.app("api").workers.into_iter().find(|worker| worker.instance == 1);
@@ -1000,6 +1016,7 @@ fn a_reload_takes_only_as_many_descriptors_as_there_are() {
     let limited = |more: u64| {
         let limit = needed + more;
         let daemon = Builder::new(&app).wrap(&["prlimit", &format!("--nofile={limit}:{limit}")]).start();
+        daemon.expects(&["no room for 1 more", "the reload goes on with at most"]);
         daemon.wait_online("api", 4);
         let hammer = Load::on(port).clients(2).start();
         (daemon, hammer)
@@ -1041,6 +1058,7 @@ fn a_reload_takes_only_as_much_memory_as_there_is() {
     let app = api(&fixtures::worker(&["serve"]), port).env("BALLAST_MIB", 64);
     let app = app.set("max_surge", 2).text("min_healthy_time", "100ms");
     let daemon = Builder::new(app).wrap(&["sh", "-c", &group.enter(), "sh"]).start();
+    daemon.expects(&["no room for 1 more", "the reload goes on with at most 1 more"]);
     daemon.wait_online("api", 2);
     wait_heavy(&daemon, "api");
     let hammer = Load::on(port).clients(2).start();
@@ -1070,6 +1088,7 @@ fn reloads_of_several_apps_fit_together_or_say_so() {
     };
     let text = file(&[app("one"), app("two")]);
     let daemon = Builder::new(text).wrap(&["sh", "-c", &group.enter(), "sh"]).start();
+    daemon.expects(&["two: reload to generation 2 failed: there is no room"]);
     let before = [daemon.wait_online("one", 1), daemon.wait_online("two", 1)];
     for name in ["one", "two"] {
         wait_heavy(&daemon, name);

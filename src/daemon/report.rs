@@ -8,7 +8,7 @@ use crate::control::protocol::Progress;
 use crate::control::render::size;
 use crate::supervisor::event::{
     Address, AppId, Cause, ExitStatus, Fact, Failure, Obstacle, OnReloadFailureTaken, Pass, Proof, Renewal,
-    SlotId, Spent, WorkerId,
+    SlotId, Spent, Traffic, WorkerId,
 };
 use crate::supervisor::fold::{Steady, Telling};
 use crate::supervisor::headroom::{Good, Shortage, Stock};
@@ -152,12 +152,8 @@ impl Daemon {
                 Told::about(Warn, *app, "unwell", message).worker(*worker)
             }
             Fact::DrainTimedOut { app, worker, traffic } => {
-                let (busy, queued) = (traffic.busy, traffic.queued);
-                let message = format!(
-                    "drain_timeout is over with {busy} {} busy and {queued} waiting; they are ended",
-                    connections(busy)
-                );
-                Told::about(Warn, *app, "drain_timed_out", message).worker(*worker)
+                let (level, message) = timed_out(traffic);
+                Told::about(level, *app, "drain_timed_out", message).worker(*worker)
             }
             Fact::DrainCutShort { app, worker, traffic, limit } => {
                 let (busy, queued) = (traffic.busy, traffic.queued);
@@ -457,12 +453,25 @@ pub(super) fn held(app: &str, percent: u8) -> String {
     )
 }
 
+/// A leaving worker's time is over. Where nothing was under way when it was last looked at, nobody lost anything.
+fn timed_out(traffic: &Traffic) -> (Level, String) {
+    match (traffic.busy, traffic.queued) {
+        (0, 0) => (Level::Info, "drain_timeout is over, and nothing was seen under way".to_owned()),
+        (busy, queued) => {
+            let what = connections(busy);
+            let message =
+                format!("drain_timeout is over with {busy} {what} busy and {queued} waiting; they are ended");
+            (Level::Warn, message)
+        }
+    }
+}
+
 /// What a failed reload leaves behind.
 fn remains(left: OnReloadFailureTaken) -> String {
     match left {
         OnReloadFailureTaken::Untouched => "the old generation serves on, untouched".to_owned(),
         OnReloadFailureTaken::RolledBack(count) => {
-            format!("rolling back {count} workers to the old generation")
+            format!("rolling back {count} {} to the old generation", plural(count))
         }
         OnReloadFailureTaken::Held => "held: the mix of generations stays".to_owned(),
     }

@@ -29,7 +29,7 @@ const GOODBYE: Duration = Duration::from_secs(4);
 pub(crate) const BOOT: Duration = Duration::from_secs(30);
 
 /// Test binaries whose tests do not say yet which warnings they provoke. It only shrinks.
-const LOUD: &[&str] = &["lifecycle", "readiness", "reload", "runtimes", "sockets"];
+const LOUD: &[&str] = &["lifecycle", "readiness", "runtimes", "sockets"];
 
 /// In the environment of everything that a test starts, and inherited by whatever that starts.
 const MARK: &str = "HARNESS_HOME";

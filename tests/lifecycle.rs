@@ -709,7 +709,7 @@ fn a_worker_starts_with_a_clean_signal_state_in_a_session_of_its_own() {
     // SIGINT and SIGPIPE are ignored when the supervisor is started from a careless script.
     let careless = ["sh", "-c", "trap '' INT PIPE; exec \"$@\"", "sh"];
     let daemon = Builder::new(file(&apps)).wrap(&careless).start();
-    daemon.expects(&["exited with code 0 "]);
+    daemon.expects(&["exited with code 0 ", "unstable exits in a row"]);
     daemon.wait_for_text("signals-0 | SigIgn:");
     daemon.wait_for_text("end of environment");
     let output = daemon.output();
@@ -952,7 +952,6 @@ fn workers_end_with_a_supervisor_that_is_killed_and_the_next_one_ends_what_they_
         let app = Fixture::new(&["/bin/sh", "-c", line, &node.command[0]]);
         let app = App::new("api", &app).instances(2).port(port);
         let daemon = Daemon::foreground_as(user, app);
-        daemon.expects(&["left behind by a supervisor"]);
         let before = daemon.wait_online("api", 2);
         wait_until(ms(5_000), "what the workers started", || sleeps(&daemon).len() == 2);
         let sleeping = sleeps(&daemon);
@@ -961,6 +960,7 @@ fn workers_end_with_a_supervisor_that_is_killed_and_the_next_one_ends_what_they_
         assert!(sleeping.iter().all(|pid| exists(*pid)), "they were not told");
         let next = Builder::new(std::fs::read_to_string(home.file()).expect("it is ours")).user(user);
         let daemon = next.start_in(home);
+        daemon.expects(&["left behind by a supervisor"]);
         daemon.wait_online("api", 2);
         wait_until(ms(5_000), "the end of what they left", || sleeping.iter().all(|pid| !exists(*pid)));
         let told = "2 processes were left behind by a supervisor that was killed";
@@ -997,6 +997,7 @@ fn what_left_its_workers_session_or_goes_on_forking_is_ended_by_the_next_supervi
         let wrap: Vec<&str> = wrap.iter().map(String::as_str).collect();
         let next = App::new("api", &fixtures::worker(&["idle"])).instances(1).text("exec_mode", "fork");
         let daemon = Builder::new(next).wrap(&wrap).start_in(home);
+        daemon.expects(&["left behind by a supervisor"]);
         assert_eq!(left(&daemon.home), [], "{}", daemon.log());
         holds_for(ms(200), "none comes back", || left(&daemon.home).is_empty());
         daemon.wait_online("api", 1);

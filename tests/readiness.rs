@@ -110,6 +110,7 @@ fn a_host_that_refuses_duplicates_has_used_connections_waited_for() {
     let app = App::new("api", &node).instances(1).listen(port).delay(20).text("drain_timeout", "1500ms");
     let (call, errno) = (libc::SYS_pidfd_getfd.to_string(), libc::EPERM.to_string());
     let daemon = Builder::new(app).wrap(&[&python.command[0], "refused.py", &call, &errno, "0", "0"]).start();
+    daemon.expects(&["drain_timeout is over"]);
     daemon.wait_online("api", 1);
     let load = Load::on(port).keep_alive(ms(20)).start_silently();
     load.wait_answers(20);
@@ -170,6 +171,7 @@ fn a_worker_that_never_says_ready_fails_the_start_and_is_never_online() {
     let Some(node) = fixtures::node("ready.js") else { return };
     let app = api(&node, free_port()).set("wait_ready", true).env("READY_AFTER_MS", -1);
     let (daemon, output) = Daemon::background(app.text("listen_timeout", "800ms"));
+    daemon.expects(&["not ready in listen_timeout"]);
     let output = output.expect_code(1);
     assert!(output.stderr.contains("api"), "{output:?}");
     assert!(output.took < ms(10_000), "{output:?}");
@@ -184,6 +186,7 @@ fn only_what_the_file_says_counts_as_ready() {
     for (ready, fixture) in [("notify", &node), ("ipc", &said)] {
         let app = api(fixture, free_port()).text("ready", ready).text("listen_timeout", "1500ms");
         let (daemon, output) = Daemon::background(app);
+        daemon.expects(&["not ready in listen_timeout"]);
         output.expect_code(1).expect_stderr(&["not ready within listen_timeout"]);
         assert_eq!(ready_now(&daemon), 0, "{ready}");
     }
@@ -195,6 +198,7 @@ fn only_what_the_file_says_counts_as_ready() {
     let Some(python) = fixtures::python("notify.py") else { return };
     let app = App::new("api", &python).instances(1).text("ready", "listen").text("listen_timeout", "800ms");
     let (daemon, output) = Daemon::background(app);
+    daemon.expects(&["not ready in listen_timeout"]);
     output.expect_code(1).expect_stderr(&["never listened"]);
     assert_eq!(ready_now(&daemon), 0);
 }
@@ -220,6 +224,7 @@ fn with_exec_a_worker_is_ready_when_it_was_alive_for_min_uptime() {
 fn a_declared_app_that_never_accepts_fails_the_start() {
     let app = App::new("api", &fixtures::worker(&["idle"])).instances(2).listen(free_port());
     let (daemon, output) = Daemon::background(app.text("listen_timeout", "800ms"));
+    daemon.expects(&["not ready in listen_timeout"]);
     output.expect_code(1).expect_stderr(&["api"]);
     assert_eq!(ready(&daemon.app("api")), 0);
 }
@@ -235,6 +240,7 @@ fn variable(pid: i32, name: &str) -> Option<String> {
 fn ready_from_a_stranger_is_not_believed() {
     let app = App::new("api", &fixtures::worker(&["ignore-signals"])).instances(1).set("wait_ready", true);
     let daemon = Daemon::foreground(app.text("kill_timeout", "100ms"));
+    daemon.expects(&["ignored, the last one"]);
     let pid = wait_until(ms(10_000), "the worker", || {
         daemon.try_app("api").ok().and_then(|app| app.workers.first()?.pid)
     });
@@ -270,6 +276,7 @@ fn a_hung_new_worker_beside_serving_old_ones_is_not_ready() {
     let Some(node) = fixtures::node("server.js") else { return };
     let port = free_port();
     let daemon = Daemon::foreground(api(&node, port));
+    daemon.expects(&["reload to generation 2 failed"]);
     let before = daemon.wait_online("api", 2);
     let hammer = Hammer::start(port);
     daemon.home.write(&api(&fixtures::worker(&["idle"]), port).text("listen_timeout", "6s").to_string());
@@ -320,6 +327,7 @@ fn the_inspectors_port_does_not_pass_for_the_server() {
     let inspected = Fixture::new(&[&good.command[0], "-e", script]);
     let port = free_port();
     let daemon = Daemon::foreground(api(&good, port));
+    daemon.expects(&["reload to generation 2 failed"]);
     let before = daemon.wait_online("api", 2);
     daemon.home.write(&api(&inspected, port).text("listen_timeout", "1500ms").to_string());
     daemon.run(&["reload", "api"]).expect_code(1);
@@ -359,6 +367,11 @@ fn of_two_apps_that_bind_one_port_before_either_listens_the_second_is_refused() 
             App::new(name, &late).instances(1).port(port).env("HOST", host).set("max_restarts", 1)
         };
         let daemon = Daemon::foreground(support::file(&[app("first", hosts[0]), app("second", hosts[1])]));
+        daemon.expects(&[
+            "of this supervisor; give one of them another port",
+            "exited with code 1 ",
+            "unstable exits in a row",
+        ]);
         wait_until(ms(10_000), "both have bound", || daemon.output().matches("bound").count() == 2);
         daemon.home.put("go", "");
         daemon.wait_for_text("of this supervisor");

@@ -122,6 +122,7 @@ fn clients_wait_in_a_unix_socket_while_its_worker_is_replaced() {
     let (home, path) = place(None);
     let app = on_unix(App::new("api", &fixture), &path).instances(1);
     let daemon = Builder::new(app).start_in(home);
+    daemon.expects(&["was ended by SIGKILL"]);
     let pid = daemon.wait_online("api", 1)[0];
     let inode = fs::metadata(&path).expect("it listens").ino();
     support::daemon::send(pid, nix::sys::signal::Signal::SIGKILL);
@@ -158,6 +159,12 @@ fn only_a_dead_servers_socket_is_replaced() {
     let on = |name: &str, path: &Path| on_unix(App::new(name, &fixture), path).set("max_restarts", 1);
     let apps = [on("stale", &path), on("live", &live), on("file", &file), on("missing", &missing)];
     let daemon = Builder::new(support::file(&apps)).start_in(home);
+    daemon.expects(&[
+        "live.sock is in use",
+        "file.sock: a file is there",
+        "none/api.sock: its folder does not exist",
+        "unstable exits in a row",
+    ]);
     daemon.wait_online("stale", 1);
     ask_unix(&path, "/").expect("served");
     let why = |name: &str| {
@@ -179,6 +186,7 @@ fn a_unix_path_that_somebody_removed_is_made_anew() {
     let (home, path) = place(None);
     let app = on_unix(App::new("api", &fixture).instances(2), &path);
     let daemon = Builder::new(app).start_in(home);
+    daemon.expects(&["somebody removed or replaced the path"]);
     daemon.wait_online("api", 2);
     fs::remove_file(&path).expect("it is there");
     wait_until(SOON, "the path is served again", || ask_unix(&path, "/"));
@@ -196,6 +204,7 @@ fn a_worker_that_shuts_the_shared_socket_down_is_named_and_healed() {
     let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
     let (home, path) = place(None);
     let daemon = Builder::new(on_unix(App::new("api", &fixture).instances(1), &path)).start_in(home);
+    daemon.expects(&["called shutdown(2)"]);
     let pid = daemon.wait_online("api", 1)[0];
     // Its answer may still come.
     drop(ask_unix(&path, "/shutdown"));
@@ -210,6 +219,7 @@ fn a_flag_that_one_worker_changes_for_all_is_set_back() {
     let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
     let (home, path) = place(None);
     let daemon = Builder::new(on_unix(App::new("api", &fixture).instances(2), &path)).start_in(home);
+    daemon.expects(&["made the shared socket blocking"]);
     let pids = daemon.wait_online("api", 2);
     ask_unix(&path, "/flip").expect("served");
     daemon.wait_for_text("made the shared socket blocking, for all workers; it is non-blocking again");
@@ -281,6 +291,7 @@ fn sockets_of_the_host_are_used_by_address_and_by_name() {
         format!("[\"127.0.0.1:{port}\", {{ name = \"admin\", address = \"unix:/nowhere/admin.sock\" }}]");
     let app = App::new("api", &fixture).instances(2).delay(10).set("listen", listen);
     let daemon = activated(&home, "http:admin:spare", &sockets, app);
+    daemon.expects(&["(\"spare\"), and no app has it"]);
     daemon.wait_online("api", 2);
     daemon.wait_for_text(&format!("handed over a socket for 127.0.0.1:{unused} (\"spare\")"));
     assert_eq!(ask_unix(&path, "/name").expect("served"), "admin");
@@ -359,6 +370,7 @@ fn a_host_socket_is_one_apps_alone() {
     let listen = format!("[{{ name = \"http\", address = \"127.0.0.1:{}\" }}]", free_port());
     let second = App::new("second", &fixture).set("listen", listen).set("max_restarts", 1);
     let daemon = activated(&home, "http", &socket, first);
+    daemon.expects(&["is served by app \"api\"", "unstable exits in a row"]);
     daemon.wait_online("api", 2);
     let file = daemon.home.apps().join("second.toml");
     fs::write(&file, support::file(&[second])).expect("the home is ours");
@@ -378,6 +390,7 @@ fn a_host_socket_that_a_worker_shuts_down_listens_again() {
     let listen = format!("[\"127.0.0.1:{port}\", \"unix:{}\"]", path.display());
     let app = App::new("api", &fixture).instances(2).set("listen", listen);
     let daemon = activated(&home, "http:unix", &sockets, app);
+    daemon.expects(&["called shutdown(2)", "which nothing undoes"]);
     let pids = daemon.wait_online("api", 2);
     let tcp = |what: &str| ask(&mut TcpStream::connect(("127.0.0.1", port))?, what);
     drop(tcp("/shutdown"));
@@ -401,6 +414,7 @@ fn a_check_that_the_hosts_socket_cannot_bear_fails_the_start_and_says_so() {
         .set("listen", format!("[\"127.0.0.1:{port}\"]"))
         .set("health", "{ tcp = true }");
     let daemon = activated(&home, "http", &format!("socket.create_server(('127.0.0.1', {port}))"), app);
+    daemon.expects(&["no connection reaches one alone", "unstable exits in a row"]);
     daemon
         .wait_for_text("could not be started: health: asks one worker, and no connection reaches one alone");
 }
@@ -411,6 +425,7 @@ fn who_blocks_in_accept_is_told_first_and_it_is_said() {
     let (home, path) = place(None);
     let app = on_unix(App::new("api", &fixture).instances(2), &path).text("drain_timeout", "2s");
     let daemon = Builder::new(app).start_in(home);
+    daemon.expects(&["cannot be kept from the queue of a shared socket"]);
     let first = daemon.wait_online("api", 2);
     daemon.run(&["reload", "api"]).expect_code(0);
     let last = daemon.wait_online("api", 2);
@@ -425,6 +440,7 @@ fn who_blocks_in_accept_finishes_what_it_has_first() {
     let (home, path) = place(None);
     let app = on_unix(App::new("api", &fixture).instances(1).delay(1500), &path).text("drain_timeout", "10s");
     let daemon = Builder::new(app).start_in(home);
+    daemon.expects(&["cannot be kept from the queue of a shared socket"]);
     let old = daemon.wait_online("api", 1)[0];
     let mut held: Vec<UnixStream> = (0..5).map(|_| UnixStream::connect(&path).expect("served")).collect();
     for client in &mut held {
@@ -446,6 +462,7 @@ fn a_long_request_over_a_unix_socket_is_not_cut() {
         .text("drain_timeout", "8s")
         .text("drain_idle", "500ms");
     let daemon = Builder::new(app).start_in(home);
+    daemon.expects(&["drain_timeout is over"]);
     let old = daemon.wait_online("api", 1)[0];
     let mut client = UnixStream::connect(&path).expect("served");
     // Kept, so that an end of the server's is seen as one.
@@ -487,6 +504,11 @@ fn a_path_that_is_removed_after_a_failed_reload_is_made_anew() {
     let (home, path) = place(None);
     let app = on_unix(App::new("api", &fixture).instances(2), &path);
     let daemon = Builder::new(&app).start_in(home);
+    daemon.expects(&[
+        "exited with code 1 ",
+        "reload to generation 2 failed",
+        "somebody removed or replaced the path",
+    ]);
     daemon.wait_online("api", 2);
     daemon.home.write(&app.text("command", "false").to_string());
     daemon.run(&["reload", "api"]).expect_code(1);
@@ -505,6 +527,7 @@ fn who_may_connect_follows_a_reload_that_went_well() {
     };
     let mode = || fs::metadata(&path).expect("it listens").mode() & 0o777;
     let daemon = Builder::new(with("0600")).start_in(home);
+    daemon.expects(&["exited with code 1 ", "reload to generation 2 failed"]);
     daemon.wait_online("api", 1);
     daemon.home.write(&with("0666").text("command", "false").to_string());
     daemon.run(&["reload", "api"]).expect_code(1);
@@ -527,6 +550,7 @@ fn root_gives_nothing_away_where_everybody_may_replace_it() {
     let app = |name: &str, path: &Path| on_unix(App::new(name, &fixture), path).set("max_restarts", 1);
     let apps = [app("open", &open.join("s.sock")), app("api", &path)];
     let daemon = Builder::new(support::file(&apps)).start_in(home);
+    daemon.expects(&["everybody may replace", "unstable exits in a row"]);
     let workers = daemon.wait_status("open", "errored").workers;
     let why = workers[0].last_exit.clone().and_then(|exit| exit.message).expect("it says why");
     assert!(why.contains("everybody may replace what is in"), "{why}");
@@ -551,6 +575,7 @@ fn an_address_that_comes_later_is_waited_for_and_served() {
     let shell = format!("{} link set lo up; exec \"$0\" \"$@\"", ip.display());
     let wrap = [&unshare, "--net", "--", "/bin/sh", "-c", &shell];
     let daemon = Builder::new(support::file(&[late, now])).wrap(&wrap).start();
+    daemon.expects(&["no interface of this host has that address", "late id "]);
     let app = daemon.wait_status("late", "waiting for address");
     assert_eq!(app.workers[0].unstable_restarts, 0, "the app is not to blame");
     let why = app.workers[0].last_exit.clone().and_then(|exit| exit.message).expect("it says why");

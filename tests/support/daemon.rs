@@ -28,9 +28,6 @@ const GOODBYE: Duration = Duration::from_secs(4);
 /// How long apps may take to come up on a busy machine.
 pub(crate) const BOOT: Duration = Duration::from_secs(30);
 
-/// Test binaries whose tests do not say yet which warnings they provoke. It only shrinks.
-const LOUD: &[&str] = &["lifecycle", "readiness", "runtimes", "sockets"];
-
 /// In the environment of everything that a test starts, and inherited by whatever that starts.
 const MARK: &str = "HARNESS_HOME";
 
@@ -645,9 +642,8 @@ impl Drop for Daemon {
         // Before its end: what the harness itself does to it proves nothing.
         let unexpected = self.unexpected();
         self.end();
-        let adopted = !LOUD.contains(&env!("CARGO_CRATE_NAME"));
         assert!(
-            failing || unexpected.is_empty() || !adopted,
+            failing || unexpected.is_empty(),
             "the supervisor's log has warnings or errors that the test did not expect (Daemon::expects): {unexpected:#?}"
         );
     }

@@ -151,6 +151,29 @@ fn a_thousand_workers_start_and_the_owner_is_answered_meanwhile() {
     assert_eq!(daemon.home.processes().len(), 0);
 }
 
+/// Starts that were not begun are let go of: a stop in the middle of them begins none to end it.
+#[test]
+fn stop_in_the_middle_of_a_thousand_starts_begins_no_more() {
+    let many = fork("many", &Fixture::new(&["/bin/sleep", "1000"])).set("instances", 1_000);
+    let mut daemon = Builder::new(many).argument("--no-log-files").start();
+    let online = || daemon.run(&["list", "--json"]).stdout.matches("\"status\":\"online\"").count();
+    wait_until(ms(60_000), "the first of them", || if online() > 0 { Ok(()) } else { Err(0) });
+    let stop = daemon.run(&["stop", "many"]).expect_code(0);
+    // kill_timeout has not come for who never ran.
+    assert!(!stop.stdout.contains("kill_timeout"), "{}", stop.stdout);
+    let app = daemon.app("many");
+    assert!(app.workers.iter().all(|worker| worker.pid.is_none() && worker.status == "stopped"));
+    assert!(app.workers.iter().all(|worker| worker.unstable_restarts == 0 && worker.restarts == 0));
+    // Who ran has an exit to show, and nobody else.
+    let ran = app.workers.iter().filter(|worker| worker.last_exit.is_some()).count();
+    assert!(ran < 900, "{ran} of 1000 were begun");
+    // What was dropped can be started, and what is started so is dropped by a kill, too.
+    daemon.run(&["start", "many", "--no-wait"]).expect_code(0);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit(ms(30_000)), 0);
+    assert_eq!(daemon.home.processes().len(), 0);
+}
+
 /// Asks one server for something, on a connection of its own.
 fn ask(port: u16, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;

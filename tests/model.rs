@@ -83,6 +83,8 @@ struct World {
     adjusts: bool,
     /// It has a `cron_restart`, whose time may come at any moment.
     scheduled: bool,
+    /// Starts wait their turn, and are dropped when their worker is to end first.
+    queues: bool,
 }
 
 /// What makes the end of a worker the last.
@@ -124,6 +126,7 @@ const ONE: World = World {
     crowds: false,
     adjusts: false,
     scheduled: false,
+    queues: false,
 };
 
 /// Workers that are to be replaced while they serve.
@@ -244,6 +247,10 @@ fn exited(worker: WorkerId, left: bool) -> Event {
     Event::Exited { worker, status: ExitStatus::Code(1), left }
 }
 
+fn dropped(worker: WorkerId) -> Event {
+    Event::Dropped { workers: BTreeSet::from([worker]) }
+}
+
 fn spawn_failed(worker: WorkerId, transient: bool) -> Event {
     let failure = SpawnFailure { step: String::new(), errno: 2, message: String::new(), transient };
     Event::SpawnFailed { worker, failure }
@@ -351,6 +358,9 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
     if world.extends {
         let word = |more| Event::Said { worker, word: Word::Extend(more) };
         facts.extend([word(TICK), word(Duration::MAX)]);
+    }
+    if world.queues && matches!(probe.stage, Stage::Stopping | Stage::Killed) {
+        facts.push(dropped(worker));
     }
     if world.hiccups && probe.stage == Stage::Ordered {
         facts.push(spawn_failed(worker, true));
@@ -515,6 +525,7 @@ impl Turn<'_> {
         self.extensions_are_bounded()?;
         self.extensions_help_only_who_starts()?;
         self.failures_of_the_host_are_not_charged()?;
+        self.starts_that_were_dropped_are_not_charged()?;
         self.only_who_is_up_is_asked()?;
         self.a_worker_may_give_so_many_bad_answers()?;
         self.who_was_not_asked_gave_no_answer()?;
@@ -598,6 +609,11 @@ impl Turn<'_> {
         }
         if let Some(Event::Gone { worker } | Event::SpawnFailed { worker, .. }) = self.event() {
             ensure(over || !alive(*worker), || format!("{worker:?} is gone and known"))?;
+        }
+        if let Some(Event::Dropped { workers }) = self.event() {
+            ensure(over || !workers.iter().any(|worker| alive(*worker)), || {
+                format!("{workers:?} never began, and are known")
+            })?;
         }
         Ok(())
     }
@@ -995,6 +1011,19 @@ impl Turn<'_> {
         ensure(!same, || "tried again without back-off".into())
     }
 
+    fn starts_that_were_dropped_are_not_charged(&self) -> Verdict {
+        let Some(Event::Dropped { workers }) = self.event() else { return Ok(()) };
+        let place = workers.first().and_then(|worker| self.before.worker(*worker));
+        let Some(place) = place else { return Ok(()) };
+        let unstable = |supervisor: &Supervisor| {
+            let view = supervisor.view(self.now);
+            let rows = view.apps.iter().flat_map(|app| &app.workers);
+            rows.filter(|row| row.slot == place.slot).map(|row| row.unstable_restarts).max().unwrap_or(0)
+        };
+        let charged = unstable(self.after) > unstable(self.before);
+        ensure(!charged, || "the app is charged with a start that was dropped".into())
+    }
+
     fn only_who_is_up_is_asked(&self) -> Verdict {
         for action in self.out {
             let Action::Probe { worker, .. } = action else { continue };
@@ -1230,6 +1259,7 @@ fn check_strangers(state: &Supervisor) -> Verdict {
         Event::Said { worker, word },
         exited(worker, true),
         Event::Gone { worker },
+        dropped(worker),
         Event::Observed { worker, traffic: Traffic::default() },
         Event::Relayed { socket: SocketId(u64::MAX) },
     ];
@@ -1528,6 +1558,12 @@ fn failures_of_the_host_hold_every_promise() {
 }
 
 #[test]
+fn starts_that_wait_their_turn_hold_every_promise() {
+    passes("queued", World { queues: true, wishes: 2, ..ONE }, 50);
+    passes("queued, declared", World { queues: true, declared: true, narrow: true, ..ONE }, 100);
+}
+
+#[test]
 fn spent_workers_hold_every_promise() {
     passes("spends", World { narrow: false, sturdy: false, ..SPENDS }, 100);
 }
@@ -1640,6 +1676,7 @@ fn every_planted_bug_is_found() {
         (Bug::ExtendIsUnbounded, World { extends: true, ..ONE }),
         (Bug::ExtendPostponesKill, World { extends: true, ..ONE }),
         (Bug::HiccupIsCharged, World { hiccups: true, ..ONE }),
+        (Bug::DroppedIsCharged, World { queues: true, ..ONE }),
         (Bug::RenewsBeforeReady, SPENDS),
         (Bug::RenewsBeforeReady, World { watched: true, narrow: true, sturdy: true, ..ONE }),
         (Bug::RenewsAllAtOnce, World { instances: 2, ..SPENDS }),

@@ -432,6 +432,7 @@ impl World {
             Event::Exited { worker, .. } => self.alive.contains(worker) && !self.ended.contains(worker),
             Event::Gone { worker } => self.alive.contains(worker) && self.ended.contains(worker),
             Event::SpawnFailed { worker, .. } => self.alive.contains(worker),
+            Event::Dropped { workers } => workers.is_subset(&self.alive),
             Event::Listening { worker, .. } | Event::Opened { worker, .. } | Event::Joined { worker, .. } => {
                 self.alive.contains(worker) || self.dice.one_in(2)
             }

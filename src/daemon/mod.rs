@@ -62,7 +62,7 @@ mod weigh;
 mod withdraw;
 mod wrappers;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -590,6 +590,7 @@ impl Daemon {
 
     fn decide_one(&mut self, event: Event, actions: &mut Vec<Action>) {
         let over = event.ends();
+        self.may_be_over |= matches!(event, Event::Dropped { .. });
         self.supervisor.handle(event, self.now, actions);
         for action in actions.drain(..) {
             self.perform(action, self.now);
@@ -599,13 +600,18 @@ impl Daemon {
         }
     }
 
-    /// What is to happen to a worker happens to one that was started.
-    fn start_first(&mut self, worker: WorkerId) {
-        if let Some(place) = self.starts.iter().position(|order| order.worker == worker)
-            && let Some(order) = self.starts.remove(place)
-        {
-            self.start_worker(&order);
+    /// Lets go of a start that was not carried out yet. True when there was one: nothing runs, nothing was opened
+    /// for it, and what it was to inherit is still as the last worker left it.
+    fn drop_start(&mut self, worker: WorkerId) -> bool {
+        let Some(place) = self.starts.iter().position(|order| order.worker == worker) else { return false };
+        self.starts.remove(place);
+        match self.inbox.back_mut() {
+            Some(Event::Dropped { workers }) => {
+                workers.insert(worker);
+            }
+            _ => self.inbox.push_back(Event::Dropped { workers: BTreeSet::from([worker]) }),
         }
+        true
     }
 
     fn end_of_turn(&mut self) {

@@ -51,7 +51,10 @@ impl Daemon {
     }
 
     fn signal(&mut self, worker: WorkerId, signal: SignalKind) {
-        self.start_first(worker);
+        // Or a stop in the middle of hundreds of starts would begin them all, to end them.
+        if self.drop_start(worker) {
+            return;
+        }
         self.processes.adopt(&[], &self.probes.commands());
         self.end_vigil(worker);
         self.stop_probe(worker);

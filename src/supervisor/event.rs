@@ -1,6 +1,7 @@
 //! The whole contract between the supervisor and the world: [`Event`]s (facts and wishes) go in,
 //! [`Action`]s (orders) come out. Both are plain data; no process id ever reaches the core.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub use super::address::Address;
@@ -289,6 +290,12 @@ pub enum Event {
         /// Why.
         failure: SpawnFailure,
     },
+    /// `Action::Signal` came before their starts were begun: those were let go of, so that nothing of these workers
+    /// ever runs. All that were dropped together are told of together: there may be hundreds.
+    Dropped {
+        /// Who.
+        workers: BTreeSet<WorkerId>,
+    },
     /// The shell opened a declared socket for this worker; it is last in its group now, and listening.
     Opened {
         /// For whom.
@@ -472,6 +479,7 @@ impl Event {
             | Event::Gone { worker }
             | Event::SpawnFailed { worker, .. } => Some(*worker),
             Event::Exited { .. }
+            | Event::Dropped { .. }
             | Event::Started { .. }
             | Event::Opened { .. }
             | Event::Joined { .. }

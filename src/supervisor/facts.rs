@@ -1,6 +1,7 @@
 //! What the world's facts do to one app: they are recorded, and the steps that follow are derived in
 //! `reconcile`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Bug;
@@ -79,6 +80,20 @@ impl App {
             let entry = &mut self.slots[index].backoff;
             let next = if policy.autorestart { entry.failed(&policy, turn.jitter) } else { entry.give_up() };
             self.hold_back(index, next, turn);
+        }
+    }
+
+    /// They were told to end before their starts were begun: nobody is to blame, and nothing is to be told.
+    pub(super) fn dropped(&mut self, workers: &BTreeSet<WorkerId>, turn: &mut Turn<'_>) {
+        for slot in 0..self.slots.len() {
+            while let Some(place) = self.slots[slot].workers.iter().position(|w| workers.contains(&w.id)) {
+                self.bury(slot, place);
+                if turn.has(Bug::DroppedIsCharged) {
+                    let policy = self.policy(self.good).clone();
+                    let next = self.slots[slot].backoff.failed(&policy, turn.jitter);
+                    self.hold_back(slot, next, turn);
+                }
+            }
         }
     }
 

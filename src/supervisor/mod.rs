@@ -216,6 +216,13 @@ impl Supervisor {
         match event {
             Event::Command { request, command } => self.wish(request, command, now, out),
             Event::Deadline => {}
+            Event::Dropped { workers } => {
+                for index in 0..self.apps.len() {
+                    if self.apps[index].workers().any(|worker| workers.contains(&worker.id)) {
+                        self.turn(index, now, out, |app, turn| app.dropped(&workers, turn));
+                    }
+                }
+            }
             Event::AddressesChanged => {
                 for index in 0..self.apps.len() {
                     self.turn(index, now, out, |app, _| app.retry());
@@ -491,7 +498,7 @@ impl Supervisor {
             | Event::Weighed { app, .. }
             | Event::Gauged { app, .. }
             | Event::Due { app } => self.apps.iter().position(|other| other.id == *app),
-            Event::Command { .. } | Event::Deadline | Event::AddressesChanged => None,
+            Event::Command { .. } | Event::Deadline | Event::AddressesChanged | Event::Dropped { .. } => None,
         }
     }
 
@@ -541,7 +548,8 @@ impl Supervisor {
                 Event::ShutDown { socket, again } => app.shut_down(socket, again, turn),
                 Event::Measured { headroom, .. } => app.measured(&headroom, turn),
                 Event::Gauged { depths, cost, .. } => app.gauged(&depths, cost, turn),
-                Event::Command { .. } | Event::Deadline | Event::AddressesChanged => {}
+                Event::Command { .. } | Event::Deadline | Event::AddressesChanged | Event::Dropped { .. } => {
+                }
             }
         });
     }

@@ -95,6 +95,8 @@ pub enum Bug {
     SparesTheLast,
     /// Where nobody serves, who leaves shuts the shared socket for those who start, too.
     OneShutsForAll,
+    /// A start that was dropped because its worker was to end counts as an unstable exit.
+    DroppedIsCharged,
 }
 
 /// The mistake that this supervisor makes, if any.

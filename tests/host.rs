@@ -189,6 +189,25 @@ fn the_families_that_a_server_asked_for_are_those_it_gets() {
     }
 }
 
+/// What was put in the place of a server's socket is not forgotten because its first listen was refused.
+#[test]
+fn a_listen_that_is_refused_and_made_again_in_docker_is_shared() {
+    let (Some(server), Some(docker)) = (fixtures::python("listen_again.py"), docker()) else { return };
+    let port = free_port();
+    let daemon = behind(&docker, api(&server, port));
+    daemon.wait_online("api", 2);
+    let what = Fault { calls: "listen", errno: "EADDRINUSE", when: When::Only(1) };
+    let Some(injected) = what.inject(daemon.pid) else { return };
+    daemon.run(&["reload", "api"]).expect_code(0);
+    assert_eq!(injected.lift(), 1, "no listen failed");
+    for pid in daemon.pids("api") {
+        let own = format!("{pid} ");
+        wait_until(ms(10_000), &format!("an answer of {pid}"), || body(port, "/").starts_with(&own));
+    }
+    reload_under(&daemon, Load::on(port)).expect_none_lost();
+    expect_no_warning(&daemon);
+}
+
 /// The supervisor's right to low ports is not the worker's, unless the file says so.
 #[test]
 fn a_worker_of_another_user_gets_no_low_port_from_the_supervisor() {

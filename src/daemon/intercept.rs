@@ -202,34 +202,60 @@ impl Daemon {
         shared.then_some(process.app)
     }
 
-    pub(super) fn judge_listen(
+    fn judge_listen(
         &mut self,
         worker: WorkerId,
         notice: &Notice,
         socket: OwnedFd,
         backlog: i32,
     ) -> io::Result<Verdict> {
-        let inode = listen::inode(socket.as_fd())?;
+        match self.listen_for(worker, notice, socket.as_fd(), backlog)? {
+            Ok(address) => self.hold_listening(worker, socket, address, backlog),
+            Err(verdict) => Ok(verdict),
+        }
+    }
+
+    /// Does a worker's listen(2) on a socket that its app shares: where that listens from here on, and is to be
+    /// held. Else what the worker is answered: nothing has changed, and it may come again.
+    pub(super) fn listen_for(
+        &mut self,
+        worker: WorkerId,
+        notice: &Notice,
+        socket: BorrowedFd<'_>,
+        backlog: i32,
+    ) -> io::Result<Result<Address, Verdict>> {
+        let inode = listen::inode(socket)?;
         if self.hear_listen(worker, inode) {
-            return Ok(Verdict::Continue);
+            return Ok(Err(Verdict::Continue));
         }
         let app = self.processes.get(worker).filter(|p| p.bound.contains(&inode)).map(|p| p.app);
         let Some(app) = app.filter(|_| self.still_waits(worker, notice)) else {
-            return Ok(Verdict::Continue);
+            return Ok(Err(Verdict::Continue));
         };
-        let (local, v6only) = listen::local_address(socket.as_fd())?;
+        let (local, v6only) = listen::local_address(socket)?;
         let address = Address::Tcp { ip: local.ip(), port: local.port(), v6only };
         // Two apps can both have bound before either of them listened.
         if let Claim::Other(other) = self.claim(app, address) {
             self.met(worker, address, &Taken::By(other));
-            return Ok(Verdict::Refuse(libc::EADDRINUSE));
+            return Ok(Err(Verdict::Refuse(libc::EADDRINUSE)));
         }
-        if let Err(error) = listen::listen(socket.as_fd(), backlog) {
+        if let Err(error) = listen::listen(socket, backlog) {
             if let Some(taken) = self.taken(app, address) {
                 self.met(worker, address, &taken);
             }
-            return Ok(Verdict::Refuse(error.raw_os_error().unwrap_or(libc::EINVAL)));
+            return Ok(Err(Verdict::Refuse(error.raw_os_error().unwrap_or(libc::EINVAL))));
         }
+        Ok(Ok(address))
+    }
+
+    /// A socket that has just begun to listen joins its group.
+    pub(super) fn hold_listening(
+        &mut self,
+        worker: WorkerId,
+        socket: OwnedFd,
+        address: Address,
+        backlog: i32,
+    ) -> io::Result<Verdict> {
         let before: Vec<(SocketId, u64)> = self
             .sockets
             .of(worker)

@@ -57,7 +57,7 @@ impl Daemon {
             Call::Listen { backlog } => {
                 let process = self.processes.get_mut(worker);
                 match process.and_then(|process| process.replaced.remove(&socket.inode)) {
-                    Some(replaced) => self.judge_listen(worker, notice, replaced, backlog),
+                    Some(ours) => self.judge_replaced_listen(worker, notice, (socket.inode, ours), backlog),
                     None => {
                         self.hear_listen(worker, socket.inode);
                         Ok(Verdict::Continue)
@@ -65,6 +65,26 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// Whatever keeps it from listening now, it is known when the worker tries again: else it would listen then
+    /// without being held or steered.
+    fn judge_replaced_listen(
+        &mut self,
+        worker: WorkerId,
+        notice: &Notice,
+        (inode, ours): (u64, OwnedFd),
+        backlog: i32,
+    ) -> io::Result<Verdict> {
+        let answer = match self.listen_for(worker, notice, ours.as_fd(), backlog) {
+            Ok(Ok(address)) => return self.hold_listening(worker, ours, address, backlog),
+            Ok(Err(verdict)) => Ok(verdict),
+            Err(error) => Err(error),
+        };
+        if let Some(process) = self.processes.get_mut(worker) {
+            process.replaced.insert(inode, ours);
+        }
+        answer
     }
 
     fn remember_v6only(&mut self, worker: WorkerId, pid: i32, inode: u64, value: u64) -> io::Result<()> {

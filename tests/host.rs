@@ -220,6 +220,13 @@ fn a_worker_of_another_user_gets_no_low_port_from_the_supervisor() {
     assert_eq!(daemon.wait_exit(ms(20_000)), 1);
     assert!(daemon.log().contains("PermissionDenied"), "{}", daemon.log());
     drop(daemon);
+    // What it binds is all of the host's addresses: one of them is declared.
+    let other = app.clone().set("max_restarts", 1).text("listen", &format!("127.0.0.1:{port}"));
+    let mut daemon = behind(&docker, other);
+    daemon.expects(&["exited with code 1", "start failed", "given up after", "no app can run any more"]);
+    assert_eq!(daemon.wait_exit(ms(20_000)), 1);
+    assert!(daemon.log().contains("PermissionDenied"), "{}", daemon.log());
+    drop(daemon);
     let declared = behind(&docker, app.listen(port));
     declared.wait_online("api", 2);
     assert!(body(port, "/").contains(' '));

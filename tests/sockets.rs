@@ -116,6 +116,28 @@ fn a_unix_socket_is_spread_and_goes_with_its_app() {
     assert!(!path.exists(), "the file outlives its app");
 }
 
+/// A server that leaves the declared address alone is not ready because it listens on that port elsewhere.
+#[test]
+fn a_declared_port_on_another_address_is_not_the_declared_one() {
+    for (declared, bound, is_it) in
+        [("127.0.0.1", "127.0.0.2", false), ("127.0.0.1", "127.0.0.1", true), ("0.0.0.0", "127.0.0.2", true)]
+    {
+        let port = free_port();
+        let app = App::new("api", &fixtures::worker(&["serve", "on", bound]));
+        let app = app.port(port).text("listen", &format!("{declared}:{port}")).instances(2);
+        let daemon = Daemon::foreground(app.text("listen_timeout", "3s").text("drain_timeout", "1s"));
+        if is_it {
+            let pids = daemon.wait_online("api", 2);
+            assert_eq!(pids.len(), 2, "{declared} {bound}");
+        } else {
+            daemon.expects(&["was not ready", "start failed", "given up", "no app can run any more"]);
+            wait_until(Duration::from_secs(20), "a start that failed", || {
+                daemon.log().contains("listen_timeout")
+            });
+        }
+    }
+}
+
 #[test]
 fn clients_wait_in_a_unix_socket_while_its_worker_is_replaced() {
     let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };

@@ -130,9 +130,9 @@ impl Daemon {
         socket: OwnedFd,
         wanted: SocketAddr,
     ) -> io::Result<Verdict> {
-        let Some(app) = self.joins(worker, wanted) else { return Ok(Verdict::Continue) };
         let v6only = wanted.is_ipv6() && listen::is_v6only(socket.as_fd());
         let address = Address::Tcp { ip: wanted.ip(), port: wanted.port(), v6only };
+        let Some(app) = self.joins(worker, address) else { return Ok(Verdict::Continue) };
         if let Some(verdict) = self.judge_address(worker, app, address) {
             return Ok(verdict);
         }
@@ -191,14 +191,17 @@ impl Daemon {
         notify.is_some_and(|notify| intercept::still_waits(notify.as_fd(), notice.id))
     }
 
-    /// The worker's app, if a socket bound here is one of those that its instances share.
-    pub(super) fn joins(&self, worker: WorkerId, address: SocketAddr) -> Option<AppId> {
-        if address.port() == 0 || (address.ip().is_loopback() && INSPECTOR_PORTS.contains(&address.port())) {
+    /// The worker's app, if a socket bound here is one of those that its instances share: with a declared `listen`
+    /// those that meet a declared one. What is wider than that meets it, too, and could not be bound beside it
+    /// without sharing.
+    pub(super) fn joins(&self, worker: WorkerId, address: Address) -> Option<AppId> {
+        let Address::Tcp { ip, port, .. } = address else { return None };
+        if port == 0 || (ip.is_loopback() && INSPECTOR_PORTS.contains(&port)) {
             return None;
         }
         let process = self.processes.get(worker)?;
         let declared = &process.recipe.spec.listen;
-        let shared = declared.is_empty() || declared.iter().any(|l| l.address.port() == Some(address.port()));
+        let shared = declared.is_empty() || declared.iter().any(|l| l.address().overlaps(&address));
         shared.then_some(process.app)
     }
 

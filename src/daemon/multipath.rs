@@ -30,9 +30,9 @@ impl Daemon {
         let Some(wanted) = self.address_given(worker, pid, address, length)? else {
             return Ok(Verdict::Continue);
         };
-        let Some(app) = self.joins(worker, wanted) else { return Ok(Verdict::Continue) };
         let v6only = wanted.is_ipv6() && listen::is_v6only(theirs.as_fd());
         let address = Address::Tcp { ip: wanted.ip(), port: wanted.port(), v6only };
+        let Some(app) = self.joins(worker, address) else { return Ok(Verdict::Continue) };
         if let Some(verdict) = self.judge_address(worker, app, address) {
             return Ok(verdict);
         }

@@ -105,17 +105,17 @@ impl Daemon {
         wanted: SocketAddr,
         refused: &io::Error,
     ) -> io::Result<Verdict> {
-        let Some(app) = self.joins(worker, wanted) else { return Ok(Verdict::Continue) };
-        if !self.acts_for(worker, pid, notice.tid) {
-            return Ok(Verdict::Continue);
-        }
         let said = self.processes.get(worker).and_then(|p| p.v6only.get(&socket.inode).copied());
         let v6only = wanted.is_ipv6() && said.unwrap_or_else(listen::is_v6only_by_default);
         let address = Address::Tcp { ip: wanted.ip(), port: wanted.port(), v6only };
+        let Some(app) = self.joins(worker, address) else { return Ok(Verdict::Continue) };
+        if !self.acts_for(worker, pid, notice.tid) {
+            return Ok(Verdict::Continue);
+        }
         if let Some(verdict) = self.judge_address(worker, app, address) {
             return Ok(verdict);
         }
-        if !self.may_bind(worker, wanted.port()) || !descriptor::in_our_network(pid)? {
+        if !self.may_bind(worker, address) || !descriptor::in_our_network(pid)? {
             return Ok(Verdict::Continue);
         }
         if !descriptor::is_sole(pid, socket.inode)? {
@@ -139,12 +139,13 @@ impl Daemon {
         })
     }
 
-    /// Low ports are for whoever may bind them, but those that the file declares.
-    fn may_bind(&self, worker: WorkerId, port: u16) -> bool {
+    /// Low ports are for whoever may bind them, but for the addresses that the file declares.
+    fn may_bind(&self, worker: WorkerId, address: Address) -> bool {
         self.processes.get(worker).is_some_and(|process| {
+            let declared = &process.recipe.spec.listen;
             process.other_user.is_none()
-                || !process.recipe.spec.listen.is_empty()
-                || port >= listen::first_free_port()
+                || address.port().is_none_or(|port| port >= listen::first_free_port())
+                || declared.iter().any(|listen| listen.address().contains(&address))
         })
     }
 

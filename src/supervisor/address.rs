@@ -1,7 +1,7 @@
 //! Addresses to listen on: which of them cannot belong to two at once.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::event::AppId;
 
@@ -37,6 +37,28 @@ impl Address {
             (Address::Tcp { ip, port, .. }, Address::Tcp { ip: other_ip, port: other_port, .. }) => {
                 let same = ip.to_canonical() == other_ip.to_canonical();
                 port == other_port && (same || self.covers(*other_ip) || other.covers(*ip))
+            }
+            (Address::Unix(name), Address::Unix(other)) => name == other,
+            (Address::Tcp { .. }, Address::Unix(_)) | (Address::Unix(_), Address::Tcp { .. }) => false,
+        }
+    }
+
+    /// Whether every client that can reach the other one can reach this one by the same address.
+    pub fn contains(&self, other: &Address) -> bool {
+        match (self, other) {
+            (
+                Address::Tcp { ip, port, .. },
+                Address::Tcp { ip: other_ip, port: other_port, v6only: other_v6only },
+            ) => {
+                let of_both = other_ip.is_unspecified() && other_ip.is_ipv6() && !other_v6only;
+                let same = ip.to_canonical() == other_ip.to_canonical();
+                // One of both families has what no other one but its like has.
+                let contained = if of_both {
+                    same && self.covers(Ipv4Addr::UNSPECIFIED.into())
+                } else {
+                    same || self.covers(*other_ip)
+                };
+                port == other_port && contained
             }
             (Address::Unix(name), Address::Unix(other)) => name == other,
             (Address::Tcp { .. }, Address::Unix(_)) | (Address::Unix(_), Address::Tcp { .. }) => false,
@@ -149,6 +171,37 @@ mod tests {
             let (one, other) = (address(a, a_only), address(b, b_only));
             assert_eq!(one.overlaps(&other), expected, "{a} {b}");
             assert_eq!(other.overlaps(&one), expected, "{b} {a}");
+        }
+    }
+
+    #[test]
+    fn an_address_contains_what_is_reached_through_it_too() {
+        for (a, a_only, b, b_only, expected) in [
+            ("127.0.0.1:80", false, "127.0.0.1:80", false, true),
+            ("127.0.0.1:80", false, "127.0.0.1:81", false, false),
+            ("127.0.0.1:80", false, "127.0.0.2:80", false, false),
+            ("127.0.0.1:80", false, "0.0.0.0:80", false, false),
+            ("127.0.0.1:80", false, "[::]:80", false, false),
+            ("127.0.0.1:80", false, "[::ffff:127.0.0.1]:80", false, true),
+            ("0.0.0.0:80", false, "127.0.0.2:80", false, true),
+            ("0.0.0.0:80", false, "[::ffff:127.0.0.1]:80", false, true),
+            ("0.0.0.0:80", false, "[::]:80", false, false),
+            ("0.0.0.0:80", false, "[::]:80", true, false),
+            ("0.0.0.0:80", false, "[::1]:80", true, false),
+            ("[::]:80", false, "127.0.0.1:80", false, true),
+            ("[::]:80", false, "0.0.0.0:80", false, true),
+            ("[::]:80", false, "[::1]:80", true, true),
+            ("[::]:80", false, "[::]:80", true, true),
+            ("[::]:80", false, "[::]:80", false, true),
+            ("[::]:80", true, "127.0.0.1:80", false, false),
+            ("[::]:80", true, "0.0.0.0:80", false, false),
+            ("[::]:80", true, "[::1]:80", false, true),
+            ("[::]:80", true, "[::]:80", true, true),
+            ("[::]:80", true, "[::]:80", false, false),
+            ("[::1]:80", true, "[::1]:80", false, true),
+            ("[::1]:80", true, "[::]:80", true, false),
+        ] {
+            assert_eq!(address(a, a_only).contains(&address(b, b_only)), expected, "{a} {b}");
         }
     }
 

@@ -5,13 +5,14 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use support::daemon::{Builder, cpu_ticks, send};
 use support::strace::{Fault, When};
 use support::wait::holds_for;
-use support::{App, Daemon, Hammer, Load, file, fixtures, free_port, wait_until};
+use support::{App, Daemon, Hammer, Home, Load, file, fixtures, free_port, host, wait_until};
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -235,6 +236,49 @@ fn an_interrupted_notification_is_taken_all_the_same() {
     }
 }
 
+/// A worker whose socket cannot be taken over is told that, and not that its port is in use; the log has the cause.
+fn a_short_supervisor_is_named(daemon: &Daemon, what: Fault, limit: &str) {
+    daemon.expects(&[
+        "could not take its socket over",
+        "exited with code 1 ",
+        "unstable exits in a row",
+        "still starting",
+    ]);
+    daemon.wait_online("api", 1);
+    let Some(injected) = what.inject(daemon.pid) else { return };
+    daemon.run(&["scale", "api", "2"]);
+    wait_until(ms(20_000), "the cause in the log", || {
+        daemon.log().contains(&format!("could not take its socket over ({limit}"))
+    });
+    wait_until(ms(20_000), "what the worker was told", || daemon.log().contains("No buffer space available"));
+    assert!(injected.lift() > 0, "{what:?}: no call failed");
+    let log = daemon.log();
+    assert!(!log.to_lowercase().contains("address already in use") && !log.contains("EADDRINUSE"), "{log}");
+    daemon.wait_online("api", 2);
+}
+
+/// Fault 28.
+#[test]
+fn a_bind_that_no_descriptor_is_left_for_is_not_told_as_a_port_in_use() {
+    for (errno, limit) in
+        [("EMFILE", "Too many open files (os error 24)"), ("ENFILE", "Too many open files in")]
+    {
+        let app = App::new("api", &fixtures::worker(&["serve"])).instances(1).port(free_port());
+        let daemon = Daemon::foreground(app);
+        a_short_supervisor_is_named(&daemon, fault("pidfd_getfd", errno, When::Always), limit);
+    }
+}
+
+/// Fault 28, where a socket of the supervisor's is put in the place of the worker's.
+#[test]
+fn a_socket_that_cannot_be_replaced_for_want_of_descriptors_is_not_told_as_a_port_in_use() {
+    let Some(docker) = host::docker() else { return };
+    let app = App::new("api", &fixtures::worker(&["serve"])).instances(1).port(free_port());
+    let docker: Vec<&str> = docker.iter().map(String::as_str).collect();
+    let daemon = Builder::new(app).wrap(&docker).start_in(Arc::new(Home::new(None)));
+    a_short_supervisor_is_named(&daemon, fault("socket", "EMFILE", When::Always), "Too many open files");
+}
+
 /// The kernel has no memory for a steering program: nobody is lost, and it is put in as soon as there is.
 #[test]
 fn a_steering_program_that_was_refused_is_put_in_later() {
@@ -249,6 +293,7 @@ fn a_steering_program_that_was_refused_is_put_in_later() {
             "cannot be kept",
             "exited with code 1 ",
             "reload to generation",
+            "could not take its socket over",
         ]);
         daemon.wait_online("web", 2);
         let load = Load::on(port).clients(4).start();

@@ -16,6 +16,7 @@ use crate::sys::{listen, process};
 use super::Daemon;
 use super::owner::Taken;
 use super::processes::Reach;
+use super::short::is_short;
 
 /// Node's inspector, and the range it takes when several run: never the service itself.
 const INSPECTOR_PORTS: std::ops::RangeInclusive<u16> = 9229..=9238;
@@ -41,16 +42,14 @@ impl Daemon {
                     return false;
                 }
             };
-            let verdict = self.judge(worker, &notice).unwrap_or_else(|error| {
-                log::debug!("{}: notification passed on: {error}", self.label(worker));
-                match notice.call {
-                    // A socket that already shares its address must not listen without our knowing.
-                    Call::Listen { .. } if is_short_of_something(&error) => {
-                        Verdict::Refuse(error.raw_os_error().unwrap_or(libc::ENOBUFS))
-                    }
-                    Call::Listen { .. } | Call::Bind { .. } | Call::V6Only { .. } => Verdict::Continue,
+            let verdict = match self.judge(worker, &notice) {
+                Ok(verdict) => verdict,
+                Err(error) if is_short(&error) => self.judge_short(worker, &notice, &error),
+                Err(error) => {
+                    log::debug!("{}: notification passed on: {error}", self.label(worker));
+                    Verdict::Continue
                 }
-            });
+            };
             let Some(notify) = self.processes.get(worker).and_then(|p| p.notify.as_ref()) else {
                 return false;
             };
@@ -62,7 +61,7 @@ impl Daemon {
     }
 
     fn judge(&mut self, worker: WorkerId, notice: &Notice) -> io::Result<Verdict> {
-        let Some(pid) = process::process_of_thread(notice.tid) else { return Ok(Verdict::Continue) };
+        let Some(pid) = process::process_of_thread(notice.tid)? else { return Ok(Verdict::Continue) };
         let duplicate = process::open(pid).and_then(|pidfd| intercept::duplicate(pidfd, notice.fd));
         let socket = match duplicate {
             Ok(socket) => socket,
@@ -321,8 +320,4 @@ impl Daemon {
 /// The host does not allow it, or does not know it.
 fn is_refused(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOSYS))
-}
-
-fn is_short_of_something(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }

@@ -49,6 +49,7 @@ mod report;
 mod requests;
 mod settings;
 mod shared;
+mod short;
 mod signals;
 mod sockets;
 mod sources;

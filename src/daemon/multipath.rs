@@ -16,6 +16,7 @@ use crate::sys::intercept::{self, Call, Notice, Verdict};
 use crate::sys::{listen, multipath, process};
 
 use super::Daemon;
+use super::short::is_short;
 
 impl Daemon {
     /// A bind(2) of a Multipath TCP socket, of which this is a duplicate.
@@ -46,6 +47,9 @@ impl Daemon {
         }
         self.tell_level();
         if let Err(error) = self.put_plain_in_place(worker, app, notice, pid, (seen, theirs)) {
+            if is_short(&error) {
+                return Err(error);
+            }
             self.warn_once_of(worker, "multipath kept", || {
                 format!(
                     "ports: its socket for {address} is of Multipath TCP and cannot be shared: it could not be \

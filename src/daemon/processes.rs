@@ -58,6 +58,8 @@ pub(super) struct Process {
     pub(super) replaced: HashMap<u64, OwnedFd>,
     /// What it said about IPV6_V6ONLY of sockets that cannot be looked at, by inode.
     pub(super) v6only: HashMap<u64, bool>,
+    /// That the supervisor was too short of something to take its sockets over was told.
+    pub(super) told_short: bool,
     /// How far the supervisor reaches into it.
     pub(super) reach: Reach,
     /// Where its process id is written.
@@ -91,6 +93,7 @@ impl Process {
             bound: HashSet::new(),
             replaced: HashMap::new(),
             v6only: HashMap::new(),
+            told_short: false,
             reach: Reach::Everything,
             told: HashSet::new(),
             other_user: None,

@@ -20,6 +20,7 @@ use crate::sys::{listen, process};
 
 use super::Daemon;
 use super::processes::Reach;
+use super::short::is_short;
 
 /// Sockets of one worker that are remembered between two of its calls. Servers open a handful.
 const REMEMBERED: usize = 256;
@@ -124,6 +125,7 @@ impl Daemon {
         }
         let ours = match listen::open_unheard(wanted, v6only, socket.nonblocking) {
             Ok(ours) => ours,
+            Err(error) if is_short(&error) => return Err(error),
             Err(error) => return Ok(Verdict::Refuse(error.raw_os_error().unwrap_or(libc::EADDRINUSE))),
         };
         self.put_in_place(worker, app, notice, (socket, ours), refused)

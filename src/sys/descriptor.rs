@@ -39,10 +39,23 @@ pub fn socket(pid: i32, fd: RawFd) -> io::Result<Option<Socket>> {
         let Some(inode) = process::inode_of(&target) else { return Ok(None) };
         let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}"))?;
         let flags = flags(&info).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-        let tcp = matches!(protocol(&path)?.as_slice(), b"TCP" | b"TCPv6" | b"MPTCP" | b"MPTCPv6");
+        let tcp = is_protocol_of_tcp(&protocol(&path)?);
         let (close_on_exec, nonblocking) = (flags & CLOSE_ON_EXEC != 0, flags & NONBLOCKING != 0);
         Ok(Some(Socket { inode, tcp, close_on_exec, nonblocking }))
     })
+}
+
+/// Whether a descriptor of a process or thread is a socket of TCP, or of Multipath TCP: found without opening
+/// anything, where no descriptor is left for that.
+///
+/// # Errors
+/// As [`socket`], and ENODATA when it is no socket.
+pub fn is_tcp(tid: i32, fd: RawFd) -> io::Result<bool> {
+    guise::look(tid, || Ok(is_protocol_of_tcp(&protocol(&format!("/proc/{tid}/fd/{fd}"))?)))
+}
+
+fn is_protocol_of_tcp(name: &[u8]) -> bool {
+    matches!(name, b"TCP" | b"TCPv6" | b"MPTCP" | b"MPTCPv6")
 }
 
 /// Whether the socket with this inode is known to the process by this number alone: no other number of it, and
@@ -101,8 +114,11 @@ mod tests {
         let datagrams = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let seen = socket(pid, datagrams.as_raw_fd()).expect("our own").expect("a socket");
         assert!(!seen.tcp && !seen.nonblocking);
+        assert!(is_tcp(pid, listener.as_raw_fd()).expect("our own"));
+        assert!(!is_tcp(pid, datagrams.as_raw_fd()).expect("our own"));
         let file = fs::File::open("/proc/self/status").expect("there");
         assert_eq!(socket(pid, file.as_raw_fd()).expect("our own"), None);
+        is_tcp(pid, file.as_raw_fd()).expect_err("no socket");
         assert!(in_our_network(pid).expect("our own"));
     }
 

@@ -269,14 +269,19 @@ pub fn effective_ids(tid: i32) -> Option<(u32, u32)> {
 }
 
 /// The thread group, so the process, that a thread belongs to. Where there is no /proc to say so, the thread
-/// itself: pidfd_open(2) takes no other than a process's first.
-pub fn process_of_thread(tid: i32) -> Option<i32> {
+/// itself: pidfd_open(2) takes no other than a process's first. None when the thread is gone.
+///
+/// # Errors
+/// EMFILE, or whatever else open(2) says.
+pub fn process_of_thread(tid: i32) -> io::Result<Option<i32>> {
     let status = match fs::read_to_string(format!("/proc/{tid}/status")) {
         Ok(status) => status,
-        Err(_) if !are_shown() => return Some(tid),
-        Err(_) => return None,
+        Err(_) if !are_shown() => return Ok(Some(tid)),
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(error) => return Err(error),
     };
-    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+    let process = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    Ok(process.and_then(|process| process.trim().parse().ok()))
 }
 
 /// Whether /proc shows processes here: our own at least.

@@ -189,6 +189,39 @@ fn the_families_that_a_server_asked_for_are_those_it_gets() {
     }
 }
 
+/// A server that wants one interface is not reached by others because its socket was replaced.
+#[test]
+fn the_interface_that_a_server_binds_to_is_that_of_the_socket_in_its_place() {
+    let (Some(server), Some(docker)) = (fixtures::python("device.py"), docker()) else { return };
+    for how in ["name", "number"] {
+        let port = free_port();
+        let daemon = behind(&docker, api(&server, port).env("HOW", how));
+        daemon.wait_online("api", 2);
+        assert_eq!(body(port, "/"), "on lo", "{how}");
+        expect_once(&daemon, IN_THEIR_PLACE);
+        expect_no_warning(&daemon);
+    }
+}
+
+/// Where it cannot be had, the server keeps its own socket.
+#[test]
+fn a_socket_whose_interface_cannot_be_had_is_left_alone_and_told() {
+    let (Some(server), Some(docker)) = (fixtures::python("device.py"), docker()) else { return };
+    let port = free_port();
+    let app = api(&server, port).instances(1).env("HOW", "name").set("autostart", false);
+    let other = App::new("other", &fixtures::worker(&["idle"])).text("exec_mode", "fork");
+    let daemon = behind(&docker, support::file(&[app, other]));
+    daemon.expects(&["cannot be shared: it is bound to an interface"]);
+    daemon.wait_online("other", 1);
+    let what = Fault { calls: "setsockopt", errno: "EPERM", when: When::Only(3) };
+    let Some(injected) = what.inject(daemon.pid) else { return };
+    daemon.run(&["start", "api", "--no-wait"]).expect_code(0);
+    wait_until(ms(20_000), "an answer", || get(port, "/").is_ok());
+    assert_eq!(injected.lift(), 1, "it was not the third option that is set");
+    assert_eq!(body(port, "/"), "on lo");
+    expect_once(&daemon, "cannot be shared: it is bound to an interface");
+}
+
 /// What was put in the place of a server's socket is not forgotten because its first listen was refused.
 #[test]
 fn a_listen_that_is_refused_and_made_again_in_docker_is_shared() {

@@ -54,7 +54,7 @@ impl Daemon {
             listen_fds: 0,
             watchdog: false,
             intercept: false,
-            v6only: false,
+            options: false,
             nofile: self.surroundings.nofile,
             settings: &settings::of(&recipe.spec.process, who.as_ref()),
         });

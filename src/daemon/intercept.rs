@@ -91,7 +91,7 @@ impl Daemon {
                 self.judge_listen(worker, notice, socket, backlog)
             }
             // The duplicate will show it.
-            Call::V6Only { .. } => Ok(Verdict::Continue),
+            Call::V6Only { .. } | Call::Device { .. } | Call::Interface { .. } => Ok(Verdict::Continue),
         }
     }
 

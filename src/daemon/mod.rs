@@ -47,6 +47,7 @@ mod relay;
 mod replace;
 mod report;
 mod requests;
+mod said;
 mod settings;
 mod shared;
 mod short;

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use mio::Token;
 
 use super::catalog::Recipe;
+use super::said::Sayings;
 use super::start::Order;
 use super::wrappers;
 use crate::config::launch::CommandLine;
@@ -56,8 +57,8 @@ pub(super) struct Process {
     pub(super) other_user: Option<u32>,
     /// Sockets of ours that stand in the place of its own, and do not listen yet, by inode.
     pub(super) replaced: HashMap<u64, OwnedFd>,
-    /// What it said about IPV6_V6ONLY of sockets that cannot be looked at, by inode.
-    pub(super) v6only: HashMap<u64, bool>,
+    /// What it said about sockets that cannot be looked at.
+    pub(super) said: Sayings,
     /// That the supervisor was too short of something to take its sockets over was told.
     pub(super) told_short: bool,
     /// How far the supervisor reaches into it.
@@ -92,7 +93,7 @@ impl Process {
             channel: None,
             bound: HashSet::new(),
             replaced: HashMap::new(),
-            v6only: HashMap::new(),
+            said: Sayings::default(),
             told_short: false,
             reach: Reach::Everything,
             told: HashSet::new(),

@@ -3,8 +3,9 @@
 //!
 //! At bind(2) a socket of the supervisor's, bound to the address that the worker asked for, is put in the
 //! place of the worker's own; from there on all is as with a duplicate. What the worker set on its socket
-//! before, other than O_NONBLOCK and IPV6_V6ONLY, is lost, and so would be its place in an epoll set: such a
-//! socket is left alone. Nothing is granted that the worker could not bind by itself, but for what the file
+//! before, other than O_NONBLOCK, IPV6_V6ONLY and its interface, is lost, and so would be its place in an epoll
+//! set: such a socket is left alone, and so is one whose interface cannot be had, which would be open to more
+//! than was asked for. Nothing is granted that the worker could not bind by itself, but for what the file
 //! declares.
 
 use std::collections::HashSet;
@@ -16,10 +17,12 @@ use crate::supervisor::address::Address;
 use crate::supervisor::event::{AppId, WorkerId};
 use crate::sys::descriptor::{self, Socket};
 use crate::sys::intercept::{self, Call, Notice, Verdict};
-use crate::sys::{listen, process};
+use crate::sys::listen::{self, Unheard};
+use crate::sys::process;
 
 use super::Daemon;
 use super::processes::Reach;
+use super::said::Said;
 use super::short::is_short;
 
 /// Sockets of one worker that are remembered between two of its calls. Servers open a handful.
@@ -44,8 +47,8 @@ impl Daemon {
             .inspect_err(|error| self.tell_refused(worker, "look at its sockets", error))?;
         let Some(socket) = seen else { return Ok(Verdict::Continue) };
         match notice.call {
-            Call::V6Only { value } => {
-                self.remember_v6only(worker, pid, socket.inode, value)?;
+            Call::V6Only { .. } | Call::Device { .. } | Call::Interface { .. } => {
+                self.remember(worker, pid, socket.inode, notice.call)?;
                 Ok(Verdict::Continue)
             }
             Call::Bind { address, length } if socket.tcp => {
@@ -88,12 +91,25 @@ impl Daemon {
         answer
     }
 
-    fn remember_v6only(&mut self, worker: WorkerId, pid: i32, inode: u64, value: u64) -> io::Result<()> {
-        let mut bytes = [0_u8; size_of::<i32>()];
-        let read = intercept::read_memory(pid, value, &mut bytes)?;
-        let known = self.processes.get_mut(worker).map(|process| &mut process.v6only);
-        if let Some(known) = known.filter(|known| read == bytes.len() && known.len() < REMEMBERED) {
-            known.insert(inode, i32::from_ne_bytes(bytes) != 0);
+    /// What the kernel is going to refuse is not remembered, as far as that can be known.
+    fn remember(&mut self, worker: WorkerId, pid: i32, inode: u64, call: Call) -> io::Result<()> {
+        let integer = |value| {
+            let mut bytes = [0_u8; size_of::<i32>()];
+            let read = intercept::read_memory(pid, value, &mut bytes)?;
+            io::Result::Ok((read == bytes.len()).then(|| i32::from_ne_bytes(bytes)))
+        };
+        let heard = match call {
+            Call::V6Only { value } => (integer(value)?.map(|value| value != 0), None),
+            Call::Interface { value } => (None, integer(value)?),
+            Call::Device { name, length } => (None, named_interface(pid, name, length)?),
+            Call::Bind { .. } | Call::Listen { .. } => return Ok(()),
+        };
+        let Some(process) = self.processes.get_mut(worker) else { return Ok(()) };
+        match heard {
+            (Some(v6only), _) => process.said.entry(inode).v6only = Some(v6only),
+            // 0 unties it (socket(7)).
+            (None, Some(index)) => process.said.entry(inode).interface = (index != 0).then_some(index),
+            (None, None) => {}
         }
         Ok(())
     }
@@ -106,8 +122,8 @@ impl Daemon {
         wanted: SocketAddr,
         refused: &io::Error,
     ) -> io::Result<Verdict> {
-        let said = self.processes.get(worker).and_then(|p| p.v6only.get(&socket.inode).copied());
-        let v6only = wanted.is_ipv6() && said.unwrap_or_else(listen::is_v6only_by_default);
+        let said = self.processes.get(worker).map_or_else(Said::default, |p| p.said.of(socket.inode));
+        let v6only = wanted.is_ipv6() && said.v6only.unwrap_or_else(listen::is_v6only_by_default);
         let address = Address::Tcp { ip: wanted.ip(), port: wanted.port(), v6only };
         let Some(app) = self.joins(worker, address) else { return Ok(Verdict::Continue) };
         if !self.acts_for(worker, pid, notice.tid) {
@@ -123,10 +139,18 @@ impl Daemon {
             self.tell_entangled(worker, address, refused);
             return Ok(Verdict::Continue);
         }
-        let ours = match listen::open_unheard(wanted, v6only, socket.nonblocking) {
+        let settings =
+            listen::Settings { v6only, nonblocking: socket.nonblocking, interface: said.interface };
+        let ours = match listen::open_unheard(wanted, settings) {
             Ok(ours) => ours,
-            Err(error) if is_short(&error) => return Err(error),
-            Err(error) => return Ok(Verdict::Refuse(error.raw_os_error().unwrap_or(libc::EADDRINUSE))),
+            Err(Unheard::Interface(error)) => {
+                self.tell_interface(worker, address, &error);
+                return Ok(Verdict::Continue);
+            }
+            Err(Unheard::Other(error)) if is_short(&error) => return Err(error),
+            Err(Unheard::Other(error)) => {
+                return Ok(Verdict::Refuse(error.raw_os_error().unwrap_or(libc::EADDRINUSE)));
+            }
         };
         self.put_in_place(worker, app, notice, (socket, ours), refused)
     }
@@ -174,7 +198,7 @@ impl Daemon {
         self.tell_replacing(worker, app, refused);
         self.forget_closed(worker);
         let Some(process) = self.processes.get_mut(worker) else { return Ok(Verdict::Done) };
-        process.v6only.remove(&theirs.inode);
+        process.said.forget(theirs.inode);
         process.bound.insert(inode);
         if process.replaced.len() < REMEMBERED {
             process.replaced.insert(inode, ours);
@@ -228,4 +252,25 @@ impl Daemon {
             )
         });
     }
+
+    fn tell_interface(&mut self, worker: WorkerId, address: Address, error: &io::Error) {
+        self.warn_once_of(worker, "interface", || {
+            format!(
+                "ports: its socket for {address} cannot be shared: it is bound to an interface (SO_BINDTODEVICE), \
+                 which the supervisor cannot do with one in its place ({error}). Grant CAP_NET_RAW, or CAP_SYS_PTRACE \
+                 and a seccomp profile with pidfd_getfd"
+            )
+        });
+    }
+}
+
+/// The number of an interface whose name lies in a worker's memory; 0 for an empty name, none for one that there
+/// is not.
+fn named_interface(pid: i32, name: u64, length: u32) -> io::Result<Option<i32>> {
+    // The rest is not looked at (`sock_setbindtodevice` in Linux).
+    let mut bytes = [0_u8; libc::IFNAMSIZ - 1];
+    let wanted = bytes.len().min(length as usize);
+    let read = intercept::read_memory(pid, name, &mut bytes[..wanted])?;
+    let end = bytes[..read].iter().position(|byte| *byte == 0).unwrap_or(read);
+    Ok(if end == 0 { Some(0) } else { listen::interface(&bytes[..end]) })
 }

@@ -25,7 +25,7 @@ impl Daemon {
         let call = match notice.call {
             Call::Bind { .. } => "bind(2)",
             Call::Listen { .. } => "listen(2)",
-            Call::V6Only { .. } => return Verdict::Continue,
+            Call::V6Only { .. } | Call::Device { .. } | Call::Interface { .. } => return Verdict::Continue,
         };
         // Who tries again in a loop fills no log.
         let process = self.processes.get_mut(worker);

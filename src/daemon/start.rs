@@ -116,7 +116,7 @@ impl Daemon {
             listen_fds: handed.len(),
             watchdog: recipe.policy.watchdog.is_some(),
             intercept: recipe.spec.intercept,
-            v6only: !self.may_duplicate_from(who.as_ref().is_some_and(|who| who.is_other)),
+            options: !self.may_duplicate_from(who.as_ref().is_some_and(|who| who.is_other)),
             nofile: self.surroundings.nofile,
             settings: &settings::of(process, who.as_ref()),
         });

@@ -39,13 +39,14 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// Notifies bind and listen; with `v6only` also the setsockopt(2) of IPV6_V6ONLY.
-    pub(super) fn new(v6only: bool) -> Filter {
+    /// Notifies bind and listen; with `options` also the setsockopt(2) of IPV6_V6ONLY, SO_BINDTODEVICE and
+    /// SO_BINDTOIFINDEX.
+    pub(super) fn new(options: bool) -> Filter {
         let load = |from| (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, from);
         let equal = |value, jt, jf| (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, jt, jf, value);
         let answer = |verdict| (libc::BPF_RET | libc::BPF_K, 0, 0, verdict);
         // Where `allow` and `notify` stand.
-        let (allow, notify) = if v6only { (12, 13) } else { (7, 8) };
+        let (allow, notify) = if options { (16, 17) } else { (7, 8) };
         let to = |here: u8, there: u8| there - here - 1;
         let mut steps = vec![
             load(ARCH),
@@ -56,13 +57,17 @@ impl Filter {
             load(ARGUMENT_2),
             equal(NETLINK_ADDRESS, to(6, allow), to(6, notify)),
         ];
-        if v6only {
+        if options {
             steps.extend([
                 equal(libc::SYS_setsockopt as u32, 0, to(7, allow)),
                 load(ARGUMENT_1),
-                equal(libc::IPPROTO_IPV6 as u32, 0, to(9, allow)),
+                equal(libc::IPPROTO_IPV6 as u32, 0, to(9, 12)),
                 load(ARGUMENT_2),
                 equal(libc::IPV6_V6ONLY as u32, to(11, notify), to(11, allow)),
+                equal(libc::SOL_SOCKET as u32, 0, to(12, allow)),
+                load(ARGUMENT_2),
+                equal(libc::SO_BINDTODEVICE as u32, to(14, notify), 0),
+                equal(libc::SO_BINDTOIFINDEX as u32, to(15, notify), to(15, allow)),
             ]);
         }
         steps.extend([answer(libc::SECCOMP_RET_ALLOW), answer(libc::SECCOMP_RET_USER_NOTIF)]);
@@ -122,6 +127,18 @@ pub enum Call {
         /// Where the value, an int, lies.
         value: u64,
     },
+    /// setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, length).
+    Device {
+        /// Where the name of the interface lies.
+        name: u64,
+        /// Its length, maybe with a NUL at its end.
+        length: u32,
+    },
+    /// setsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, value, …).
+    Interface {
+        /// Where the number of the interface lies, an int.
+        value: u64,
+    },
 }
 
 /// One notification.
@@ -171,14 +188,21 @@ fn receive_one(notify: BorrowedFd<'_>) -> io::Result<Notice> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    let call = if i64::from(notif.data.nr) == libc::SYS_listen {
-        Call::Listen { backlog: notif.data.args[1] as i32 }
-    } else if i64::from(notif.data.nr) == libc::SYS_setsockopt {
-        Call::V6Only { value: notif.data.args[3] }
-    } else {
-        Call::Bind { address: notif.data.args[1], length: notif.data.args[2] as u32 }
-    };
+    let call = call(&notif.data);
     Ok(Notice { id: notif.id, tid: notif.pid as i32, fd: notif.data.args[0] as RawFd, call })
+}
+
+fn call(data: &libc::seccomp_data) -> Call {
+    let [_, second, third, fourth, fifth, _] = data.args;
+    match (i64::from(data.nr), second as i32, third as i32) {
+        (libc::SYS_listen, backlog, _) => Call::Listen { backlog },
+        (libc::SYS_setsockopt, libc::IPPROTO_IPV6, _) => Call::V6Only { value: fourth },
+        (libc::SYS_setsockopt, _, libc::SO_BINDTODEVICE) => {
+            Call::Device { name: fourth, length: fifth as u32 }
+        }
+        (libc::SYS_setsockopt, _, _) => Call::Interface { value: fourth },
+        (_, _, _) => Call::Bind { address: second, length: third as u32 },
+    }
 }
 
 /// What becomes of the call.

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, SockaddrStorage, bind,
@@ -15,24 +16,63 @@ use nix::sys::socket::{
 /// EADDRINUSE when a socket outside the group holds the address, EADDRNOTAVAIL when no interface has
 /// it, EACCES below port 1024 without the right, EMFILE.
 pub fn open(ip: IpAddr, port: u16, v6only: bool, backlog: i32) -> io::Result<OwnedFd> {
-    let fd = bound(SocketAddr::new(ip, port), v6only, SockFlag::empty())?;
+    let address = SocketAddr::new(ip, port);
+    let fd = unbound(address, SockFlag::empty())?;
+    bind_to(fd.as_fd(), address, v6only)?;
     listen(fd.as_fd(), backlog)?;
     Ok(fd)
+}
+
+/// What a worker set on its socket before bind(2), for one in its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// IPV6_V6ONLY.
+    pub v6only: bool,
+    /// O_NONBLOCK.
+    pub nonblocking: bool,
+    /// The number of the interface that it is bound to (SO_BINDTODEVICE).
+    pub interface: Option<i32>,
+}
+
+/// Why there is no socket in the place of a worker's.
+#[derive(Debug)]
+pub enum Unheard {
+    /// It could not be bound to the interface: EPERM before Linux 5.7 without CAP_NET_RAW.
+    Interface(io::Error),
+    /// As [`open`].
+    Other(io::Error),
 }
 
 /// Makes a TCP socket that shares its address and does not listen yet, in the place of a worker's.
 ///
 /// # Errors
-/// As [`open`].
-pub fn open_unheard(address: SocketAddr, v6only: bool, nonblocking: bool) -> io::Result<OwnedFd> {
-    bound(address, v6only, if nonblocking { SockFlag::SOCK_NONBLOCK } else { SockFlag::empty() })
+/// Which of its parts failed.
+pub fn open_unheard(address: SocketAddr, settings: Settings) -> Result<OwnedFd, Unheard> {
+    let flags = if settings.nonblocking { SockFlag::SOCK_NONBLOCK } else { SockFlag::empty() };
+    let fd = unbound(address, flags).map_err(Unheard::Other)?;
+    if let Some(interface) = settings.interface {
+        set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, interface)
+            .map_err(Unheard::Interface)?;
+    }
+    bind_to(fd.as_fd(), address, settings.v6only).map_err(Unheard::Other)?;
+    Ok(fd)
 }
 
-fn bound(address: SocketAddr, v6only: bool, flags: SockFlag) -> io::Result<OwnedFd> {
+/// The number of an interface; none where there is none of this name.
+pub fn interface(name: &[u8]) -> Option<i32> {
+    let index = nix::net::if_::if_nametoindex(std::ffi::OsStr::from_bytes(name)).ok()?;
+    i32::try_from(index).ok()
+}
+
+fn unbound(address: SocketAddr, flags: SockFlag) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Stream, flags | SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     share_address(fd.as_fd())?;
+    Ok(fd)
+}
+
+fn bind_to(fd: BorrowedFd<'_>, address: SocketAddr, v6only: bool) -> io::Result<()> {
     match address {
         SocketAddr::V4(address) => bind(fd.as_raw_fd(), &SockaddrIn::from(address))?,
         SocketAddr::V6(address) => {
@@ -40,7 +80,7 @@ fn bound(address: SocketAddr, v6only: bool, flags: SockFlag) -> io::Result<Owned
             bind(fd.as_raw_fd(), &SockaddrIn6::from(address))?;
         }
     }
-    Ok(fd)
+    Ok(())
 }
 
 /// Whether sockets of IPv6 leave IPv4 out when nothing is said (ipv6(7), `bindv6only`).

@@ -44,8 +44,9 @@ pub struct Plan<'a> {
     pub watchdog: bool,
     /// Whether bind(2) and listen(2) are to be notified.
     pub intercept: bool,
-    /// Whether setsockopt(2) of IPV6_V6ONLY is to be notified, too: of a socket that cannot be looked at.
-    pub v6only: bool,
+    /// Whether setsockopt(2) of IPV6_V6ONLY, SO_BINDTODEVICE and SO_BINDTOIFINDEX is to be notified, too: of a
+    /// socket that cannot be looked at.
+    pub options: bool,
     /// The soft and hard RLIMIT_NOFILE that the supervisor itself was started with.
     pub nofile: (u64, u64),
     /// As whom, and within which limits.
@@ -236,7 +237,7 @@ impl<'a> Prepared<'a> {
             cwd: plan.cwd.as_ptr(),
             sources,
             report,
-            intercept: plan.intercept.then(|| intercept::Filter::new(plan.v6only)),
+            intercept: plan.intercept.then(|| intercept::Filter::new(plan.options)),
             nofile: libc::rlimit { rlim_cur: plan.nofile.0, rlim_max: plan.nofile.1 },
             settings: plan.settings,
             supervisor: std::process::id() as i32,

@@ -374,13 +374,7 @@ impl App {
 
     /// The lowest free number: a slot that was being removed comes back, else a new one is made.
     fn add_slot(&mut self, born: Generation, turn: &mut Turn<'_>) -> SlotId {
-        let taken = |instance: u32, slots: &[Slot]| {
-            slots.iter().any(|slot| slot.instance == instance && !matches!(slot.wanted, Wanted::Remove(_)))
-        };
-        let mut instance = 0;
-        while taken(instance, &self.slots) {
-            instance += 1;
-        }
+        let instance = lowest_free(&self.slots);
         if let Some(slot) = self.slots.iter_mut().find(|slot| slot.instance == instance) {
             slot.wanted = Wanted::Run;
             slot.born = born;
@@ -497,4 +491,17 @@ impl App {
             turn.reply(request, Outcome::Failed(Failure::Superseded));
         }
     }
+}
+
+/// The lowest number that no slot has which stays: they lie in the order of their numbers, and no two have one.
+fn lowest_free(slots: &[Slot]) -> u32 {
+    let stays = |slot: &Slot| !matches!(slot.wanted, Wanted::Remove(_));
+    let mut free = 0;
+    for slot in slots.iter().take_while(|slot| stays(slot)) {
+        if slot.instance != free {
+            break;
+        }
+        free += 1;
+    }
+    free
 }

@@ -43,7 +43,7 @@ const COLOURS: [AnsiColor; 6] = [
 /// An output of the supervisor.
 #[derive(Debug)]
 pub struct Console {
-    /// None when its reader is gone.
+    /// None when nobody reads it, or nobody any more.
     outlet: Option<Outlet>,
     /// `standard output`, `standard error`.
     name: &'static str,
@@ -72,7 +72,7 @@ impl Console {
             terminal: outlet.is_terminal(),
             colour: outlet.is_terminal() && may_colour,
             identity: outlet.identity(),
-            outlet: Some(outlet),
+            outlet: (!outlet.discards()).then_some(outlet),
             queue: Vec::new(),
             sent: 0,
             dropped: 0,
@@ -96,6 +96,11 @@ impl Console {
     /// Device and inode: the same for two descriptors that lead to the same place.
     pub fn identity(&self) -> (u64, u64) {
         self.identity
+    }
+
+    /// Somebody may read it: it does not lead to /dev/null, and its reader is not known to be gone.
+    pub fn is_read(&self) -> bool {
+        self.outlet.is_some()
     }
 
     /// Bytes that wait for the reader.

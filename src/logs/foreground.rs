@@ -57,16 +57,41 @@ impl Foreground {
         self.consoles().for_each(|console| lock(console).forget(app));
     }
 
+    /// See [`Console::is_read`]: the console that takes what workers write to `stream`.
+    pub fn is_read(&self, stream: Stream) -> bool {
+        lock(self.console(stream)).is_read()
+    }
+
     /// Queues a worker's line: what it wrote to standard error goes to standard error.
     pub fn write_line(&self, line: &Line<'_>) {
-        match line.stream {
-            Stream::Out => lock(&self.out).write_line(line),
-            Stream::Err => lock(&self.err).write_line(line),
+        lock(self.console(line.stream)).write_line(line);
+    }
+
+    fn console(&self, stream: Stream) -> &SharedConsole {
+        match stream {
+            Stream::Out => &self.out,
+            Stream::Err => &self.err,
         }
     }
 
     /// Writes what the readers take now.
     pub fn flush(&self) {
         self.consoles().for_each(|console| lock(console).flush());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn nobody_reads_what_goes_to_the_null_device() {
+        let null = std::fs::File::create("/dev/null").expect("there is one");
+        let file = tempfile::tempfile().expect("a temporary file");
+        let foreground = Foreground::open(null.as_fd(), file.as_fd(), false).expect("both are open");
+        assert!(!foreground.is_read(Stream::Out));
+        assert!(foreground.is_read(Stream::Err));
     }
 }

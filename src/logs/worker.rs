@@ -149,6 +149,7 @@ impl WorkerOutput {
             Stream::Err => err,
         };
         let Sinks { files, foreground, rings, follow } = sinks;
+        let foreground = foreground.filter(|foreground| foreground.is_read(stream));
         let by_line = foreground.is_some() || follow.is_some();
         let mut deliver = |piece: Piece<'_>| {
             let Piece { cut, continued, .. } = piece;

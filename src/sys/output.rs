@@ -172,6 +172,7 @@ pub struct Outlet {
     fd: OwnedFd,
     way: Way,
     terminal: bool,
+    discards: bool,
     identity: (u64, u64),
 }
 
@@ -209,7 +210,9 @@ impl Outlet {
         } else {
             (shared()?, Way::Direct)
         };
-        Ok(Outlet { fd, way, terminal, identity: (stat.st_dev, stat.st_ino) })
+        // Major and minor number of /dev/null (null(4)).
+        let discards = kind == SFlag::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
+        Ok(Outlet { fd, way, terminal, discards, identity: (stat.st_dev, stat.st_ino) })
     }
 
     /// The same, but as if no description of our own could be had.
@@ -242,6 +245,11 @@ impl Outlet {
     /// A terminal reads it.
     pub fn is_terminal(&self) -> bool {
         self.terminal
+    }
+
+    /// It is /dev/null.
+    pub fn discards(&self) -> bool {
+        self.discards
     }
 
     /// Device and inode, as in the variable JOURNAL_STREAM (systemd.exec(5)).
@@ -370,6 +378,16 @@ mod tests {
             }
         }
         assert!(written >= PIPE_BUF);
+    }
+
+    #[test]
+    fn of_the_devices_null_alone_discards() {
+        let discards = |path: &str| {
+            let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+            Outlet::open(file.as_fd()).unwrap().discards()
+        };
+        assert!(discards("/dev/null"));
+        assert!(!discards("/dev/full"));
     }
 
     #[test]

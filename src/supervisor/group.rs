@@ -512,6 +512,9 @@ impl Sockets {
 
     /// The sockets from which workers that serve take connections, each its own: those that new connections
     /// are chosen for. The queue of one that leaves, or is not ready yet, is empty whatever the others' are.
+    ///
+    /// A shared one is none of them: its parts are one queue, as long for each, and nobody is led to one of them.
+    /// Who is busy leaves what waits there to the others by itself.
     pub(super) fn in_use(&self, standings: &Standings) -> Vec<SocketId> {
         let in_use = |(_, socket): &(SocketId, &Socket)| {
             let takes = socket.accepts && !socket.is_hidden() && !socket.is_shared();

@@ -12,6 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::daemon::Builder;
@@ -237,6 +238,51 @@ fn a_worker_that_shuts_the_shared_socket_down_is_named_and_healed() {
     let log = daemon.log();
     let told = log.lines().find(|line| line.contains("called shutdown(2)")).expect("it is told");
     assert!(told.contains(&format!("api/0 generation 1 pid {pid}")), "{told}");
+}
+
+/// Each generation has a socket of its own from then on: one that fails costs nobody the path.
+#[test]
+fn after_a_shut_down_a_reload_that_fails_leaves_the_old_workers_at_the_path() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let app = on_unix(App::new("api", &fixture).instances(2), &path).text("listen_timeout", "2s");
+    let daemon = Builder::new(&app).start_in(home);
+    daemon.expects(&["called shutdown(2)", "reload to generation", "exited with code 1", "was not ready"]);
+    daemon.wait_online("api", 2);
+    drop(ask_unix(&path, "/shutdown"));
+    wait_until(SOON, "all are moved onto a new socket", || {
+        let app = daemon.try_app("api")?;
+        let done = app.reload.is_none() && app.generation == 2 && daemon.online("api").len() == 2;
+        if done { ask_unix(&path, "/").map_err(|e| e.to_string()) } else { Err(format!("{app:?}")) }
+    });
+    // One that never listens, one of which the first instance serves, and one that cannot even be started.
+    for (name, value) in [("START_MS", "60000"), ("FAILS", "1"), ("FAILS", "0")] {
+        daemon.home.write(&app.clone().env(name, value).to_string());
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    ask_unix(&path, "/").unwrap_or_else(|error| panic!("{name}={value}: {error}"));
+                }
+            });
+            let reload = daemon.run(&["reload", "api"]);
+            over.store(true, Ordering::Relaxed);
+            reload.expect_code(1);
+        });
+        wait_until(SOON, "the old generation alone serves", || {
+            let answer = ask_unix(&path, "/").unwrap_or_else(|error| panic!("{name}={value}: {error}"));
+            let is_old = answer.split(' ').nth(1) == Some("2") && daemon.online("api").len() == 2;
+            if is_old { Ok(()) } else { Err(answer) }
+        });
+    }
+    daemon.home.write(&app.to_string());
+    daemon.run(&["reload", "api"]).expect_code(0);
+    let answer = ask_unix(&path, "/").expect("the new ones serve");
+    assert!(daemon.pids("api").iter().any(|pid| answer.starts_with(&format!("{pid} "))), "{answer}");
+    let left = fs::read_dir(path.parent().expect("a folder")).expect("there");
+    let hidden =
+        left.filter(|e| e.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().starts_with(".api")));
+    assert_eq!(hidden.count(), 0, "a file stays beside the path");
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod drain;
 mod environment;
 mod exam;
 mod files;
+mod forward;
 mod hangup;
 mod headroom;
 mod host;

@@ -87,7 +87,10 @@ impl Daemon {
         };
         self.send_progress(told.app, &progress);
         match fact {
-            Fact::Ready { worker, .. } => self.look_for_own_cluster(*worker),
+            Fact::Ready { worker, .. } => {
+                self.look_for_own_cluster(*worker);
+                self.come_forward(*worker);
+            }
             Fact::Errored { .. } | Fact::Forgone { .. } => self.may_be_over = true,
             Fact::Deleted { app } => self.forget(*app),
             Fact::ReloadDone { app, generation, .. } => self.follow_declarations(*app, *generation),

@@ -27,7 +27,7 @@ use super::catalog::Recipe;
 use super::host_sockets::{self, HostSocket};
 use super::owner::Taken;
 use super::start::{Order, listen_failure, permanent, transient};
-use super::{Daemon, Source, identity};
+use super::{Daemon, Source, forward, identity};
 
 /// Between two looks whether a path and the flags of its socket are as they were: three system calls each.
 const LOOK: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ const MOST_TIMES: u32 = 6;
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct SharedSockets {
-    by_inode: BTreeMap<u64, Shared>,
+    pub(super) by_inode: BTreeMap<u64, Shared>,
     host: Vec<HostSocket>,
     /// Where a worker shut its socket down: each generation gets one of its own from then on, so that workers
     /// that do so whenever they end do it to each other only.
@@ -78,21 +78,22 @@ impl Missed {
     }
 }
 
+/// One of them.
 #[derive(Debug)]
-struct Shared {
-    fd: OwnedFd,
-    app: AppId,
-    address: Address,
-    /// Of a Unix socket with a path that we made.
-    file: Option<(PathBuf, FileId)>,
+pub(super) struct Shared {
+    pub(super) fd: OwnedFd,
+    pub(super) app: AppId,
+    pub(super) address: Address,
+    /// Of a Unix socket with a path that we made: where it is now.
+    pub(super) file: Option<(PathBuf, FileId)>,
     access: Access,
     backlog: i32,
     of_host: bool,
     token: Option<Token>,
     /// The newest generation that has a part of it.
-    newest: Generation,
+    pub(super) newest: Generation,
     flags: Option<Flags>,
-    state: State,
+    pub(super) state: State,
 }
 
 /// O_NONBLOCK as the workers of a generation wanted it.
@@ -140,7 +141,7 @@ enum Origin {
 
 /// Whether clients can come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Open,
     /// We shut it: nobody is to come any more.
     Shut,
@@ -162,7 +163,7 @@ impl SharedSockets {
 
     /// Whether clients come to it by its address.
     pub(super) fn is_open(&self, inode: u64) -> bool {
-        self.by_inode.get(&inode).is_some_and(|shared| shared.state == State::Open)
+        self.by_inode.get(&inode).is_some_and(|shared| shared.state == State::Open && shared.is_forward())
     }
 
     /// The addresses of an app to which no client can come, in words.
@@ -201,6 +202,11 @@ impl SharedSockets {
 }
 
 impl Shared {
+    /// Its file is not one that waits beside the path for its turn.
+    pub(super) fn is_forward(&self) -> bool {
+        self.file.as_ref().is_none_or(|(at, _)| forward::path_of(&self.address) == Some(at))
+    }
+
     fn is_reachable(&self) -> bool {
         let path = self.file.as_ref();
         path.is_none_or(|(path, id)| unix_listener::is_at(path, *id)) && !self.is_shut_down()
@@ -437,6 +443,8 @@ impl Daemon {
             _ => failed(&error),
         })?;
         refuse_open_folders(address, path)?;
+        let beside = self.place_beside(order, address);
+        let path = beside.as_deref().unwrap_or(path);
         self.make_way(order, address, path)?;
         let (fd, id) = unix_listener::open(path, declared.backlog, access).map_err(|error| {
             match error.raw_os_error() {
@@ -460,7 +468,7 @@ impl Daemon {
     fn make_way(&mut self, order: &Order, address: Address, path: &Path) -> Result<(), SpawnFailure> {
         let failed = |error: &io::Error| listen_failure(address, error);
         let ours = self.shared.by_inode.values_mut().find(|shared| {
-            let at_path = |(path, id): &(PathBuf, FileId)| unix_listener::is_at(path, *id);
+            let at_path = |(at, id): &(PathBuf, FileId)| at == path && unix_listener::is_at(path, *id);
             shared.app == order.app && shared.address == address && shared.file.as_ref().is_some_and(at_path)
         });
         if let Some(shared) = ours {
@@ -494,6 +502,7 @@ impl Daemon {
 
     /// Whoever comes is refused from now on; who waits in the queue stays.
     pub(super) fn shut_shared(&mut self, inode: u64) {
+        self.step_aside(inode);
         let Some(shared) = self.shared.by_inode.get_mut(&inode).filter(|s| s.state != State::Shut) else {
             return;
         };
@@ -506,6 +515,7 @@ impl Daemon {
 
     /// Nobody has a part of it any more.
     pub(super) fn end_shared(&mut self, inode: u64) {
+        self.step_aside(inode);
         let Some(shared) = self.shared.by_inode.remove(&inode) else { return };
         if let Some(token) = shared.token {
             self.unwatch(&[(token, shared.fd.as_raw_fd())]);

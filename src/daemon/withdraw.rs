@@ -15,6 +15,7 @@ use crate::sys::{intercept, process};
 
 use super::Daemon;
 use super::processes::Process;
+use super::sockets::Held;
 
 /// In its first moments a thread that was told of a connection may be one that was not seen waiting before: until
 /// then none may run at all.
@@ -56,6 +57,10 @@ impl Daemon {
     pub(super) fn withdraw(&mut self, socket: SocketId) {
         let Some(held) = self.sockets.get(socket) else { return };
         let (worker, inode) = (held.owner, held.inode);
+        let stays = |held: &Held| held.owner != worker && held.withdrawn.is_none();
+        if !self.sockets.parts(inode).any(|(_, held)| stays(held)) {
+            self.step_aside(inode);
+        }
         // Nobody new comes to one without an address; those who wait in it have nobody else.
         if !self.shared.is_open(inode) {
             return;

@@ -1,10 +1,11 @@
 //! Listening Unix stream sockets: their files, who may use them, and what is the matter with one that is there
 //! already. Decides nothing.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -246,6 +247,22 @@ pub fn remove(path: &Path, file: FileId) -> io::Result<bool> {
     fs::remove_file(path).map(|()| true)
 }
 
+/// Two files change places at once: whoever comes meanwhile finds one of them (RENAME_EXCHANGE in rename(2), Linux
+/// 3.15).
+///
+/// # Errors
+/// ENOENT when one is missing; EINVAL where the file system cannot.
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let one = CString::new(one.as_os_str().as_bytes())?;
+    let other = CString::new(other.as_os_str().as_bytes())?;
+    let here = libc::AT_FDCWD;
+    // SAFETY: both texts are NUL-terminated and outlive the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_renameat2, here, one.as_ptr(), here, other.as_ptr(), libc::RENAME_EXCHANGE)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// What a socket was bound to: a path, or `@` and an abstract name. None when it is no Unix stream socket with
 /// a name in UTF-8.
 pub fn local_name(socket: BorrowedFd<'_>) -> Option<String> {
@@ -328,6 +345,20 @@ mod tests {
         let other = folder.path().join("other");
         let (_other, _) = open(&other, 1, ACCESS).expect("free");
         assert!(set_access(&other, Some(id), ACCESS).is_err(), "another socket of ours");
+    }
+
+    #[test]
+    fn two_sockets_change_places_and_are_reached_by_the_other_path() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (here, beside) = (path(&folder), folder.path().join("beside"));
+        let (_first, first) = open(&here, 1, ACCESS).expect("free");
+        let (_second, second) = open(&beside, 1, ACCESS).expect("free");
+        exchange(&here, &beside).expect("both are there");
+        assert!(is_at(&here, second) && is_at(&beside, first));
+        UnixStream::connect(&here).expect("it listens there, too");
+        fs::remove_file(&beside).expect("ours");
+        let error = exchange(&here, &beside).expect_err("one is missing");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
     }
 
     #[test]

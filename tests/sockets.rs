@@ -609,6 +609,24 @@ fn who_may_connect_follows_a_reload_that_went_well() {
 }
 
 #[test]
+fn an_owner_that_cannot_be_given_fails_the_reload_and_says_so() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let with = |owner: &str| {
+        let table = format!("{{ address = \"unix:{}\"{owner} }}", path.display());
+        App::new("api", &fixture).set("listen", table)
+    };
+    let daemon = Builder::new(with("")).start_in(home);
+    daemon.expects(&["reload to generation", "no-such-user"]);
+    let before = daemon.wait_online("api", 1);
+    daemon.home.write(&with(", user = \"no-such-user\"").to_string());
+    let reload = daemon.run(&["reload", "api"]).expect_code(1);
+    assert!(reload.stdout.contains("no-such-user") || reload.stderr.contains("no-such-user"), "{reload:?}");
+    assert_eq!(daemon.pids("api"), before);
+    ask_unix(&path, "/").expect("the old generation serves");
+}
+
+#[test]
 fn root_gives_nothing_away_where_everybody_may_replace_it() {
     if !support::root() {
         return support::skip("anybody else harms itself only");

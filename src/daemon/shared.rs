@@ -24,10 +24,11 @@ use crate::sys::unix_listener::{self, FileId, PathLock, There};
 use crate::sys::{inherited, listen, socket};
 
 use super::catalog::Recipe;
+use super::forward::path_of;
 use super::host_sockets::{self, HostSocket};
 use super::owner::Taken;
 use super::start::{Order, listen_failure, permanent, transient};
-use super::{Daemon, Source, forward, identity};
+use super::{Daemon, Source, identity};
 
 /// Between two looks whether a path and the flags of its socket are as they were: three system calls each.
 const LOOK: Duration = Duration::from_secs(1);
@@ -204,7 +205,7 @@ impl SharedSockets {
 impl Shared {
     /// Its file is not one that waits beside the path for its turn.
     pub(super) fn is_forward(&self) -> bool {
-        self.file.as_ref().is_none_or(|(at, _)| forward::path_of(&self.address) == Some(at))
+        self.file.as_ref().is_none_or(|(at, _)| path_of(&self.address) == Some(at))
     }
 
     fn is_reachable(&self) -> bool {
@@ -283,7 +284,7 @@ impl Daemon {
             Sharing::Host(place) => self.take_up(order, listen, place)?,
             Sharing::Ours | Sharing::None => {
                 match self.shared.usable(order.app, listen.address(), order.generation) {
-                    Some(inode) => inode,
+                    Some(inode) => self.check_access(inode, listen)?,
                     None => self.open_shared(order, listen)?,
                 }
             }
@@ -299,6 +300,20 @@ impl Daemon {
         let socket = self.sockets.hold_part(part, address, order.worker).map_err(failed)?;
         self.arrays.push_back(Event::Joined { worker: order.worker, socket, address, of_host });
         Ok(socket)
+    }
+
+    /// A socket that is there is given its mode and owner when the reload went well; that they cannot be given is
+    /// a reason for the reload to fail.
+    fn check_access(&self, inode: u64, declared: &Listen) -> Result<u64, SpawnFailure> {
+        let changed = self.shared.by_inode.get(&inode).is_some_and(|s| s.access != declared.access);
+        let own = socket::own_uid();
+        match path_of(&declared.address()).filter(|_| changed) {
+            Some(path) if own != 0 && resolve(&declared.access)?.user.is_some_and(|user| user != own) => {
+                Err(not_given(declared.address(), path))
+            }
+            Some(_) => resolve(&declared.access).map(|_| inode),
+            None => Ok(inode),
+        }
     }
 
     /// A reload went well: backlog, mode and owner are as its generation declares them.
@@ -448,15 +463,7 @@ impl Daemon {
         self.make_way(order, address, path)?;
         let (fd, id) = unix_listener::open(path, declared.backlog, access).map_err(|error| {
             match error.raw_os_error() {
-                Some(libc::EPERM) => permanent(
-                    format!("listen on {address}"),
-                    libc::EPERM,
-                    format!(
-                        "cannot give {} to its user or group: only root may give files away, and others may \
-                         choose a group of their own",
-                        path.display()
-                    ),
-                ),
+                Some(libc::EPERM) => not_given(address, path),
                 _ => failed(&error),
             }
         })?;
@@ -738,6 +745,15 @@ fn refuse_open_folders(address: Address, path: &Path) -> Result<(), SpawnFailure
         }
         Err(error) => Err(listen_failure(address, &error)),
     }
+}
+
+fn not_given(address: Address, path: &Path) -> SpawnFailure {
+    let message = format!(
+        "cannot give {} to its user or group: only root may give files away, and others may choose a group of \
+         their own",
+        path.display()
+    );
+    permanent(format!("listen on {address}"), libc::EPERM, message)
 }
 
 /// The host's Unix socket takes nobody in any more.

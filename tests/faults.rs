@@ -116,9 +116,12 @@ fn arguments_and_variables_that_are_too_long_fail_a_reload_and_no_worker() {
 }
 
 /// Fault 13.
+///
+/// However long a start waits behind others, nobody is late for it.
 #[test]
 fn a_thousand_workers_start_and_the_owner_is_answered_meanwhile() {
     let many = fork("many", &Fixture::new(&["/bin/sleep", "1000"])).set("instances", 1_000);
+    let many = many.text("listen_timeout", "1s");
     let mut daemon = Builder::new(many).argument("--no-log-files").start();
     daemon.expects(&["did not end in kill_timeout"]);
     let (mut at_half, mut answers) = (None, Vec::new());

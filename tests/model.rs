@@ -83,7 +83,7 @@ struct World {
     adjusts: bool,
     /// It has a `cron_restart`, whose time may come at any moment.
     scheduled: bool,
-    /// Starts wait their turn, and are dropped when their worker is to end first.
+    /// Starts wait their turn, for as long as it takes, and are dropped when their worker is to end first.
     queues: bool,
 }
 
@@ -285,6 +285,10 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
     if world.last == Last::Code && ends {
         facts.push(Event::Exited { worker, status: ExitStatus::Code(LAST_CODE), left: false });
     }
+    if probe.queued {
+        let failure = (world.hiccups || world.odd).then(|| spawn_failed(worker, world.hiccups));
+        return failure.into_iter().chain([Event::Begun { worker }]).collect();
+    }
     match probe.stage {
         Stage::Ordered => facts.push(Event::Started { worker }),
         Stage::Running if !world.listens && !world.declared => facts.push(ready.clone()),
@@ -459,7 +463,7 @@ fn wishes_of_two(supervisor: &Supervisor, world: World) -> Vec<Step> {
 }
 
 /// Takes one step; returns the state after it, when, and the orders.
-fn take(before: &Supervisor, step: &Step, now: Time) -> (Supervisor, Time, Vec<Action>) {
+fn take(before: &Supervisor, step: &Step, world: World, now: Time) -> (Supervisor, Time, Vec<Action>) {
     let (mut after, mut out) = (before.clone(), Vec::new());
     let now = match step {
         Step::Tell(event) => {
@@ -474,7 +478,15 @@ fn take(before: &Supervisor, step: &Step, now: Time) -> (Supervisor, Time, Vec<A
             now
         }
     };
+    begin(&mut after, world, now, &mut out);
     (after, now, out)
+}
+
+/// Starts what was ordered, where no start waits its turn.
+fn begin(after: &mut Supervisor, world: World, now: Time, out: &mut Vec<Action>) {
+    for probe in after.probe().into_iter().filter(|probe| probe.queued && !world.queues) {
+        after.handle(Event::Begun { worker: probe.worker }, now, out);
+    }
 }
 
 type Verdict = Result<(), String>;
@@ -526,6 +538,7 @@ impl Turn<'_> {
         self.extensions_help_only_who_starts()?;
         self.failures_of_the_host_are_not_charged()?;
         self.starts_that_were_dropped_are_not_charged()?;
+        self.who_waits_its_turn_is_not_late()?;
         self.only_who_is_up_is_asked()?;
         self.a_worker_may_give_so_many_bad_answers()?;
         self.who_was_not_asked_gave_no_answer()?;
@@ -1024,6 +1037,23 @@ impl Turn<'_> {
         ensure(!charged, || "the app is charged with a start that was dropped".into())
     }
 
+    fn who_waits_its_turn_is_not_late(&self) -> Verdict {
+        for probe in self.lived.iter().filter(|probe| probe.queued) {
+            let late = |action: &Action| {
+                let Action::Report { fact } = action else { return false };
+                match fact {
+                    Fact::Late { worker, .. } => *worker == probe.worker,
+                    Fact::ReloadFailed { failure: Failure::NotReady { worker, .. }, .. } => {
+                        *worker == probe.worker
+                    }
+                    _ => false,
+                }
+            };
+            ensure(!self.out.iter().any(late), || format!("{:?} waits its turn, and is late", probe.worker))?;
+        }
+        Ok(())
+    }
+
     fn only_who_is_up_is_asked(&self) -> Verdict {
         for action in self.out {
             let Action::Probe { worker, .. } = action else { continue };
@@ -1259,6 +1289,7 @@ fn check_strangers(state: &Supervisor) -> Verdict {
         Event::Said { worker, word },
         exited(worker, true),
         Event::Gone { worker },
+        Event::Begun { worker },
         dropped(worker),
         Event::Observed { worker, traffic: Traffic::default() },
         Event::Relayed { socket: SocketId(u64::MAX) },
@@ -1280,7 +1311,7 @@ fn check_cooperation(state: &Supervisor, world: World) -> Verdict {
         if idle && state.pending().is_empty() && settled(&state, now) {
             return Ok(());
         }
-        (state, now, _) = take(&state, &step, now);
+        (state, now, _) = take(&state, &step, world, now);
     }
     Err(format!("does not settle: pending {:?}, {:?}", state.pending(), state.probe()))
 }
@@ -1300,6 +1331,7 @@ fn cooperative(state: &Supervisor, world: World) -> Step {
             return tell(Event::Probed { worker, question, passed: true });
         }
         let event = match probe.stage {
+            Stage::Ordered if probe.queued => Event::Begun { worker },
             Stage::Ordered if world.declared && held.is_none() => opened(state, world, worker),
             Stage::Ordered => Event::Started { worker },
             Stage::Running => match held {
@@ -1334,11 +1366,11 @@ fn check_hostility(state: &Supervisor, world: World, stop: bool) -> Verdict {
     if stop && world.pair {
         for app in [OTHER, APP] {
             let stop = wish(&state, Command::Stop { app, scope: Scope::All });
-            (state, now, _) = take(&state, &stop, now);
+            (state, now, _) = take(&state, &stop, world, now);
         }
     } else if stop {
         let stop = wish(&state, Command::Stop { app: APP, scope: Scope::All });
-        (state, now, _) = take(&state, &stop, now);
+        (state, now, _) = take(&state, &stop, world, now);
     }
     for _ in 0..200 {
         let reloads = state
@@ -1354,6 +1386,7 @@ fn check_hostility(state: &Supervisor, world: World, stop: bool) -> Verdict {
                 let (worker, question) = (probe.worker, Question::Health);
                 Some(Event::Probed { worker, question, passed: false })
             }
+            Stage::Ordered if probe.queued => Some(Event::Begun { worker: probe.worker }),
             Stage::Ordered if world.hiccups => Some(spawn_failed(probe.worker, true)),
             Stage::Ordered => Some(Event::Started { worker: probe.worker }),
             Stage::Killed => Some(exited(probe.worker, false)),
@@ -1375,10 +1408,10 @@ fn check_hostility(state: &Supervisor, world: World, stop: bool) -> Verdict {
         if world.extends && matches!(step, Step::Pass) {
             for Probe { worker, .. } in state.probe() {
                 let word = Word::Extend(TICK);
-                (state, now, _) = take(&state, &tell(Event::Said { worker, word }), now);
+                (state, now, _) = take(&state, &tell(Event::Said { worker, word }), world, now);
             }
         }
-        (state, now, _) = take(&state, &step, now);
+        (state, now, _) = take(&state, &step, world, now);
     }
     Err(format!("never ends (stop: {stop}): {:?}", state.probe()))
 }
@@ -1416,7 +1449,7 @@ fn search(world: World, bug: Option<Bug>, liveness_every: usize, reach: Reach) -
     let apps = if world.pair { pair(world).to_vec() } else { vec![(APP, definition(world))] };
     for (app, definition) in apps {
         let add = Command::Add { app, definition };
-        (start, ..) = take(&start, &wish(&start, add), NORMAL_NOW);
+        (start, ..) = take(&start, &wish(&start, add), world, NORMAL_NOW);
     }
     let start = start.normalized(NORMAL_NOW);
     let mut seen: HashSet<u64> = HashSet::from([print_of(&start)]);
@@ -1433,7 +1466,7 @@ fn search(world: World, bug: Option<Bug>, liveness_every: usize, reach: Reach) -
             .map_err(|why| format!("{why}\n{}", way(&trail, place, None)))?;
         let lived = state.probe();
         for step in steps(&state, world) {
-            let (after, now, out) = take(&state, &step, NORMAL_NOW);
+            let (after, now, out) = take(&state, &step, world, NORMAL_NOW);
             found.transitions += 1;
             let (before, live, view) = (&state, after.probe(), after.view(now));
             let turn =
@@ -1560,7 +1593,11 @@ fn failures_of_the_host_hold_every_promise() {
 #[test]
 fn starts_that_wait_their_turn_hold_every_promise() {
     passes("queued", World { queues: true, wishes: 2, ..ONE }, 50);
-    passes("queued, declared", World { queues: true, declared: true, narrow: true, ..ONE }, 100);
+    passes(
+        "queued, declared",
+        World { queues: true, declared: true, narrow: true, sturdy: true, ..ONE },
+        100,
+    );
 }
 
 #[test]
@@ -1677,6 +1714,7 @@ fn every_planted_bug_is_found() {
         (Bug::ExtendPostponesKill, World { extends: true, ..ONE }),
         (Bug::HiccupIsCharged, World { hiccups: true, ..ONE }),
         (Bug::DroppedIsCharged, World { queues: true, ..ONE }),
+        (Bug::QueuedIsLate, World { queues: true, ..ONE }),
         (Bug::RenewsBeforeReady, SPENDS),
         (Bug::RenewsBeforeReady, World { watched: true, narrow: true, sturdy: true, ..ONE }),
         (Bug::RenewsAllAtOnce, World { instances: 2, ..SPENDS }),

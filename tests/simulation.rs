@@ -58,6 +58,8 @@ struct World {
     /// Workers that finish what they have before they end, and those that do so now.
     graceful: BTreeSet<WorkerId>,
     waiting: BTreeSet<WorkerId>,
+    /// Whose start was ordered, and not begun.
+    queued: BTreeMap<WorkerId, AppId>,
     open: BTreeSet<RequestId>,
     trace: Vec<Action>,
     over: bool,
@@ -83,6 +85,7 @@ impl World {
             requests: 0,
             graceful: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            queued: BTreeMap::new(),
             open: BTreeSet::new(),
             trace: Vec::new(),
             over: false,
@@ -176,6 +179,14 @@ impl World {
         }
         if let Some(worker) = event.ends() {
             self.alive.remove(&worker);
+        }
+        if let Event::Dropped { workers } = &event {
+            self.alive.retain(|worker| !workers.contains(worker));
+        }
+        if let Event::Begun { worker } = &event
+            && let Some(app) = self.queued.remove(worker)
+        {
+            self.begin(*worker, app);
         }
         if let Event::Listening { socket, address, .. } | Event::Opened { socket, address, .. } = &event {
             let array = self.kernel.entry(*address).or_default();
@@ -353,9 +364,16 @@ impl World {
         }
     }
 
-    /// A program of one of several characters.
+    /// Its start waits its turn, at times longer than it may take.
     fn spawn(&mut self, worker: WorkerId, app: AppId) {
         self.alive.insert(worker);
+        self.queued.insert(worker, app);
+        let most = if self.dice.one_in(8) { 10_000 } else { 20 };
+        self.soon(most, Event::Begun { worker });
+    }
+
+    /// A program of one of several characters.
+    fn begin(&mut self, worker: WorkerId, app: AppId) {
         if app.0 == 2 && !worker.0.is_multiple_of(7) {
             self.graceful.insert(worker);
         }
@@ -408,6 +426,9 @@ impl World {
 
     fn signal(&mut self, worker: WorkerId, signal: SignalKind) {
         assert!(self.alive.contains(&worker), "seed {}: signal to {worker:?}, which is gone", self.seed);
+        if self.queued.remove(&worker).is_some() {
+            return self.soon(2, Event::Dropped { workers: BTreeSet::from([worker]) });
+        }
         let ignores = signal == SignalKind::Stop && worker.0.is_multiple_of(5);
         if ignores {
             return;
@@ -432,6 +453,7 @@ impl World {
             Event::Exited { worker, .. } => self.alive.contains(worker) && !self.ended.contains(worker),
             Event::Gone { worker } => self.alive.contains(worker) && self.ended.contains(worker),
             Event::SpawnFailed { worker, .. } => self.alive.contains(worker),
+            Event::Begun { worker } => self.queued.contains_key(worker),
             Event::Dropped { workers } => workers.is_subset(&self.alive),
             Event::Listening { worker, .. } | Event::Opened { worker, .. } | Event::Joined { worker, .. } => {
                 self.alive.contains(worker) || self.dice.one_in(2)

@@ -79,9 +79,13 @@ impl Daemon {
     /// Starts a worker; its outcome is an event.
     pub(super) fn start_worker(&mut self, order: &Order) {
         self.name_worker(order);
-        if let Err(failure) = self.try_start(order) {
-            self.close_unused_abroad();
-            self.inbox.push_back(Event::SpawnFailed { worker: order.worker, failure });
+        let worker = order.worker;
+        match self.try_start(order) {
+            Ok(()) => self.inbox.push_back(Event::Begun { worker }),
+            Err(failure) => {
+                self.close_unused_abroad();
+                self.inbox.push_back(Event::SpawnFailed { worker, failure });
+            }
         }
     }
 

@@ -37,7 +37,7 @@ impl App {
     fn set_ages(&mut self, turn: &mut Turn<'_>) {
         let (good, age) = (self.good, self.policy(self.good).max_age);
         for worker in self.slots.iter_mut().flat_map(|slot| &mut slot.workers) {
-            if worker.generation == good && worker.is_up() && worker.spent.is_none() {
+            if worker.generation == good && worker.is_up() && !worker.is_queued() && worker.spent.is_none() {
                 worker.expires = age.map(|age| worker.spawned + turn.jitter.shorten(age));
             }
         }

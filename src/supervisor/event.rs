@@ -290,6 +290,12 @@ pub enum Event {
         /// Why.
         failure: SpawnFailure,
     },
+    /// Its start was begun: there is a process on its way to the program. Until then the order waits its turn, and
+    /// no clock of the worker runs.
+    Begun {
+        /// Who.
+        worker: WorkerId,
+    },
     /// `Action::Signal` came before their starts were begun: those were let go of, so that nothing of these workers
     /// ever runs. All that were dropped together are told of together: there may be hundreds.
     Dropped {
@@ -479,6 +485,7 @@ impl Event {
             | Event::Gone { worker }
             | Event::SpawnFailed { worker, .. } => Some(*worker),
             Event::Exited { .. }
+            | Event::Begun { .. }
             | Event::Dropped { .. }
             | Event::Started { .. }
             | Event::Opened { .. }

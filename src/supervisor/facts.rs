@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::Bug;
 use super::app::{App, EXTENSIONS, Heard, Idle, Slot, Turn};
-use super::backoff::Next;
+use super::backoff::{Jitter, Next};
 use super::event::{
     Address, Cause, ExitStatus, Fact, Failure, Proof, SocketId, SpawnFailure, Traffic, Word, WorkerId,
 };
 use super::exam::Handling;
 use super::group::{Holder, Queue, Socket};
 use super::health::Check;
+use super::time::Time;
 use super::view::LastExit;
 use super::worker::{Boot, Phase, Worker};
 
@@ -39,8 +40,23 @@ impl App {
         Some(&mut self.slots[slot].workers[place])
     }
 
+    /// Its start waited its turn until now.
+    pub(super) fn begun(&mut self, worker: WorkerId, now: Time, jitter: &mut Jitter) {
+        let Some((slot, place)) = self.find(worker) else { return };
+        let policy = self.policy(self.slots[slot].workers[place].generation);
+        let (patience, max_age) = (policy.listen_timeout, policy.max_age);
+        let found = &mut self.slots[slot].workers[place];
+        if let Phase::Starting { boot: boot @ Boot::Queued, ready_by, .. } = &mut found.phase {
+            *boot = Boot::Begun;
+            *ready_by = Some(now + patience);
+            found.spawned = now;
+            found.expires = max_age.map(|age| now + jitter.shorten(age));
+        }
+    }
+
     /// The program runs.
     pub(super) fn started(&mut self, worker: WorkerId, turn: &mut Turn<'_>) {
+        self.begun(worker, turn.now, turn.jitter);
         let Some((slot, place)) = self.find(worker) else { return };
         let policy = self.policy(self.slots[slot].workers[place].generation);
         let (inspected, check) = (policy.declares_listen, Check::of_starting(policy, turn.now));

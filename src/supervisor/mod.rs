@@ -117,6 +117,8 @@ pub struct Probe {
     pub generation: Generation,
     /// How far its life came.
     pub stage: Stage,
+    /// Its start waits its turn.
+    pub queued: bool,
     /// Ready for `min_healthy_time`.
     pub settled: bool,
     /// It serves, and is to be replaced.
@@ -216,6 +218,7 @@ impl Supervisor {
         match event {
             Event::Command { request, command } => self.wish(request, command, now, out),
             Event::Deadline => {}
+            Event::Begun { worker } => self.begun(worker, now),
             Event::Dropped { workers } => {
                 for index in 0..self.apps.len() {
                     if self.apps[index].workers().any(|worker| workers.contains(&worker.id)) {
@@ -372,6 +375,7 @@ impl Supervisor {
                 slot: slot.id,
                 generation: worker.generation,
                 stage: worker.stage(),
+                queued: worker.is_queued(),
                 settled: worker.is_settled(),
                 spent: worker.is_up() && worker.spent.is_some(),
                 examined: worker.exam.deadline().is_some(),
@@ -498,7 +502,11 @@ impl Supervisor {
             | Event::Weighed { app, .. }
             | Event::Gauged { app, .. }
             | Event::Due { app } => self.apps.iter().position(|other| other.id == *app),
-            Event::Command { .. } | Event::Deadline | Event::AddressesChanged | Event::Dropped { .. } => None,
+            Event::Command { .. }
+            | Event::Deadline
+            | Event::AddressesChanged
+            | Event::Begun { .. }
+            | Event::Dropped { .. } => None,
         }
     }
 
@@ -548,10 +556,20 @@ impl Supervisor {
                 Event::ShutDown { socket, again } => app.shut_down(socket, again, turn),
                 Event::Measured { headroom, .. } => app.measured(&headroom, turn),
                 Event::Gauged { depths, cost, .. } => app.gauged(&depths, cost, turn),
-                Event::Command { .. } | Event::Deadline | Event::AddressesChanged | Event::Dropped { .. } => {
-                }
+                Event::Command { .. }
+                | Event::Deadline
+                | Event::AddressesChanged
+                | Event::Begun { .. }
+                | Event::Dropped { .. } => {}
             }
         });
+    }
+
+    /// A worker's clocks begin to run, of which no step follows.
+    fn begun(&mut self, worker: WorkerId, now: Time) {
+        if let Some(index) = self.index_of(worker) {
+            self.apps[index].begun(worker, now, &mut self.jitter);
+        }
     }
 
     /// Lets one app take a fact or a wish, then every step that follows.

@@ -20,7 +20,7 @@ use super::renew::{Renewing, SOON};
 use super::rollout::Rollout;
 use super::time::Time;
 use super::watch::Watch;
-use super::worker::{Leaving, Look, Phase, Retiring, Worker};
+use super::worker::{Boot, Leaving, Look, Phase, Retiring, Worker};
 use super::{Ids, Life, NORMAL_NOW, Supervisor};
 
 /// Stands for every cause of who leaves already: none is decided by.
@@ -260,6 +260,7 @@ fn memory(worker: &Worker, policy: &Policy) -> Duration {
     let young = if renewed { SOON } else { Duration::ZERO };
     let stable = policy.min_uptime.max(inspected).max(young);
     match worker.phase {
+        Phase::Starting { boot: Boot::Queued, .. } => Duration::ZERO,
         Phase::Starting { ready_by: None, .. } => stable.max(SILENT.min(policy.listen_timeout)),
         Phase::Starting { ready_by: Some(_), .. } => {
             stable.max(policy.listen_timeout.saturating_mul(EXTENSIONS))

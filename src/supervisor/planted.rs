@@ -97,6 +97,8 @@ pub enum Bug {
     OneShutsForAll,
     /// A start that was dropped because its worker was to end counts as an unstable exit.
     DroppedIsCharged,
+    /// The clocks of a worker run from its order, however long its start waits its turn.
+    QueuedIsLate,
 }
 
 /// The mistake that this supervisor makes, if any.

@@ -354,18 +354,16 @@ impl App {
     }
 
     pub(super) fn spawn(&mut self, slot: usize, generation: Generation, turn: &mut Turn<'_>) {
-        let (spec, ready_by, max_age) = {
-            let version = self.version(generation);
-            (version.spec, Some(turn.now + version.policy.listen_timeout), version.policy.max_age)
-        };
-        let expires = max_age.map(|age| turn.now + turn.jitter.shorten(age));
+        let version = self.version(generation);
+        let (spec, patience) = (version.spec, version.policy.listen_timeout);
+        let ready_by = turn.has(Bug::QueuedIsLate).then(|| turn.now + patience);
         let worker = turn.ids.worker();
         let entry = &mut self.slots[slot];
         if entry.ran && entry.up().next().is_none() {
             entry.restarts = entry.restarts.saturating_add(1);
             entry.ran = false;
         }
-        let phase = Phase::Starting { boot: Boot::Ordered, ready_by, look_at: None };
+        let phase = Phase::Starting { boot: Boot::Queued, ready_by, look_at: None };
         // Most slots never have two, and a vector grows to four at once.
         entry.workers.reserve_exact(1);
         entry.workers.push(Worker {
@@ -374,7 +372,7 @@ impl App {
             spawned: turn.now,
             phase,
             exam: Exam::None,
-            expires,
+            expires: None,
             cleared_until: None,
             spent: None,
             foretold: None,

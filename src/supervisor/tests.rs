@@ -10,6 +10,7 @@ use super::*;
 
 mod canary;
 mod order;
+mod queued;
 mod queues;
 mod renewal;
 mod unwell;
@@ -42,6 +43,8 @@ struct Bench {
     requests: u64,
     sockets: u64,
     headroom: Headroom,
+    /// Starts wait until they are told to have begun.
+    queues: bool,
     /// Who waits in accept queues.
     depths: std::collections::BTreeMap<SocketId, u32>,
 }
@@ -55,6 +58,7 @@ impl Bench {
             requests: 0,
             sockets: 0,
             headroom: Headroom::default(),
+            queues: false,
             depths: std::collections::BTreeMap::new(),
         }
     }
@@ -77,8 +81,14 @@ impl Bench {
         bench
     }
 
+    /// Every order is begun at once, unless the bench holds starts back.
     fn tell(&mut self, event: Event) {
+        let before = self.out.len();
         self.supervisor.handle(event, self.now, &mut self.out);
+        if !self.queues {
+            self.begin(before);
+        }
+        let before = self.out.len();
         for (app, sockets) in self.supervisor.gauging() {
             let depth = |id: &SocketId| (*id, self.depths.get(id).copied().unwrap_or(0));
             let depths = sockets.iter().map(depth).collect();
@@ -89,6 +99,19 @@ impl Bench {
         for app in self.supervisor.measuring() {
             let headroom = self.headroom.clone();
             self.supervisor.handle(Event::Measured { app, headroom }, self.now, &mut self.out);
+        }
+        if !self.queues {
+            self.begin(before.min(self.out.len()));
+        }
+    }
+
+    /// What was ordered since then is begun.
+    fn begin(&mut self, since: usize) {
+        let worker =
+            |action: &Action| if let Action::Spawn { worker, .. } = action { Some(*worker) } else { None };
+        let ordered: Vec<WorkerId> = self.out[since..].iter().filter_map(worker).collect();
+        for worker in ordered {
+            self.supervisor.handle(Event::Begun { worker }, self.now, &mut self.out);
         }
     }
 

@@ -13,8 +13,10 @@ use super::watch::Watch;
 /// How far the start of a program came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Boot {
-    /// Ordered; exec has not been confirmed.
-    Ordered,
+    /// Ordered, and not begun: its clocks stand.
+    Queued,
+    /// Begun; exec has not been confirmed.
+    Begun,
     /// The program runs.
     Running,
 }
@@ -103,7 +105,7 @@ impl Leaving {
 /// What a worker is doing. Rising order, but for `Quitting`: nothing leads back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Phase {
-    /// Not proven ready. `ready_by` is gone once it was missed; `look_at` is the next inspection.
+    /// Not proven ready. `ready_by` is gone once it was missed, and comes when it has begun; `look_at` is the next inspection.
     Starting { boot: Boot, ready_by: Option<Time>, look_at: Option<Time> },
     /// Proven ready. `look_at` goes on while it was handed sockets that it was not seen using;
     /// `soak_until` is gone once it has been ready for `min_healthy_time`.
@@ -129,6 +131,7 @@ pub(super) enum Phase {
 pub(super) struct Worker {
     pub(super) id: WorkerId,
     pub(super) generation: Generation,
+    /// When its start was begun; before that, when it was ordered.
     pub(super) spawned: Time,
     pub(super) phase: Phase,
     /// Whether it finishes its requests upon its signal is being tried.
@@ -175,7 +178,12 @@ impl Worker {
 
     /// Not ready in time.
     pub(super) fn is_late(&self) -> bool {
-        matches!(self.phase, Phase::Starting { ready_by: None, .. })
+        matches!(self.phase, Phase::Starting { boot: Boot::Begun | Boot::Running, ready_by: None, .. })
+    }
+
+    /// Its start waits its turn.
+    pub(super) fn is_queued(&self) -> bool {
+        matches!(self.phase, Phase::Starting { boot: Boot::Queued, .. })
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -199,7 +207,7 @@ impl Worker {
     /// How far its life came.
     pub(super) fn stage(&self) -> Stage {
         match self.phase {
-            Phase::Starting { boot: Boot::Ordered, .. } => Stage::Ordered,
+            Phase::Starting { boot: Boot::Queued | Boot::Begun, .. } => Stage::Ordered,
             Phase::Starting { boot: Boot::Running, .. } => Stage::Running,
             Phase::Ready { .. } => Stage::Ready,
             Phase::Quitting { .. } => Stage::Quitting,

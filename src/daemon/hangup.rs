@@ -5,14 +5,17 @@
 //! `tcp_disconnect` in Linux). It keeps its port, so that listen(2) makes it what it was, last in its group.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use mio::Interest;
 use mio::unix::SourceFd;
 
-use crate::supervisor::event::{Event, SocketId, WorkerId};
+use crate::supervisor::event::{Address, Event, SocketId, WorkerId};
+use crate::supervisor::fold::Telling;
 use crate::supervisor::view::Status;
 use crate::sys::listen;
 
+use super::report::shown;
 use super::{Daemon, Source};
 
 impl Daemon {
@@ -69,18 +72,31 @@ impl Daemon {
             |error| format!("the supervisor cannot listen on it again ({error}): restart the worker's app"),
             |()| "the supervisor listens on it again".to_owned(),
         );
-        log::error!(
-            "{}: called shutdown(2) on its listening socket, {address}: whoever waited in its queue was reset; \
-             {outcome}. A server that stops must close its socket, not shut it down",
-            self.label(worker)
-        );
+        self.tell_hangup(worker, address, &outcome);
+    }
+
+    /// A server that does it does it again: told in full a few times for each app, then more and more rarely.
+    fn tell_hangup(&mut self, worker: WorkerId, address: Address, outcome: &str) {
+        let label = self.label(worker);
+        let what = "called shutdown(2) on its listening socket";
+        match self.app_of(worker).map_or(Telling::Whole, |app| self.hangups.hear(app, self.now)) {
+            Telling::Whole => log::error!(
+                "{label}: {what}, {address}: whoever waited in its queue was reset; {outcome}. A server that stops \
+                 must close its socket, not shut it down"
+            ),
+            Telling::Again { times, within } => {
+                let within = shown(Duration::from_secs(within.as_secs().max(1)));
+                log::error!(
+                    "{label}: {what}, {address}: {times} times in its app in the last {within}; the lines between \
+                     are left out"
+                );
+            }
+            Telling::Not => {}
+        }
     }
 
     /// It was told to stop, or is gone: what it does with its sockets is no fault.
     fn is_stopping(&self, worker: WorkerId) -> bool {
-        let view = self.supervisor.view(self.now);
-        let rows = view.apps.iter().flat_map(|app| &app.workers);
-        let row = rows.into_iter().find(|row| row.worker == Some(worker));
-        row.is_none_or(|row| row.status == Status::Stopping)
+        self.supervisor.status_of(worker).is_none_or(|status| status == Status::Stopping)
     }
 }

@@ -102,7 +102,7 @@ use crate::logs::foreground::Foreground;
 use crate::logs::logger::{self, Destination, Prefix};
 use crate::logs::worker::BUFFER;
 use crate::supervisor::event::{Action, AppId, Event, WorkerId};
-use crate::supervisor::fold::Folds;
+use crate::supervisor::fold::{Folds, Repeats};
 use crate::supervisor::time::Time;
 use crate::supervisor::{Supervisor, WorkerRef};
 use crate::sys::clock::Clock;
@@ -264,6 +264,8 @@ struct Daemon {
     overflows: Overflows,
     warned: Warned,
     folds: Folds,
+    /// Listening sockets that workers shut down, as far as they were told of.
+    hangups: Repeats,
     promises: Promises,
     scales: Scales,
     crons: Crons,
@@ -377,6 +379,7 @@ impl Daemon {
             overflows: Overflows::default(),
             warned: Warned::default(),
             folds: Folds::default(),
+            hangups: Repeats::default(),
             promises: Promises::default(),
             scales: Scales::new(),
             crons: Crons::default(),

@@ -109,6 +109,7 @@ impl Daemon {
     fn forget(&mut self, app: AppId) {
         self.catalog.delete(app);
         self.warned.forget(app);
+        self.hangups.forget(app);
         self.output.forget_app(app);
     }
 

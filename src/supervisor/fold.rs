@@ -185,16 +185,50 @@ impl Folds {
             return Telling::Whole;
         };
         known.up = None;
-        known.times = known.times.saturating_add(1);
-        let due = known.times.is_power_of_two() || now - known.told >= QUIET;
-        if known.times > FULL && !due {
-            return Telling::Not;
-        }
-        known.told = now;
-        if known.times <= FULL {
-            return Telling::Whole;
-        }
-        Telling::Again { times: known.times, within: now - known.first }
+        let (telling, told) = again(&mut known.times, known.first, known.told, now);
+        known.told = told;
+        telling
+    }
+}
+
+/// How one more of a kind is to be told, and when the last one was told of then.
+fn again(times: &mut u32, first: Time, told: Time, now: Time) -> (Telling, Time) {
+    *times = times.saturating_add(1);
+    let due = times.is_power_of_two() || now - told >= QUIET;
+    if *times <= FULL {
+        (Telling::Whole, now)
+    } else if due {
+        (Telling::Again { times: *times, within: now - first }, now)
+    } else {
+        (Telling::Not, told)
+    }
+}
+
+/// Something that workers of an app do again and again and that is no end of theirs.
+#[derive(Clone, Debug, Default)]
+pub struct Repeats {
+    by_app: BTreeMap<AppId, Repeated>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Repeated {
+    times: u32,
+    first: Time,
+    told: Time,
+}
+
+impl Repeats {
+    /// How it is to be told that a worker of this app did it (once more).
+    pub fn hear(&mut self, app: AppId, now: Time) -> Telling {
+        let known = self.by_app.entry(app).or_insert(Repeated { times: 0, first: now, told: now });
+        let (telling, told) = again(&mut known.times, known.first, known.told, now);
+        known.told = told;
+        telling
+    }
+
+    /// The app is gone.
+    pub fn forget(&mut self, app: AppId) {
+        self.by_app.remove(&app);
     }
 }
 
@@ -235,6 +269,20 @@ mod tests {
     fn ready() -> Fact {
         let (worker, after) = (WorkerId(1), Duration::from_millis(1));
         Fact::Ready { app: APP, slot: SLOT, worker, proof: Proof::Alive, after }
+    }
+
+    #[test]
+    fn what_is_no_end_is_told_in_full_a_few_times_then_at_each_doubling_and_now_and_then() {
+        let (mut repeats, other) = (Repeats::default(), AppId(2));
+        let told: Vec<Telling> = (0..9).map(|second| repeats.hear(APP, at(second))).collect();
+        let again = |times, within| Telling::Again { times, within: Duration::from_secs(within) };
+        let (whole, not) = (Telling::Whole, Telling::Not);
+        assert_eq!(told, [whole, whole, whole, again(4, 3), not, not, not, again(8, 7), not]);
+        assert_eq!(repeats.hear(APP, at(606)), not);
+        assert_eq!(repeats.hear(APP, at(607)), again(11, 607));
+        assert_eq!(repeats.hear(other, at(607)), whole);
+        repeats.forget(APP);
+        assert_eq!(repeats.hear(APP, at(608)), whole);
     }
 
     /// A cycle a second; which facts of it were told, and how.

@@ -60,7 +60,7 @@ use planted::Planted;
 use policy::SpecId;
 use rollout::Room;
 use time::Time;
-use view::{AppView, View};
+use view::{AppView, Status, View};
 use worker::earlier;
 
 /// How long after its last SIGKILL the supervisor still waits for trees that do not end (a process in
@@ -306,6 +306,13 @@ impl Supervisor {
         let slot = &app.slots[slot];
         let generation = slot.workers[place].generation;
         Some(WorkerRef { app: app.id, slot: slot.id, instance: slot.instance, generation })
+    }
+
+    /// What one worker is doing; none where it is gone.
+    pub fn status_of(&self, worker: WorkerId) -> Option<Status> {
+        let app = &self.apps[self.index_of(worker)?];
+        let (slot, place) = app.find(worker)?;
+        Some(show::worker_status(&app.slots[slot].workers[place]))
     }
 
     /// Where in its group's array a socket is, as far as the core has heard.

@@ -103,7 +103,7 @@ impl App {
     }
 }
 
-fn worker_status(worker: &Worker) -> Status {
+pub(super) fn worker_status(worker: &Worker) -> Status {
     match worker.phase {
         Phase::Starting { .. } => Status::Launching,
         Phase::Ready { .. } => Status::Online,

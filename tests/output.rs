@@ -342,6 +342,29 @@ fn a_quiet_supervisor_uses_no_processor_time() {
     assert!(used <= 4, "{used} ticks of 10 ms in two seconds");
 }
 
+/// So many read(2) and the like a process has made (`syscr`, proc_pid_io(5)); none where that is not counted.
+fn reads(pid: i32) -> Option<usize> {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    io.lines().find_map(|line| line.strip_prefix("syscr: ")?.parse().ok())
+}
+
+#[test]
+fn single_lines_of_a_flood_are_read_by_the_hundred_and_later_ones_at_once() {
+    let line = "i=0; while [ $i -lt 50000 ]; do echo $i; i=$((i + 1)); done; \
+                until [ -e go ]; do sleep 0.1; done; echo later; echo again; exec sleep 1000";
+    let app = fork("api", &fixtures::shell(line));
+    let daemon = Builder::new(app).stdout(Stdio::null()).start();
+    let stored = daemon.home.path().join("logs/api-out.log");
+    let mut expected: String = (0..50_000).map(|number| format!("{number}\n")).collect();
+    wait_until(ms(60_000), "all lines of the flood", || read(&stored) == expected.as_bytes());
+    if let Some(reads) = reads(daemon.pid) {
+        assert!(reads < 10_000, "{reads} reads");
+    }
+    std::fs::write(daemon.home.apps().join("go"), "").expect("it is ours");
+    expected += "later\nagain\n";
+    wait_until(ms(10_000), "the lines after it", || read(&stored) == expected.as_bytes());
+}
+
 #[test]
 fn output_through_a_pipe_arrives_whole() {
     let (mut reader, writer) = std::io::pipe().expect("descriptors are left");

@@ -48,6 +48,7 @@ mod relay;
 mod replace;
 mod report;
 mod requests;
+mod rest;
 mod said;
 mod settings;
 mod shared;
@@ -518,6 +519,7 @@ impl Daemon {
         for source in again {
             self.collect_fairly(source);
         }
+        self.read_rested();
         let mut incoming = Vec::new();
         for event in events {
             if self.server.owns(event.token()) {

@@ -25,6 +25,7 @@ use crate::sys::socket;
 
 use super::Daemon;
 use super::catalog::Recipe;
+use super::rest::Resting;
 
 /// Bytes read from workers' outputs in one turn of the loop: floods cost everybody else no more than that.
 const BUDGET: usize = 256 * 1024;
@@ -56,10 +57,12 @@ pub(super) struct Output {
     pub(super) foreground: Option<Foreground>,
     rings: Rings,
     /// Boxed: half of the places of a table are empty, and each pump takes its entry out.
-    workers: HashMap<WorkerId, Box<Entry>>,
+    pub(super) workers: HashMap<WorkerId, Box<Entry>>,
     followers: Vec<Follower>,
     /// Outputs that are not read while the reader of our own is behind.
     held_back: Vec<(WorkerId, Stream)>,
+    /// Outputs of floods.
+    pub(super) resting: Resting,
     /// When that reader last took something, or had nothing to take.
     moved: Time,
     /// Bytes that each output may be read in this turn.
@@ -67,9 +70,9 @@ pub(super) struct Output {
 }
 
 #[derive(Debug)]
-struct Entry {
-    output: WorkerOutput,
-    tokens: Vec<(Stream, Token)>,
+pub(super) struct Entry {
+    pub(super) output: WorkerOutput,
+    pub(super) tokens: Vec<(Stream, Token)>,
 }
 
 /// A client of `logs`.
@@ -98,6 +101,7 @@ impl Output {
             workers: HashMap::new(),
             followers: Vec::new(),
             held_back: Vec::new(),
+            resting: Resting::default(),
             moved: Time::START,
             share: BUDGET,
         }
@@ -134,9 +138,25 @@ impl Output {
         consoles.map(|console| foreground::lock(console).waiting()).sum()
     }
 
+    /// How much is read before the reader of our own output has its say.
+    fn part(&self, stream: Stream) -> usize {
+        if self.foreground.as_ref().is_some_and(|foreground| foreground.is_read(stream)) {
+            CHUNK
+        } else {
+            BUDGET
+        }
+    }
+
     /// The reader of our own output is behind, and still takes something now and then.
     fn is_congested(&self, now: Time) -> bool {
         self.waiting() > CONGESTED && now.since(self.moved) < PATIENCE
+    }
+
+    fn hold_back(&mut self, worker: WorkerId, stream: Stream, now: Time) {
+        self.resting.put_off(worker, stream, now + PATIENCE);
+        if !self.held_back.contains(&(worker, stream)) {
+            self.held_back.push((worker, stream));
+        }
     }
 
     /// Outputs that can be read again.
@@ -149,7 +169,8 @@ impl Output {
 
     pub(super) fn next_deadline(&self) -> Option<Time> {
         let patience = (!self.held_back.is_empty()).then(|| self.moved + PATIENCE);
-        self.files.next_deadline().into_iter().chain(patience).min()
+        let deadlines = [self.files.next_deadline(), patience, self.resting.next_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     pub(super) fn retry(&mut self, now: Time) {
@@ -267,14 +288,27 @@ impl Daemon {
 
     /// Reads one output's share of a turn. True when there is more.
     pub(super) fn read_output(&mut self, worker: WorkerId, stream: Stream) -> bool {
+        let other = match stream {
+            Stream::Out => Stream::Err,
+            Stream::Err => Stream::Out,
+        };
+        // What it said there before comes first.
+        if self.output.resting.gathers(worker, other) {
+            self.read_one(worker, other);
+        }
+        self.read_one(worker, stream)
+    }
+
+    fn read_one(&mut self, worker: WorkerId, stream: Stream) -> bool {
         let mut read = 0;
         while read < self.output.share {
             if self.output.is_congested(self.now) {
-                self.output.held_back.push((worker, stream));
+                self.output.hold_back(worker, stream, self.now);
                 return false;
             }
-            let part = CHUNK.min(self.output.share - read);
+            let part = self.output.part(stream).min(self.output.share - read);
             if !self.pump(worker, stream, part) {
+                self.pace_output(worker, stream);
                 return false;
             }
             read += part;
@@ -321,6 +355,7 @@ impl Daemon {
             log::debug!("output: {error}");
         }
         entry.output.close(stream);
+        self.output.resting.forget(entry.output.origin().worker, stream);
         for (_, token) in entry.tokens.iter().filter(|(s, _)| *s == stream) {
             self.tokens.release(*token);
         }

@@ -12,6 +12,7 @@ pub mod files;
 pub mod foreground;
 pub mod lines;
 pub mod logger;
+pub mod pace;
 pub mod ring;
 pub mod worker;
 

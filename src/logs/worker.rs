@@ -9,11 +9,12 @@ use super::file::Source;
 use super::files::{FileId, LogFiles};
 use super::foreground::Foreground;
 use super::lines::{Batch, LineFramer, Piece};
+use super::pace::Pace;
 use super::ring::Rings;
 use super::{Line, Origin};
 use crate::control::protocol::Stream;
 use crate::supervisor::time::Time;
-use crate::sys::output::{Read, read_some};
+use crate::sys::output::{Read, read_some, set_pipe_room};
 
 /// The size of the buffer that all pumps share: what a pipe holds by default (pipe(7)).
 pub const BUFFER: usize = 64 * 1024;
@@ -54,11 +55,12 @@ struct Output {
     pipe: Option<OwnedFd>,
     file: Option<FileId>,
     framer: LineFramer,
+    pace: Pace,
 }
 
 impl Output {
     fn new(pipe: OwnedFd, file: Option<FileId>) -> Output {
-        Output { pipe: Some(pipe), file, framer: LineFramer::default() }
+        Output { pipe: Some(pipe), file, framer: LineFramer::default(), pace: Pace::default() }
     }
 }
 
@@ -102,6 +104,7 @@ impl WorkerOutput {
                 Read::Empty => return pumped,
                 Read::Bytes(count) => {
                     pumped.read += count;
+                    self.pace(stream).read(count);
                     self.take(stream, Some(&buffer[..count]), sinks, now);
                 }
                 Read::End => {
@@ -113,6 +116,20 @@ impl WorkerOutput {
         }
         pumped.more = true;
         pumped
+    }
+
+    /// How fast it comes.
+    pub fn pace(&mut self, stream: Stream) -> &mut Pace {
+        &mut self.output_mut(stream).pace
+    }
+
+    /// Gives its pipe room for so many bytes, as far as the host allows; whether it has them.
+    pub fn give_room(&mut self, stream: Stream, bytes: usize) -> bool {
+        let Some(room) = self.pipe(stream).and_then(|pipe| set_pipe_room(pipe, bytes).ok()) else {
+            return false;
+        };
+        self.pace(stream).set_room(room);
+        true
     }
 
     /// Hands on what stands without a newline, when nothing more is waited for (the worker is gone, and a

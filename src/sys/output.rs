@@ -136,6 +136,18 @@ pub fn worker_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read_end, write_end))
 }
 
+/// Gives a pipe room for so many bytes, rounded up to a power of two pages (F_SETPIPE_SZ, fcntl(2)); how many it
+/// holds now.
+///
+/// # Errors
+/// EPERM beyond /proc/sys/fs/pipe-max-size, or when all pipes of this user together are above
+/// pipe-user-pages-soft, without CAP_SYS_RESOURCE; EBUSY when it holds more than that already.
+pub fn set_pipe_room(fd: BorrowedFd<'_>, bytes: usize) -> Result<usize, Errno> {
+    let wanted = i32::try_from(bytes).map_err(|_| Errno::EINVAL)?;
+    let room = fcntl(fd, FcntlArg::F_SETPIPE_SZ(wanted))?;
+    usize::try_from(room).map_err(|_| Errno::EINVAL)
+}
+
 /// What one read from a pipe gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
@@ -378,6 +390,15 @@ mod tests {
             }
         }
         assert!(written >= PIPE_BUF);
+    }
+
+    #[test]
+    fn a_pipe_holds_what_it_was_given_room_for() {
+        let (read_end, write_end) = worker_pipe().unwrap();
+        let room = set_pipe_room(read_end.as_fd(), 256 * 1024).unwrap();
+        assert_eq!(room, 256 * 1024);
+        assert_eq!(write(&write_end, &vec![b'x'; room]), Ok(room));
+        assert_eq!(set_pipe_room(read_end.as_fd(), 64 * 1024), Err(Errno::EBUSY));
     }
 
     #[test]

@@ -17,6 +17,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -388,15 +389,19 @@ class Tellers:
         self.socket.close()
 
 
+def fresh_home(name):
+    """A folder that was not there before. One that was just emptied of the log files of the round before would
+    cost whoever creates files next: ext4 passes over inodes that were freed within the last five seconds."""
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=BUILD))
+
+
 class TinyClusterd:
     """A supervisor that runs one tiny process, and takes more."""
     name = "clusterd"
 
     def __init__(self, options, tellers):
         self.binary, self.tiny = options.clusterd, options.tiny
-        self.home = BUILD / "clusterd-tiny"
-        shutil.rmtree(self.home, ignore_errors=True)
-        self.home.mkdir(parents=True)
+        self.home = fresh_home("clusterd-tiny")
         self.environment = clean_environment(CLUSTERD_HOME=self.home, TINY_TELL=tellers.path)
         self.process = spawn([self.binary, self.file("base", 1)], env=self.environment,
                              stderr=(self.home / "stderr").open("wb"))
@@ -445,9 +450,7 @@ class TinyPm2:
     binary = BUILD / "node_modules" / ".bin" / "pm2"
 
     def __init__(self, options, tellers):
-        self.tiny, self.home = options.tiny, BUILD / "pm2-tiny"
-        shutil.rmtree(self.home, ignore_errors=True)
-        self.home.mkdir(parents=True)
+        self.tiny, self.home = options.tiny, fresh_home("pm2-tiny")
         self.environment = clean_environment(PM2_HOME=self.home, TINY_TELL=tellers.path, PM2_DISCRETE_MODE="true")
         self.start("base", 1).wait()
         tellers.await_all(1)
@@ -733,6 +736,8 @@ def replacement(systems, options):
 
 def install():
     BUILD.mkdir(parents=True, exist_ok=True)
+    for old in BUILD.glob("*-tiny-*"):
+        shutil.rmtree(old, ignore_errors=True)
     (BUILD / "package.json").write_text(json.dumps({"private": True, "dependencies": {"pm2": PM2_VERSION}}))
     subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent"], cwd=BUILD, check=True)
 

@@ -54,6 +54,7 @@ fn only_what_changed_is_touched() {
     let apps = |api: App, job: App| [api, serving("steady", other), job];
     let api = serving("api", port);
     let daemon = Daemon::foreground(file(&apps(api.clone(), idle("job"))));
+    daemon.expects(&["looks like a secret: SECRET"]);
     let before = daemon.wait_online("api", 2);
     let steady = daemon.wait_online("steady", 2);
     let job = daemon.wait_online("job", 1);

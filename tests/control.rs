@@ -232,6 +232,7 @@ fn pid_signal_and_describe_speak_of_the_worker() {
     let app =
         App::new("api", &fixtures::shell(trap)).text("exec_mode", "fork").env("SECRET_NAME", "secret-value");
     let daemon = Daemon::foreground(app);
+    daemon.expects(&["looks like a secret: SECRET_NAME"]);
     let pid = daemon.wait_online("api", 1)[0];
     daemon.wait_for_text("set");
     let output = daemon.run(&["pid", "api"]).expect_code(0);

@@ -23,6 +23,7 @@ fn jlist_has_the_fields_that_scripts_for_pm2_read() {
     let api = server("api").instances(2).env("SECRET", "hunter2").text("kill_timeout", "3s");
     let line = App::bare("line").text("script", "sleep 1000").text("namespace", "jobs");
     let daemon = Daemon::foreground(fixtures::file(&[api, line]));
+    daemon.expects(&["looks like a secret: SECRET"]);
     let pids = daemon.wait_online("api", 2);
     daemon.wait_online("line", 1);
     let list = processes(&daemon);

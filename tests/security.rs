@@ -218,6 +218,7 @@ fn a_log_dir_that_others_can_write_is_refused_as_root() {
 #[test]
 fn every_file_of_the_home_is_its_owners_alone() {
     let (daemon, output) = Daemon::background(idle("api").env("TOKEN", "hunter2"));
+    daemon.expects(&["looks like a secret: TOKEN"]);
     output.expect_code(0);
     wait_until(ms(5_000), "a state file", || daemon.home.path().join("state.json").exists());
     let mut open = vec![daemon.home.path()];
@@ -345,7 +346,7 @@ fn values_of_variables_are_shown_by_no_verb_and_no_log() {
     let app = |value: &str| idle("api").env("TOKEN", value);
     let (daemon, output) = Daemon::background(app("hunter2"));
     output.expect_code(0);
-    daemon.expects(&["reload on SIGHUP"]);
+    daemon.expects(&["reload on SIGHUP", "looks like a secret: TOKEN"]);
     daemon.home.write(&app("hunter3").to_string());
     let path = daemon.home.file().display().to_string();
     let lines: [&[&str]; 7] = [
@@ -375,6 +376,42 @@ fn values_of_variables_are_shown_by_no_verb_and_no_log() {
         fs::read_to_string(daemon.home.path().join("logs/clusterd.log")).expect("it is in the background");
     assert!(!log.contains("hunter"), "{log}");
     daemon.run(&["kill"]).expect_code(0);
+}
+
+/// Rule 8: whose file shows a secret to every user of the host hears of it once, by the variable's name.
+#[test]
+fn secrets_that_every_user_can_read_are_warned_of_once_and_without_their_value() {
+    let home = Arc::new(Home::new(None));
+    home.put("open.env", "DB_PASSWORD='hunter5'\nPORT=1\n");
+    home.put("closed.env", "API_TOKEN=hunter6\n");
+    set_mode(&home.apps().join("closed.env"), 0o600);
+    let tidy = idle("tidy").text("env_file", "closed.env").env("PORT", 1).env("TOKEN_FILE", "/run/token");
+    let apps = |careless: App| file(&[careless, tidy.clone()]);
+    let careless = idle("careless").text("env_file", "open.env").env("STRIPE_SECRET", "hunter7");
+    let daemon = Builder::new(apps(careless.clone())).start_in(home);
+    daemon.expects(&["every user of this host can read"]);
+    daemon.wait_online("careless", 1);
+    let warnings = || -> Vec<String> {
+        let log = daemon.log();
+        log.lines().filter(|line| line.contains("every user of this host")).map(str::to_owned).collect()
+    };
+    let told = warnings();
+    assert_eq!(told.len(), 2, "{told:#?}");
+    for (line, parts) in told.iter().zip([
+        ["careless: ", "ecosystem.toml (mode 755)", "looks like a secret: STRIPE_SECRET. "],
+        ["careless: ", "open.env (mode 755)", "looks like a secret: DB_PASSWORD. "],
+    ]) {
+        assert!(line.contains(" WARN ") && parts.iter().all(|part| line.contains(part)), "{line}");
+    }
+    daemon.run(&["reload", "all"]).expect_code(0);
+    assert_eq!(warnings(), told, "told once");
+    assert!(!daemon.log().contains("hunter"), "{}", daemon.log());
+    // In a folder that nobody else can enter they are nobody else's to read.
+    daemon.run(&["delete", "all"]).expect_code(0);
+    set_mode(&daemon.home.apps(), 0o700);
+    daemon.run(&["start", &daemon.home.file().display().to_string()]).expect_code(0);
+    daemon.wait_online("careless", 1);
+    assert_eq!(warnings(), told);
 }
 
 /// Rule 5: a name in the home that leads elsewhere is replaced, not followed.

@@ -64,6 +64,8 @@ const LAYERS: &[Layer] = &[
         modules: &["supervisor::policy"],
         crates: &["std::time::Duration", "croner", "jiff", "thiserror"],
     },
+    // Looks at who may read the files that launch and the command line read.
+    Layer { of: "config/exposed.rs", modules: &["config"], crates: &["std"] },
     Layer {
         of: "config/",
         modules: &["config", "logs::escape::steers", "supervisor::address", "supervisor::policy"],

@@ -90,7 +90,7 @@ pub fn read_env_files(files: &[PathBuf], reader: Reader) -> Result<Vec<Variable>
     Ok(variables)
 }
 
-fn open_env_file(path: &Path) -> io::Result<fs::File> {
+pub(super) fn open_env_file(path: &Path) -> io::Result<fs::File> {
     // Opening a named pipe would wait for its writer.
     let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
@@ -99,7 +99,7 @@ fn open_env_file(path: &Path) -> io::Result<fs::File> {
     Ok(file)
 }
 
-fn read_env_file(file: fs::File) -> io::Result<Vec<u8>> {
+pub(super) fn read_env_file(file: fs::File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(env_file::MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
     match bytes.len() > env_file::MAX_FILE {

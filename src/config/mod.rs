@@ -1,7 +1,7 @@
 //! The ecosystem file: text → tree with places (`raw`) → [`Config`] (defaults applied, everything valid).
 //!
-//! Nothing here starts, opens or changes anything; only [`launch`] looks at the file system, at each start.
-//! The host's facts come in as [`Host`], so that every rule can be tested.
+//! Nothing here starts, opens or changes anything; only [`launch`] looks at the file system at each start, and
+//! [`exposed`] at each load. The host's facts come in as [`Host`], so that every rule can be tested.
 
 mod app;
 pub mod calendar;
@@ -9,6 +9,7 @@ mod check;
 mod depend;
 pub mod env_file;
 pub mod error;
+pub mod exposed;
 pub mod guarded;
 mod health;
 pub mod keys;

@@ -20,6 +20,7 @@ mod crons;
 mod drain;
 mod environment;
 mod exam;
+mod exposed;
 mod files;
 mod forward;
 mod hangup;

@@ -87,6 +87,7 @@ impl Daemon {
     }
 
     fn ask(&mut self, id: u64, commands: Vec<(AppId, Command)>) {
+        self.warn_of_exposed(&commands);
         let Some(operation) = self.requests.operations.get_mut(&id) else { return };
         for (app, command) in commands {
             self.requests.next_request += 1;

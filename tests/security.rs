@@ -74,6 +74,32 @@ fn a_worker_of_another_user_cannot_take_its_rights_back() {
     assert_eq!(output.matches("refused").count(), 5, "{output}");
 }
 
+/// Rule 1: whatever the supervisor has and could inherit to others, and with `no_new_privs` not even the bounding
+/// set; without that setuid programs such as sudo go on working.
+#[test]
+fn a_worker_of_another_user_has_no_capabilities_in_any_set() {
+    if !only_root() || runtime("setpriv").is_none() {
+        return;
+    }
+    let capable = ["setpriv", "--inh-caps=+chown,+kill", "--ambient-caps=+chown,+kill"];
+    let bound = idle("bound").set("user", ORDINARY).set("no_new_privs", true);
+    let apps = [bound, idle("plain").set("user", ORDINARY), idle("own").set("no_new_privs", true)];
+    let daemon = Builder::new(file(&apps)).wrap(&capable).start();
+    let set = |pid: i32, name: &str| -> u64 {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("always there");
+        u64::from_str_radix(line.trim(), 16).expect("a mask")
+    };
+    assert_ne!(set(daemon.pid, "CapAmb:"), 0, "the supervisor was to have some");
+    let bounding = set(daemon.pid, "CapBnd:");
+    for (app, left) in [("bound", 0), ("plain", bounding)] {
+        let pid = daemon.wait_online(app, 1)[0];
+        let sets = ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:", "CapBnd:"].map(|name| set(pid, name));
+        assert_eq!(sets, [0, 0, 0, 0, left], "{app}");
+    }
+    assert_eq!(set(daemon.wait_online("own", 1)[0], "CapBnd:"), bounding, "root stays what it is");
+}
+
 /// Rule 2: a Unix socket is the only way in.
 #[test]
 fn the_supervisor_itself_listens_nowhere_on_the_network() {

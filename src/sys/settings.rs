@@ -99,6 +99,9 @@ pub(super) fn become_other(settings: &Settings) -> Result<(), Failure> {
         // SAFETY: numbers only.
         checked(unsafe { libc::syscall(libc::SYS_setresgid, *gid, *gid, *gid) })
             .map_err(at(Setting::Group))?;
+        if *uid != 0 && settings.no_new_privs {
+            narrow_bounding_set();
+        }
         // SAFETY: no arguments.
         let before = unsafe { libc::syscall(libc::SYS_geteuid) } as u32;
         // SAFETY: numbers only.
@@ -129,6 +132,20 @@ fn give_up_capabilities() -> Result<(), i32> {
     let none = [0_u32; 6];
     // SAFETY: both are of the layout and size that version 3 has, and outlive the call.
     checked(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) })
+}
+
+/// Takes every capability out of the bounding set (capabilities(7)): what no exec is to give back. Only for who
+/// gets nothing by an exec anyway: `sudo` and file capabilities of others need that set. It takes CAP_SETPCAP, and
+/// without that no_new_privs alone stands in the way.
+fn narrow_bounding_set() {
+    // A kernel has 64 at most, and refuses the number after its last one (EINVAL).
+    for capability in 0..64 {
+        // SAFETY: numbers only.
+        let dropped = unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        if dropped < 0 {
+            return;
+        }
+    }
 }
 
 /// All ids are the new ones, and neither root nor who it was before can be had back.

@@ -293,6 +293,8 @@ fn a_worker_that_hides_its_memory_is_shared_by_what_is_declared() {
     ];
     let daemon = behind(&docker, support::file(&apps.map(|app| app.text("drain_timeout", "2s"))));
     daemon.expects(&["the host does not show", "the host does not let the supervisor look"]);
+    // From afar a connection in use cannot be told from another worker's.
+    daemon.expects(&["drain_timeout is over"]);
     daemon.wait_online("own", 1);
     wait_until(ms(10_000), "an answer", || get(own, "/").is_ok());
     expect_once(&daemon, "the host does not let the supervisor look at its sockets");
@@ -380,6 +382,7 @@ fn without_proc_workers_are_supervised_shared_and_reloaded_without_loss() {
     ];
     let mut daemon = behind(&wrap, support::file(&apps));
     daemon.expects(&["/proc is not mounted here", "was ended by SIGKILL", "did not end in kill_timeout"]);
+    daemon.expects(&["drain_timeout is over"]);
     daemon.wait_online("fds", 2);
     daemon.wait_online("tree", 1);
     let load = Load::on(declared).start();

@@ -301,6 +301,38 @@ fn a_worker_that_hides_its_memory_is_shared_by_what_is_declared() {
     reload_under(&daemon, Load::on(declared)).expect_none_lost();
 }
 
+/// Open connections to this port that nobody has accepted or closed, by proc_net_tcp(5).
+fn established(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("it is readable");
+    let is_open = |line: &&str| {
+        let mut words = line.split_whitespace().skip(1);
+        let local = words.next().is_some_and(|word| word.ends_with(&format!(":{port:04X}")));
+        local && words.nth(1) == Some("01")
+    };
+    table.lines().filter(is_open).count()
+}
+
+/// Once it says that it is ready, nothing of the supervisor's own waits in its queue.
+#[test]
+fn a_worker_that_becomes_ready_otherwise_keeps_no_connection_of_the_supervisors() {
+    let (Some(python), Some(docker)) = (fixtures::python("listen_fds.py"), docker()) else { return };
+    let waits = "import ctypes, os, select, socket, time; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); \
+                 select.select([3], [], []); print('somebody waits', flush=True); \
+                 word = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); name = os.environ['NOTIFY_SOCKET']; \
+                 word.connect('\\0' + name[1:] if name[0] == '@' else name); word.send(b'READY=1'); \
+                 time.sleep(1000)";
+    let port = free_port();
+    let app = App::new("api", &Fixture::new(&[&python.command[0], "-c", waits])).instances(1).listen(port);
+    let daemon = behind(&docker, app.text("ready", "notify"));
+    daemon.expects(&["the host does not show what a worker waits on"]);
+    daemon.wait_online("api", 1);
+    daemon.wait_for_text("somebody waits");
+    wait_until(ms(5_000), "nobody waits any more", || match established(port) {
+        0 => Ok(()),
+        open => Err(open),
+    });
+}
+
 /// A reload of declared sockets where nothing can be intercepted at all.
 fn handed_over_only(wrap: &[String], says: &str) {
     let port = free_port();

@@ -2,7 +2,7 @@
 //! waits on: a connection of the supervisor's own is led to that socket, and the worker accepts it or not. A
 //! server sees a client that came and went.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use crate::supervisor::event::{Event, SocketId, WorkerId};
@@ -78,6 +78,17 @@ impl Daemon {
         }
         self.inbox.push_back(Event::Accepting { worker, socket });
         Ok(None)
+    }
+
+    /// Who became ready otherwise, or was looked at for long enough, is not looked at any more: a connection
+    /// that it has not accepted would wait in its queue until it ends.
+    pub(super) fn end_idle_knocks(&mut self) {
+        let workers: BTreeSet<WorkerId> = self.unseen.knocks.under_way.keys().map(|(id, _)| *id).collect();
+        for worker in workers {
+            if !self.supervisor.is_inspected(worker) {
+                self.stop_knocks(worker);
+            }
+        }
     }
 
     /// The worker leaves, or is gone.

@@ -624,6 +624,7 @@ impl Daemon {
     }
 
     fn end_of_turn(&mut self) {
+        self.end_idle_knocks();
         self.record_state();
         self.tell_of_steady();
         for notice in self.output.take_notices() {

@@ -315,6 +315,13 @@ impl Supervisor {
         Some(show::worker_status(&app.slots[slot].workers[place]))
     }
 
+    /// Whether it is still looked for a worker's way of waiting on the sockets that it was handed.
+    pub fn is_inspected(&self, worker: WorkerId) -> bool {
+        let place =
+            |app: &App| app.find(worker).map(|(slot, place)| app.slots[slot].workers[place].looked_at());
+        self.apps.iter().find_map(place).flatten().is_some()
+    }
+
     /// Where in its group's array a socket is, as far as the core has heard.
     pub fn position_of(&self, socket: SocketId) -> Option<u32> {
         self.apps.iter().find_map(|app| app.sockets.position_of(socket))

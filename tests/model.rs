@@ -716,7 +716,7 @@ impl Turn<'_> {
         let idle = ended || status == Some(Status::Errored);
         let alone = self.before.probe().is_empty() && self.before.measuring().is_empty();
         ensure(!idle || !alone || !self.spawned().is_empty(), || "nobody was started again".into())?;
-        ensure(self.before.given_up().is_none() || self.world.pair, || {
+        ensure(!ended || self.before.given_up().is_none(), || {
             "a supervisor ends although a schedule is to start somebody".into()
         })
     }

@@ -426,11 +426,13 @@ impl Daemon {
         let mut apps = Vec::new();
         for (app, scope) in &whom {
             let first = self.workers_of(&[(*app, *scope)]).into_iter().filter_map(|worker| {
-                let process = self.processes.get(worker)?;
-                Some((self.names.get(&worker)?.1.instance, process.pid))
+                // Before exec it has what the supervisor has.
+                let process = self.processes.get(worker).filter(|process| process.report.is_none())?;
+                let newest = std::cmp::Reverse(worker);
+                Some((self.names.get(&worker)?.1.instance, newest, process.pid))
             });
             let name = self.app_name(*app);
-            let (instance, pid) = first.min().ok_or_else(|| {
+            let (instance, _, pid) = first.min().ok_or_else(|| {
                 failure(format!("{name} does not run: what a worker gets is put together when it starts"))
             })?;
             let variables = process::environ(pid).map_err(|error| {

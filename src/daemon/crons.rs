@@ -9,9 +9,6 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use mio::Interest;
-use mio::unix::SourceFd;
-
 use crate::config::calendar::Calendar;
 use crate::supervisor::event::{AppId, Event};
 use crate::supervisor::policy::Schedule;
@@ -80,7 +77,12 @@ impl Daemon {
         if !self.are_schedules_known() {
             self.take_schedules();
         }
-        if let Err(error) = self.set_alarm()
+        let mut set = self.set_alarm();
+        if matches!(set, Ok(true)) {
+            self.ring(true);
+            set = self.set_alarm();
+        }
+        if let Err(error) = set
             && self.warned.first("alarm", None)
         {
             log::error!("cron_restart has no effect: no alarm can be set ({error})");
@@ -97,6 +99,7 @@ impl Daemon {
     }
 
     fn take_schedules(&mut self) {
+        self.may_be_over = true;
         let mut old = std::mem::take(&mut self.crons.armed);
         for (app, schedule) in self.supervisor.schedules() {
             let known = old.remove(&app).filter(|armed| armed.schedule == *schedule);
@@ -113,26 +116,24 @@ impl Daemon {
         }
     }
 
-    fn set_alarm(&mut self) -> io::Result<()> {
+    /// True when the clock was set since it was last looked at.
+    fn set_alarm(&mut self) -> io::Result<bool> {
         let soonest = self.crons.soonest();
         if soonest == self.crons.set {
-            return Ok(());
+            return Ok(false);
         }
         if self.crons.alarm.is_none() {
             let alarm = Alarm::new()?;
-            let token = self.tokens.allot(Source::Alarm);
-            let registry = self.poll.registry();
-            registry.register(&mut SourceFd(&alarm.as_raw_fd()), token, Interest::READABLE)?;
+            self.watch(alarm.as_raw_fd(), Source::Alarm)?;
             self.crons.alarm = Some(alarm);
         }
-        if let Some(alarm) = &self.crons.alarm {
-            match soonest {
-                Some(at) => alarm.set(at)?,
-                None => alarm.clear()?,
-            }
-        }
+        let Some(alarm) = &self.crons.alarm else { return Ok(false) };
+        let was_set = match soonest {
+            Some(at) => alarm.set(at)?,
+            None => alarm.clear().map(|()| false)?,
+        };
         self.crons.set = soonest;
-        Ok(())
+        Ok(was_set)
     }
 
     /// The alarm rang, or the clock was set.
@@ -143,6 +144,10 @@ impl Daemon {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => return log::warn!("the alarm for cron_restart: {error}"),
         };
+        self.ring(was_set);
+    }
+
+    fn ring(&mut self, was_set: bool) {
         // It rings once.
         self.crons.set = None;
         let now = clock::wall();

@@ -92,7 +92,11 @@ impl Daemon {
                 self.come_forward(*worker);
             }
             Fact::Errored { .. } | Fact::Forgone { .. } => self.may_be_over = true,
-            Fact::Deleted { app } => self.forget(*app),
+            Fact::Deleted { app } => {
+                // What is left may have nothing to do any more.
+                self.may_be_over = true;
+                self.forget(*app);
+            }
             Fact::ReloadDone { app, generation, .. } => self.follow_declarations(*app, *generation),
             _ => {}
         }
@@ -232,6 +236,8 @@ impl Daemon {
             Fact::CronPassed { app, why } => {
                 let why = match why {
                     Pass::Reloading => "a reload is under way",
+                    Pass::Held => "a failed reload left two versions for you to look at",
+                    Pass::Starting => "it is about to start anyway",
                     Pass::Stopped => "it is stopped, and stays so",
                 };
                 Told::about(Info, *app, "cron", format!("cron_restart: passed over, {why}"))

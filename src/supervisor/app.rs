@@ -229,6 +229,8 @@ pub(super) struct App {
     pub(super) slots: Vec<Slot>,
     pub(super) sockets: Sockets,
     pub(super) going: Option<Going>,
+    /// Somebody stopped it, or a part, and nobody started it since.
+    pub(super) stopped: bool,
     pub(super) heard: Heard,
     /// A spent worker that is being replaced.
     pub(super) renewing: Option<Renewing>,
@@ -274,6 +276,7 @@ impl App {
             slots: Vec::new(),
             sockets: Sockets::default(),
             going: None,
+            stopped: false,
             heard: Heard::Nothing,
             renewing: None,
             weigh_at: None,

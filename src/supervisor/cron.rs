@@ -1,12 +1,13 @@
 //! `cron_restart`: what comes of an app when its time has come. When that is, the shell knows.
 
-use super::app::{App, Idle, Slot, Turn};
-use super::event::{AppId, Fact, Pass, SlotId};
+use super::app::{App, Idle, Mix, Slot, Turn, Wanted};
+use super::event::{AppId, Cause, Fact, Pass, SlotId};
 use super::policy::Schedule;
 use super::{Bug, Supervisor};
 
 impl App {
-    /// Its workers are replaced as by a reload; those that had ended for good run again. Who was stopped stays so.
+    /// Its workers are replaced as by a reload; those that had ended by themselves run again. Who was stopped stays
+    /// so.
     pub(super) fn come_due(&mut self, turn: &mut Turn<'_>) {
         if self.doomed || turn.end.is_some() || self.policy(self.target()).cron_restart.is_none() {
             return;
@@ -14,32 +15,48 @@ impl App {
         if self.rollout.is_some() || self.queue.is_some() {
             return turn.report(Fact::CronPassed { app: self.id, why: Pass::Reloading });
         }
-        if !self.may_come_due() && !turn.has(Bug::CronStartsTheStopped) {
+        if self.mix == Mix::Keep {
+            return turn.report(Fact::CronPassed { app: self.id, why: Pass::Held });
+        }
+        let idle = self.idle_by_itself(turn.has(Bug::CronStartsTheStopped));
+        if idle.is_empty() && !self.slots.iter().any(Slot::is_wanted) {
             return turn.report(Fact::CronPassed { app: self.id, why: Pass::Stopped });
         }
-        turn.report(Fact::CronDue { app: self.id });
-        let dormant = self.is_dormant();
-        let dormant = dormant || turn.has(Bug::CronStartsTheStopped);
-        let idle = |slot: &&Slot| dormant || matches!(slot.idle, Idle::Ended { .. } | Idle::Errored);
-        let slots: Vec<SlotId> = self.slots.iter().filter(idle).map(|slot| slot.id).collect();
-        if self.runs() {
-            self.begin_reload(None, Vec::new(), turn);
-        } else {
-            self.line_up(turn);
+        if idle.is_empty() && !self.runs() {
+            return turn.report(Fact::CronPassed { app: self.id, why: Pass::Starting });
         }
-        self.run(&slots);
+        turn.report(Fact::CronDue { app: self.id });
+        if idle.is_empty() {
+            // How the last one that was asked for failed stays to be seen.
+            let failed = self.failed.take();
+            self.begin_reload(None, Vec::new(), turn);
+            self.failed = failed;
+        } else {
+            // Of several jobs those that are still at it are let finish.
+            if !self.runs() {
+                self.line_up(turn);
+            }
+            self.run(&idle);
+        }
         turn.changed = true;
     }
 
-    /// Whether its schedule concerns it: a worker is wanted, or ended by itself, or was never asked for.
-    fn may_come_due(&self) -> bool {
-        let concerned = |slot: &Slot| slot.is_wanted() || matches!(slot.idle, Idle::Ended { .. });
-        self.slots.iter().any(concerned) || self.is_dormant()
+    /// Slots that have no worker because of what their workers did, or because none was asked for yet.
+    fn idle_by_itself(&self, planted: bool) -> Vec<SlotId> {
+        let unasked = self.is_dormant() && !self.stopped;
+        let idle = |slot: &&Slot| match slot.idle {
+            Idle::Ended { .. } => slot.is_wanted() || slot.wanted == Wanted::Rest(Cause::Exit),
+            Idle::Errored => slot.is_wanted() && slot.up().next().is_none(),
+            Idle::Free | Idle::Waiting(_) => unasked || (planted && !slot.is_wanted()),
+        };
+        self.slots.iter().filter(idle).map(|slot| slot.id).collect()
     }
 
-    /// Whether it runs again by its schedule, although nothing of it may run now.
+    /// Whether it runs again by its schedule, although nothing of it runs now and nothing went wrong.
     pub(super) fn comes_back(&self) -> bool {
-        !self.doomed && self.policy(self.target()).cron_restart.is_some() && self.may_come_due()
+        let gave_up = self.slots.iter().any(Slot::has_given_up);
+        let scheduled = !self.doomed && self.policy(self.target()).cron_restart.is_some();
+        scheduled && !gave_up && !self.idle_by_itself(false).is_empty()
     }
 }
 

@@ -915,6 +915,10 @@ pub enum Proof {
 pub enum Pass {
     /// A reload is under way or held: its workers are being replaced anyway.
     Reloading,
+    /// A failed reload left a mix for the operator to look at.
+    Held,
+    /// It is about to start anyway.
+    Starting,
     /// Somebody stopped it.
     Stopped,
 }

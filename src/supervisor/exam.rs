@@ -84,8 +84,8 @@ impl App {
         if found.exam == Exam::Asked {
             return;
         }
-        if done && self.is_another_going(turn.now) {
-            return self.look_again(slot, place);
+        if done && (self.is_another_going(turn.now) || self.is_another_examined()) {
+            return self.hold_on(slot, place, turn.now);
         }
         let early = !done && seen.queued == 0 && self.handling != Handling::Unproven;
         // Whom nobody asks again and again cannot lose by being told late.
@@ -101,11 +101,20 @@ impl App {
         }
     }
 
-    /// What was seen of a draining worker says nothing any more.
-    fn look_again(&mut self, slot: usize, place: usize) {
+    /// It is told to stop once it is known what becomes of who was told before it; what was seen of it until then
+    /// says nothing any more.
+    fn hold_on(&mut self, slot: usize, place: usize, now: Time) {
+        let until = self.going.map(|going| going.until).filter(|until| *until > now);
         if let Phase::Draining(leaving) = &mut self.slots[slot].workers[place].phase {
             leaving.look_again();
+            leaving.look_not_before(until);
         }
+    }
+
+    /// Whether a worker is about to be told to stop with a request of ours under way: another one that is told
+    /// meanwhile would spoil that.
+    fn is_another_examined(&self) -> bool {
+        self.workers().any(|worker| worker.exam == Exam::Asked)
     }
 
     /// Orders the connection, once a generation; false when there is none to be made.
@@ -159,7 +168,9 @@ impl App {
         if let (true, true, Phase::Draining(leaving)) = (asked, holds, &found.phase) {
             let (cause, done) = (leaving.cause, leaving.is_done());
             if done && self.is_another_going(turn.now) {
-                self.look_again(slot, place);
+                // Not now; and it has shown nothing yet.
+                self.examined = Generation::default();
+                self.hold_on(slot, place, turn.now);
             } else if done || self.handling != Handling::Unproven {
                 self.slots[slot].workers[place].exam = Exam::Holding { until };
                 return if done {

@@ -17,6 +17,9 @@ use super::time::Time;
 use super::view::LastExit;
 use super::worker::{Boot, Phase, Worker};
 
+/// When whoever leaves is looked at again after something that changed who may be led to it.
+const SOON: Duration = Duration::from_millis(2);
+
 /// A program that leaves others behind and ends well so soon after its start has put itself in the
 /// background: scripts that wait until their server answers take a few seconds for that.
 const DAEMONISED: Duration = Duration::from_secs(10);
@@ -354,6 +357,7 @@ impl App {
         for worker in self.slots.iter_mut().flat_map(|slot| &mut slot.workers) {
             if let Phase::Draining(leaving) | Phase::Finishing(leaving) = &mut worker.phase {
                 leaving.look_again();
+                leaving.look_not_after(turn.now + SOON);
             }
         }
     }

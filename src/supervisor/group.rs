@@ -441,6 +441,11 @@ impl Sockets {
         !hidden.is_empty()
     }
 
+    /// Whether a packet may find a socket of this worker's own.
+    pub(super) fn is_found(&self, worker: WorkerId) -> bool {
+        self.of(worker).any(|(_, socket)| !socket.shut && !socket.is_shared())
+    }
+
     /// Whether a worker has a socket of its own that has a place in the kernel's array.
     pub(super) fn are_in_their_groups(&self, worker: WorkerId) -> bool {
         self.of(worker).any(|(id, socket)| !socket.is_shared() && self.array(socket.address).contains(&id))

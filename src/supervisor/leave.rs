@@ -14,6 +14,9 @@ use super::worker::{Leaving, Phase, Worker};
 /// connection may be led to any of them. One that drains answers it; one that was told, too, may shut it off.
 const APART: Duration = Duration::from_millis(50);
 
+/// However many leave at once, none of them waits longer than about this for its turn.
+const ALL_TOLD: Duration = Duration::from_secs(1);
+
 impl App {
     pub(super) fn promote(&mut self, slot: usize, place: usize, proof: Proof, turn: &mut Turn<'_>) {
         let found = &self.slots[slot].workers[place];
@@ -99,11 +102,20 @@ impl App {
 
     /// Its stop signal, once its going costs nobody anything.
     pub(super) fn tell_to_stop(&mut self, worker: WorkerId, turn: &mut Turn<'_>) {
-        let standings = self.standings();
-        if self.sockets.hide(worker, &standings, turn.planted, turn.out) {
-            self.going = Some(Going { worker, until: turn.now + APART });
+        let begun = self.at(worker).is_some_and(|worker| !worker.is_queued());
+        if begun && self.sockets.is_found(worker) {
+            let standings = self.standings();
+            if self.sockets.hide(worker, &standings, turn.planted, turn.out) {
+                self.going = Some(Going { worker, until: turn.now + self.apart() });
+            }
         }
         turn.out.push(Action::Signal { worker, signal: SignalKind::Stop });
+    }
+
+    /// So long that all who leave are told within [`ALL_TOLD`].
+    fn apart(&self) -> Duration {
+        let leaving = self.workers().filter(|worker| matches!(worker.phase, Phase::Draining(_))).count();
+        APART.min(ALL_TOLD / u32::try_from(leaving).unwrap_or(u32::MAX).max(1))
     }
 
     /// Whether another worker was told to stop just now and may yet shut its sockets down.

@@ -161,6 +161,8 @@ fn app(app: &App, names: &Names) -> App {
     normal.good = generation(app.good);
     normal.examined = generation(app.examined);
     normal.going = going(app, names);
+    // It matters to schedules alone, and only while nothing was ever asked for.
+    normal.stopped = app.stopped && app.is_dormant();
     normal.gauging = match app.gauging {
         Gauging::At { at, calm } => Gauging::At { at: names.ahead(at), calm },
         gauging @ (Gauging::Off | Gauging::Awaited { .. }) => gauging,

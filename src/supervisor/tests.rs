@@ -9,6 +9,7 @@ use super::view::Status;
 use super::*;
 
 mod canary;
+mod cron;
 mod order;
 mod queued;
 mod queues;

@@ -8,7 +8,7 @@ use super::event::{
 };
 use super::order::Admission;
 use super::policy::SpecId;
-use super::rollout::{Queued, Rollout, Room, Trial};
+use super::rollout::{Canary, Queued, Rollout, Room, Trial};
 use super::worker::Worker;
 
 impl App {
@@ -172,7 +172,8 @@ impl App {
             Some(definition) => self.adopt(definition),
             None => self.adopt_again(),
         };
-        let canary = self.canary_of(to);
+        // What the supervisor begins by itself brings nothing new that is to be tried first.
+        let canary = if asked.is_none() && requests.is_empty() { Canary::None } else { self.canary_of(to) };
         let before = self.instances;
         self.instances = asked.unwrap_or(before);
         for slot in self.slots.iter_mut().filter(|slot| slot.is_wanted()) {
@@ -228,6 +229,7 @@ impl App {
             self.end_reloads(turn);
             slots = self.kept();
         }
+        self.stopped = true;
         let workers = self.release(&slots, Wanted::Rest(Cause::Stop), turn);
         self.requests.push(Request { id: request, until: Until::Ended(workers) });
     }
@@ -334,6 +336,7 @@ impl App {
     }
 
     pub(super) fn run(&mut self, slots: &[SlotId]) {
+        self.stopped = false;
         for slot in self.slots.iter_mut().filter(|slot| slots.contains(&slot.id)) {
             slot.wanted = Wanted::Run;
             slot.gate = Gate::Open;

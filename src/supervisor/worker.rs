@@ -96,6 +96,20 @@ impl Leaving {
         self.stale = self.look == Look::Awaited;
     }
 
+    /// The next look is of no use before that.
+    pub(super) fn look_not_before(&mut self, until: Option<Time>) {
+        if let (Look::At(at), Some(until)) = (&mut self.look, until) {
+            *at = (*at).max(until);
+        }
+    }
+
+    /// It is of use by then.
+    pub(super) fn look_not_after(&mut self, until: Time) {
+        if let Look::At(at) = &mut self.look {
+            *at = (*at).min(until);
+        }
+    }
+
     /// Nothing was seen of it twice.
     pub(super) fn is_done(&self) -> bool {
         self.calm >= 2

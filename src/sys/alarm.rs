@@ -23,15 +23,21 @@ impl Alarm {
         Ok(Alarm { timer: TimerFd::new(ClockId::CLOCK_REALTIME, flags)? })
     }
 
-    /// Rings at this time since 1970, and when the clock is set before (TFD_TIMER_CANCEL_ON_SET).
+    /// Rings at this time since 1970, and when the clock is set before (TFD_TIMER_CANCEL_ON_SET). True when the
+    /// clock was set meanwhile, and nobody was told yet: the alarm is set all the same (`do_timerfd_settime` in
+    /// Linux answers ECANCELED then).
     ///
     /// # Errors
     /// The errno of timerfd_settime(2).
-    pub fn set(&self, at: Duration) -> io::Result<()> {
+    pub fn set(&self, at: Duration) -> io::Result<bool> {
         let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
         // A time of zero would switch it off.
         let at = at.max(Duration::from_nanos(1));
-        Ok(self.timer.set(Expiration::OneShot(at.into()), flags)?)
+        match self.timer.set(Expiration::OneShot(at.into()), flags) {
+            Ok(()) => Ok(false),
+            Err(nix::Error::ECANCELED) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// It does not ring any more.

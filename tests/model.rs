@@ -779,6 +779,10 @@ impl Turn<'_> {
                 hidden.insert(*socket);
             }
             let Action::Signal { worker, signal: SignalKind::Stop } = action else { continue };
+            // Who was not begun yet has no server that could take anything out of a group.
+            if self.before.probe().iter().any(|probe| probe.worker == *worker && probe.queued) {
+                continue;
+            }
             for (address, array) in &mirror {
                 let chosen = orders.get(address).into_iter().flatten();
                 let chosen: Vec<&SocketId> = chosen.filter_map(|at| array.get(*at as usize)).collect();

@@ -226,7 +226,10 @@ fn slot(app: &App, slot: &Slot, names: &Names, generation: &impl Fn(Generation) 
     normal.ran = false;
     normal.restarts = 0;
     normal.last_exit = None;
-    if let Wanted::Rest(cause) | Wanted::Remove(cause) = &mut normal.wanted {
+    // A schedule tells who ended by itself from who was stopped.
+    if let Wanted::Rest(cause) | Wanted::Remove(cause) = &mut normal.wanted
+        && *cause != Cause::Exit
+    {
         *cause = ANY_CAUSE;
     }
     if let Idle::Waiting(until) = &mut normal.idle {

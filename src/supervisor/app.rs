@@ -240,6 +240,8 @@ pub(super) struct App {
     pub(super) gauging: Gauging,
     /// The last generation of which a worker was examined.
     pub(super) examined: Generation,
+    /// How many exams of which generation came to nothing.
+    pub(super) unshown: (Generation, u8),
     pub(super) requests: Vec<Request>,
     /// Whether it may start, as far as what it depends on is concerned.
     pub(super) admission: Admission,
@@ -283,6 +285,7 @@ impl App {
             handling: Handling::Unproven,
             gauging: Gauging::Off,
             examined: Generation::default(),
+            unshown: (Generation::default(), 0),
             requests: Vec::new(),
             admission: Admission::Open,
             doomed: false,

@@ -75,6 +75,9 @@ fn promptly(policy: &Policy) -> Duration {
     PROMPTLY.min(policy.kill_timeout / 4)
 }
 
+/// Exams of one generation that may come to nothing.
+const TRIES: u8 = 3;
+
 impl App {
     /// A look at a draining worker was answered: is it done, or told to stop early, or examined first?
     pub(super) fn go_on(&mut self, slot: usize, place: usize, done: bool, turn: &mut Turn<'_>) {
@@ -115,6 +118,16 @@ impl App {
     /// meanwhile would spoil that.
     fn is_another_examined(&self) -> bool {
         self.workers().any(|worker| worker.exam == Exam::Asked)
+    }
+
+    /// The moment passed before the answer came, which may happen on a busy host: nothing was shown.
+    fn examine_another_time(&mut self) {
+        let (generation, times) = self.unshown;
+        let times = if generation == self.examined { times.saturating_add(1) } else { 1 };
+        self.unshown = (self.examined, times);
+        if times < TRIES {
+            self.examined = Generation::default();
+        }
     }
 
     /// Orders the connection, once a generation; false when there is none to be made.
@@ -167,11 +180,13 @@ impl App {
         let until = turn.now + held(self.handling, self.policy(found.generation));
         if let (true, true, Phase::Draining(leaving)) = (asked, holds, &found.phase) {
             let (cause, done) = (leaving.cause, leaving.is_done());
-            if done && self.is_another_going(turn.now) {
-                // Not now; and it has shown nothing yet.
-                self.examined = Generation::default();
+            let not_now = done && self.is_another_going(turn.now);
+            if not_now {
                 self.hold_on(slot, place, turn.now);
-            } else if done || self.handling != Handling::Unproven {
+            }
+            if not_now || !(done || self.handling != Handling::Unproven) {
+                self.examine_another_time();
+            } else {
                 self.slots[slot].workers[place].exam = Exam::Holding { until };
                 return if done {
                     self.stop(slot, place, cause, turn);

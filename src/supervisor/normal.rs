@@ -126,7 +126,8 @@ fn generations(app: &App) -> BTreeMap<Generation, Generation> {
     for version in app.versions.iter().filter(|version| !wanted.contains(&version.generation)) {
         let known = |version: &Version| {
             let generation = version.generation;
-            (app.examined == generation, app.handling == Handling::Finishes(generation))
+            let unshown = if app.unshown.0 == generation { app.unshown.1 } else { 0 };
+            (app.examined == generation, unshown, app.handling == Handling::Finishes(generation))
         };
         let alike = |kind: &&Version| {
             kind.policy == version.policy && kind.spec == version.spec && known(kind) == known(version)
@@ -160,6 +161,7 @@ fn app(app: &App, names: &Names) -> App {
     normal.newest = generations.values().max().copied().unwrap_or_default();
     normal.good = generation(app.good);
     normal.examined = generation(app.examined);
+    normal.unshown = (generation(app.unshown.0), app.unshown.1);
     normal.going = going(app, names);
     // It matters to schedules alone, and only while nothing was ever asked for.
     normal.stopped = app.stopped && app.is_dormant();

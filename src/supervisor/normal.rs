@@ -150,6 +150,13 @@ fn going(app: &App, names: &Names) -> Option<Going> {
     Some(Going { worker: names.worker(going.worker), until: names.ahead(going.until) })
 }
 
+fn gauging(gauging: Gauging, names: &Names) -> Gauging {
+    match gauging {
+        Gauging::At { at, calm } => Gauging::At { at: names.ahead(at), calm },
+        Gauging::Off | Gauging::Awaited { .. } => gauging,
+    }
+}
+
 fn app(app: &App, names: &Names) -> App {
     let generations = generations(app);
     let generation = |old: Generation| generations.get(&old).copied().unwrap_or(Generation(1));
@@ -165,10 +172,7 @@ fn app(app: &App, names: &Names) -> App {
     normal.going = going(app, names);
     // It matters to schedules alone, and only while nothing was ever asked for.
     normal.stopped = app.stopped && app.is_dormant();
-    normal.gauging = match app.gauging {
-        Gauging::At { at, calm } => Gauging::At { at: names.ahead(at), calm },
-        gauging @ (Gauging::Off | Gauging::Awaited { .. }) => gauging,
-    };
+    normal.gauging = gauging(app.gauging, names);
     normal.handling = match app.handling {
         Handling::Unproven => Handling::Unproven,
         Handling::Finishes(shown) => Handling::Finishes(generation(shown)),

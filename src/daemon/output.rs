@@ -93,6 +93,11 @@ pub(super) struct Files {
 }
 
 impl Output {
+    /// Whether this goes to our own standard output or error, or to a client.
+    pub(super) fn is_read_along(&self, stream: Stream) -> bool {
+        !self.followers.is_empty() || self.foreground.as_ref().is_some_and(|console| console.is_read(stream))
+    }
+
     pub(super) fn new(foreground: Option<Foreground>) -> Output {
         Output {
             files: LogFiles::default(),

@@ -118,8 +118,11 @@ impl Daemon {
         }
     }
 
+    /// What an ended worker left in its pipe is read at once: where somebody reads along, it must not be more than
+    /// is kept for a slow reader.
     fn enlarge(&mut self, worker: WorkerId, stream: Stream) -> bool {
-        self.output.resting.may_enlarge()
+        !self.output.is_read_along(stream)
+            && self.output.resting.may_enlarge()
             && self
                 .output
                 .workers

@@ -86,7 +86,9 @@ fn reason(error: &croner::errors::CronError) -> String {
             "no day ever fits it".to_owned()
         }
     };
-    let mut letters = text.trim_end_matches('.').chars();
+    // It repeats what was written, which may steer a terminal.
+    let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    let mut letters = text.trim_end_matches('.').chars().map(plain);
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 

@@ -12,7 +12,7 @@ pub(super) fn pattern(value: &DeValue<'_>) -> Result<String, Refusal> {
         Ok(_) => Ok(text.trim().to_owned()),
         Err(CalendarError::Pattern(why) | CalendarError::Zone(why)) => Err(Refusal::wrong(why)),
         Err(CalendarError::Never) => {
-            Err(Refusal::said(format!("\"{text}\" never comes true"), "no month has such a day"))
+            Err(Refusal::said(format!("{text:?} never comes true"), "no month has such a day"))
         }
     }
 }

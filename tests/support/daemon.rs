@@ -636,11 +636,11 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         let failing = std::thread::panicking();
-        if failing && self.pid != 0 {
-            self.show();
-        }
         // Before its end: what the harness itself does to it proves nothing.
         let unexpected = self.unexpected();
+        if (failing || !unexpected.is_empty()) && self.pid != 0 {
+            self.show();
+        }
         self.end();
         assert!(
             failing || unexpected.is_empty(),

@@ -468,18 +468,24 @@ fn take(before: &Supervisor, step: &Step, world: World, now: Time) -> (Superviso
     let now = match step {
         Step::Tell(event) => {
             after.handle(event.as_ref().clone(), now, &mut out);
+            judge(&mut after, now, &mut out);
             now
         }
         Step::Pass | Step::Blink => {
             let now = now + if matches!(step, Step::Pass) { TICK } else { BLINK };
-            if after.next_deadline().is_some_and(|at| at <= now) {
-                after.handle(Event::Deadline, now, &mut out);
-            }
+            judge(&mut after, now, &mut out);
             now
         }
     };
     begin(&mut after, world, now, &mut out);
     (after, now, out)
+}
+
+/// All that happened until now was told.
+fn judge(after: &mut Supervisor, now: Time, out: &mut Vec<Action>) {
+    if after.next_deadline().is_some_and(|at| at <= now) {
+        after.handle(Event::Deadline { heard: now }, now, out);
+    }
 }
 
 /// Starts what was ordered, where no start waits its turn.

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
+use clusterd::supervisor::Bug;
 use clusterd::supervisor::address::UnixName;
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
@@ -40,6 +42,8 @@ struct World {
     dice: Dice,
     supervisor: Supervisor,
     now: Time,
+    /// Until when the supervisor was told everything.
+    heard: Time,
     /// What is going to be told, by when; the number keeps the order of equals.
     agenda: BTreeMap<(Time, u64), Event>,
     told: u64,
@@ -72,6 +76,7 @@ impl World {
             dice: Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             supervisor: Supervisor::new(seed),
             now: Time::START,
+            heard: Time::START,
             agenda: BTreeMap::new(),
             told: 0,
             alive: BTreeSet::new(),
@@ -172,6 +177,12 @@ impl World {
         self.wish(command);
     }
 
+    /// There is nothing left to tell of what happened until now.
+    fn judge(&mut self) {
+        self.heard = self.now;
+        self.tell(Event::Deadline { heard: self.now });
+    }
+
     /// Tells one fact, checks what follows, and lets the world do it.
     fn tell(&mut self, event: Event) {
         if let Event::Exited { worker, .. } = &event {
@@ -227,7 +238,11 @@ impl World {
     fn check(&self) {
         let seed = self.seed;
         let next = self.supervisor.next_deadline();
-        assert!(self.over || next.is_none_or(|at| at > self.now), "seed {seed}: {next:?} at {}", self.now);
+        assert!(
+            self.over || next.is_none_or(|at| at > self.heard),
+            "seed {seed}: {next:?} at {}",
+            self.heard
+        );
         let pending: BTreeSet<RequestId> = self.supervisor.pending().into_iter().collect();
         assert_eq!(pending, self.open, "seed {seed}: open requests");
         if self.over {
@@ -360,6 +375,13 @@ impl World {
                 assert!(self.open.remove(request), "seed {}: {request:?} answered twice", self.seed);
             }
             Action::Exit { .. } => self.over = true,
+            Action::Report { fact: Fact::KillTimedOut { worker, .. } } => {
+                let ended =
+                    |event: &Event| matches!(event, Event::Exited { worker: other, .. } if other == worker);
+                let told = self.agenda.iter().take_while(|((at, _), _)| *at <= self.now);
+                let ends = told.filter(|(_, event)| ended(event)).count();
+                assert_eq!(ends, 0, "seed {}: {worker:?} had ended in time, and was not heard", self.seed);
+            }
             Action::Inspect { .. } | Action::Forget { .. } | Action::Report { .. } => {}
         }
     }
@@ -479,7 +501,7 @@ impl World {
             | Event::OutOfMemory { .. }
             | Event::Command { .. }
             | Event::Gauged { .. }
-            | Event::Deadline => true,
+            | Event::Deadline { .. } => true,
         }
     }
 
@@ -504,7 +526,7 @@ impl World {
                 self.tell(event);
             }
         } else {
-            self.tell(Event::Deadline);
+            self.judge();
         }
     }
 
@@ -523,7 +545,7 @@ impl World {
                     self.tell(event);
                 }
             } else {
-                self.tell(Event::Deadline);
+                self.judge();
             }
         }
         assert!(self.over, "seed {}: no exit", self.seed);
@@ -534,7 +556,11 @@ impl World {
 }
 
 fn run(seed: u64, steps: u64) -> Vec<Action> {
-    let mut world = World::new(seed);
+    run_in(World::new(seed), steps)
+}
+
+fn run_in(mut world: World, steps: u64) -> Vec<Action> {
+    let seed = world.seed;
     for app in 1..=APPS {
         let definition = world.definition(AppId(app));
         world.wish(Command::Add { app: AppId(app), definition });
@@ -565,6 +591,21 @@ fn every_seed_holds_every_promise() {
     for seed in seeds {
         run(seed, steps);
     }
+}
+
+/// A world is only as good as the bugs it is known to find. A release cannot make them.
+#[test]
+#[cfg(debug_assertions)]
+fn a_deadline_that_is_judged_before_everything_was_heard_is_found() {
+    let finds = |seed| {
+        let mut world = World::new(seed);
+        world.supervisor.plant(Bug::JudgesUnheard);
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_in(world, 1500))).err();
+        panic.is_some_and(|panic| {
+            panic.downcast_ref::<String>().is_some_and(|text| text.contains("had ended in time"))
+        })
+    };
+    assert!((1..=64).any(finds), "nobody who had ended was killed for being late");
 }
 
 #[test]

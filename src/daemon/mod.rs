@@ -226,6 +226,8 @@ struct Daemon {
     clock: Clock,
     /// The one clock read of this turn.
     now: Time,
+    /// Whatever happened before was collected: when the last wait began that left nothing out.
+    heard: Time,
     poll: Poll,
     signals: Signals,
     server: Server,
@@ -349,6 +351,7 @@ impl Daemon {
         Ok(Daemon {
             clock: Clock::new(),
             now: Time::START,
+            heard: Time::START,
             poll,
             signals,
             server,
@@ -436,14 +439,20 @@ impl Daemon {
     }
 
     fn wait(&mut self, events: &mut Events) -> Result<(), Error> {
-        let timeout = self.time_to_wait();
+        let began = self.read_clock();
+        let timeout = self.time_to_wait(began);
         if timeout.is_none_or(|timeout| timeout >= LULL) {
             self.use_the_lull();
         }
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => self.endure(error),
-            _ => {
+            Err(_) => Ok(()),
+            Ok(()) => {
                 self.poll_failures = 0;
+                // A list that is full may have left something out.
+                if events.iter().count() < EVENTS {
+                    self.heard = began;
+                }
                 Ok(())
             }
         }
@@ -477,7 +486,7 @@ impl Daemon {
         }
     }
 
-    fn time_to_wait(&self) -> Option<Duration> {
+    fn time_to_wait(&self, now: Time) -> Option<Duration> {
         if !self.inbox.is_empty()
             || !self.arrays.is_empty()
             || !self.starts.is_empty()
@@ -502,7 +511,7 @@ impl Daemon {
             self.unsteered.next_deadline(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
-        Some(next.since(self.read_clock()))
+        Some(next.since(now))
     }
 
     fn collect_all(&mut self, events: &Events) {
@@ -562,8 +571,10 @@ impl Daemon {
 
     /// Has everything in the inbox decided, and performs what comes of it.
     fn decide(&mut self) {
-        if self.supervisor.next_deadline().is_some_and(|at| at <= self.now) {
-            self.inbox.push_back(Event::Deadline);
+        // Behind everything that was collected. What came due during the wait is judged after the next, which is
+        // over at once.
+        if self.supervisor.next_deadline().is_some_and(|at| at <= self.heard) {
+            self.inbox.push_back(Event::Deadline { heard: self.heard });
         }
         self.output.retry(self.now);
         self.look_at_queues(self.now);

@@ -34,7 +34,10 @@ pub(super) const INSPECTED: Duration = Duration::from_secs(30);
 
 /// What one call of `handle` works with.
 pub(super) struct Turn<'a> {
+    /// From here clocks start.
     pub(super) now: Time,
+    /// Until here everything that happened is known: what is not over by it, is not known to be.
+    pub(super) heard: Time,
     pub(super) out: &'a mut Vec<Action>,
     pub(super) jitter: &'a mut Jitter,
     pub(super) ids: &'a mut Ids,
@@ -61,6 +64,11 @@ impl Turn<'_> {
 
     pub(super) fn has(&self, bug: Bug) -> bool {
         self.planted.has(bug)
+    }
+
+    /// Whether a moment has come, with everything known that happened before it.
+    pub(super) fn is_due(&self, at: Time) -> bool {
+        self.heard >= at
     }
 
     pub(super) fn killed_by(&self, at: Time) -> Time {
@@ -375,12 +383,12 @@ impl App {
     }
 
     /// How a starting worker's readiness is proven by now, if it is.
-    pub(super) fn proof(&self, slot: &Slot, worker: &Worker, now: Time) -> Option<Proof> {
+    pub(super) fn proof(&self, slot: &Slot, worker: &Worker, turn: &Turn<'_>) -> Option<Proof> {
         let Phase::Starting { boot, .. } = worker.phase else { return None };
         let policy = self.policy(worker.generation);
         match policy.ready {
             Readiness::Word | Readiness::Notify | Readiness::Ipc | Readiness::Http => return None,
-            Readiness::Exec => return self.is_silent(worker, now).then_some(Proof::Alive),
+            Readiness::Exec => return self.is_silent(worker, turn).then_some(Proof::Alive),
             Readiness::Auto if policy.mode == Mode::Fork && !policy.declares_listen => {
                 return (boot == Boot::Running).then_some(Proof::Alive);
             }
@@ -391,11 +399,11 @@ impl App {
             let all = self.expected(slot, worker).iter().all(|address| found.contains_key(address));
             return all.then_some(Proof::Listens);
         }
-        self.is_silent(worker, now).then_some(Proof::NoListener)
+        self.is_silent(worker, turn).then_some(Proof::NoListener)
     }
 
-    fn is_silent(&self, worker: &Worker, now: Time) -> bool {
-        self.silent_at(worker).is_some_and(|at| now >= at)
+    fn is_silent(&self, worker: &Worker, turn: &Turn<'_>) -> bool {
+        self.silent_at(worker).is_some_and(|at| turn.is_due(at))
     }
 
     /// When a starting worker that was not heard of counts as one that never listens, or has lived long

@@ -71,7 +71,7 @@ impl App {
         }
         match self.gauging {
             Gauging::Off => self.gauging = Gauging::At { at: turn.now + RARELY, calm: CALM },
-            Gauging::At { at, calm } if turn.now >= at => {
+            Gauging::At { at, calm } if turn.is_due(at) => {
                 self.gauging = Gauging::Awaited { calm };
                 turn.out.push(Action::Gauge { app: self.id, sockets });
             }

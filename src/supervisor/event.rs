@@ -8,6 +8,7 @@ pub use super::address::Address;
 use super::headroom::{Headroom, Shortage, Stock};
 use super::policy::{AppName, Policy, SpecId};
 pub use super::spread::Spread;
+use super::time::Time;
 
 /// One process that a slot's worker began as. Never reused, and never a process id: a late fact about
 /// a worker that is gone cannot be mistaken for one about its successor.
@@ -473,8 +474,12 @@ pub enum Event {
         /// What is wished.
         command: Command,
     },
-    /// The point that `next_deadline` named has come.
-    Deadline,
+    /// Everything that happened until then was told: what is due by it is judged. Facts are told one by one, and
+    /// who was to end by a moment may have, as one of those tells that are still to come.
+    Deadline {
+        /// Not after the time that it is told at.
+        heard: Time,
+    },
 }
 
 impl Event {
@@ -510,7 +515,7 @@ impl Event {
             | Event::Due { .. }
             | Event::AddressesChanged
             | Event::Command { .. }
-            | Event::Deadline => None,
+            | Event::Deadline { .. } => None,
         }
     }
 }

@@ -204,7 +204,7 @@ impl App {
     /// Lets the request go when it was held long enough. Who was known to finish, and lives on, still does.
     pub(super) fn tick_exam(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
         let found = &mut self.slots[slot].workers[place];
-        if found.exam.deadline().is_some_and(|at| turn.now >= at) {
+        if found.exam.deadline().is_some_and(|at| turn.is_due(at)) {
             turn.out.push(Action::LetGo { worker: found.id });
             found.exam = Exam::Free { since: turn.now };
             let generation = found.generation;

@@ -97,10 +97,6 @@ impl Check {
         }
     }
 
-    pub(super) fn is_due(&self, now: Time) -> bool {
-        self.deadline().is_some_and(|at| now >= at)
-    }
-
     /// Whether its health is not proven. From here on it is what its reload waits for.
     pub(super) fn is_missed(&mut self) -> bool {
         match self.trust {

@@ -78,6 +78,8 @@ pub struct Supervisor {
     ids: Ids,
     jitter: Jitter,
     life: Life,
+    /// Until here everything that happened was told.
+    heard: Time,
     planted: Planted,
 }
 
@@ -208,16 +210,20 @@ impl Supervisor {
             ids: Ids::default(),
             jitter: Jitter::new(jitter_seed),
             life: Life::Running,
+            heard: Time::START,
             planted: Planted::default(),
         }
     }
 
-    /// Takes one fact or wish, and appends what is to be done about it, in that order. Whatever is
-    /// due at `now` is done too. A fact about an unknown id changes nothing.
+    /// Takes one fact or wish, and appends what is to be done about it, in that order. What is due is judged when
+    /// [`Event::Deadline`] says up to when everything was told. A fact about an unknown id changes nothing.
     pub fn handle(&mut self, event: Event, now: Time, out: &mut Vec<Action>) {
+        if self.planted.has(Bug::JudgesUnheard) {
+            self.heard = self.heard.max(now);
+        }
         match event {
             Event::Command { request, command } => self.wish(request, command, now, out),
-            Event::Deadline => {}
+            Event::Deadline { heard } => self.heard = self.heard.max(heard),
             Event::Begun { worker } => self.begun(worker, now),
             Event::Dropped { workers } => {
                 for index in 0..self.apps.len() {
@@ -257,7 +263,7 @@ impl Supervisor {
             | Event::Relayed { .. } => self.fact(event, now, out),
         }
         for index in 0..self.apps.len() {
-            if self.apps[index].deadline(self.planted).is_some_and(|at| now >= at) {
+            if self.apps[index].deadline(self.planted).is_some_and(|at| self.heard >= at) {
                 self.turn(index, now, out, |_, _| {});
             }
         }
@@ -266,7 +272,7 @@ impl Supervisor {
         self.live_on(now, out);
     }
 
-    /// The next moment at which [`Event::Deadline`] is due. After a call of `handle` it lies ahead.
+    /// The next moment at which [`Event::Deadline`] is due: beyond what the last one said.
     pub fn next_deadline(&self) -> Option<Time> {
         let own = match &self.life {
             Life::Running | Life::Over => None,
@@ -517,7 +523,7 @@ impl Supervisor {
             | Event::Gauged { app, .. }
             | Event::Due { app } => self.apps.iter().position(|other| other.id == *app),
             Event::Command { .. }
-            | Event::Deadline
+            | Event::Deadline { .. }
             | Event::AddressesChanged
             | Event::Begun { .. }
             | Event::Dropped { .. } => None,
@@ -571,7 +577,7 @@ impl Supervisor {
                 Event::Measured { headroom, .. } => app.measured(&headroom, turn),
                 Event::Gauged { depths, cost, .. } => app.gauged(&depths, cost, turn),
                 Event::Command { .. }
-                | Event::Deadline
+                | Event::Deadline { .. }
                 | Event::AddressesChanged
                 | Event::Begun { .. }
                 | Event::Dropped { .. } => {}
@@ -600,9 +606,10 @@ impl Supervisor {
             Life::Killing { end, .. } => Some(*end),
         };
         let held = order::is_held(&self.apps, index) && !self.planted.has(Bug::StopsUnordered);
-        let Supervisor { apps, ids, jitter, planted, .. } = self;
+        let Supervisor { apps, ids, jitter, planted, heard, .. } = self;
         let mut turn = Turn {
             now,
+            heard: *heard,
             out,
             jitter,
             ids,
@@ -760,7 +767,7 @@ impl Supervisor {
     /// Takes the end further: the kill when its time has come, the exit when nothing lives.
     fn live_on(&mut self, now: Time, out: &mut Vec<Action>) {
         if let Life::Ending { code, requests, end } = &self.life
-            && now >= end.killed_by
+            && self.heard >= end.killed_by
         {
             self.life =
                 Life::Killing { code: *code, requests: requests.clone(), end: *end, until: now + UNKILLABLE };
@@ -772,7 +779,7 @@ impl Supervisor {
         let over = match &self.life {
             Life::Running | Life::Over => false,
             Life::Ending { .. } => !alive,
-            Life::Killing { until, .. } => !alive || now >= *until,
+            Life::Killing { until, .. } => !alive || self.heard >= *until,
         };
         if over {
             self.exit(out);

@@ -103,6 +103,7 @@ pub(super) fn normalized(supervisor: &Supervisor, now: Time) -> Supervisor {
         apps: supervisor.apps.iter().map(|entry| app(entry, &names)).collect(),
         ids: Ids { worker: workers, slot: slots },
         life,
+        heard: NORMAL_NOW,
         ..supervisor.clone()
     }
 }

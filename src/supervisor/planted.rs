@@ -97,6 +97,8 @@ pub enum Bug {
     OneShutsForAll,
     /// A start that was dropped because its worker was to end counts as an unstable exit.
     DroppedIsCharged,
+    /// A deadline is judged although facts from before it were not told yet.
+    JudgesUnheard,
     /// The clocks of a worker run from its order, however long its start waits its turn.
     QueuedIsLate,
 }

@@ -94,7 +94,7 @@ impl App {
     /// A ready worker that has reached its age.
     pub(super) fn tick_age(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
         let found = &mut self.slots[slot].workers[place];
-        if found.expires.is_some_and(|at| turn.now >= at) {
+        if found.expires.is_some_and(|at| turn.is_due(at)) {
             found.expires = None;
             let lived = turn.now - found.spawned;
             self.spend(slot, place, Spent::Age { lived }, turn);
@@ -104,7 +104,7 @@ impl App {
     /// The pause of a worker that was spent soon after its start is over.
     pub(super) fn tick_spent(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
         if let Some(spent) = &mut self.slots[slot].workers[place].spent
-            && spent.after.is_some_and(|at| turn.now >= at)
+            && spent.after.is_some_and(|at| turn.is_due(at))
         {
             spent.after = None;
             turn.changed = true;
@@ -123,7 +123,7 @@ impl App {
             return;
         };
         match self.weigh_at {
-            Some(at) if turn.now < at => return,
+            Some(at) if !turn.is_due(at) => return,
             Some(_) => {
                 let workers = watched.into_iter().map(|(worker, _)| worker).collect();
                 turn.out.push(Action::Weigh { app: self.id, workers, closely: false });

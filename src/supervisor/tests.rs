@@ -86,6 +86,7 @@ impl Bench {
     fn tell(&mut self, event: Event) {
         let before = self.out.len();
         self.supervisor.handle(event, self.now, &mut self.out);
+        self.judge();
         if !self.queues {
             self.begin(before);
         }
@@ -103,6 +104,14 @@ impl Bench {
         }
         if !self.queues {
             self.begin(before.min(self.out.len()));
+        }
+    }
+
+    /// All that happened until now was told.
+    fn judge(&mut self) {
+        if self.supervisor.next_deadline().is_some_and(|at| at <= self.now) {
+            let heard = self.now;
+            self.supervisor.handle(Event::Deadline { heard }, self.now, &mut self.out);
         }
     }
 
@@ -178,7 +187,7 @@ impl Bench {
                 self.now
             );
             self.now = at;
-            self.tell(Event::Deadline);
+            self.tell(Event::Deadline { heard: at });
         }
         self.now = end;
     }

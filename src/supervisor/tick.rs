@@ -4,7 +4,6 @@ use super::Bug;
 use super::app::{App, INSPECTED, Idle, Turn};
 use super::event::{Action, Cause, Closing, Fact, Failure};
 use super::rollout::Trial;
-use super::time::Time;
 use super::worker::{Look, Phase, Worker, until_next_inspection};
 
 impl App {
@@ -13,14 +12,14 @@ impl App {
         for slot in 0..self.slots.len() {
             let entry = &mut self.slots[slot];
             if let Idle::Waiting(until) = entry.idle
-                && turn.now >= until
+                && turn.is_due(until)
             {
                 // A failure of the host lets a given up slot's next generation wait, and nobody else.
                 entry.idle = if entry.backoff.gave_up() { Idle::Errored } else { Idle::Free };
             }
             for place in 0..self.slots[slot].workers.len() {
                 let entry = &self.slots[slot];
-                if let Some(proof) = self.proof(entry, &entry.workers[place], turn.now) {
+                if let Some(proof) = self.proof(entry, &entry.workers[place], turn) {
                     self.promote(slot, place, proof, turn);
                 }
                 self.tick_worker(slot, place, turn);
@@ -34,16 +33,15 @@ impl App {
         self.tick_watch(slot, place, turn);
         let now = turn.now;
         let patience = self.policy(self.slots[slot].workers[place].generation).listen_timeout;
-        let due = |at: Time| now >= at;
         let found = &mut self.slots[slot].workers[place];
         match &mut found.phase {
             Phase::Starting { ready_by, .. } => {
-                if ready_by.is_some_and(due) {
+                if ready_by.is_some_and(|at| turn.is_due(at)) {
                     self.late(slot, place, turn);
                 }
             }
             Phase::Ready { soak_until, .. } => {
-                if soak_until.is_some_and(due) {
+                if soak_until.is_some_and(|at| turn.is_due(at)) {
                     if found.watch.check.is_missed() && !turn.has(Bug::SettlesUnasked) {
                         // Its first good answer settles it; as many bad ones as it may give do, too.
                         *soak_until = Some(now + patience);
@@ -55,7 +53,7 @@ impl App {
                 self.tick_age(slot, place, turn);
             }
             Phase::Draining(leaving) | Phase::Finishing(leaving) => {
-                if due(leaving.until) {
+                if turn.is_due(leaving.until) {
                     let (cause, traffic) = (leaving.cause, leaving.seen);
                     let worker = self.slots[slot].workers[place].id;
                     turn.report(Fact::DrainTimedOut { app: self.id, worker, traffic });
@@ -65,7 +63,7 @@ impl App {
             Phase::Stopping { kill_at, .. }
             | Phase::Quitting { kill_at, .. }
             | Phase::Leftover { kill_at } => {
-                if due(*kill_at) && !turn.has(Bug::NeverKills) {
+                if turn.is_due(*kill_at) && !turn.has(Bug::NeverKills) {
                     let worker = self.slots[slot].workers[place].id;
                     turn.report(Fact::KillTimedOut { app: self.id, worker });
                     self.kill(slot, place, Cause::KillTimeout, turn);
@@ -132,20 +130,20 @@ impl App {
             let next = now + until_next_inspection(now - worker.spawned);
             match &mut worker.phase {
                 Phase::Starting { look_at, .. } => {
-                    if look_at.is_some_and(|at| now >= at) {
+                    if look_at.is_some_and(|at| turn.is_due(at)) {
                         *look_at = Some(next);
                         turn.out.push(Action::Inspect { worker: id });
                     }
                 }
                 Phase::Ready { look_at, .. } => {
-                    if look_at.is_some_and(|at| now >= at) {
+                    if look_at.is_some_and(|at| turn.is_due(at)) {
                         *look_at = (now - worker.spawned < INSPECTED).then_some(next);
                         turn.out.push(Action::Inspect { worker: id });
                     }
                 }
                 Phase::Draining(leaving) | Phase::Finishing(leaving) => {
                     if let (Look::At(at), Some(closing)) = (leaving.look, closing)
-                        && now >= at
+                        && turn.is_due(at)
                     {
                         leaving.look = Look::Awaited;
                         turn.out.push(Action::Observe { worker: id, closing });

@@ -177,13 +177,13 @@ impl App {
     /// What is due of a ready worker's watch.
     pub(super) fn tick_watch(&mut self, slot: usize, place: usize, turn: &mut Turn<'_>) {
         let found = &mut self.slots[slot].workers[place];
-        if found.watch.busy.is_some_and(|until| turn.now >= until) {
+        if found.watch.busy.is_some_and(|until| turn.is_due(until)) {
             found.watch.busy = None;
         }
         if let Silence::Until { every, by } = found.watch.silence
             && found.is_ready()
             && found.watch.busy.is_none()
-            && turn.now >= by
+            && turn.is_due(by)
         {
             self.unwell(slot, place, Trouble::Silence(every), turn);
         }
@@ -250,13 +250,13 @@ impl App {
                 let found = &mut self.slots[slot].workers[place];
                 if let Queue::At { at, still } = found.watch.queue
                     && found.is_ready()
-                    && turn.now >= at
+                    && turn.is_due(at)
                 {
                     found.watch.queue = Queue::Asked { still };
                     turn.out.push(Action::Feel { worker: found.id });
                 }
                 let leaves = !found.is_up() && !turn.has(Bug::ProbesTheLeaving);
-                if !leaves && found.watch.check.is_due(turn.now) {
+                if !leaves && found.watch.check.deadline().is_some_and(|at| turn.is_due(at)) {
                     self.probe(slot, place, turn);
                 }
             }

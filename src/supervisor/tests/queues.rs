@@ -45,7 +45,7 @@ fn who_leaves_while_the_queues_are_looked_at_is_no_measure_either() {
     bench.depths = [(SocketId(1), 0), (SocketId(2), 9), (SocketId(3), 3)].into();
     while !matches!(bench.out.last(), Some(Action::Gauge { .. })) {
         bench.now = bench.supervisor.next_deadline().expect("a look is due");
-        bench.supervisor.handle(Event::Deadline, bench.now, &mut bench.out);
+        bench.supervisor.handle(Event::Deadline { heard: bench.now }, bench.now, &mut bench.out);
     }
     bench.tell(Event::Said { worker: WorkerId(1), word: Word::Stopping });
     assert_eq!(bench.last_steered(), Some(vec![2]));

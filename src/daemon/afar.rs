@@ -102,7 +102,17 @@ mod tests {
         let quiet = Duration::from_millis(quiet);
         let moved = Moved { segments_out: 1, last_received: quiet, last_sent: quiet, ..Moved::default() };
         let state = State::Established;
-        Connection { cookie, inode: 0, uid: 0, state, local: address, v6only: false, remote: address, moved }
+        Connection {
+            cookie,
+            inode: 0,
+            uid: 0,
+            state,
+            local: address,
+            v6only: false,
+            remote: address,
+            interface: 0,
+            moved,
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::sys::unix_diag::UnixSocket;
 use crate::sys::{intercept, listen, process, unix_listener};
 
 use super::Daemon;
+use super::known::Known;
 use super::sockets::Held;
 
 /// How long a handshake that was begun before the worker left is waited for. Its last packet is one
@@ -40,6 +41,7 @@ const REST: u32 = 4;
 pub(super) struct Leaving {
     watch: DrainWatch,
     since: Time,
+    known: Known,
     /// Handshakes under way when it left the accept path, by cookie.
     handshakes: Option<HashSet<u64>>,
     /// Its connections at the last look, as far as they may be ended between two requests.
@@ -118,13 +120,10 @@ impl Daemon {
         let own = self.exams.client_of(worker);
         let diagnostics =
             self.diagnostics.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
-        let mut all = Vec::new();
-        for port in ports {
-            all.extend(diagnostics.dump(port, connections::CONNECTIONS)?);
-        }
         let leaving = self.leaving.entry(worker).or_insert_with(|| Leaving {
             watch: DrainWatch::new(drain_idle),
             since: now,
+            known: Known::default(),
             handshakes: None,
             open: Vec::new(),
             deaf: HashMap::new(),
@@ -132,6 +131,7 @@ impl Daemon {
             vigil: Vigil::Resting { until: now },
             silence: SilenceWatch::new(drain_idle),
         });
+        let all = leaving.known.look(diagnostics, &ports, &open, leaving.awaits_handshakes(now))?;
         queued += leaving.handshakes_left(&all, now);
         let mine: Vec<&Connection> = all
             .iter()
@@ -428,6 +428,12 @@ impl Leaving {
         let mut held: Vec<(u64, OwnedFd)> =
             mine.iter().filter_map(|c| Some((c.cookie, duplicate(open.get(&c.inode)?).ok()??))).collect();
         glance_at_all(&mut self.watch, &mut self.deaf, &mut held, clock)
+    }
+
+    /// Whether there may be handshakes that [`Self::handshakes_left`] counts.
+    fn awaits_handshakes(&self, now: Time) -> bool {
+        let patient = now.since(self.since) <= HANDSHAKE_PATIENCE;
+        self.handshakes.as_ref().is_none_or(|left| patient && !left.is_empty())
     }
 
     /// Handshakes that were under way at the first look and still are.

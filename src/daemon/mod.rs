@@ -30,6 +30,7 @@ mod host_sockets;
 mod identity;
 mod intercept;
 mod knock;
+mod known;
 mod lead;
 mod leftovers;
 mod list;

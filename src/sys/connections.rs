@@ -71,6 +71,8 @@ pub struct Connection {
     pub v6only: bool,
     /// The other end.
     pub remote: SocketAddr,
+    /// The network interface that it is bound to; 0 for none.
+    pub interface: u32,
     /// What has moved on it. For a listener, `unread` is how many connections wait.
     pub moved: Moved,
 }
@@ -117,6 +119,41 @@ impl Diagnostics {
         Ok(found)
     }
 
+    /// How a connection is now, by its addresses: the kernel looks at one place of its table, where a dump goes
+    /// through all of it. None when it has ended for good.
+    ///
+    /// # Errors
+    /// As [`Self::dump`].
+    pub fn find(&mut self, known: &Connection) -> io::Result<Option<Connection>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let request = single_request(known, self.sequence);
+        send(self.socket.as_raw_fd(), &request, MsgFlags::empty())?;
+        let mut found = None;
+        loop {
+            let length = self.receive()?;
+            match messages(&self.buffer[..length], self.sequence, |body| found = connection(body)) {
+                // Another connection between the same two ends is not this one.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+                Ok(_) if found.is_some() => return Ok(found.filter(|found| found.cookie == known.cookie)),
+                // The end of an earlier dump.
+                Ok(_) => {}
+            }
+        }
+    }
+
+    fn receive(&mut self) -> io::Result<usize> {
+        loop {
+            match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty()) {
+                Ok(length) => return Ok(length),
+                Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     fn dump_family(
         &mut self,
         family: u8,
@@ -128,11 +165,7 @@ impl Diagnostics {
         let request = request(family, port, states, self.sequence);
         send(self.socket.as_raw_fd(), &request, MsgFlags::empty())?;
         loop {
-            let length = match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty()) {
-                Ok(length) => length,
-                Err(nix::Error::EINTR) => continue,
-                Err(error) => return Err(error.into()),
-            };
+            let length = self.receive()?;
             if parse(&self.buffer[..length], self.sequence, port, found)? {
                 return Ok(());
             }
@@ -146,16 +179,42 @@ pub(super) fn open_socket() -> io::Result<OwnedFd> {
 }
 
 fn request(family: u8, port: u16, states: u32, sequence: u32) -> Vec<u8> {
+    let mut bytes = request_head(NLM_F_REQUEST | NLM_F_DUMP, family, states, sequence);
+    bytes.extend(port.to_be_bytes()); // the only part of the id that a dump is filtered by
+    bytes.resize(HEADER + REQUEST, 0);
+    bytes
+}
+
+/// For one connection, by `struct inet_diag_sockid`: ports, addresses, interface, cookie.
+fn single_request(known: &Connection, sequence: u32) -> Vec<u8> {
+    let family = if known.local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let mut bytes = request_head(NLM_F_REQUEST, family as u8, CONNECTIONS, sequence);
+    bytes.extend(known.local.port().to_be_bytes());
+    bytes.extend(known.remote.port().to_be_bytes());
+    for end in [known.local, known.remote] {
+        let mut octets = [0; 16];
+        match end.ip() {
+            IpAddr::V4(ip) => octets[..4].copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => octets = ip.octets(),
+        }
+        bytes.extend(octets);
+    }
+    bytes.extend(known.interface.to_ne_bytes());
+    bytes.extend((known.cookie as u32).to_ne_bytes());
+    bytes.extend(((known.cookie >> 32) as u32).to_ne_bytes());
+    bytes
+}
+
+/// The head of a message, and of `struct inet_diag_req_v2` what comes before the id.
+fn request_head(flags: u16, family: u8, states: u32, sequence: u32) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + REQUEST);
     bytes.extend(((HEADER + REQUEST) as u32).to_ne_bytes());
     bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    bytes.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
     bytes.extend(sequence.to_ne_bytes());
     bytes.extend(0_u32.to_ne_bytes()); // to the kernel
     bytes.extend([family, libc::IPPROTO_TCP as u8, 1 << (INET_DIAG_INFO - 1), 0]);
     bytes.extend(states.to_ne_bytes());
-    bytes.extend(port.to_be_bytes()); // the only part of the id that a dump is filtered by
-    bytes.resize(HEADER + REQUEST, 0);
     bytes
 }
 
@@ -214,6 +273,7 @@ fn connection(body: &[u8]) -> Option<Connection> {
         local: address(8, 4)?,
         v6only: attribute(attributes, INET_DIAG_SKV6ONLY) == Some(&[1]),
         remote: address(24, 6)?,
+        interface: u32_at(body, 40),
         moved,
     })
 }
@@ -412,6 +472,34 @@ mod tests {
         assert_eq!((moved.bytes_received, moved.segments_out, moved.segments_in), (5, 0, 1));
         let listening = diagnostics.dump(address.port(), LISTENERS).expect("a dump");
         assert_eq!(listening.len(), 1);
+    }
+
+    #[test]
+    fn one_connection_is_found_by_its_addresses_as_long_as_it_is_open() {
+        for host in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let listener = TcpListener::bind(host).expect("a free port");
+            let port = listener.local_addr().expect("bound").port();
+            // To a socket of IPv6 by IPv4, too.
+            let target = if host == "[::1]:0" { "::1" } else { "127.0.0.1" };
+            let mut client = TcpStream::connect((target, port)).expect("queued");
+            let (server, _) = listener.accept().expect("one waits");
+            let mut diagnostics = Diagnostics::open().expect("sock_diag");
+            let all = diagnostics.dump(port, CONNECTIONS).expect("a dump");
+            let [known] = all.as_slice() else { panic!("{host}: {all:?}") };
+            client.write_all(b"hello").expect("buffered");
+            let found = diagnostics.find(known).expect("an answer").expect("it is open");
+            assert_eq!(
+                (found.inode, found.remote, found.moved.unread),
+                (known.inode, known.remote, 5),
+                "{host}"
+            );
+            let other = Connection { cookie: known.cookie + 1, ..known.clone() };
+            assert_eq!(diagnostics.find(&other).expect("an answer"), None, "{host}: another one");
+            drop((server, client));
+            let gone = diagnostics.find(known).expect("an answer");
+            assert!(gone.is_none_or(|gone| gone.state == State::Closing), "{host}");
+            assert_eq!(diagnostics.dump(port, CONNECTIONS).expect("a dump after that"), [], "{host}");
+        }
     }
 
     #[test]

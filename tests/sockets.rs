@@ -293,6 +293,35 @@ fn after_a_shut_down_a_reload_that_fails_leaves_the_old_workers_at_the_path() {
     assert_eq!(hidden.count(), 0, "a file stays beside the path");
 }
 
+/// The old ones, whose socket is alive beside the path, have it at once.
+#[test]
+fn clients_find_the_old_workers_when_a_new_one_shuts_its_socket_down() {
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let (home, path) = place(None);
+    let app = on_unix(App::new("api", &fixture).instances(2), &path).text("on_reload_failure", "hold");
+    let daemon = Builder::new(&app).start_in(home);
+    daemon.expects(&["called shutdown(2)", "reload to generation", "exited with code 1"]);
+    daemon.wait_online("api", 2);
+    drop(ask_unix(&path, "/shutdown"));
+    wait_until(SOON, "all are moved onto a new socket", || {
+        let app = daemon.try_app("api")?;
+        let done = app.reload.is_none() && app.generation == 2 && daemon.online("api").len() == 2;
+        if done { ask_unix(&path, "/").map_err(|e| e.to_string()) } else { Err(format!("{app:?}")) }
+    });
+    // Of the next generation one serves, beside one of the old.
+    daemon.home.write(&app.env("FAILS", "1").to_string());
+    daemon.run(&["reload", "api"]).expect_code(1);
+    let serves = |generation: &str| {
+        let answer = ask_unix(&path, "/").map_err(|error| error.to_string())?;
+        if answer.split(' ').nth(1) == Some(generation) { Ok(()) } else { Err(answer) }
+    };
+    wait_until(SOON, "the new one is at the path", || serves("3"));
+    drop(ask_unix(&path, "/shutdown"));
+    // Sooner than any that is started for that.
+    let answer = wait_until(SOON, "somebody serves", || ask_unix(&path, "/"));
+    assert_eq!(answer.split(' ').nth(1), Some("2"), "{answer}");
+}
+
 #[test]
 fn a_flag_that_one_worker_changes_for_all_is_set_back() {
     let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };

@@ -24,7 +24,7 @@ use crate::sys::unix_listener::{self, FileId, PathLock, There};
 use crate::sys::{inherited, listen, socket};
 
 use super::catalog::Recipe;
-use super::forward::path_of;
+use super::forward::{clear_beside, path_of};
 use super::host_sockets::{self, HostSocket};
 use super::owner::Taken;
 use super::start::{Order, listen_failure, permanent, transient};
@@ -459,6 +459,9 @@ impl Daemon {
         })?;
         refuse_open_folders(address, path)?;
         let beside = self.place_beside(order, address);
+        if beside.is_none() && !self.shared.by_inode.values().any(|shared| shared.address == address) {
+            clear_beside(path);
+        }
         let path = beside.as_deref().unwrap_or(path);
         self.make_way(order, address, path)?;
         let (fd, id) = unix_listener::open(path, declared.backlog, access).map_err(|error| {
@@ -565,6 +568,8 @@ impl Daemon {
             State::Open if shared.is_shut_down() => {
                 shared.state = State::Dead;
                 self.shared.apart.insert((app, address));
+                // Old workers may hold one that is alive.
+                self.step_aside(inode);
                 self.tell_shut_down(inode, app, address, "the app is reloaded onto a new one");
             }
             State::Open if !shared.is_reachable() => {
@@ -717,7 +722,7 @@ impl Daemon {
     }
 }
 
-fn remove_file(path: &Path, id: FileId, address: Address) {
+pub(super) fn remove_file(path: &Path, id: FileId, address: Address) {
     let _lock = match PathLock::take(path) {
         Ok(lock) => lock,
         // Who holds it opens a socket there, and looks first whether this one is dead.

@@ -231,9 +231,17 @@ pub fn look(path: &Path) -> io::Result<There> {
     }
 }
 
+/// Which file a path leads to, without following a link.
+///
+/// # Errors
+/// The errno of lstat(2).
+pub fn id_of(path: &Path) -> io::Result<FileId> {
+    fs::symlink_metadata(path).map(|found| FileId { device: found.dev(), inode: found.ino() })
+}
+
 /// Whether the path still leads to this file.
 pub fn is_at(path: &Path, file: FileId) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|found| FileId { device: found.dev(), inode: found.ino() } == file)
+    id_of(path).is_ok_and(|found| found == file)
 }
 
 /// Removes the path if it still leads to this file; whether it did.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use support::daemon::{Builder, cpu_ticks, send};
+use support::hammer::body;
 use support::strace::{Fault, When};
 use support::wait::holds_for;
 use support::{App, Daemon, Hammer, Home, Load, file, fixtures, free_port, host, wait_until};
@@ -277,6 +278,30 @@ fn a_socket_that_cannot_be_replaced_for_want_of_descriptors_is_not_told_as_a_por
     let docker: Vec<&str> = docker.iter().map(String::as_str).collect();
     let daemon = Builder::new(app).wrap(&docker).start_in(Arc::new(Home::new(None)));
     a_short_supervisor_is_named(&daemon, fault("socket", "EMFILE", When::Always), "Too many open files");
+}
+
+/// A server that wants one interface is on that alone, also when the supervisor could not hear which for a moment.
+#[test]
+fn an_interface_that_could_not_be_heard_of_is_not_forgotten() {
+    let (Some(server), Some(docker)) = (fixtures::python("device.py"), host::docker()) else { return };
+    let docker: Vec<&str> = docker.iter().map(String::as_str).collect();
+    let port = free_port();
+    let app = App::new("api", &server).instances(1).port(port).env("HOW", "name");
+    let daemon = Builder::new(app).wrap(&docker).start_in(Arc::new(Home::new(None)));
+    daemon.expects(&[
+        "its setsockopt(2) fails with ENOBUFS",
+        "exited with code 1 ",
+        "unstable exits in a row",
+    ]);
+    daemon.wait_online("api", 1);
+    let Some(injected) = fault("socket", "EMFILE", When::Always).inject(daemon.pid) else { return };
+    daemon.run(&["scale", "api", "2"]);
+    wait_until(ms(20_000), "the cause in the log", || daemon.log().contains("its setsockopt(2) fails"));
+    assert!(injected.lift() > 0, "no call failed");
+    daemon.wait_online("api", 2);
+    for _ in 0..20 {
+        assert_eq!(body(port, "/"), "on lo");
+    }
 }
 
 /// The kernel has no memory for a steering program: nobody is lost, and it is put in as soon as there is.

@@ -272,5 +272,5 @@ fn named_interface(pid: i32, name: u64, length: u32) -> io::Result<Option<i32>> 
     let wanted = bytes.len().min(length as usize);
     let read = intercept::read_memory(pid, name, &mut bytes[..wanted])?;
     let end = bytes[..read].iter().position(|byte| *byte == 0).unwrap_or(read);
-    Ok(if end == 0 { Some(0) } else { listen::interface(&bytes[..end]) })
+    if end == 0 { Ok(Some(0)) } else { listen::interface(&bytes[..end]) }
 }

@@ -14,6 +14,7 @@ use crate::sys::descriptor;
 use crate::sys::intercept::{Call, Notice, Verdict};
 
 use super::Daemon;
+use super::processes::Reach;
 
 impl Daemon {
     /// The answer to a call of which nothing, or not all, could be done.
@@ -25,7 +26,11 @@ impl Daemon {
         let call = match notice.call {
             Call::Bind { .. } => "bind(2)",
             Call::Listen { .. } => "listen(2)",
-            Call::V6Only { .. } | Call::Device { .. } | Call::Interface { .. } => return Verdict::Continue,
+            Call::V6Only { .. } | Call::Device { .. } | Call::Interface { .. } if self.duplicates(worker) => {
+                return Verdict::Continue;
+            }
+            // Forgotten, the socket in its place would be open to more than was asked for.
+            Call::V6Only { .. } | Call::Device { .. } | Call::Interface { .. } => "setsockopt(2)",
         };
         // Who tries again in a loop fills no log.
         let process = self.processes.get_mut(worker);
@@ -37,6 +42,14 @@ impl Daemon {
             );
         }
         Verdict::Refuse(libc::ENOBUFS)
+    }
+
+    /// Whether a duplicate of its socket will show what it set on it.
+    fn duplicates(&self, worker: WorkerId) -> bool {
+        let process = self.processes.get(worker);
+        process.is_none_or(|process| {
+            process.reach == Reach::Everything && self.may_duplicate_from(process.other_user.is_some())
+        })
     }
 
     /// Whether the call is about a socket that the app's instances share, as far as that can be seen without

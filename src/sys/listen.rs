@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, SockaddrStorage, bind,
@@ -58,10 +57,19 @@ pub fn open_unheard(address: SocketAddr, settings: Settings) -> Result<OwnedFd, 
     Ok(fd)
 }
 
-/// The number of an interface; none where there is none of this name.
-pub fn interface(name: &[u8]) -> Option<i32> {
-    let index = nix::net::if_::if_nametoindex(std::ffi::OsStr::from_bytes(name)).ok()?;
-    i32::try_from(index).ok()
+/// The number of an interface; none where there is none of this name. By SIOCGIFINDEX in netdevice(7): a C library's
+/// if_nametoindex(3) hides that it got no socket to ask by.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM.
+pub fn interface(name: &[u8]) -> io::Result<Option<i32>> {
+    let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
+    let asked = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    match rustix::net::netdevice::name_to_index(&asked, name) {
+        Ok(index) => Ok(i32::try_from(index).ok()),
+        Err(rustix::io::Errno::NODEV) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn unbound(address: SocketAddr, flags: SockFlag) -> io::Result<OwnedFd> {

@@ -180,13 +180,9 @@ impl App {
         let until = turn.now + held(self.handling, self.policy(found.generation));
         if let (true, true, Phase::Draining(leaving)) = (asked, holds, &found.phase) {
             let (cause, done) = (leaving.cause, leaving.is_done());
-            let not_now = done && self.is_another_going(turn.now);
-            if not_now {
+            if done && self.is_another_going(turn.now) {
                 self.hold_on(slot, place, turn.now);
-            }
-            if not_now || !(done || self.handling != Handling::Unproven) {
-                self.examine_another_time();
-            } else {
+            } else if done || self.handling != Handling::Unproven {
                 self.slots[slot].workers[place].exam = Exam::Holding { until };
                 return if done {
                     self.stop(slot, place, cause, turn);
@@ -194,6 +190,7 @@ impl App {
                     self.tell_early(slot, place, turn);
                 };
             }
+            self.examine_another_time();
         }
         self.slots[slot].workers[place].exam = Exam::None;
         if holds {

@@ -228,11 +228,8 @@ pub fn started_with(pid: i32, name: &str) -> Started {
             Err(_) => Started::Zombie,
         };
     }
-    let value = bytes.split(|b| *b == 0).find_map(|entry| {
-        let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-        Some(OsString::from_vec(value.to_vec()))
-    });
-    value.map_or(Started::Without, Started::With)
+    let value = variables(&bytes).find(|(found, _)| *found == name.as_bytes());
+    value.map_or(Started::Without, |(_, value)| Started::With(OsString::from_vec(value.to_vec())))
 }
 
 /// The environment that a process was started with, unless it wrote over it.
@@ -241,11 +238,16 @@ pub fn started_with(pid: i32, name: &str) -> Started {
 /// The errno of /proc/PID/environ: it takes the right to trace the process.
 pub fn environ(pid: i32) -> io::Result<Vec<(OsString, OsString)>> {
     let bytes = guise::look(pid, || fs::read(format!("/proc/{pid}/environ")))?;
-    let variable = |entry: &[u8]| {
+    let owned = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    Ok(variables(&bytes).map(|(name, value)| (owned(name), owned(value))).collect())
+}
+
+/// The names and values in a text of /proc/PID/environ.
+fn variables(environ: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    environ.split(|byte| *byte == 0).filter_map(|entry| {
         let end = memchr::memchr(b'=', entry)?;
-        Some((OsString::from_vec(entry[..end].to_vec()), OsString::from_vec(entry[end + 1..].to_vec())))
-    };
-    Ok(bytes.split(|byte| *byte == 0).filter_map(variable).collect())
+        Some((&entry[..end], &entry[end + 1..]))
+    })
 }
 
 /// A name for this start of the host: process ids of an earlier one mean nothing.

@@ -298,6 +298,12 @@ fn a_worker_that_hides_its_memory_is_shared_by_what_is_declared() {
     daemon.wait_online("own", 1);
     wait_until(ms(10_000), "an answer", || get(own, "/").is_ok());
     expect_once(&daemon, "the host does not let the supervisor look at its sockets");
+    // What cannot be seen is not said to be none.
+    let client = idle_client(declared);
+    let listed = daemon.run(&["list", "api", "--connections", "--json"]).expect_code(0).stdout;
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("one document");
+    assert!(listed["apps"][0]["workers"][0]["connections"].is_null(), "{listed}");
+    drop(client);
     reload_under(&daemon, Load::on(declared)).expect_none_lost();
 }
 

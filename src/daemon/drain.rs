@@ -253,24 +253,17 @@ impl Daemon {
         self.sockets.of(worker).map(|(_, held)| length(held)).fold(0, u32::saturating_add)
     }
 
-    /// Connections of the worker that are open now.
+    /// Connections of the worker that are open now; none where the host does not show them.
     pub(super) fn connections_of(&mut self, worker: WorkerId) -> Option<u32> {
         let Queues { ports, names, .. } = self.queues_of(worker).ok()?;
         let unix = self.unix_sockets(worker).ok()?;
-        let inodes: HashSet<u64> = self
-            .processes
-            .tree_of(worker)
-            .into_iter()
-            .filter_map(|pid| process::sockets(pid).ok())
-            .flatten()
-            .map(|s| s.inode)
-            .collect();
+        let open = self.open_sockets(worker).ok()?;
         let diagnostics = self.diagnostics.as_mut()?;
         let of_names = |socket: &&UnixSocket| !socket.listens && names.contains(&socket.name);
-        let mut count = unix.iter().filter(of_names).filter(|s| inodes.contains(&s.inode)).count();
+        let mut count = unix.iter().filter(of_names).filter(|s| open.contains_key(&s.inode)).count();
         for port in ports {
             let all = diagnostics.dump(port, connections::CONNECTIONS).ok()?;
-            count += all.iter().filter(|c| c.inode != 0 && inodes.contains(&c.inode)).count();
+            count += all.iter().filter(|c| c.inode != 0 && open.contains_key(&c.inode)).count();
         }
         Some(count as u32)
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clusterd::config::keys::{self, AppKey, Kind};
+use clusterd::config::logs::LogSettings;
 use clusterd::config::{
     self, Account, Config, Diagnostics, FilterEnv, Host, Interpreter, LogTarget, ProcessSettings, Program,
     Spec,
@@ -107,6 +108,10 @@ fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
     let expected = Spec {
         out_file: LogTarget::File("/srv/site/hello-out.log".into()),
         error_file: LogTarget::File("/srv/site/hello-error.log".into()),
+        logs: LogSettings {
+            both: Some(LogTarget::File("/srv/site/hello.log".into())),
+            ..plain.apps[0].spec.logs.clone()
+        },
         process: examples_of_process(),
         check: Some(config::Check::Http("/".into())),
         ..plain.apps[0].spec.clone()

@@ -17,7 +17,7 @@ use clusterd::logs::foreground::{Foreground, lock};
 use clusterd::logs::lines::LINE_LIMIT;
 use clusterd::logs::logger::{Destination, Prefix, build};
 use clusterd::logs::ring::{APP_BYTES, Rings};
-use clusterd::logs::worker::{BUFFER, Pumped, Sinks, WorkerOutput};
+use clusterd::logs::worker::{BUFFER, Files, Pumped, Sinks, WorkerOutput};
 use clusterd::logs::{Line, Origin};
 use clusterd::supervisor::event::{AppId, WorkerId};
 use clusterd::supervisor::time::Time;
@@ -61,7 +61,12 @@ impl Bench {
         let ids = [out_file, error_file].map(|path| files.open(path).unwrap());
         let (out, out_end) = worker_pipe().unwrap();
         let (err, err_end) = worker_pipe().unwrap();
-        let output = WorkerOutput::new(origin(0), (out, Some(ids[0])), (err, Some(ids[1])));
+        let output = WorkerOutput::new(
+            origin(0),
+            out,
+            err,
+            Files { out: Some(ids[0]), err: Some(ids[1]), both: None },
+        );
         let bench = Bench {
             files,
             foreground: None,

@@ -108,6 +108,9 @@ impl Facts<'_> {
         put("node_args", json!(words(settings.get("interpreter_args"))));
         put("pm_out_log_path", json!(log(&detail.out_file)));
         put("pm_err_log_path", json!(log(&detail.error_file)));
+        if detail.log_file.is_some() {
+            put("pm_log_path", json!(log(&detail.log_file)));
+        }
         put("pm_pid_path", json!(self.pid_file(worker)));
         for key in ["autorestart", "autostart", "wait_ready", "shutdown_with_message"] {
             if let Some(value) = settings.get(key) {

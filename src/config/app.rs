@@ -12,9 +12,7 @@ use super::keys::{self, AppKey, Kind};
 use super::raw::{self, Entry, Other};
 use super::reader::{Reader, join};
 use super::value::{self, Refusal};
-use super::{
-    AppConfig, Host, Interpreter, Listen, LogTarget, Program, Spec, health, launch, listen, size, words,
-};
+use super::{AppConfig, Host, Interpreter, Listen, Program, Spec, health, launch, listen, size, words};
 use super::{schedule, sharing};
 use crate::supervisor::address::Address;
 use crate::supervisor::policy::{Balance, Mode, OnReloadFailure, Policy, Readiness, Schedule};
@@ -364,23 +362,10 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             drain_idle: self.duration(AppKey::DrainIdle).unwrap_or(super::DRAIN_IDLE),
             out_file: self.log_target(AppKey::OutFile, &cwd),
             error_file: self.log_target(AppKey::ErrorFile, &cwd),
+            logs: self.log_settings(&cwd),
             process: self.process_settings(&cwd),
             cwd,
         }
-    }
-
-    fn log_target(&mut self, id: AppKey, cwd: &Path) -> LogTarget {
-        let target = self.read(id, |value| {
-            let path = value::path(value)?;
-            match path {
-                "/dev/null" | "NULL" => Ok(LogTarget::Discard),
-                path if path.ends_with('/') => {
-                    Err(Refusal::wrong(format!("add the file's name: \"{}out.log\"", printable(path))))
-                }
-                path => Ok(LogTarget::File(join(cwd, path))),
-            }
-        });
-        target.unwrap_or(LogTarget::Default)
     }
 
     /// `env`, then `env_<profile>` over it; and the names of all profiles.

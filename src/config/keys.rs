@@ -20,6 +20,8 @@ pub enum Kind {
     Folder,
     /// A file, or the null device.
     LogFile,
+    /// The same, or true for one with a name of its own.
+    JointLog,
     /// True or false.
     Flag,
     /// A span of time within these bounds.
@@ -107,6 +109,7 @@ impl Kind {
             Kind::Words => "an array of strings, or one string that is split as a shell splits words".into(),
             Kind::Folder => "the path of a folder".into(),
             Kind::LogFile => "the path of a file, or \"/dev/null\" to discard".into(),
+            Kind::JointLog => "the path of a file, true for <name>.log in log_dir, or false".into(),
             Kind::Flag => "true or false".into(),
             Kind::Duration { min, max } => format!(
                 "a time from {} to {}: a whole number of milliseconds, or a string with a unit such as \"10s\"",
@@ -238,6 +241,9 @@ pub enum AppKey {
     Canary,
     OutFile,
     ErrorFile,
+    LogFile,
+    MergeLogs,
+    DisableLogs,
     PidFile,
     Namespace,
 }
@@ -667,6 +673,30 @@ pub const APP: &[Key<AppKey>] = &[
         "where standard error goes, relative to cwd",
     ),
     key(
+        AppKey::LogFile,
+        "log_file",
+        &["log"],
+        Kind::JointLog,
+        "none",
+        "one more file, with the lines of both outputs, relative to cwd",
+    ),
+    key(
+        AppKey::MergeLogs,
+        "merge_logs",
+        &["combine_logs"],
+        Kind::Flag,
+        "false",
+        "all workers write to the same files; else their names have -<instance> when there are several",
+    ),
+    key(
+        AppKey::DisableLogs,
+        "disable_logs",
+        &[],
+        Kind::Flag,
+        "false",
+        "no log files are written; `clusterd logs` shows what is printed all the same",
+    ),
+    key(
         AppKey::PidFile,
         "pid_file",
         &["pid"],
@@ -720,9 +750,7 @@ pub const PROFILE_PREFIX: &str = "env_";
 const PM2_ONLY: &[&str] = &[
     "append_env_to_name",
     "automation",
-    "combine_logs",
     "deep_monitoring",
-    "disable_logs",
     "disable_source_map_support",
     "disable_trace",
     "event_loop_inspector",
@@ -732,11 +760,8 @@ const PM2_ONLY: &[&str] = &[
     "install_url",
     "io",
     "kill_retry_time",
-    "log",
     "log_date_format",
-    "log_file",
     "log_type",
-    "merge_logs",
     "name_prefix",
     "pmx",
     "port",

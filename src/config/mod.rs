@@ -15,6 +15,7 @@ mod health;
 pub mod keys;
 pub mod launch;
 mod listen;
+pub mod logs;
 pub mod plan;
 mod process;
 mod raw;
@@ -135,6 +136,8 @@ pub struct Spec {
     pub out_file: LogTarget,
     /// Where standard error goes.
     pub error_file: LogTarget,
+    /// What else there is to say about log files.
+    pub logs: logs::LogSettings,
     /// As whom, and within which limits.
     pub process: ProcessSettings,
 }

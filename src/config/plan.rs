@@ -56,8 +56,8 @@ pub enum Step {
     Restart,
     /// Workers come or go; the others stay.
     Scale,
-    /// What differs says only how workers are judged, replaced and ended: it holds for those that run, which stay
-    /// but for the number of instances.
+    /// What differs says only how workers are judged, replaced and ended, and where their output is kept: it holds
+    /// for those that run, which stay but for the number of instances.
     Adjust,
     /// What the file says holds from its next start on.
     Define,
@@ -181,9 +181,9 @@ fn is_scale(known: &Known<'_>, new: &AppConfig) -> bool {
     policy == new.policy && *known.spec == new.spec && !known.logs_moved
 }
 
-/// The workers that run would be started the same way.
+/// The workers that run would be started the same way: where their output is kept is no matter of theirs.
 fn is_adjustment(known: &Known<'_>, new: &AppConfig) -> bool {
-    known.policy.goes_on_as(&new.policy) && *known.spec == new.spec && !known.logs_moved
+    known.policy.goes_on_as(&new.policy) && known.spec.runs_as(&new.spec)
 }
 
 fn all(known: &Known<'_>, action: &'static str) -> Vec<WorkerPlan> {
@@ -261,6 +261,7 @@ fn is_shown(kind: Kind) -> bool {
             | Kind::Signal
             | Kind::Folder
             | Kind::LogFile
+            | Kind::JointLog
             | Kind::ExitCodes
             | Kind::Apps
             | Kind::Memory
@@ -347,6 +348,12 @@ mod tests {
                 "exec_mode = \"cluster\"",
                 Step::Restart,
                 "exec_mode fork -> cluster; intercept false -> true",
+            ),
+            (
+                "instances = 2",
+                "instances = 2\nmerge_logs = true\nout_file = \"all.log\"",
+                Step::Adjust,
+                "out_file default -> /srv/all.log; merge_logs false -> true",
             ),
             (
                 "instances = 2",

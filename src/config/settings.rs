@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::keys::{self, AppKey};
 use super::units::{show_duration, signal_name};
-use super::{Interpreter, LogTarget, Program, Spec, health, listen, process, size};
+use super::{Interpreter, Program, Spec, health, listen, logs, process, size};
 use crate::supervisor::policy::{Balance, Mode, OnReloadFailure, Policy, Readiness};
 
 /// Each key of the file with its value and unit. The name and the namespace are the caller's; keys that are
@@ -92,8 +92,9 @@ pub(super) fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<Stri
             Balance::SourceIp => "source-ip".to_owned(),
         },
         AppKey::Canary => format!("{}%", policy.canary?),
-        AppKey::OutFile => log_target(&spec.out_file),
-        AppKey::ErrorFile => log_target(&spec.error_file),
+        AppKey::OutFile | AppKey::ErrorFile | AppKey::LogFile | AppKey::MergeLogs | AppKey::DisableLogs => {
+            return logs::shown(key, spec);
+        }
         AppKey::User
         | AppKey::Group
         | AppKey::Umask
@@ -112,12 +113,4 @@ pub(super) fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<Stri
 /// TOML's basic strings and JSON's differ in nothing that occurs here.
 fn array(words: &[String]) -> String {
     serde_json::json!(words).to_string()
-}
-
-fn log_target(target: &LogTarget) -> String {
-    match target {
-        LogTarget::Default => "default".to_owned(),
-        LogTarget::Discard => "/dev/null".to_owned(),
-        LogTarget::File(path) => path.display().to_string(),
-    }
 }

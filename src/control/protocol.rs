@@ -511,6 +511,8 @@ pub struct AppDetail {
     pub out_file: Option<String>,
     /// Where standard error goes.
     pub error_file: Option<String>,
+    /// Where both go as well.
+    pub log_file: Option<String>,
     /// Names of declared variables; values are not shown.
     pub env: Vec<String>,
     /// How ports are shared: the level that holds, in words.

@@ -436,7 +436,7 @@ fn describe_app(app: &AppInfo, width: Option<usize>) -> String {
     text
 }
 
-fn detail_facts(detail: &AppDetail) -> [(&'static str, Option<String>); 8] {
+fn detail_facts(detail: &AppDetail) -> [(&'static str, Option<String>); 9] {
     [
         ("command", Some(detail.command.clone())),
         ("cwd", Some(detail.cwd.clone())),
@@ -444,6 +444,7 @@ fn detail_facts(detail: &AppDetail) -> [(&'static str, Option<String>); 8] {
         ("profile", detail.profile.clone()),
         ("out_file", detail.out_file.clone()),
         ("error_file", detail.error_file.clone()),
+        ("log_file", detail.log_file.clone()),
         ("env", some_list(&detail.env)),
         ("sharing", Some(detail.sharing.clone()).filter(|text| !text.is_empty())),
     ]

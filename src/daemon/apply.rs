@@ -160,6 +160,9 @@ impl Daemon {
             return (step == Step::Scale).then_some((known, Command::Scale { app: known, scale }));
         }
         let (app, _, definition) = self.catalog.take(app, source, logs.clone());
+        if step == Step::Adjust {
+            self.exchange_files(app);
+        }
         let command = match step {
             Step::Add => Command::Add { app, definition },
             Step::Start => Command::Start { app, scope: Scope::All, definition: Some(definition) },

@@ -9,7 +9,6 @@ use crate::control::protocol::Stream;
 use crate::control::protocol::{
     AppDetail, AppInfo, DaemonInfo, LastExitInfo, List, ReloadInfo, UnservedInfo, WorkerInfo,
 };
-use crate::logs;
 use crate::supervisor::balance::{Skew, skew};
 use crate::supervisor::event::{Address, AppId, ExitStatus, Scope, SlotId, SocketId, WorkerId};
 use crate::supervisor::policy::Mode;
@@ -201,22 +200,15 @@ impl Daemon {
         // What is wanted to run: after a failed reload that is not what the file says now.
         let wanted = self.supervisor.spec(app.app, app.generation);
         let recipe = wanted.and_then(|spec| self.catalog.recipe(spec)).unwrap_or(&record.recipe);
-        let folder = recipe.log_dir.clone().unwrap_or_else(|| self.home.logs.clone());
-        let several = (recipe.policy.instances > 1).then_some(0);
-        let file = |target: &config::LogTarget, stream| {
-            if *target == config::LogTarget::Default && !recipe.log_files {
-                return None;
-            }
-            let path = logs::file_path(target, &folder, &record.name, stream, several)?;
-            Some(path.display().to_string())
-        };
+        let file = self.shown_files(&record.name, recipe);
         Some(AppDetail {
             file: record.source.path.as_ref().map(|p| p.display().to_string()),
             profile: record.source.profile.clone(),
             command: typed(recipe),
             cwd: recipe.spec.cwd.display().to_string(),
-            out_file: file(&recipe.spec.out_file, Stream::Out),
-            error_file: file(&recipe.spec.error_file, Stream::Err),
+            out_file: file(Some(Stream::Out)),
+            error_file: file(Some(Stream::Err)),
+            log_file: file(None),
             env: recipe.spec.env.keys().cloned().collect(),
             sharing: self.sharing(app),
             settings: settings(recipe),

@@ -29,6 +29,7 @@ mod host;
 mod host_sockets;
 mod identity;
 mod intercept;
+mod kept;
 mod knock;
 mod known;
 mod lead;

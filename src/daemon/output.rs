@@ -11,20 +11,17 @@ use mio::unix::SourceFd;
 
 use crate::control::protocol::{self, Stream};
 use crate::control::server::ClientId;
-use crate::home;
+use crate::logs::Line;
 use crate::logs::console::QUEUE_LIMIT;
 use crate::logs::files::{FileId, LogFiles, Notice};
 use crate::logs::foreground::{self, Foreground, SharedConsole};
 use crate::logs::ring::{Kept, Rings};
-use crate::logs::worker::{Sinks, WorkerOutput};
-use crate::logs::{Line, file_path};
-use crate::supervisor::event::{AppId, SpawnFailure, WorkerId};
+use crate::logs::worker::{Files, Sinks, WorkerOutput};
+use crate::supervisor::event::{AppId, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::output::OpenError;
-use crate::sys::socket;
 
 use super::Daemon;
-use super::catalog::Recipe;
 use super::rest::Resting;
 
 /// Bytes read from workers' outputs in one turn of the loop: floods cost everybody else no more than that.
@@ -83,13 +80,6 @@ pub(super) struct Follower {
     pub(super) apps: Vec<AppId>,
     pub(super) stream: Option<Stream>,
     pub(super) dropped: u64,
-}
-
-/// The files of one worker's outputs.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Files {
-    pub(super) out: Option<FileId>,
-    pub(super) err: Option<FileId>,
 }
 
 impl Output {
@@ -229,68 +219,16 @@ impl Output {
         }
     }
 
+    pub(super) fn open(&mut self, path: &Path) -> Result<FileId, OpenError> {
+        self.files.open(path)
+    }
+
     pub(super) fn release(&mut self, files: Files) {
-        for file in files.out.into_iter().chain(files.err) {
-            self.files.release(file);
-        }
+        files.iter().for_each(|file| self.files.release(file));
     }
 }
 
 impl Daemon {
-    /// Opens the log files of a worker. One that was named and cannot be opened fails the start; a
-    /// default one costs a warning.
-    pub(super) fn open_files(
-        &mut self,
-        app: AppId,
-        instance: u32,
-        recipe: &Recipe,
-    ) -> Result<Files, SpawnFailure> {
-        use crate::config::LogTarget;
-        let name = self.app_name(app);
-        let several = recipe.policy.instances > 1 || instance > 0;
-        let suffix = several.then_some(instance);
-        let folder = recipe.log_dir.clone().unwrap_or_else(|| self.home.logs.clone());
-        let log_files = recipe.log_files && self.may_write_to(recipe.log_dir.as_deref());
-        let mut files = Files::default();
-        for (target, stream) in [(&recipe.spec.out_file, Stream::Out), (&recipe.spec.error_file, Stream::Err)]
-        {
-            let default = *target == LogTarget::Default;
-            if default && !log_files {
-                continue;
-            }
-            let Some(path) = file_path(target, &folder, &name, stream, suffix) else {
-                continue;
-            };
-            match self.output.files.open(&path) {
-                Ok(file) if stream == Stream::Out => files.out = Some(file),
-                Ok(file) => files.err = Some(file),
-                Err(error) if default => {
-                    self.warn_once("default log file", || format!("no log files are written: {error}"));
-                }
-                Err(error) => {
-                    self.output.release(files);
-                    return Err(SpawnFailure {
-                        step: format!("open {}", path.display()),
-                        errno: error.errno(),
-                        message: error.to_string(),
-                        transient: false,
-                    });
-                }
-            }
-        }
-        Ok(files)
-    }
-
-    /// Whether default log files may be written to the folder that the file names; if not, a warning says why.
-    fn may_write_to(&mut self, log_dir: Option<&Path>) -> bool {
-        let Some(folder) = log_dir else { return true };
-        let refused = home::log_folder(folder, socket::own_uid()).err();
-        if let Some(error) = &refused {
-            self.warn_once("default log file", || format!("no log files are written: {error}"));
-        }
-        refused.is_none()
-    }
-
     /// Reads one output's share of a turn. True when there is more.
     pub(super) fn read_output(&mut self, worker: WorkerId, stream: Stream) -> bool {
         let other = match stream {
@@ -348,9 +286,7 @@ impl Daemon {
             self.with_sinks(|sinks, _| entry.output.finish(stream, sinks, now));
             self.close_output(&mut entry, stream);
         }
-        for file in entry.output.files() {
-            self.output.files.release(file);
-        }
+        self.output.release(entry.output.files());
         self.output.rings.forget_worker(worker);
     }
 

@@ -12,7 +12,7 @@ use mio::{Interest, Token};
 use crate::config::{self, Listen, launch};
 use crate::control::protocol::Stream;
 use crate::logs::Origin;
-use crate::logs::worker::WorkerOutput;
+use crate::logs::worker::{Files, WorkerOutput};
 use crate::supervisor::event::{Address, AppId, Event, Generation, SlotId, SocketId, SpawnFailure, WorkerId};
 use crate::sys::spawn::{self, Failure, Plan, Step, errno_text};
 use crate::sys::{addresses, listen, output, process, unix_listener};
@@ -21,7 +21,6 @@ use super::catalog::Recipe;
 use super::environment::Variables;
 use super::leftovers::RUN_VARIABLE;
 use super::node::Channel;
-use super::output::Files;
 use super::perform::ended_already;
 use super::processes::{Process, WORKER_VARIABLE};
 use super::shared::Sharing;
@@ -422,7 +421,7 @@ impl Daemon {
             name: self.app_name(order.app),
             instance: order.instance,
         };
-        let output = WorkerOutput::new(origin, (out, files.out), (err, files.err));
+        let output = WorkerOutput::new(origin, out, err, files);
         self.output.insert(order.worker, output);
         for (stream, (token, _)) in [Stream::Out, Stream::Err].into_iter().zip(watched) {
             self.output.set_token(order.worker, stream, token);

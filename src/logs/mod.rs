@@ -59,7 +59,7 @@ impl Line<'_> {
     }
 }
 
-/// The file that a stream of an app goes to; none when it is discarded.
+/// The file that a stream of an app (none: both) goes to; none when it is discarded.
 ///
 /// `instance` is given when the app has several and each has its own files: `api-out-2.log`. Devices keep
 /// their names.
@@ -67,7 +67,7 @@ pub fn file_path(
     target: &LogTarget,
     folder: &Path,
     app: &str,
-    stream: Stream,
+    stream: Option<Stream>,
     instance: Option<u32>,
 ) -> Option<PathBuf> {
     let path = match target {
@@ -75,8 +75,9 @@ pub fn file_path(
         LogTarget::File(path) if path.starts_with("/dev") => return Some(path.clone()),
         LogTarget::File(path) => path.clone(),
         LogTarget::Default => match stream {
-            Stream::Out => folder.join(format!("{app}-out.log")),
-            Stream::Err => folder.join(format!("{app}-error.log")),
+            Some(Stream::Out) => folder.join(format!("{app}-out.log")),
+            Some(Stream::Err) => folder.join(format!("{app}-error.log")),
+            None => folder.join(format!("{app}.log")),
         },
     };
     Some(match instance {
@@ -105,15 +106,14 @@ mod tests {
         let path = |target: LogTarget, stream, instance| {
             file_path(&target, folder, "api.v2", stream, instance).map(|path| path.display().to_string())
         };
+        let (out, err) = (Some(Stream::Out), Some(Stream::Err));
         let file = |path: &str| LogTarget::File(path.into());
         let expect = |path: &str| Some(path.to_owned());
-        assert_eq!(path(LogTarget::Default, Stream::Out, None), expect("/var/log/clusterd/api.v2-out.log"));
-        assert_eq!(
-            path(LogTarget::Default, Stream::Err, Some(3)),
-            expect("/var/log/clusterd/api.v2-error-3.log")
-        );
-        assert_eq!(path(file("/srv/all"), Stream::Out, Some(0)), expect("/srv/all-0"));
-        assert_eq!(path(file("/dev/stdout"), Stream::Out, Some(0)), expect("/dev/stdout"));
-        assert_eq!(path(LogTarget::Discard, Stream::Out, None), None);
+        assert_eq!(path(LogTarget::Default, out, None), expect("/var/log/clusterd/api.v2-out.log"));
+        assert_eq!(path(LogTarget::Default, err, Some(3)), expect("/var/log/clusterd/api.v2-error-3.log"));
+        assert_eq!(path(file("/srv/all"), out, Some(0)), expect("/srv/all-0"));
+        assert_eq!(path(file("/dev/stdout"), out, Some(0)), expect("/dev/stdout"));
+        assert_eq!(path(LogTarget::Discard, out, None), None);
+        assert_eq!(path(LogTarget::Default, None, Some(1)), expect("/var/log/clusterd/api.v2-1.log"));
     }
 }

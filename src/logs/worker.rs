@@ -42,10 +42,38 @@ pub struct Pumped {
     pub eof: bool,
 }
 
+/// The files that take the outputs of a worker; what has none is discarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// Standard output.
+    pub out: Option<FileId>,
+    /// Standard error.
+    pub err: Option<FileId>,
+    /// Both.
+    pub both: Option<FileId>,
+}
+
+impl Files {
+    /// Each use, to be given back.
+    pub fn iter(self) -> impl Iterator<Item = FileId> {
+        [self.out, self.err, self.both].into_iter().flatten()
+    }
+
+    /// Those that take this stream, each once.
+    fn of(self, stream: Stream) -> impl Iterator<Item = FileId> {
+        let own = match stream {
+            Stream::Out => self.out,
+            Stream::Err => self.err,
+        };
+        own.into_iter().chain(self.both.filter(|both| Some(*both) != own))
+    }
+}
+
 /// The outputs of one worker.
 #[derive(Debug)]
 pub struct WorkerOutput {
     origin: Origin,
+    files: Files,
     out: Output,
     err: Output,
 }
@@ -53,25 +81,25 @@ pub struct WorkerOutput {
 #[derive(Debug)]
 struct Output {
     pipe: Option<OwnedFd>,
-    file: Option<FileId>,
     framer: LineFramer,
     pace: Pace,
 }
 
 impl Output {
-    fn new(pipe: OwnedFd, file: Option<FileId>) -> Output {
-        Output { pipe: Some(pipe), file, framer: LineFramer::default(), pace: Pace::default() }
+    fn new(pipe: OwnedFd) -> Output {
+        Output { pipe: Some(pipe), framer: LineFramer::default(), pace: Pace::default() }
     }
 }
 
 impl WorkerOutput {
-    /// Takes over the non-blocking read ends, each with the file its bytes go to (none: discarded).
-    pub fn new(
-        origin: Origin,
-        out: (OwnedFd, Option<FileId>),
-        err: (OwnedFd, Option<FileId>),
-    ) -> WorkerOutput {
-        WorkerOutput { origin, out: Output::new(out.0, out.1), err: Output::new(err.0, err.1) }
+    /// Takes over the non-blocking read ends, and the files that their bytes go to.
+    pub fn new(origin: Origin, out: OwnedFd, err: OwnedFd, files: Files) -> WorkerOutput {
+        WorkerOutput { origin, files, out: Output::new(out), err: Output::new(err) }
+    }
+
+    /// What is read from now on goes to these; returns those that it went to.
+    pub fn set_files(&mut self, files: Files) -> Files {
+        std::mem::replace(&mut self.files, files)
     }
 
     /// Whose output it is.
@@ -149,8 +177,8 @@ impl WorkerOutput {
     }
 
     /// The files it writes to, each use of which has to be given back.
-    pub fn files(&self) -> impl Iterator<Item = FileId> {
-        self.out.file.into_iter().chain(self.err.file)
+    pub fn files(&self) -> Files {
+        self.files
     }
 
     /// Bytes of unfinished lines that are held in memory.
@@ -160,7 +188,7 @@ impl WorkerOutput {
 
     /// Frames one chunk (none: the end) and gives its pieces to the line sinks, then its bytes to the file.
     fn take(&mut self, stream: Stream, chunk: Option<&[u8]>, sinks: &mut Sinks<'_>, now: Time) {
-        let WorkerOutput { origin, out, err } = self;
+        let WorkerOutput { origin, files: kept, out, err } = self;
         let output = match stream {
             Stream::Out => out,
             Stream::Err => err,
@@ -184,7 +212,7 @@ impl WorkerOutput {
             Some(bytes) => output.framer.push_runs(bytes, &mut deliver),
             None => output.framer.finish(&mut deliver),
         };
-        if let Some(file) = output.file {
+        for file in kept.of(stream) {
             let source: Source = (origin.worker, stream);
             files.write(file, source, [head, body], now);
         }

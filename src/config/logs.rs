@@ -1,0 +1,87 @@
+//! The keys that say where the output of an app's workers is kept, and how.
+
+use std::path::Path;
+
+use toml::de::DeValue;
+
+use super::LogTarget;
+use super::keys::AppKey;
+use super::reader::{Reader, join};
+use super::value::{self, Refusal};
+use super::{Spec, error::printable};
+
+/// What holds for all log files of an app. Workers that run take it over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// One more file, with the lines of both outputs.
+    pub both: Option<LogTarget>,
+    /// All workers write to the same files.
+    pub merged: bool,
+    /// No files are written.
+    pub disabled: bool,
+}
+
+impl Spec {
+    /// The same but for where output is kept, and how: workers that run this can go on as `other`.
+    pub fn runs_as(&self, other: &Spec) -> bool {
+        let kept = Spec {
+            out_file: other.out_file.clone(),
+            error_file: other.error_file.clone(),
+            logs: other.logs.clone(),
+            ..self.clone()
+        };
+        kept == *other
+    }
+}
+
+impl Reader<'_, '_, '_, AppKey> {
+    pub(super) fn log_settings(&mut self, cwd: &Path) -> LogSettings {
+        LogSettings {
+            both: self.read(AppKey::LogFile, |value| both(value, cwd)).flatten(),
+            merged: self.flag(AppKey::MergeLogs).unwrap_or(false),
+            disabled: self.flag(AppKey::DisableLogs).unwrap_or(false),
+        }
+    }
+
+    pub(super) fn log_target(&mut self, id: AppKey, cwd: &Path) -> LogTarget {
+        self.read(id, |value| target(value, cwd)).unwrap_or(LogTarget::Default)
+    }
+}
+
+fn both(value: &DeValue<'_>, cwd: &Path) -> Result<Option<LogTarget>, Refusal> {
+    match value {
+        DeValue::Boolean(wanted) => Ok(wanted.then_some(LogTarget::Default)),
+        value => Ok(Some(target(value, cwd)?).filter(|target| *target != LogTarget::Discard)),
+    }
+}
+
+fn target(value: &DeValue<'_>, cwd: &Path) -> Result<LogTarget, Refusal> {
+    match value::path(value)? {
+        "/dev/null" | "NULL" => Ok(LogTarget::Discard),
+        path if path.ends_with('/') => {
+            Err(Refusal::wrong(format!("add the file's name: \"{}out.log\"", printable(path))))
+        }
+        path => Ok(LogTarget::File(join(cwd, path))),
+    }
+}
+
+/// For `describe`; none where a key is not set.
+pub(super) fn shown(key: AppKey, spec: &Spec) -> Option<String> {
+    let logs = &spec.logs;
+    match key {
+        AppKey::OutFile => Some(show_target(&spec.out_file)),
+        AppKey::ErrorFile => Some(show_target(&spec.error_file)),
+        AppKey::LogFile => logs.both.as_ref().map(show_target),
+        AppKey::MergeLogs => Some(logs.merged.to_string()),
+        AppKey::DisableLogs => Some(logs.disabled.to_string()),
+        _ => None,
+    }
+}
+
+fn show_target(target: &LogTarget) -> String {
+    match target {
+        LogTarget::Default => "default".to_owned(),
+        LogTarget::Discard => "/dev/null".to_owned(),
+        LogTarget::File(path) => path.display().to_string(),
+    }
+}

@@ -1,0 +1,144 @@
+//! Where the output of workers is kept: which files, opened before a worker starts, exchanged beside running
+//! ones.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::config::LogTarget;
+use crate::control::protocol::Stream;
+use crate::home;
+use crate::logs::file_path;
+use crate::logs::files::FileId;
+use crate::logs::worker::Files;
+use crate::supervisor::event::{AppId, SpawnFailure, WorkerId};
+use crate::sys::output::OpenError;
+use crate::sys::socket;
+
+use super::Daemon;
+use super::catalog::Recipe;
+
+/// What a log file takes: one output, or (none) both.
+type Takes = Option<Stream>;
+
+/// One log file of a worker.
+struct Wanted {
+    takes: Takes,
+    path: PathBuf,
+    /// Nobody named it: that it cannot be opened is no reason not to start.
+    default: bool,
+}
+
+/// The log files of one worker, before anything is opened.
+fn wanted(recipe: &Recipe, folder: &Path, name: &str, instance: Option<u32>) -> Vec<Wanted> {
+    let spec = &recipe.spec;
+    if spec.logs.disabled {
+        return Vec::new();
+    }
+    let targets = [
+        (Some(Stream::Out), Some(&spec.out_file)),
+        (Some(Stream::Err), Some(&spec.error_file)),
+        (None, spec.logs.both.as_ref()),
+    ];
+    let files = targets.into_iter().filter_map(|(takes, target)| {
+        let target = target?;
+        let default = *target == LogTarget::Default;
+        let path = file_path(target, folder, name, takes, instance)?;
+        (recipe.log_files || !default).then_some(Wanted { takes, path, default })
+    });
+    files.collect()
+}
+
+impl Daemon {
+    fn log_folder(&self, recipe: &Recipe) -> PathBuf {
+        recipe.log_dir.clone().unwrap_or_else(|| self.home.logs.clone())
+    }
+
+    /// Opens the log files of a worker. One that was named and cannot be opened fails the start; a
+    /// default one costs a warning.
+    pub(super) fn open_files(
+        &mut self,
+        app: AppId,
+        instance: u32,
+        recipe: &Recipe,
+    ) -> Result<Files, SpawnFailure> {
+        let several = recipe.policy.instances > 1 || instance > 0;
+        let suffix = (several && !recipe.spec.logs.merged).then_some(instance);
+        let folder = self.log_folder(recipe);
+        let wanted = wanted(recipe, &folder, &self.app_name(app), suffix);
+        let may_write =
+            wanted.iter().any(|file| file.default) && self.may_write_to(recipe.log_dir.as_deref());
+        let mut files = Files::default();
+        for file in wanted.into_iter().filter(|file| may_write || !file.default) {
+            match self.output.open(&file.path) {
+                Ok(id) => put(&mut files, file.takes, id),
+                Err(error) if file.default => {
+                    self.warn_once("default log file", || format!("no log files are written: {error}"));
+                }
+                Err(error) => {
+                    self.output.release(files);
+                    return Err(open_failure(&file.path, &error));
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    /// Workers that run write where the app's newest definition says. A file that cannot be opened costs a
+    /// warning: they go on as before.
+    pub(super) fn exchange_files(&mut self, app: AppId) {
+        let Some(recipe) = self.catalog.app(app).map(|record| Rc::clone(&record.recipe)) else { return };
+        for (worker, instance) in self.output.workers_of(app) {
+            match self.open_files(app, instance, &recipe) {
+                Ok(files) => self.output.exchange(worker, files),
+                Err(failure) => log::warn!("{}: {}", self.label(worker), failure.message),
+            }
+        }
+    }
+
+    /// Whether default log files may be written to the folder that the file names; if not, a warning says why.
+    fn may_write_to(&mut self, log_dir: Option<&Path>) -> bool {
+        let Some(folder) = log_dir else { return true };
+        let refused = home::log_folder(folder, socket::own_uid()).err();
+        if let Some(error) = &refused {
+            self.warn_once("default log file", || format!("no log files are written: {error}"));
+        }
+        refused.is_none()
+    }
+
+    /// The log files of an app's first worker, for `describe`.
+    pub(super) fn shown_files(&self, name: &str, recipe: &Recipe) -> impl Fn(Takes) -> Option<String> {
+        let several = recipe.policy.instances > 1 && !recipe.spec.logs.merged;
+        let files = wanted(recipe, &self.log_folder(recipe), name, several.then_some(0));
+        move |takes| files.iter().find(|file| file.takes == takes).map(|file| file.path.display().to_string())
+    }
+}
+
+impl super::output::Output {
+    fn workers_of(&self, app: AppId) -> Vec<(WorkerId, u32)> {
+        let origins = self.workers.values().map(|entry| entry.output.origin());
+        origins.filter(|origin| origin.app == app).map(|origin| (origin.worker, origin.instance)).collect()
+    }
+
+    fn exchange(&mut self, worker: WorkerId, files: Files) {
+        let Some(entry) = self.workers.get_mut(&worker) else { return self.release(files) };
+        let before = entry.output.set_files(files);
+        self.release(before);
+    }
+}
+
+fn put(files: &mut Files, takes: Takes, id: FileId) {
+    match takes {
+        Some(Stream::Out) => files.out = Some(id),
+        Some(Stream::Err) => files.err = Some(id),
+        None => files.both = Some(id),
+    }
+}
+
+fn open_failure(path: &Path, error: &OpenError) -> SpawnFailure {
+    SpawnFailure {
+        step: format!("open {}", path.display()),
+        errno: error.errno(),
+        message: error.to_string(),
+        transient: false,
+    }
+}

@@ -22,7 +22,7 @@
 //! | [`config`] | the ecosystem file: text → what it means on this host, or every mistake in it with its place |
 //! | [`import`] | PM2's files, its dump and Procfiles → an ecosystem file: text in, text out |
 //! | [`control`] | the control socket: frames, server, client, and what the client prints |
-//! | [`logs`] | what workers print: lines, files, the foreground's terminal, the memory of last lines |
+//! | [`logs`] | what workers print: lines, files and their rotation, the foreground's terminal, the memory of last lines |
 //! | [`daemon`] | the loop: waits, collects facts, has them decided, performs the orders |
 //! | [`cli`], [`background`], [`home`] | the command line, the background supervisor's start, which folders |
 //! | [`demo`] | the small server of the example file |
@@ -41,9 +41,10 @@
 //!
 //! - `supervisor` imports nothing that can touch the world; it never sees a process id.
 //! - `sys` decides nothing and knows nothing of the crate; `unsafe` lives there and nowhere else.
-//! - Nothing in the loop waits for a process, a client or a reader: no sleep, no second thread, and what
+//! - Nothing in the loop waits for a process, a client or a reader: no sleep, and what
 //!   goes into pipes, sockets and terminals is never a blocking write. Files are read and written in the
-//!   loop, a bounded amount a turn: a disk that hangs holds it up.
+//!   loop, a bounded amount a turn: a disk that hangs holds it up. There is one more thread at times: it compresses
+//!   old log files.
 //! - A process is signalled through its descriptor, never by a bare number.
 //! - The supervisor itself never lowers the number of workers that serve below what is wanted; crashes,
 //!   operators and limits do.

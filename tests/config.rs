@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clusterd::config::keys::{self, AppKey, Kind};
-use clusterd::config::logs::LogSettings;
+use clusterd::config::logs::{LogSettings, Rotation};
 use clusterd::config::{
     self, Account, Config, Diagnostics, FilterEnv, Host, Interpreter, LogTarget, ProcessSettings, Program,
     Spec,
@@ -110,6 +110,7 @@ fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
         error_file: LogTarget::File("/srv/site/hello-error.log".into()),
         logs: LogSettings {
             both: Some(LogTarget::File("/srv/site/hello.log".into())),
+            rotation: Rotation { max_age: Some(seconds(86_400)), ..Rotation::USUAL },
             ..plain.apps[0].spec.logs.clone()
         },
         process: examples_of_process(),

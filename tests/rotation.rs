@@ -106,3 +106,136 @@ fn workers_that_run_take_over_where_their_output_is_kept() {
     wait_until(ms(20_000), "more lines", || read(&merged).lines().count() > 20);
     assert_eq!(read(&logs.join("api-out-1.log")), before);
 }
+
+/// What lies in a folder under a log file's name: the text of the old files in the order of time, then the file's.
+fn all_text(path: &Path) -> Vec<String> {
+    let base = path.file_name().expect("a file").to_string_lossy().into_owned();
+    let folder = path.parent().expect("a folder");
+    let mut old: Vec<String> =
+        names(folder).into_iter().filter(|name| name.starts_with(&format!("{base}."))).collect();
+    let mark = |name: &String| {
+        let mark = name.trim_end_matches(".gz").to_owned();
+        let (stamp, number) = mark.rsplit_once("Z-").unwrap_or((mark.trim_end_matches('Z'), "0"));
+        (stamp.to_owned(), number.parse::<u32>().expect("a number"))
+    };
+    old.sort_by_key(mark);
+    let text = |name: &String| match name.ends_with(".gz") {
+        true => unpacked(&folder.join(name)),
+        false => read(&folder.join(name)),
+    };
+    let mut texts: Vec<String> = old.iter().map(text).collect();
+    texts.push(read(path));
+    texts
+}
+
+fn unpacked(path: &Path) -> String {
+    let output = std::process::Command::new("gzip").arg("-dc").arg(path).output().expect("gzip runs");
+    assert!(output.status.success(), "{}: {output:?}", path.display());
+    String::from_utf8(output.stdout).expect("these workers write text")
+}
+
+/// Writes so many numbered lines as fast as it can, says so, and stays.
+fn counting(lines: u32) -> String {
+    format!(
+        "seq -f 'line %08.0f of a worker that says a little more than needed' {lines}; touch done-$$; exec sleep 1000"
+    )
+}
+
+fn wait_written(daemon: &Daemon, count: usize) {
+    let done = || names(&daemon.home.apps()).iter().filter(|name| name.starts_with("done-")).count();
+    wait_until(ms(60_000), "workers that have written all", || done() == count);
+}
+
+#[test]
+fn a_rotation_under_load_loses_and_tears_no_line() {
+    const LINES: u32 = 100_000;
+    let app = fork("api", &counting(LINES)).text("log_max_size", "64K").set("log_max_files", 1000);
+    let daemon = Daemon::foreground(app.set("log_compress", true));
+    wait_written(&daemon, 1);
+    let path = daemon.home.path().join("logs/api-out.log");
+    let folder = path.parent().expect("a folder").to_owned();
+    let settled = || {
+        let names = names(&folder);
+        let old = names.iter().filter(|name| name.starts_with("api-out.log."));
+        old.clone().count() > 50 && old.clone().all(|name| name.ends_with(".gz"))
+    };
+    wait_until(ms(60_000), "old files that are compressed", || {
+        settled() && all_text(&path).iter().map(|text| text.lines().count()).sum::<usize>() == LINES as usize
+    });
+    let texts = all_text(&path);
+    let lines: Vec<&str> = texts.iter().flat_map(|text| text.lines()).collect();
+    for (number, line) in lines.iter().enumerate() {
+        let expected = format!("line {:08} of a worker that says a little more than needed", number + 1);
+        assert_eq!(*line, expected);
+    }
+    assert!(texts.iter().all(|text| text.len() <= 64 * 1024 && text.ends_with('\n')));
+}
+
+#[test]
+fn workers_that_share_a_file_rotate_it_once_and_the_oldest_go() {
+    const LINES: u32 = 20_000;
+    let app = App::new("api", &fixtures::shell(&counting(LINES)))
+        .instances(4)
+        .set("merge_logs", true)
+        .text("log_max_size", "256K")
+        .set("log_max_files", 3)
+        .set("log_compress", false);
+    let daemon = Daemon::foreground(app);
+    wait_written(&daemon, 4);
+    let path = daemon.home.path().join("logs/api-out.log");
+    let old = || {
+        let names = names(path.parent().expect("a folder"));
+        names.into_iter().filter(|name| name.starts_with("api-out.log.")).count()
+    };
+    wait_until(ms(60_000), "no more old files than wanted", || old() == 3);
+    for text in all_text(&path) {
+        assert!(text.len() <= 256 * 1024 && (text.is_empty() || text.ends_with('\n')));
+        assert!(text.lines().all(|line| line.len() == 61 && line.starts_with("line 000")), "a torn line");
+    }
+    // One that every writer renamed would be all but empty.
+    let sizes: Vec<usize> = all_text(&path).iter().map(String::len).collect();
+    assert!(sizes[..3].iter().all(|size| *size > 128 * 1024), "{sizes:?}");
+}
+
+/// Fault 47: logrotate, an operator's mv and rm.
+#[test]
+fn a_file_that_somebody_else_moves_or_removes_is_begun_anew() {
+    let line = "i=0; while :; do echo line $i; i=$((i+1)); sleep 0.01; done";
+    let daemon = Daemon::foreground(fork("api", line));
+    let path = daemon.home.path().join("logs/api-out.log");
+    wait_until(ms(20_000), "lines", || read(&path).lines().count() > 10);
+    let moved = path.with_extension("log.1");
+    std::fs::rename(&path, &moved).expect("it is there");
+    wait_until(ms(20_000), "lines in a new file", || read(&path).lines().count() > 10);
+    let both = read(&moved) + &read(&path);
+    for (number, line) in both.lines().enumerate() {
+        assert_eq!(line, format!("line {number}"));
+    }
+    std::fs::remove_file(&path).expect("it is there");
+    wait_until(ms(20_000), "lines in a third file", || read(&path).lines().count() > 10);
+    let names = names(path.parent().expect("a folder"));
+    assert!(names.iter().all(|name| !name.contains("log.2")), "{names:?}");
+}
+
+#[test]
+fn a_folder_that_takes_no_other_name_costs_a_warning_and_no_line() {
+    let app = App::new("api", &fixtures::shell(&counting(5_000)))
+        .text("exec_mode", "fork")
+        .text("log_max_size", "64K")
+        .text("out_file", &format!("{}.log", "n".repeat(245)));
+    let daemon = Daemon::foreground(app);
+    daemon.expects(&["cannot be rotated"]);
+    wait_written(&daemon, 1);
+    let path = daemon.home.apps().join(format!("{}.log", "n".repeat(245)));
+    assert_eq!(lines_of(&path, 5_000).len(), 5_000);
+}
+
+#[test]
+fn devices_and_pipes_are_written_to_and_never_rotated() {
+    let app = fork("api", &counting(5_000)).text("log_max_size", "64K").text("out_file", "/dev/null");
+    let second = fork("pipe", &counting(5_000)).text("log_max_size", "64K").text("out_file", "/dev/full");
+    let daemon = Daemon::foreground(file(&[app, second]));
+    daemon.expects(&["No space left on device"]);
+    wait_written(&daemon, 2);
+    assert!(names(Path::new("/dev")).iter().all(|name| !name.starts_with("full.")), "a device was renamed");
+}

@@ -151,7 +151,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         of: "logs/",
         modules: LOGS_MODULES,
-        crates: &["std", "anstyle", "libc", "memchr", "nix", "thiserror"],
+        crates: &["std", "anstyle", "flate2", "libc", "memchr", "nix", "thiserror"],
     },
     Layer {
         of: "daemon/",
@@ -171,6 +171,7 @@ const LOGS_MODULES: &[&str] = &[
     "logs",
     "sys",
     "config::LogTarget",
+    "config::logs",
     "control::protocol::Stream",
     "supervisor::event::AppId",
     "supervisor::event::WorkerId",
@@ -200,6 +201,8 @@ const PRINTERS: &[&str] =
 const WALL_CLOCK: &[&str] = &["SystemTime", "CLOCK_REALTIME", "clock::wall", "gettimeofday", "Utc::now"];
 const WALL_CLOCK_READERS: &[&str] = &[
     "src/sys/clock.rs",
+    // In the names of old log files.
+    "src/logs/files.rs",
     "src/sys/alarm.rs",
     "src/daemon/crons.rs",
     "src/daemon/list.rs",

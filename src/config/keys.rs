@@ -52,6 +52,8 @@ pub enum Kind {
     Signal,
     /// Bytes, or a share of the memory that there is.
     Memory,
+    /// Bytes of a log file, or 0.
+    FileSize,
     /// A user or a group.
     Account,
     /// Permission bits in octal.
@@ -134,6 +136,7 @@ impl Kind {
                              of what there is for all instances together"
                     .into()
             }
+            Kind::FileSize => "an amount from 64 KiB: \"10M\", \"1.5G\", bytes; or 0 for no limit".into(),
             Kind::Ready => "\"auto\", \"notify\", \"ipc\", \"listen\", \"exec\" or \"http:/path\"".into(),
             Kind::Health => "{ http = \"/healthz\" }, { tcp = true } or { command = [\"program\", \"argument\"] }, with \
                              interval, timeout, retries and start_period where they differ from \"10s\", \"2s\", 3 \
@@ -244,6 +247,10 @@ pub enum AppKey {
     LogFile,
     MergeLogs,
     DisableLogs,
+    LogMaxSize,
+    LogMaxFiles,
+    LogMaxAge,
+    LogCompress,
     PidFile,
     Namespace,
 }
@@ -696,6 +703,31 @@ pub const APP: &[Key<AppKey>] = &[
         "false",
         "no log files are written; `clusterd logs` shows what is printed all the same",
     ),
+    key(
+        AppKey::LogMaxSize,
+        "log_max_size",
+        &[],
+        Kind::FileSize,
+        "\"10M\"",
+        "how far a log file grows until it is renamed and a new one begun; 0 for no limit",
+    ),
+    key(
+        AppKey::LogMaxFiles,
+        "log_max_files",
+        &[],
+        Kind::Count { min: 1, max: 10_000 },
+        "10",
+        "how many old ones of a log file are kept; the oldest go",
+    ),
+    key(
+        AppKey::LogMaxAge,
+        "log_max_age",
+        &[],
+        time(Duration::from_secs(1), Duration::from_secs(366 * 24 * 60 * 60)),
+        "none: no limit",
+        "how old the first line of a log file may be until a new one is begun",
+    ),
+    key(AppKey::LogCompress, "log_compress", &[], Kind::Flag, "true", "old log files are compressed (gzip)"),
     key(
         AppKey::PidFile,
         "pid_file",

@@ -1,14 +1,35 @@
 //! The keys that say where the output of an app's workers is kept, and how.
 
 use std::path::Path;
+use std::time::Duration;
 
 use toml::de::DeValue;
 
 use super::LogTarget;
 use super::keys::AppKey;
 use super::reader::{Reader, join};
+use super::units::show_duration;
 use super::value::{self, Refusal};
-use super::{Spec, error::printable};
+use super::{Spec, error::printable, size};
+
+/// How far a log file grows until a new one is begun, and how many old ones stay. By default it grows on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rotation {
+    /// Bytes; 0 for no limit.
+    pub max_size: u64,
+    /// Old ones beside the one that is written.
+    pub max_files: u32,
+    /// How old its first line may be.
+    pub max_age: Option<Duration>,
+    /// Old ones are compressed.
+    pub compress: bool,
+}
+
+impl Rotation {
+    /// Where the file says nothing.
+    pub const USUAL: Rotation =
+        Rotation { max_size: 10 * 1024 * 1024, max_files: 10, max_age: None, compress: true };
+}
 
 /// What holds for all log files of an app. Workers that run take it over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +40,8 @@ pub struct LogSettings {
     pub merged: bool,
     /// No files are written.
     pub disabled: bool,
+    /// How far they grow.
+    pub rotation: Rotation,
 }
 
 impl Spec {
@@ -40,6 +63,17 @@ impl Reader<'_, '_, '_, AppKey> {
             both: self.read(AppKey::LogFile, |value| both(value, cwd)).flatten(),
             merged: self.flag(AppKey::MergeLogs).unwrap_or(false),
             disabled: self.flag(AppKey::DisableLogs).unwrap_or(false),
+            rotation: self.rotation(),
+        }
+    }
+
+    fn rotation(&mut self) -> Rotation {
+        let usual = Rotation::USUAL;
+        Rotation {
+            max_size: self.read(AppKey::LogMaxSize, size::log_file).unwrap_or(usual.max_size),
+            max_files: self.count(AppKey::LogMaxFiles).unwrap_or(usual.max_files),
+            max_age: self.duration(AppKey::LogMaxAge),
+            compress: self.flag(AppKey::LogCompress).unwrap_or(usual.compress),
         }
     }
 
@@ -74,6 +108,10 @@ pub(super) fn shown(key: AppKey, spec: &Spec) -> Option<String> {
         AppKey::LogFile => logs.both.as_ref().map(show_target),
         AppKey::MergeLogs => Some(logs.merged.to_string()),
         AppKey::DisableLogs => Some(logs.disabled.to_string()),
+        AppKey::LogMaxSize => Some(size::show_log_file(logs.rotation.max_size)),
+        AppKey::LogMaxFiles => Some(logs.rotation.max_files.to_string()),
+        AppKey::LogMaxAge => logs.rotation.max_age.map(show_duration),
+        AppKey::LogCompress => Some(logs.rotation.compress.to_string()),
         _ => None,
     }
 }

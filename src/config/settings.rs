@@ -92,7 +92,15 @@ pub(super) fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<Stri
             Balance::SourceIp => "source-ip".to_owned(),
         },
         AppKey::Canary => format!("{}%", policy.canary?),
-        AppKey::OutFile | AppKey::ErrorFile | AppKey::LogFile | AppKey::MergeLogs | AppKey::DisableLogs => {
+        AppKey::OutFile
+        | AppKey::ErrorFile
+        | AppKey::LogFile
+        | AppKey::MergeLogs
+        | AppKey::DisableLogs
+        | AppKey::LogMaxSize
+        | AppKey::LogMaxFiles
+        | AppKey::LogMaxAge
+        | AppKey::LogCompress => {
             return logs::shown(key, spec);
         }
         AppKey::User

@@ -47,6 +47,34 @@ pub(super) fn memory_limit(value: &DeValue<'_>, total: Option<u64>) -> Result<Me
     }
 }
 
+/// The least that a log file can be kept to: less would be rotated all the time.
+const LEAST_LOG_FILE: u64 = 64 * 1024;
+
+/// How far a log file may grow, in bytes; 0 for no limit.
+pub(super) fn log_file(value: &DeValue<'_>) -> Result<u64, Refusal> {
+    let amount = match value {
+        DeValue::Integer(_) => value::integer(value).and_then(|number| u64::try_from(number).ok()),
+        DeValue::String(text) => match parse(text.trim()) {
+            Some(Amount::Bytes(bytes)) => Some(bytes),
+            Some(Amount::Share(_)) | None => None,
+        },
+        DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_) => None,
+    };
+    match amount.ok_or(Refusal::WRONG)? {
+        bytes @ 1..LEAST_LOG_FILE => Err(too_little(bytes)),
+        bytes => Ok(bytes),
+    }
+}
+
+/// The same for `describe`.
+pub(super) fn show_log_file(bytes: u64) -> String {
+    if bytes == 0 { "no limit".to_owned() } else { ByteSize::b(bytes).to_string() }
+}
+
 fn too_little(bytes: u64) -> Refusal {
     Refusal::wrong(format!("a bare number is bytes; for megabytes write \"{bytes}M\""))
 }

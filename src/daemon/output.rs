@@ -9,6 +9,7 @@ use std::time::Duration;
 use mio::Token;
 use mio::unix::SourceFd;
 
+use crate::config::logs::Rotation;
 use crate::control::protocol::{self, Stream};
 use crate::control::server::ClientId;
 use crate::logs::Line;
@@ -219,8 +220,10 @@ impl Output {
         }
     }
 
-    pub(super) fn open(&mut self, path: &Path) -> Result<FileId, OpenError> {
-        self.files.open(path)
+    pub(super) fn open(&mut self, path: &Path, rotation: Rotation, now: Time) -> Result<FileId, OpenError> {
+        let file = self.files.open(path)?;
+        self.files.set_rotation(file, rotation, now);
+        Ok(file)
     }
 
     pub(super) fn release(&mut self, files: Files) {

@@ -3,19 +3,23 @@
 //! A line is never torn: neither by another stream's line in its middle, nor by a disk that was full for a
 //! while. What a full disk cannot take is dropped and counted; once there is room again, the rest of the
 //! line that was being written comes first, then one line that says how many are missing. Refuses to wait,
-//! to keep more than one line, and to retry by itself.
+//! to keep more than one line, and to retry by itself. A rotation renames the file and begins a new one: what was
+//! written is never copied, and no other file is ever replaced.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use memchr::{memchr, memchr_iter};
 use nix::errno::Errno;
 
 use super::lines::LINE_LIMIT;
+use super::rotation::{ATTEMPTS, COMPRESSED, Growth, Mark};
 use crate::control::protocol::Stream;
 use crate::supervisor::event::WorkerId;
 use crate::sys::output::{OpenError, append, open_append};
+use crate::sys::rotate::{self, Regular};
 
 /// Which stream bytes belong to: lines of different ones are kept apart.
 pub type Source = (WorkerId, Stream);
@@ -57,13 +61,19 @@ pub struct LogFile {
     pending: Vec<u8>,
     /// Whose line the file ends in the middle of.
     open_line: Option<Source>,
+    /// Which file it is, and its length; none for devices and pipes, which have none and are never rotated.
+    regular: Option<Regular>,
+    /// What the latest old file was called.
+    mark: Option<Mark>,
 }
 
 impl LogFile {
     /// Opens the file for appending; its folders are made.
     pub fn open(path: &Path) -> Result<LogFile, OpenError> {
         let fd = open_append(path)?;
-        Ok(LogFile { path: path.to_owned(), fd, gap: None, pending: Vec::new(), open_line: None })
+        let regular = opened(&fd);
+        let (gap, pending, open_line) = (None, Vec::new(), None);
+        Ok(LogFile { path: path.to_owned(), fd, gap, pending, open_line, regular, mark: None })
     }
 
     /// Where it is.
@@ -79,9 +89,103 @@ impl LogFile {
     /// Opens the path anew, after somebody renamed or deleted the file. On an error the old file stays.
     pub fn reopen(&mut self) -> Result<(), OpenError> {
         self.fd = open_append(&self.path)?;
+        self.regular = opened(&self.fd);
         self.pending = Vec::new();
         self.open_line = None;
         Ok(())
+    }
+
+    /// Which file it is; none for devices and pipes.
+    pub fn regular(&self) -> Option<Regular> {
+        self.regular
+    }
+
+    /// What a decision about a rotation needs; none where there can be none.
+    pub fn growth(&self, more: u64, is_old: bool) -> Option<Growth> {
+        let mid_line = self.open_line.is_some() || !self.pending.is_empty();
+        self.regular.map(|regular| Growth { size: regular.len, more, mid_line, is_old })
+    }
+
+    /// Finds out whether somebody renamed, removed or truncated the file, and goes on with the one that belongs
+    /// at the path. On an error the old file stays.
+    pub fn look(&mut self) -> Result<(), OpenError> {
+        let (Some(ours), Ok(found)) = (&mut self.regular, rotate::named(&self.path)) else { return Ok(()) };
+        match found {
+            Some(found) if found.identity == ours.identity => {
+                ours.len = found.len;
+                Ok(())
+            }
+            Some(_) | None => self.reopen(),
+        }
+    }
+
+    /// Gives the file another name, says of what time it is, and begins a new one; returns where it was. One that
+    /// somebody else renamed is left to them. On an error the old file stays.
+    ///
+    /// # Errors
+    /// When the folder takes no other name or no new file.
+    pub fn rotate(&mut self, wall: Duration) -> io::Result<PathBuf> {
+        let Ok(path) = rotate::real(&self.path) else {
+            self.look().map_err(io::Error::other)?;
+            return Ok(self.path.clone());
+        };
+        let found = rotate::named(&path)?.map(|found| found.identity);
+        if found != self.regular.map(|ours| ours.identity) {
+            self.look().map_err(io::Error::other)?;
+            return Ok(path);
+        }
+        let old = self.step_aside(&path, wall)?;
+        match open_append(&self.path) {
+            Ok(fd) => {
+                // A new file that others may not read is better than none.
+                let _ = rotate::inherit(fd.as_fd(), self.fd.as_fd());
+                self.regular = opened(&fd);
+                self.fd = fd;
+                Ok(path)
+            }
+            Err(error) => {
+                rotate::rename_new(&old, &path)?;
+                Err(io::Error::other(error))
+            }
+        }
+    }
+
+    /// Renames the file to a name that says when, and that nothing has.
+    fn step_aside(&mut self, path: &Path, wall: Duration) -> io::Result<PathBuf> {
+        let base = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidFilename)?;
+        for _ in 0..ATTEMPTS {
+            let mark = Mark::after(self.mark, wall);
+            self.mark = Some(mark);
+            let name = mark.name(base);
+            let is_taken = exists(&path.with_file_name(format!("{name}{COMPRESSED}")));
+            let old = path.with_file_name(name);
+            if is_taken {
+                continue;
+            }
+            match rotate::rename_new(path, &old) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                outcome => return outcome.map(|()| old),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// Empties it. What devices and pipes took is gone already.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn empty(&mut self) -> io::Result<()> {
+        let Some(regular) = &mut self.regular else { return Ok(()) };
+        rotate::empty(self.fd.as_fd())?;
+        regular.len = 0;
+        self.open_line = None;
+        Ok(())
+    }
+
+    fn grow(&mut self, written: usize) {
+        if let Some(regular) = &mut self.regular {
+            regular.len += written as u64;
+        }
     }
 
     /// Appends the parts, one after the other, in one call. They are whole pieces of one stream; empty
@@ -96,6 +200,7 @@ impl LogFile {
             return if before.is_none() { Turn::Failed(error) } else { Turn::None };
         }
         let (written, outcome) = append_all(&self.fd, parts);
+        self.grow(written);
         let rest = skip(parts, written);
         if let Some(last) = last_written(parts, written) {
             self.open_line = (last != b'\n').then_some(source);
@@ -132,6 +237,7 @@ impl LogFile {
             lead += &notice(gap.untold, gap.error);
         }
         let (written, outcome) = append_all(&self.fd, [lead.as_bytes(), &[]]);
+        self.grow(written);
         if written > 0 {
             self.open_line = if written == lead.len() { None } else { self.open_line.or(Some(source)) };
             self.pending = lead.as_bytes()[written..].to_vec();
@@ -144,6 +250,7 @@ impl LogFile {
 
     fn write_pending(&mut self) -> Result<(), Errno> {
         let (written, outcome) = append_all(&self.fd, [&self.pending, &[]]);
+        self.grow(written);
         if written == self.pending.len() && self.pending.last() == Some(&b'\n') {
             self.open_line = None;
         }
@@ -182,6 +289,15 @@ impl LogFile {
         gap.lines = gap.lines.saturating_add(lines);
         gap.untold = gap.untold.saturating_add(lines);
     }
+}
+
+/// None also where the file system does not say.
+fn opened(fd: &OwnedFd) -> Option<Regular> {
+    rotate::opened(fd.as_fd()).ok().flatten()
+}
+
+fn exists(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
 }
 
 /// The line in the file that stands for those that are missing.
@@ -403,5 +519,106 @@ mod tests {
         file.write(OUT, [b"", b"new\n"]);
         assert_eq!(fs::read_to_string(moved).unwrap(), "old\nstill old\n");
         assert_eq!(fs::read_to_string(file.path()).unwrap(), "new\n");
+    }
+
+    const WALL: Duration = Duration::from_secs(1_795_423_212);
+
+    #[test]
+    fn a_rotation_keeps_every_line_and_the_permissions() {
+        use std::os::unix::fs::PermissionsExt;
+        let (dir, mut file) = temporary();
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
+        file.write(OUT, [b"", b"old\n"]);
+        assert_eq!(file.rotate(WALL).unwrap(), file.path());
+        assert_eq!(file.growth(0, false).unwrap().size, 0);
+        file.write(OUT, [b"", b"newer\n"]);
+        file.rotate(WALL).unwrap();
+        file.write(OUT, [b"", b"new\n"]);
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!(read("api-out.log.20261123T084012Z"), "old\n");
+        assert_eq!(read("api-out.log.20261123T084012Z-1"), "newer\n");
+        assert_eq!(read("api-out.log"), "new\n");
+        assert_eq!(file.growth(0, false).unwrap().size, 4);
+        assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o644);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_never_overwritten() {
+        let (dir, mut file) = temporary();
+        let taken = ["api-out.log.20261123T084012Z", "api-out.log.20261123T084012Z-1.gz"];
+        taken.iter().for_each(|name| fs::write(dir.path().join(name), "mine").unwrap());
+        file.write(OUT, [b"", b"old\n"]);
+        file.rotate(WALL).unwrap();
+        for name in taken {
+            assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), "mine");
+        }
+        let old = dir.path().join("api-out.log.20261123T084012Z-2");
+        assert_eq!(fs::read_to_string(old).unwrap(), "old\n");
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_moved_is_left_to_them() {
+        for is_replaced in [false, true] {
+            let (dir, mut file) = temporary();
+            file.write(OUT, [b"", b"old\n"]);
+            let moved = dir.path().join("api-out.log.1");
+            fs::rename(file.path(), &moved).unwrap();
+            if is_replaced {
+                fs::write(file.path(), "theirs\n").unwrap();
+            }
+            file.rotate(WALL).unwrap();
+            file.write(OUT, [b"", b"new\n"]);
+            let theirs = if is_replaced { "theirs\n" } else { "" };
+            assert_eq!(fs::read_to_string(file.path()).unwrap(), format!("{theirs}new\n"));
+            assert_eq!(fs::read_to_string(moved).unwrap(), "old\n");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        }
+    }
+
+    #[test]
+    fn a_look_finds_what_was_moved_and_what_was_truncated() {
+        let (dir, mut file) = temporary();
+        file.write(OUT, [b"", b"old\n"]);
+        fs::write(file.path(), "").unwrap();
+        file.look().unwrap();
+        assert_eq!(file.growth(0, false).unwrap().size, 0);
+        fs::rename(file.path(), dir.path().join("moved")).unwrap();
+        file.look().unwrap();
+        file.write(OUT, [b"", b"new\n"]);
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), "new\n");
+    }
+
+    #[test]
+    fn where_a_link_leads_the_file_is_rotated_and_the_link_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, real) = (dir.path().join("link.log"), dir.path().join("real.log"));
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let mut file = LogFile::open(&link).unwrap();
+        file.write(OUT, [b"", b"old\n"]);
+        assert_eq!(file.rotate(WALL).unwrap(), real);
+        file.write(OUT, [b"", b"new\n"]);
+        assert_eq!(fs::read_to_string(&real).unwrap(), "new\n");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn devices_and_pipes_are_never_rotated() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _reader = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+        for path in [&fifo, Path::new("/dev/null"), Path::new("/dev/full")] {
+            assert_eq!(LogFile::open(path).unwrap().growth(u64::MAX, true), None, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn emptying_keeps_the_file_and_what_comes_next() {
+        let (_dir, mut file) = temporary();
+        file.write(OUT, [b"", b"old\nhalf "]);
+        file.empty().unwrap();
+        file.write(ERR, [b"", b"new\n"]);
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), "new\n");
+        assert_eq!(file.growth(0, false).unwrap().size, 4);
     }
 }

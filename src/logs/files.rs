@@ -3,18 +3,29 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::archive::Archive;
 use super::file::{LogFile, Source, Turn};
+use super::rotation;
+use crate::config::logs::Rotation;
 use crate::supervisor::time::Time;
+use crate::sys::clock;
 use crate::sys::output::OpenError;
 
 /// How long a file that cannot be written is left alone: at most one attempt and one pair of notices in
 /// this time, however fast lines come.
 pub const RETRY: Duration = Duration::from_secs(1);
+
+/// How often a file that is written is looked at: somebody may have renamed, removed or truncated it.
+pub const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a file that could not be rotated is left as it is.
+const ROTATE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Notices that wait for the caller; more are not kept.
 const NOTICE_LIMIT: usize = 64;
@@ -40,6 +51,15 @@ pub enum Notice {
         /// How many lines are missing.
         lines: u64,
     },
+    /// It goes on growing. A warning.
+    NotRotated {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// Its old ones are not as they should be. A warning.
+    Old(String),
 }
 
 impl fmt::Display for Notice {
@@ -51,6 +71,10 @@ impl fmt::Display for Notice {
             Notice::Resumed { path, lines } => {
                 write!(f, "log file {}: written again, dropped lines: {lines}", path.display())
             }
+            Notice::NotRotated { path, error } => {
+                write!(f, "log file {}: cannot be rotated, and grows on: {error}", path.display())
+            }
+            Notice::Old(text) => f.write_str(text),
         }
     }
 }
@@ -62,6 +86,7 @@ pub struct LogFiles {
     files: BTreeMap<FileId, Box<Entry>>,
     next: u64,
     notices: Vec<Notice>,
+    archive: Archive,
 }
 
 #[derive(Debug)]
@@ -69,6 +94,12 @@ struct Entry {
     file: LogFile,
     users: usize,
     failing: Option<Failing>,
+    rotation: Rotation,
+    /// When its first line is too old.
+    expires: Option<Time>,
+    look_at: Time,
+    /// Not before then.
+    rotate_at: Time,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,10 +120,40 @@ impl LogFiles {
             return Ok(*id);
         }
         let file = LogFile::open(&path)?;
+        // By another path, as that of a link, it is the same one all the same: it is rotated once.
+        let identity = |file: &LogFile| file.regular().map(|regular| regular.identity);
+        let ours = identity(&file);
+        let same = |entry: &Entry| ours.is_some() && identity(&entry.file) == ours;
+        if let Some((id, entry)) = self.files.iter_mut().find(|(_, entry)| same(entry)) {
+            entry.users += 1;
+            return Ok(*id);
+        }
         let id = FileId(self.next);
         self.next += 1;
-        self.files.insert(id, Box::new(Entry { file, users: 1, failing: None }));
+        self.files.insert(id, Box::new(Entry::new(file)));
         Ok(id)
+    }
+
+    /// How far a file grows. Who opened it last has the say.
+    pub fn set_rotation(&mut self, id: FileId, rotation: Rotation, now: Time) {
+        let Some(entry) = self.files.get_mut(&id) else { return };
+        entry.rotation = rotation;
+        let made = entry.file.regular().and_then(|regular| regular.made);
+        let age = made.map_or(Duration::ZERO, |made| clock::wall().saturating_sub(made));
+        entry.begin(age, now);
+    }
+
+    /// Empties a file.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn empty(&mut self, id: FileId) -> io::Result<()> {
+        self.files.get_mut(&id).map_or(Ok(()), |entry| entry.file.empty())
+    }
+
+    /// Where it is.
+    pub fn path(&self, id: FileId) -> Option<&Path> {
+        self.files.get(&id).map(|entry| entry.file.path())
     }
 
     /// Gives one use of a file back; the last one closes it.
@@ -113,7 +174,9 @@ impl LogFiles {
         match entry.failing {
             Some(Failing { retry_at, .. }) if now < retry_at => entry.file.drop_batch(parts),
             Some(_) | None => {
+                let told = entry.keep_small(parts, now, &self.archive);
                 let notice = entry.attempt(source, parts, now);
+                self.tell(told);
                 self.tell(notice);
             }
         }
@@ -144,6 +207,9 @@ impl LogFiles {
 
     /// What happened since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
+        for text in self.archive.take_notices() {
+            self.tell(Some(Notice::Old(text)));
+        }
         std::mem::take(&mut self.notices)
     }
 
@@ -155,6 +221,52 @@ impl LogFiles {
 }
 
 impl Entry {
+    fn new(file: LogFile) -> Entry {
+        let (rotation, never) = (Rotation::default(), None);
+        let (look_at, rotate_at) = (Time::START, Time::START);
+        Entry { file, users: 1, failing: None, rotation, expires: never, look_at, rotate_at }
+    }
+
+    /// Its first line is so old now.
+    fn begin(&mut self, age: Duration, now: Time) {
+        self.expires = self.rotation.max_age.map(|limit| now + limit.saturating_sub(age));
+    }
+
+    /// Begins a new file where the parts find no room in this one. Where that fails, this one grows on.
+    fn keep_small(&mut self, parts: [&[u8]; 2], now: Time, archive: &Archive) -> Option<Notice> {
+        let more = parts.iter().map(|part| part.len() as u64).sum();
+        if more == 0 || self.failing.is_some() {
+            return None;
+        }
+        let failed =
+            |file: &LogFile, error: String| Some(Notice::NotRotated { path: file.path().to_owned(), error });
+        if now >= self.look_at {
+            self.look_at = now + LOOK;
+            if let Err(error) = self.file.look() {
+                self.look_at = now + ROTATE_AGAIN;
+                return failed(&self.file, error.to_string());
+            }
+        }
+        let growth = self.file.growth(more, self.expires.is_some_and(|at| at <= now))?;
+        if growth.size == 0 {
+            self.begin(Duration::ZERO, now);
+        }
+        if now < self.rotate_at || !rotation::is_due(&self.rotation, growth) {
+            return None;
+        }
+        match self.file.rotate(clock::wall()) {
+            Ok(path) => {
+                self.begin(Duration::ZERO, now);
+                archive.tend(&path, self.rotation);
+                None
+            }
+            Err(error) => {
+                self.rotate_at = now + ROTATE_AGAIN;
+                failed(&self.file, error.to_string())
+            }
+        }
+    }
+
     fn attempt(&mut self, source: Source, parts: [&[u8]; 2], now: Time) -> Option<Notice> {
         let turn = self.file.write(source, parts);
         self.failing = self.file.is_failing().then(|| Failing { source, retry_at: now + RETRY });
@@ -202,5 +314,82 @@ mod tests {
         }
         let told: Vec<String> = files.take_notices().iter().map(Notice::to_string).collect();
         assert_eq!(told, ["log file /dev/full: lines are dropped: No space left on device"]);
+    }
+
+    fn at(millis: u64) -> Time {
+        Time::from_start(Duration::from_millis(millis))
+    }
+
+    fn small(max_size: u64, max_age: Option<Duration>) -> Rotation {
+        Rotation { max_size, max_files: 1000, max_age, compress: false }
+    }
+
+    /// The files of a folder in the order of time, the one that is written to last.
+    fn all(dir: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let mut paths: Vec<PathBuf> = entries.collect();
+        let number = |path: &PathBuf| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let (stamp, number) = name.split_once('-').unwrap_or((&name, "0"));
+            (stamp.ends_with(".log"), stamp.to_owned(), number.parse::<u32>().unwrap())
+        };
+        paths.sort_by_key(number);
+        paths.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
+    }
+
+    #[test]
+    fn no_file_is_over_its_limit_and_no_line_is_lost_or_torn() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = LogFiles::default();
+        let id = files.open(&dir.path().join("a.log")).unwrap();
+        files.set_rotation(id, small(1000, None), at(0));
+        let mut expected = String::new();
+        for number in 0..500 {
+            let line = format!("{number} {}\n", "x".repeat(number % 90));
+            expected += &line;
+            files.write(id, OUT, [b"", line.as_bytes()], at(0));
+        }
+        let all = all(dir.path());
+        assert!(all.len() > 20, "{}", all.len());
+        assert!(all.iter().all(|text| text.len() <= 1000 && text.ends_with('\n')));
+        assert_eq!(all.concat(), expected);
+        assert_eq!(files.take_notices(), []);
+    }
+
+    #[test]
+    fn a_file_is_begun_anew_when_its_first_line_is_too_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = LogFiles::default();
+        let id = files.open(&dir.path().join("a.log")).unwrap();
+        files.set_rotation(id, small(0, Some(Duration::from_secs(60))), at(0));
+        for (millis, text) in [(100_000, "a\n"), (150_000, "b\n"), (160_000, "c\n"), (219_999, "d\n")] {
+            files.write(id, OUT, [b"", text.as_bytes()], at(millis));
+        }
+        assert_eq!(all(dir.path()), ["a\nb\n", "c\nd\n"]);
+    }
+
+    #[test]
+    fn a_file_with_two_names_is_rotated_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, real) = (dir.path().join("link"), dir.path().join("real.log"));
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let mut files = LogFiles::default();
+        assert_eq!(files.open(&real).unwrap(), files.open(&link).unwrap());
+        assert_ne!(files.open(Path::new("/dev/null")).unwrap(), files.open(Path::new("/dev/zero")).unwrap());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_rotated_grows_on_and_is_told_once_a_minute() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("\u{e9}".repeat(120) + ".log");
+        let mut files = LogFiles::default();
+        let id = files.open(&path).unwrap();
+        files.set_rotation(id, small(1, None), at(0));
+        for millis in 0..59_000 {
+            files.write(id, OUT, [b"", b"x\n"], at(millis));
+        }
+        let told = files.take_notices();
+        assert!(matches!(told.as_slice(), [Notice::NotRotated { .. }]), "{told:?}");
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 2 * 59_000);
     }
 }

@@ -3,8 +3,10 @@
 //!
 //! Nothing here blocks on a reader, panics on bytes, or holds more than its limits: what a slow reader or a
 //! full disk cannot take is dropped, counted, and reported when it works again. Bytes of workers are never
-//! changed, except where they are shown on a terminal. No threads, no clock: the loop calls, and says when.
+//! changed, except where they are shown on a terminal. The loop calls, and says when; only old files are looked
+//! after in a thread of their own (`archive`), which shares nothing with it but its list of them.
 
+pub mod archive;
 pub mod console;
 pub mod escape;
 pub mod file;
@@ -14,6 +16,7 @@ pub mod lines;
 pub mod logger;
 pub mod pace;
 pub mod ring;
+pub mod rotation;
 pub mod worker;
 
 use std::path::{Path, PathBuf};

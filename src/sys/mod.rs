@@ -22,6 +22,7 @@ pub mod output;
 pub mod pidfile;
 pub mod process;
 pub mod rights;
+pub mod rotate;
 pub mod settings;
 pub mod socket;
 pub mod spawn;

@@ -1,0 +1,286 @@
+//! Old log files are compressed, and those that are too many removed: in one thread beside the loop, which gives
+//! way to everything else and ends when there is nothing to do.
+//!
+//! A compressed file has its name when it is whole and on the disk, and only then the other one goes. What a crash
+//! leaves half done is done again with the file's next rotation. Refuses to touch what `rotation` does not know as
+//! an old log file.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
+
+use super::rotation::{self, COMPRESSED, PARTIAL};
+use crate::config::logs::Rotation;
+use crate::sys::rotate;
+
+/// Files that wait; of more the next rotation takes care.
+const QUEUE_LIMIT: usize = 4096;
+
+/// Failures that wait to be told.
+const NOTICE_LIMIT: usize = 16;
+
+/// Bytes that are read at a time.
+const PIECE: usize = 64 * 1024;
+
+/// What the thread has for its calls; what the compressor needs is on the heap.
+const STACK: usize = 256 * 1024;
+
+/// Takes care of old log files.
+#[derive(Clone, Debug, Default)]
+pub struct Archive {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: VecDeque<(PathBuf, Rotation)>,
+    runs: bool,
+    notices: Vec<String>,
+}
+
+impl Archive {
+    /// Has the old files of this one looked after.
+    pub fn tend(&self, path: &Path, rotation: Rotation) {
+        let mut shared = lock(&self.shared);
+        if shared.queue.iter().any(|(queued, _)| queued == path) || shared.queue.len() >= QUEUE_LIMIT {
+            return;
+        }
+        shared.queue.push_back((path.to_owned(), rotation));
+        if shared.runs {
+            return;
+        }
+        let theirs = Arc::clone(&self.shared);
+        let thread = thread::Builder::new().name("old-logs".to_owned()).stack_size(STACK);
+        match thread.spawn(move || work(&theirs)) {
+            Ok(_) => shared.runs = true,
+            Err(error) => shared.tell(format!("old log files wait: no thread to compress them: {error}")),
+        }
+    }
+
+    /// What failed since the last call.
+    pub fn take_notices(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.shared).notices)
+    }
+}
+
+impl Shared {
+    fn tell(&mut self, notice: String) {
+        if self.notices.len() < NOTICE_LIMIT {
+            self.notices.push(notice);
+        }
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn work(shared: &Mutex<Shared>) {
+    if let Err(error) = rotate::give_way() {
+        lock(shared).tell(format!("old log files: {error}"));
+    }
+    loop {
+        let next = {
+            let mut shared = lock(shared);
+            let next = shared.queue.pop_front();
+            shared.runs = next.is_some();
+            next
+        };
+        let Some((path, rotation)) = next else { return };
+        for failure in tend(&path, &rotation) {
+            lock(shared).tell(failure);
+        }
+    }
+}
+
+/// Does what is to be done with the old files of one log file; what failed, in words.
+fn tend(path: &Path, rotation: &Rotation) -> Vec<String> {
+    let (Some(folder), Some(base)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Vec::new();
+    };
+    let names = match names(folder) {
+        Ok(names) => names,
+        Err(error) => return vec![format!("log folder {}: {error}", folder.display())],
+    };
+    let chores = rotation::chores(base, &names, rotation);
+    let mut failures = Vec::new();
+    for name in chores.remove {
+        let old = folder.join(name);
+        match fs::remove_file(&old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                failures.push(format!("old log file {}: cannot be removed: {error}", old.display()));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    for name in chores.compress {
+        let old = folder.join(name);
+        if let Err(error) = compress(folder, &old) {
+            failures.push(format!("old log file {}: stays uncompressed: {error}", old.display()));
+        }
+    }
+    failures
+}
+
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = fs::read_dir(folder)?;
+    let names = entries.map(|entry| Ok(entry?.file_name().into_string().ok()));
+    Ok(names.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+fn compress(folder: &Path, old: &Path) -> io::Result<()> {
+    let (whole, partial) = (with_suffix(old, COMPRESSED), with_suffix(old, PARTIAL));
+    let source = rotate::open_plain(old)?;
+    let outcome = write_compressed(&source, &partial).and_then(|()| rotate::rename_new(&partial, &whole));
+    if let Err(error) = outcome {
+        let _ = fs::remove_file(&partial);
+        if error.kind() != io::ErrorKind::AlreadyExists || !has_content_of(&whole, old)? {
+            return Err(error);
+        }
+    }
+    rotate::sync_folder(folder)?;
+    fs::remove_file(old)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Writes it to the disk as a whole. A file that somebody writes to meanwhile is left alone.
+fn write_compressed(mut source: &File, to: &Path) -> io::Result<()> {
+    let target = rotate::create_new(to)?;
+    let mut encoder = GzEncoder::new(target, Compression::default());
+    let mut buffer = vec![0; PIECE];
+    let mut read = 0;
+    loop {
+        let count = source.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        encoder.write_all(&buffer[..count])?;
+        read += count as u64;
+    }
+    let target = encoder.finish()?;
+    let meta = source.metadata()?;
+    if meta.len() != read {
+        return Err(io::Error::other("it is still written to"));
+    }
+    rotate::liken(&target, &meta)?;
+    target.sync_all()
+}
+
+/// What an earlier run left: both files, of which the plain one is not needed any more.
+fn has_content_of(compressed: &Path, plain: &Path) -> io::Result<bool> {
+    let mut unpacked = BufReader::new(MultiGzDecoder::new(rotate::open_plain(compressed)?));
+    let mut plain = BufReader::new(rotate::open_plain(plain)?);
+    let (mut first, mut second) = (vec![0; PIECE], vec![0; PIECE]);
+    loop {
+        let (one, other) = (fill(&mut unpacked, &mut first)?, fill(&mut plain, &mut second)?);
+        if first[..one] != second[..other] {
+            return Ok(false);
+        }
+        if one == 0 {
+            return Ok(true);
+        }
+    }
+}
+
+/// Reads until the buffer is full or there is no more.
+fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match from.read(&mut buffer[filled..])? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEPT: Rotation = Rotation { max_size: 1, max_files: 3, max_age: None, compress: true };
+
+    fn unpacked(path: &Path) -> String {
+        let mut text = String::new();
+        MultiGzDecoder::new(File::open(path).unwrap()).read_to_string(&mut text).unwrap();
+        text
+    }
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(name, text)| fs::write(dir.path().join(name), text).unwrap());
+        dir
+    }
+
+    fn sorted(dir: &Path) -> Vec<String> {
+        let mut names = names(dir).unwrap();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_old_file_is_compressed_and_keeps_its_bytes_time_and_permissions() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = folder(&[("a.log", "new"), ("a.log.20261123T084011Z", &"old line\n".repeat(10_000))]);
+        let old = dir.path().join("a.log.20261123T084011Z");
+        fs::set_permissions(&old, fs::Permissions::from_mode(0o640)).unwrap();
+        let before = fs::metadata(&old).unwrap();
+        assert_eq!(tend(&dir.path().join("a.log"), &KEPT), [] as [String; 0]);
+        assert_eq!(sorted(dir.path()), ["a.log", "a.log.20261123T084011Z.gz"]);
+        let whole = dir.path().join("a.log.20261123T084011Z.gz");
+        assert_eq!(unpacked(&whole), "old line\n".repeat(10_000));
+        let after = fs::metadata(&whole).unwrap();
+        assert_eq!(after.permissions(), before.permissions());
+        assert_eq!(after.modified().unwrap(), before.modified().unwrap());
+        assert!(after.len() < 1000);
+    }
+
+    /// Whatever a crash leaves, nothing is lost and nothing half-written counts.
+    #[test]
+    fn what_a_crash_left_is_finished() {
+        let dir = folder(&[("a.log.20261123T084011Z", "x\n"), ("a.log.20261123T084011Z.gz.part", "half")]);
+        let path = dir.path().join("a.log");
+        assert_eq!(tend(&path, &KEPT), [] as [String; 0]);
+        assert_eq!(sorted(dir.path()), ["a.log.20261123T084011Z.gz"]);
+        // It was renamed, and the plain one is still there.
+        fs::write(dir.path().join("a.log.20261123T084011Z"), "x\n").unwrap();
+        assert_eq!(tend(&path, &KEPT), [] as [String; 0]);
+        assert_eq!(sorted(dir.path()), ["a.log.20261123T084011Z.gz"]);
+        assert_eq!(unpacked(&dir.path().join("a.log.20261123T084011Z.gz")), "x\n");
+    }
+
+    #[test]
+    fn a_compressed_file_of_others_is_not_overwritten() {
+        let dir = folder(&[("a.log.20261123T084011Z", "mine\n")]);
+        let whole = dir.path().join("a.log.20261123T084011Z.gz");
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(b"theirs\n").unwrap();
+        fs::write(&whole, encoder.finish().unwrap()).unwrap();
+        let failures = tend(&dir.path().join("a.log"), &KEPT);
+        assert!(failures.len() == 1 && failures[0].contains("stays uncompressed"), "{failures:?}");
+        assert_eq!(unpacked(&whole), "theirs\n");
+        assert_eq!(fs::read_to_string(dir.path().join("a.log.20261123T084011Z")).unwrap(), "mine\n");
+        assert_eq!(sorted(dir.path()).len(), 2);
+    }
+
+    #[test]
+    fn a_symbolic_link_is_not_followed() {
+        let dir = folder(&[("secret", "mine\n")]);
+        let old = dir.path().join("a.log.20261123T084011Z");
+        std::os::unix::fs::symlink(dir.path().join("secret"), &old).unwrap();
+        assert_eq!(tend(&dir.path().join("a.log"), &KEPT).len(), 1);
+        assert_eq!(sorted(dir.path()), ["a.log.20261123T084011Z", "secret"]);
+    }
+}

@@ -1,0 +1,138 @@
+//! System calls around a log file that is begun anew: which file stands at a path, renames that replace nothing,
+//! how old a file is. Nothing here decides when.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+/// Device and inode of a file, and its length in bytes; a device, a pipe or a socket is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Regular {
+    /// Device and inode.
+    pub identity: (u64, u64),
+    /// Bytes.
+    pub len: u64,
+    /// When it was made, since 1970; none where the file system does not say (statx(2), STATX_BTIME).
+    pub made: Option<Duration>,
+}
+
+impl Regular {
+    fn of(meta: &fs::Metadata) -> Option<Regular> {
+        let made = meta.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+        meta.is_file().then(|| Regular { identity: (meta.dev(), meta.ino()), len: meta.len(), made })
+    }
+}
+
+/// The open file; none when it is no regular one.
+///
+/// # Errors
+/// When the file system does not answer.
+pub fn opened(fd: BorrowedFd<'_>) -> io::Result<Option<Regular>> {
+    let file = File::from(fd.try_clone_to_owned()?);
+    Ok(Regular::of(&file.metadata()?))
+}
+
+/// The file that the path leads to; none when there is none, or no regular one.
+///
+/// # Errors
+/// When the file system does not say.
+pub fn named(path: &Path) -> io::Result<Option<Regular>> {
+    match fs::metadata(path) {
+        Ok(meta) => Ok(Regular::of(&meta)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where the file itself is: symbolic links at the end of the path are followed.
+///
+/// # Errors
+/// When there is none.
+pub fn real(path: &Path) -> io::Result<PathBuf> {
+    if fs::symlink_metadata(path)?.is_symlink() { fs::canonicalize(path) } else { Ok(path.to_owned()) }
+}
+
+/// Renames a file, in one folder, to a name that nothing has.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] when something has it; else what the kernel says.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Some file systems know no flags (renameat2(2)); a second link replaces nothing either.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        outcome => Ok(outcome?),
+    }
+}
+
+/// Empties an open file.
+///
+/// # Errors
+/// When it is no regular file, or the file system refuses.
+pub fn empty(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::fs::ftruncate(fd, 0)?)
+}
+
+/// Opens a regular file for reading; a symbolic link is refused (ELOOP), a pipe does not hold it up.
+///
+/// # Errors
+/// What the kernel says; [`io::ErrorKind::InvalidInput`] where it is no regular file.
+pub fn open_plain(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+/// Makes a file that was not there, for its owner alone.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] when something has the name; else what the kernel says.
+pub fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Gives a file the permissions and the time of another one.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn liken(file: &File, to: &fs::Metadata) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(to.mode() & 0o777))?;
+    file.set_times(fs::FileTimes::new().set_modified(to.modified()?))
+}
+
+/// Gives an open file the owner and the permissions of another one.
+///
+/// # Errors
+/// When it would take rights that this process does not have.
+pub fn inherit(new: BorrowedFd<'_>, old: BorrowedFd<'_>) -> io::Result<()> {
+    let (mine, theirs) = (rustix::fs::fstat(new)?, rustix::fs::fstat(old)?);
+    if (mine.st_uid, mine.st_gid) != (theirs.st_uid, theirs.st_gid) {
+        let owner = rustix::fs::Uid::from_raw(theirs.st_uid);
+        rustix::fs::fchown(new, Some(owner), Some(rustix::fs::Gid::from_raw(theirs.st_gid)))?;
+    }
+    Ok(rustix::fs::fchmod(new, rustix::fs::Mode::from_raw_mode(theirs.st_mode & 0o777))?)
+}
+
+/// What was renamed and removed in a folder is so after a crash, too.
+///
+/// # Errors
+/// When the disk does not take it.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    Ok(rustix::fs::fsync(File::open(folder)?.as_fd())?)
+}
+
+/// This thread gives way to every other one: nice 19, which on Linux holds for a thread (setpriority(2)).
+///
+/// # Errors
+/// None that is known: to give way is always allowed.
+pub fn give_way() -> io::Result<()> {
+    rustix::process::setpriority_process(None, 19)?;
+    Ok(())
+}

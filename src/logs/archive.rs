@@ -29,8 +29,8 @@ const NOTICE_LIMIT: usize = 16;
 /// Bytes that are read at a time.
 const PIECE: usize = 64 * 1024;
 
-/// What the thread has for its calls; what the compressor needs is on the heap.
-const STACK: usize = 256 * 1024;
+/// What the thread may need for its calls, of which it takes what it uses: the compressor is made on the stack.
+const STACK: usize = 2 * 1024 * 1024;
 
 /// Takes care of old log files.
 #[derive(Clone, Debug, Default)]

@@ -65,12 +65,14 @@ Look:
   list       apps and workers (ls, status; jlist, prettylist as in PM2)
   describe   everything about an app (show)
   logs       last lines, then new ones as they come
+  flush      empty the log files
   pid        process ids, one per line
   env        what a worker was started with
 
 Supervisor:
   ping       is it running?
   kill       drain and stop everything, then end it
+  reload-logs  open the log files anew, for logrotate
   validate   check a file; nothing is started
   import     print an ecosystem file made from PM2's, or from a Procfile
   init       write an ecosystem file for the project of this folder
@@ -198,6 +200,19 @@ pub enum Verb {
     /// Counts restarts from zero again.
     #[command(after_help = "Example:\n  clusterd reset all")]
     Reset(Whom),
+
+    /// Empties the log files of apps, those of stopped ones too. Old files that were rotated stay.
+    ///
+    /// Without a target those of all apps, and the supervisor's own log.
+    #[command(after_help = "Examples:\n  clusterd flush\n  clusterd flush api")]
+    Flush(Pid),
+
+    /// Opens all log files anew, after something renamed them; so does the signal SIGUSR2.
+    #[command(
+        visible_alias = "reloadLogs",
+        after_help = "Example, in logrotate's postrotate:\n  clusterd reload-logs"
+    )]
+    ReloadLogs,
 
     /// Checks a file and shows every error in it. Nothing is started.
     #[command(after_help = "Example:\n  clusterd validate ecosystem.toml --env production")]
@@ -419,7 +434,7 @@ pub struct Signal {
     pub targets: Vec<String>,
 }
 
-/// `pid`.
+/// `pid`, `flush`.
 #[derive(Debug, Args)]
 pub struct Pid {
     /// Whose; all when none is given.

@@ -447,6 +447,8 @@ fn commands_become_the_requests_they_name() {
         (&["sendSignal", "HUP", "api"], Request::Signal { signal: "HUP".into(), targets: all(&["api"]) }),
         (&["env", "api"], Request::Environ { targets: all(&["api"]) }),
         (&["reset", "all"], Request::Reset { targets: all(&["all"]) }),
+        (&["flush", "api"], Request::Flush { targets: all(&["api"]) }),
+        (&["reloadLogs"], Request::ReloadLogs {}),
         (&["pid", "api"], Request::Pid { targets: all(&["api"]) }),
         (&["logs"], Request::Logs { targets: vec![], lines: 15, follow: true, stream: None }),
         (

@@ -239,3 +239,58 @@ fn devices_and_pipes_are_written_to_and_never_rotated() {
     wait_written(&daemon, 2);
     assert!(names(Path::new("/dev")).iter().all(|name| !name.starts_with("full.")), "a device was renamed");
 }
+
+#[test]
+fn flush_empties_the_files_of_those_who_are_meant() {
+    let line = "echo begun; while :; do sleep 1000; done";
+    let stopped = fork("stopped", line).text("out_file", "stopped.log");
+    let daemon = Daemon::foreground(file(&[fork("api", line), fork("other", line), stopped]));
+    let logs = daemon.home.path().join("logs");
+    let (api, other) = (logs.join("api-out.log"), logs.join("other-out.log"));
+    let stopped = daemon.home.apps().join("stopped.log");
+    let has_line = |path: &Path| wait_until(ms(20_000), "a line", || read(path) == "begun\n");
+    [&api, &other, &stopped].into_iter().for_each(|path| has_line(path));
+    daemon.run(&["stop", "stopped"]).expect_code(0);
+    daemon.run(&["flush", "api", "stopped"]).expect_code(0);
+    assert_eq!([&api, &other, &stopped].map(|path| read(path)), ["", "begun\n", ""]);
+    let shown = |name: &str| daemon.run(&["logs", name, "--no-follow"]).expect_code(0).stdout;
+    assert!(!shown("api").contains("begun") && shown("other").contains("begun"));
+    daemon.run(&["restart", "api"]).expect_code(0);
+    has_line(&api);
+    daemon.run(&["flush"]).expect_code(0);
+    assert_eq!([&api, &other].map(|path| read(path)), ["", ""]);
+    daemon.run(&["flush", "nobody"]).expect_code(1);
+}
+
+#[test]
+fn who_follows_hears_on_over_a_flush_and_a_rotation() {
+    let line = "i=0; while :; do echo line $i; i=$((i+1)); head -c 3000 /dev/zero | tr '\\0' x; echo; done";
+    let daemon = Daemon::foreground(fork("api", line).text("log_max_size", "64K").set("log_max_files", 2));
+    let follower = daemon.spawn(&["logs", "api", "--lines", "0"]);
+    let has = |count: usize| move |text: String| text.matches("line ").count() > count;
+    wait_until(ms(20_000), "lines", || has(5)(follower.stdout()));
+    daemon.run(&["flush", "api"]).expect_code(0);
+    let before = follower.stdout().matches("line ").count();
+    let logs = daemon.home.path().join("logs");
+    let rotated = || names(&logs).iter().filter(|name| name.starts_with("api-out.log.")).count() >= 2;
+    wait_until(ms(30_000), "rotations", rotated);
+    wait_until(ms(20_000), "more lines", || has(before + 50)(follower.stdout()));
+    assert!(daemon.run(&["logs", "api", "--no-follow"]).expect_code(0).stdout.contains("line "));
+}
+
+/// PM2's log-reload: its files are gone, and are there again with new lines.
+#[test]
+fn reload_logs_opens_files_that_were_removed() {
+    let line = "while :; do echo out; echo err >&2; sleep 0.05; done";
+    let daemon = Daemon::foreground(fork("echo", line));
+    let logs = daemon.home.path().join("logs");
+    let files = [logs.join("echo-out.log"), logs.join("echo-error.log")];
+    let have_lines = || files.iter().all(|path| !read(path).is_empty());
+    for verb in ["reload-logs", "reloadLogs"] {
+        wait_until(ms(20_000), "lines in both files", have_lines);
+        files.iter().for_each(|path| std::fs::remove_file(path).expect("it is there"));
+        daemon.run(&[verb]).expect_code(0);
+        assert!(files.iter().all(|path| path.exists()), "{verb}");
+    }
+    wait_until(ms(20_000), "lines in both files", have_lines);
+}

@@ -189,6 +189,8 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("daemon/report.rs", "render", "a flat table: one arm for each fact"),
     ("config/keys.rs", "expected", "a flat table: one arm for each kind of value"),
     ("config/settings.rs", "value_of", "a flat table: one arm for each key of the file"),
+    ("cli/commands.rs", "execute", "a flat table: one arm for each verb"),
+    ("daemon/commands.rs", "try_request", "a flat table: one arm for each wish"),
     ("daemon/mod.rs", "new", "a flat list: one line for each thing that the shell holds"),
 ];
 
@@ -776,7 +778,7 @@ fn use_lists_are_taken_apart() {
 const FAULTS: u32 = 88;
 
 /// Faults that belong to later work: their rows say so, and may name no test.
-const LATER_FAULTS: &[u32] = &[9, 16, 21, 30, 31, 42, 44, 47, 48, 59, 66, 70, 71, 73, 74, 75, 76, 77, 78];
+const LATER_FAULTS: &[u32] = &[9, 16, 21, 30, 31, 42, 44, 48, 59, 66, 70, 71, 73, 74, 75, 76, 77, 78];
 
 /// A test as the tables of tests/README.md name it (`file::name`), and the faults that its comment speaks of.
 type Tests = std::collections::BTreeMap<String, Vec<u32>>;

@@ -71,6 +71,8 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         Verb::Pid(pid) => given.ask(Request::Pid { targets: meant(pid.targets)? }, read),
         Verb::Env(env) => given.ask(Request::Environ { targets: meant(env.targets)? }, read),
         Verb::Reset(reset) => given.ask(Request::Reset { targets: meant(reset.targets)? }, read),
+        Verb::Flush(flush) => given.ask(Request::Flush { targets: meant(flush.targets)? }, read),
+        Verb::ReloadLogs => given.ask(Request::ReloadLogs {}, read),
         Verb::Ping => given.ask(Request::Ping {}, read),
         Verb::Kill => given.ask(Request::Kill {}, None),
     }
@@ -362,6 +364,8 @@ fn as_start(request: Request) -> Request {
         | Request::Pid { .. }
         | Request::Environ { .. }
         | Request::Reset { .. }
+        | Request::Flush { .. }
+        | Request::ReloadLogs {}
         | Request::Logs { .. }) => request,
     }
 }

@@ -139,6 +139,13 @@ pub enum Request {
         /// Whose.
         targets: Vec<String>,
     },
+    /// Empty the log files.
+    Flush {
+        /// Whose; empty means all, and the supervisor's own.
+        targets: Vec<String>,
+    },
+    /// Open all log files anew, after somebody renamed them.
+    ReloadLogs {},
     /// The last lines, then (unless told not to) each new one.
     Logs {
         /// Whose; empty means all.

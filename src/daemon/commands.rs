@@ -115,6 +115,8 @@ impl Daemon {
                     self.shutdown(0);
                 }
             }
+            Request::Flush { targets } => self.flush(client, &targets)?,
+            Request::ReloadLogs {} => self.reload_logs(client)?,
             Request::Logs { targets, lines, follow, stream } => {
                 self.logs(client, &targets, lines, follow, stream)?;
             }
@@ -495,7 +497,7 @@ impl Daemon {
         Ok(whom)
     }
 
-    fn whom_or_all(&self, targets: &[String]) -> Result<Whom, Error> {
+    pub(super) fn whom_or_all(&self, targets: &[String]) -> Result<Whom, Error> {
         let candidates: Vec<Candidate<'_>> = self
             .supervisor
             .apps()
@@ -625,7 +627,7 @@ fn usage(message: String) -> Error {
     Error { code: 2, message, failures: Vec::new() }
 }
 
-fn failure(message: String) -> Error {
+pub(super) fn failure(message: String) -> Error {
     Error { code: 1, message, failures: Vec::new() }
 }
 

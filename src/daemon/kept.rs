@@ -1,6 +1,7 @@
 //! Where the output of workers is kept: which files, opened before a worker starts, exchanged beside running
 //! ones.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -29,8 +30,10 @@ struct Wanted {
 }
 
 /// The log files of one worker, before anything is opened.
-fn wanted(recipe: &Recipe, folder: &Path, name: &str, instance: Option<u32>) -> Vec<Wanted> {
+fn wanted(recipe: &Recipe, folder: &Path, name: &str, instance: u32) -> Vec<Wanted> {
     let spec = &recipe.spec;
+    let several = recipe.policy.instances > 1 || instance > 0;
+    let instance = (several && !spec.logs.merged).then_some(instance);
     if spec.logs.disabled {
         return Vec::new();
     }
@@ -61,10 +64,8 @@ impl Daemon {
         instance: u32,
         recipe: &Recipe,
     ) -> Result<Files, SpawnFailure> {
-        let several = recipe.policy.instances > 1 || instance > 0;
-        let suffix = (several && !recipe.spec.logs.merged).then_some(instance);
         let folder = self.log_folder(recipe);
-        let wanted = wanted(recipe, &folder, &self.app_name(app), suffix);
+        let wanted = wanted(recipe, &folder, &self.app_name(app), instance);
         let may_write =
             wanted.iter().any(|file| file.default) && self.may_write_to(recipe.log_dir.as_deref());
         let mut files = Files::default();
@@ -107,13 +108,30 @@ impl Daemon {
 
     /// The log files of an app's first worker, for `describe`.
     pub(super) fn shown_files(&self, name: &str, recipe: &Recipe) -> impl Fn(Takes) -> Option<String> {
-        let several = recipe.policy.instances > 1 && !recipe.spec.logs.merged;
-        let files = wanted(recipe, &self.log_folder(recipe), name, several.then_some(0));
+        let files = wanted(recipe, &self.log_folder(recipe), name, 0);
         move |takes| files.iter().find(|file| file.takes == takes).map(|file| file.path.display().to_string())
     }
 }
 
+impl Daemon {
+    /// The log files that a worker would have.
+    pub(super) fn wanted_paths(&self, name: &str, recipe: &Recipe, instance: u32) -> Vec<PathBuf> {
+        let wanted = wanted(recipe, &self.log_folder(recipe), name, instance);
+        wanted.into_iter().map(|file| file.path).collect()
+    }
+}
+
 impl super::output::Output {
+    /// The files that these workers of an app write to.
+    pub(super) fn open_paths(&self, app: AppId, instances: &BTreeSet<u32>) -> BTreeSet<PathBuf> {
+        let of_app = self.workers.values().filter(|entry| {
+            let origin = entry.output.origin();
+            origin.app == app && instances.contains(&origin.instance)
+        });
+        let files = of_app.flat_map(|entry| entry.output.files().iter());
+        files.filter_map(|file| self.file_path(file)).map(Path::to_owned).collect()
+    }
+
     fn workers_of(&self, app: AppId) -> Vec<(WorkerId, u32)> {
         let origins = self.workers.values().map(|entry| entry.output.origin());
         origins.filter(|origin| origin.app == app).map(|origin| (origin.worker, origin.instance)).collect()

@@ -22,6 +22,7 @@ mod environment;
 mod exam;
 mod exposed;
 mod files;
+mod flush;
 mod forward;
 mod hangup;
 mod headroom;

@@ -1,6 +1,7 @@
 //! What workers print, tied to the loop: pipes in, files, the foreground, memory and followers out.
 
 use std::collections::HashMap;
+use std::io;
 use std::mem;
 use std::os::fd::RawFd;
 use std::path::Path;
@@ -224,6 +225,18 @@ impl Output {
         let file = self.files.open(path)?;
         self.files.set_rotation(file, rotation, now);
         Ok(file)
+    }
+
+    pub(super) fn file_path(&self, file: FileId) -> Option<&Path> {
+        self.files.path(file)
+    }
+
+    pub(super) fn empty(&mut self, path: &Path) -> io::Result<()> {
+        self.files.empty(path)
+    }
+
+    pub(super) fn forget_lines(&mut self, app: AppId) {
+        self.rings.forget_app(app);
     }
 
     pub(super) fn release(&mut self, files: Files) {

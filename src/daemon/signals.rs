@@ -30,7 +30,7 @@ impl Daemon {
             self.log_state();
         }
         if pending.contains(&SIGUSR2) {
-            self.reopen_logs();
+            drop(self.reopen_logs());
         }
     }
 
@@ -83,17 +83,17 @@ impl Daemon {
         }
     }
 
-    fn reopen_logs(&mut self) {
-        for error in self.output.reopen() {
-            log::warn!("log file: {error}");
+    /// What could not be opened, in words.
+    pub(super) fn reopen_logs(&mut self) -> Vec<String> {
+        let mut failures: Vec<String> = self.output.reopen().iter().map(ToString::to_string).collect();
+        if let Some(log) = &self.own_log
+            && let Ok(Err(error)) = log.lock().map(|mut log| log.reopen())
+        {
+            failures.push(format!("own log: {error}"));
         }
-        if let Some(log) = &self.own_log {
-            let reopened = log.lock().map(|mut log| log.reopen());
-            if let Ok(Err(error)) = reopened {
-                log::warn!("own log: {error}");
-            }
-        }
+        failures.iter().for_each(|failure| log::warn!("{failure}"));
         log::info!("log files reopened");
+        failures
     }
 
     /// In the foreground, when every app has given up, there is nothing left to supervise: the

@@ -16,6 +16,7 @@ use crate::config::logs::Rotation;
 use crate::supervisor::time::Time;
 use crate::sys::clock;
 use crate::sys::output::OpenError;
+use crate::sys::rotate;
 
 /// How long a file that cannot be written is left alone: at most one attempt and one pair of notices in
 /// this time, however fast lines come.
@@ -143,12 +144,18 @@ impl LogFiles {
         entry.begin(age, now);
     }
 
-    /// Empties a file.
+    /// Empties the file at a path, whether it is open or not; one that is not there, or is no regular one, is
+    /// left alone.
     ///
     /// # Errors
     /// When the file system refuses.
-    pub fn empty(&mut self, id: FileId) -> io::Result<()> {
-        self.files.get_mut(&id).map_or(Ok(()), |entry| entry.file.empty())
+    pub fn empty(&mut self, path: &Path) -> io::Result<()> {
+        let path: PathBuf = path.components().collect();
+        match self.files.values_mut().find(|entry| entry.file.path() == path) {
+            Some(entry) => entry.file.empty(),
+            None if rotate::named(&path)?.is_none() => Ok(()),
+            None => LogFile::open(&path).map_err(io::Error::other)?.empty(),
+        }
     }
 
     /// Where it is.

@@ -641,6 +641,11 @@ impl Daemon {
         self.end_idle_knocks();
         self.record_state();
         self.tell_of_steady();
+        if let Some(log) = &self.own_log
+            && let Ok(mut log) = log.lock()
+        {
+            self.output.look_after(&mut log, self.now);
+        }
         for notice in self.output.take_notices() {
             log::warn!("{notice}");
         }

@@ -15,6 +15,7 @@ use crate::control::protocol::{self, Stream};
 use crate::control::server::ClientId;
 use crate::logs::Line;
 use crate::logs::console::QUEUE_LIMIT;
+use crate::logs::file::LogFile;
 use crate::logs::files::{FileId, LogFiles, Notice};
 use crate::logs::foreground::{self, Foreground, SharedConsole};
 use crate::logs::ring::{Kept, Rings};
@@ -225,6 +226,10 @@ impl Output {
         let file = self.files.open(path)?;
         self.files.set_rotation(file, rotation, now);
         Ok(file)
+    }
+
+    pub(super) fn look_after(&mut self, own: &mut LogFile, now: Time) {
+        self.files.look_after(own, Rotation::USUAL, now);
     }
 
     pub(super) fn file_path(&self, file: FileId) -> Option<&Path> {

@@ -88,6 +88,8 @@ pub struct LogFiles {
     next: u64,
     notices: Vec<Notice>,
     archive: Archive,
+    /// When the supervisor's own log is looked at next.
+    own_at: Time,
 }
 
 #[derive(Debug)]
@@ -155,6 +157,28 @@ impl LogFiles {
             Some(entry) => entry.file.empty(),
             None if rotate::named(&path)?.is_none() => Ok(()),
             None => LogFile::open(&path).map_err(io::Error::other)?.empty(),
+        }
+    }
+
+    /// Looks after the supervisor's own log, which is written elsewhere: at most once a second it is found out whether
+    /// it is to be rotated, or somebody moved it.
+    pub fn look_after(&mut self, own: &mut LogFile, rotation: Rotation, now: Time) {
+        if now < self.own_at {
+            return;
+        }
+        self.own_at = now + LOOK;
+        let looked = own.look().map_err(|error| error.to_string());
+        let is_due = own.growth(1, false).is_some_and(|growth| rotation::is_due(&rotation, growth));
+        let rotated = match looked {
+            Ok(()) if is_due => own.rotate(clock::wall()).map(Some).map_err(|error| error.to_string()),
+            other => other.map(|()| None),
+        };
+        match rotated {
+            Ok(path) => path.iter().for_each(|path| self.archive.tend(path, rotation)),
+            Err(error) => {
+                self.own_at = now + ROTATE_AGAIN;
+                self.tell(Some(Notice::NotRotated { path: own.path().to_owned(), error }));
+            }
         }
     }
 
@@ -398,5 +422,19 @@ mod tests {
         let told = files.take_notices();
         assert!(matches!(told.as_slice(), [Notice::NotRotated { .. }]), "{told:?}");
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 2 * 59_000);
+    }
+
+    #[test]
+    fn the_supervisors_own_log_is_rotated_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut own = LogFile::open(&dir.path().join("clusterd.log")).unwrap();
+        let mut files = LogFiles::default();
+        for second in 0..10 {
+            own.write(OUT, [b"", b"a line\n"]);
+            files.look_after(&mut own, small(20, None), at(second * 1000));
+            files.look_after(&mut own, small(0, None), at(second * 1000 + 999));
+        }
+        assert_eq!(all(dir.path()).concat(), "a line\n".repeat(10));
+        assert_eq!(all(dir.path()).len(), 4);
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clusterd::config::date::DatePattern;
 use clusterd::config::keys::{self, AppKey, Kind};
 use clusterd::config::logs::{LogSettings, Rotation};
 use clusterd::config::{
@@ -111,6 +112,7 @@ fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
         logs: LogSettings {
             both: Some(LogTarget::File("/srv/site/hello.log".into())),
             rotation: Rotation { max_age: Some(seconds(86_400)), ..Rotation::USUAL },
+            date: Some(DatePattern::parse("YYYY-MM-DD HH:mm:ss.SSS Z").unwrap()),
             ..plain.apps[0].spec.logs.clone()
         },
         process: examples_of_process(),

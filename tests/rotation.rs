@@ -294,3 +294,69 @@ fn reload_logs_opens_files_that_were_removed() {
     }
     wait_until(ms(20_000), "lines in both files", have_lines);
 }
+
+/// PM2's records hold what it read at a time; here each line is one, also those of two outputs in one file.
+#[test]
+fn json_logs_are_one_object_for_each_line() {
+    let line = r#"printf 'one\ntwo "quoted"\n\377\\\n'; echo err >&2; printf last; exec sleep 0.3"#;
+    let app =
+        fork("api", line).text("log_type", "json").text("log_file", "all.log").set("autorestart", false);
+    let daemon = Daemon::foreground(file(&[app, fork("other", "exec sleep 1000")]));
+    let path = daemon.home.apps().join("all.log");
+    wait_until(ms(20_000), "five records", || read(&path).lines().count() >= 5);
+    let parse = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
+    let records: Vec<serde_json::Value> = read(&path).lines().map(parse).collect();
+    let message = |kind: &str| -> Vec<String> {
+        let of_kind = records.iter().filter(|record| record["type"] == kind);
+        of_kind.map(|record| record["message"].as_str().expect("text").to_owned()).collect()
+    };
+    assert_eq!(message("out"), ["one", "two \"quoted\"", r"\xff\\", "last"]);
+    assert_eq!(message("err"), ["err"]);
+    let id = daemon.app("api").workers[0].id;
+    for record in &records {
+        assert_eq!((&record["app_name"], &record["instance"]), (&"api".into(), &0.into()));
+        assert_eq!(record["process_id"], id);
+        let timestamp = record["timestamp"].as_str().expect("text");
+        assert!(
+            timestamp.len() == 24 && timestamp.starts_with("20") && timestamp.ends_with('Z'),
+            "{timestamp}"
+        );
+        assert_eq!(record.get("escaped").is_some(), record["message"] == r"\xff\\");
+    }
+    assert_eq!(read(&daemon.home.path().join("logs/api-error.log")).lines().count(), 1);
+    let shown = daemon.run(&["logs", "api", "--no-follow"]).expect_code(0).stdout;
+    assert!(shown.contains("two \"quoted\"") && !shown.contains("app_name"), "{shown}");
+}
+
+/// PM2 loses what stands after the last newline of what it read: here nothing is.
+#[test]
+fn each_line_stands_behind_its_date_and_none_is_lost() {
+    let line = "printf 'abc\\ndef'; sleep 0.3; echo ghi; printf half; exec sleep 0.3";
+    let app = |name: &str| fork(name, line).set("autorestart", false);
+    let dated = app("dated").text("log_date_format", "YYYY [at] HH:mm Z");
+    let timed = app("timed").set("time", true);
+    let daemon = Daemon::foreground(file(&[dated, timed, fork("other", "exec sleep 1000")]));
+    let year = |text: &str| text.starts_with("20") && text.bytes().take(4).all(|byte| byte.is_ascii_digit());
+    for (name, middle, length) in
+        [("dated", " at ", "2026 at 08:40 +00:00: ".len()), ("timed", "T", "2026-11-23T08:40:12: ".len())]
+    {
+        let path = daemon.home.path().join(format!("logs/{name}-out.log"));
+        wait_until(ms(20_000), "all of it", || read(&path).ends_with("half"));
+        let text = read(&path);
+        let lines: Vec<&str> = text.lines().map(|line| &line[length..]).collect();
+        assert_eq!(lines, ["abc", "defghi", "half"]);
+        assert!(text.lines().all(|line| year(line) && line[..length].contains(middle)), "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_pattern_of_dates_is_an_error_at_its_key() {
+    let home = support::Home::new(None);
+    home.write(&fork("api", "true").text("log_date_format", "%Y-%m-%d").to_string());
+    let refused = home.run(&["validate", &home.file().display().to_string()]).expect_code(2);
+    refused.expect_stderr(&[
+        "log_date_format",
+        "\"Y\" stands for no part of a date",
+        "YYYY-MM-DD HH:mm:ss.SSS Z",
+    ]);
+}

@@ -151,7 +151,18 @@ const LAYERS: &[Layer] = &[
     Layer {
         of: "logs/",
         modules: LOGS_MODULES,
-        crates: &["std", "anstyle", "flate2", "libc", "memchr", "nix", "thiserror"],
+        crates: &[
+            "std",
+            "anstyle",
+            "flate2",
+            "jiff",
+            "libc",
+            "memchr",
+            "nix",
+            "serde",
+            "serde_json",
+            "thiserror",
+        ],
     },
     Layer {
         of: "daemon/",
@@ -171,6 +182,7 @@ const LOGS_MODULES: &[&str] = &[
     "logs",
     "sys",
     "config::LogTarget",
+    "config::date",
     "config::logs",
     "control::protocol::Stream",
     "supervisor::event::AppId",
@@ -205,6 +217,8 @@ const WALL_CLOCK_READERS: &[&str] = &[
     "src/sys/clock.rs",
     // In the names of old log files.
     "src/logs/files.rs",
+    // Before lines, where that was asked for.
+    "src/logs/worker.rs",
     "src/sys/alarm.rs",
     "src/daemon/crons.rs",
     "src/daemon/list.rs",

@@ -52,6 +52,8 @@ pub enum Kind {
     Signal,
     /// Bytes, or a share of the memory that there is.
     Memory,
+    /// A pattern of dates.
+    DatePattern,
     /// Bytes of a log file, or 0.
     FileSize,
     /// A user or a group.
@@ -136,6 +138,9 @@ impl Kind {
                              of what there is for all instances together"
                     .into()
             }
+            Kind::DatePattern => "a pattern of YYYY YY MMMM MMM MM M DD D dddd ddd dd d HH H hh h mm m ss s SSS A a \
+                                  Z ZZ, with other letters in [ ], such as \"YYYY-MM-DD HH:mm:ss.SSS Z\""
+                .into(),
             Kind::FileSize => "an amount from 64 KiB: \"10M\", \"1.5G\", bytes; or 0 for no limit".into(),
             Kind::Ready => "\"auto\", \"notify\", \"ipc\", \"listen\", \"exec\" or \"http:/path\"".into(),
             Kind::Health => "{ http = \"/healthz\" }, { tcp = true } or { command = [\"program\", \"argument\"] }, with \
@@ -251,6 +256,9 @@ pub enum AppKey {
     LogMaxFiles,
     LogMaxAge,
     LogCompress,
+    LogType,
+    LogDateFormat,
+    Time,
     PidFile,
     Namespace,
 }
@@ -729,6 +737,30 @@ pub const APP: &[Key<AppKey>] = &[
     ),
     key(AppKey::LogCompress, "log_compress", &[], Kind::Flag, "true", "old log files are compressed (gzip)"),
     key(
+        AppKey::LogType,
+        "log_type",
+        &[],
+        Kind::Choice(&["raw", "json"]),
+        "\"raw\"",
+        "raw: log files hold what is printed, byte for byte; json: one object for each line",
+    ),
+    key(
+        AppKey::LogDateFormat,
+        "log_date_format",
+        &[],
+        Kind::DatePattern,
+        "none",
+        "the date and \": \" before each line of a log file, or the timestamp of its object, by the host's time zone",
+    ),
+    key(
+        AppKey::Time,
+        "time",
+        &[],
+        Kind::Flag,
+        "false",
+        "the same as log_date_format = \"YYYY-MM-DDTHH:mm:ss\"",
+    ),
+    key(
         AppKey::PidFile,
         "pid_file",
         &["pid"],
@@ -792,14 +824,11 @@ const PM2_ONLY: &[&str] = &[
     "install_url",
     "io",
     "kill_retry_time",
-    "log_date_format",
-    "log_type",
     "name_prefix",
     "pmx",
     "port",
     "post_update",
     "source_map_support",
-    "time",
     "trace",
     "treekill",
     "v8",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::LogTarget;
+use super::date::DatePattern;
 use super::keys::AppKey;
 use super::reader::{Reader, join};
 use super::units::show_duration;
@@ -42,6 +43,10 @@ pub struct LogSettings {
     pub disabled: bool,
     /// How far they grow.
     pub rotation: Rotation,
+    /// Each line is an object of JSON.
+    pub json: bool,
+    /// What stands before each line, or in its object.
+    pub date: Option<DatePattern>,
 }
 
 impl Spec {
@@ -64,7 +69,18 @@ impl Reader<'_, '_, '_, AppKey> {
             merged: self.flag(AppKey::MergeLogs).unwrap_or(false),
             disabled: self.flag(AppKey::DisableLogs).unwrap_or(false),
             rotation: self.rotation(),
+            json: self.choice(AppKey::LogType) == Some("json"),
+            date: self.date(),
         }
+    }
+
+    /// As in PM2 a pattern goes before `time`.
+    fn date(&mut self) -> Option<DatePattern> {
+        let pattern = self.read(AppKey::LogDateFormat, |value| {
+            DatePattern::parse(value::text(value)?).map_err(|fault| Refusal::wrong(fault))
+        });
+        let time = self.flag(AppKey::Time).unwrap_or(false);
+        pattern.or_else(|| time.then(DatePattern::of_time))
     }
 
     fn rotation(&mut self) -> Rotation {
@@ -111,6 +127,9 @@ pub(super) fn shown(key: AppKey, spec: &Spec) -> Option<String> {
         AppKey::LogMaxSize => Some(size::show_log_file(logs.rotation.max_size)),
         AppKey::LogMaxFiles => Some(logs.rotation.max_files.to_string()),
         AppKey::LogMaxAge => logs.rotation.max_age.map(show_duration),
+        AppKey::LogType => Some(if logs.json { "json" } else { "raw" }.to_owned()),
+        // `time` is one of them.
+        AppKey::LogDateFormat => logs.date.as_ref().map(|date| date.text().to_owned()),
         AppKey::LogCompress => Some(logs.rotation.compress.to_string()),
         _ => None,
     }

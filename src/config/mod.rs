@@ -6,6 +6,7 @@
 mod app;
 pub mod calendar;
 mod check;
+pub mod date;
 mod depend;
 pub mod env_file;
 pub mod error;

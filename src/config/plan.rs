@@ -262,6 +262,7 @@ fn is_shown(kind: Kind) -> bool {
             | Kind::Folder
             | Kind::LogFile
             | Kind::JointLog
+            | Kind::DatePattern
             | Kind::FileSize
             | Kind::ExitCodes
             | Kind::Apps

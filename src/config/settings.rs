@@ -100,7 +100,10 @@ pub(super) fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<Stri
         | AppKey::LogMaxSize
         | AppKey::LogMaxFiles
         | AppKey::LogMaxAge
-        | AppKey::LogCompress => {
+        | AppKey::LogCompress
+        | AppKey::LogType
+        | AppKey::LogDateFormat
+        | AppKey::Time => {
             return logs::shown(key, spec);
         }
         AppKey::User

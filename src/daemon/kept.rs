@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::config::LogTarget;
+use crate::config::logs::LogSettings;
 use crate::control::protocol::Stream;
 use crate::home;
 use crate::logs::file_path;
 use crate::logs::files::FileId;
+use crate::logs::form::Form;
 use crate::logs::worker::Files;
-use crate::supervisor::event::{AppId, SpawnFailure, WorkerId};
+use crate::supervisor::event::{AppId, SlotId, SpawnFailure, WorkerId};
 use crate::sys::output::OpenError;
 use crate::sys::socket;
 
@@ -90,7 +92,11 @@ impl Daemon {
         let Some(recipe) = self.catalog.app(app).map(|record| Rc::clone(&record.recipe)) else { return };
         for (worker, instance) in self.output.workers_of(app) {
             match self.open_files(app, instance, &recipe) {
-                Ok(files) => self.output.exchange(worker, files),
+                Ok(files) => {
+                    let slot = self.supervisor.slots(app).find(|slot| slot.instance == instance);
+                    let form = slot.and_then(|slot| form(&recipe.spec.logs, slot.slot));
+                    self.output.exchange(worker, files, form);
+                }
                 Err(failure) => log::warn!("{}: {}", self.label(worker), failure.message),
             }
         }
@@ -137,11 +143,17 @@ impl super::output::Output {
         origins.filter(|origin| origin.app == app).map(|origin| (origin.worker, origin.instance)).collect()
     }
 
-    fn exchange(&mut self, worker: WorkerId, files: Files) {
+    fn exchange(&mut self, worker: WorkerId, files: Files, form: Option<Form>) {
         let Some(entry) = self.workers.get_mut(&worker) else { return self.release(files) };
         let before = entry.output.set_files(files);
+        entry.output.set_form(form);
         self.release(before);
     }
+}
+
+/// How the lines of the worker in this slot are written.
+pub(super) fn form(logs: &LogSettings, slot: SlotId) -> Option<Form> {
+    Form::new(logs.json, logs.date.as_ref(), slot.0)
 }
 
 fn put(files: &mut Files, takes: Takes, id: FileId) {

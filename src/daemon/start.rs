@@ -25,7 +25,7 @@ use super::perform::ended_already;
 use super::processes::{Process, WORKER_VARIABLE};
 use super::shared::Sharing;
 use super::sockets::Held;
-use super::{Daemon, Source, identity, settings};
+use super::{Daemon, Source, identity, kept, settings};
 
 /// What `Action::Spawn` carries.
 #[derive(Clone, Debug)]
@@ -421,7 +421,9 @@ impl Daemon {
             name: self.app_name(order.app),
             instance: order.instance,
         };
-        let output = WorkerOutput::new(origin, out, err, files);
+        let mut output = WorkerOutput::new(origin, out, err, files);
+        let logs = self.processes.get(order.worker).map(|process| &process.recipe.spec.logs);
+        output.set_form(logs.and_then(|logs| kept::form(logs, order.slot)));
         self.output.insert(order.worker, output);
         for (stream, (token, _)) in [Stream::Out, Stream::Err].into_iter().zip(watched) {
             self.output.set_token(order.worker, stream, token);

@@ -3,7 +3,7 @@
 //!
 //! Nothing here blocks on a reader, panics on bytes, or holds more than its limits: what a slow reader or a
 //! full disk cannot take is dropped, counted, and reported when it works again. Bytes of workers are never
-//! changed, except where they are shown on a terminal. The loop calls, and says when; only old files are looked
+//! changed, except where they are shown on a terminal, and in files that were asked for in another `form`. The loop calls, and says when; only old files are looked
 //! after in a thread of their own (`archive`), which shares nothing with it but its list of them.
 
 pub mod archive;
@@ -12,6 +12,7 @@ pub mod escape;
 pub mod file;
 pub mod files;
 pub mod foreground;
+pub mod form;
 pub mod lines;
 pub mod logger;
 pub mod pace;

@@ -8,16 +8,21 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use super::file::Source;
 use super::files::{FileId, LogFiles};
 use super::foreground::Foreground;
+use super::form::Form;
 use super::lines::{Batch, LineFramer, Piece};
 use super::pace::Pace;
 use super::ring::Rings;
 use super::{Line, Origin};
 use crate::control::protocol::Stream;
 use crate::supervisor::time::Time;
+use crate::sys::clock;
 use crate::sys::output::{Read, read_some, set_pipe_room};
 
 /// The size of the buffer that all pumps share: what a pipe holds by default (pipe(7)).
 pub const BUFFER: usize = 64 * 1024;
+
+/// Bytes of formed lines that are written at a time: a line may become many times as long.
+const FORMED: usize = 256 * 1024;
 
 /// Everything that takes lines.
 pub struct Sinks<'a> {
@@ -29,6 +34,32 @@ pub struct Sinks<'a> {
     pub rings: &'a mut Rings,
     /// Clients that follow, if there are any.
     pub follow: Option<&'a mut dyn FnMut(&Line<'_>)>,
+}
+
+impl<'s> Sinks<'s> {
+    /// Our own outputs, where somebody reads what goes there.
+    fn reader(&self, stream: Stream) -> Option<&'s Foreground> {
+        self.foreground.filter(|foreground| foreground.is_read(stream))
+    }
+
+    /// Gives one piece to all but the files.
+    fn deliver<'a>(
+        &mut self,
+        origin: &'a Origin,
+        stream: Stream,
+        piece: &Piece<'a>,
+        foreground: Option<&Foreground>,
+    ) -> Line<'a> {
+        let line = Line { origin, stream, bytes: piece.text(), cut: piece.cut, continued: piece.continued };
+        self.rings.push(&line);
+        if let Some(foreground) = foreground {
+            foreground.write_line(&line);
+        }
+        if let Some(follow) = &mut self.follow {
+            follow(&line);
+        }
+        line
+    }
 }
 
 /// What one pump did.
@@ -74,6 +105,8 @@ impl Files {
 pub struct WorkerOutput {
     origin: Origin,
     files: Files,
+    /// None: as they are.
+    form: Option<Form>,
     out: Output,
     err: Output,
 }
@@ -94,12 +127,17 @@ impl Output {
 impl WorkerOutput {
     /// Takes over the non-blocking read ends, and the files that their bytes go to.
     pub fn new(origin: Origin, out: OwnedFd, err: OwnedFd, files: Files) -> WorkerOutput {
-        WorkerOutput { origin, files, out: Output::new(out), err: Output::new(err) }
+        WorkerOutput { origin, files, form: None, out: Output::new(out), err: Output::new(err) }
     }
 
     /// What is read from now on goes to these; returns those that it went to.
     pub fn set_files(&mut self, files: Files) -> Files {
         std::mem::replace(&mut self.files, files)
+    }
+
+    /// How lines that are read from now on are written to the files.
+    pub fn set_form(&mut self, form: Option<Form>) {
+        self.form = form;
     }
 
     /// Whose output it is.
@@ -188,24 +226,18 @@ impl WorkerOutput {
 
     /// Frames one chunk (none: the end) and gives its pieces to the line sinks, then its bytes to the file.
     fn take(&mut self, stream: Stream, chunk: Option<&[u8]>, sinks: &mut Sinks<'_>, now: Time) {
-        let WorkerOutput { origin, files: kept, out, err } = self;
+        if self.form.is_some() {
+            return self.take_formed(stream, chunk, sinks, now);
+        }
+        let WorkerOutput { origin, files: kept, out, err, .. } = self;
         let output = match stream {
             Stream::Out => out,
             Stream::Err => err,
         };
-        let Sinks { files, foreground, rings, follow } = sinks;
-        let foreground = foreground.filter(|foreground| foreground.is_read(stream));
-        let by_line = foreground.is_some() || follow.is_some();
+        let foreground = sinks.reader(stream);
+        let by_line = foreground.is_some() || sinks.follow.is_some();
         let mut deliver = |piece: Piece<'_>| {
-            let Piece { cut, continued, .. } = piece;
-            let line = Line { origin, stream, bytes: piece.text(), cut, continued };
-            rings.push(&line);
-            if let Some(foreground) = foreground {
-                foreground.write_line(&line);
-            }
-            if let Some(follow) = follow {
-                follow(&line);
-            }
+            sinks.deliver(origin, stream, &piece, foreground);
         };
         let Batch { head, body } = match chunk {
             Some(bytes) if by_line => output.framer.push(bytes, &mut deliver),
@@ -213,9 +245,34 @@ impl WorkerOutput {
             None => output.framer.finish(&mut deliver),
         };
         for file in kept.of(stream) {
-            let source: Source = (origin.worker, stream);
-            files.write(file, source, [head, body], now);
+            sinks.files.write(file, (origin.worker, stream), [head, body], now);
         }
+    }
+
+    /// The same where files do not get the bytes as they are.
+    fn take_formed(&mut self, stream: Stream, chunk: Option<&[u8]>, sinks: &mut Sinks<'_>, now: Time) {
+        let WorkerOutput { origin, files: kept, form: Some(form), out, err } = self else { return };
+        let output = match stream {
+            Stream::Out => out,
+            Stream::Err => err,
+        };
+        let foreground = sinks.reader(stream);
+        let lead = form.lead(origin, stream, clock::wall());
+        let source: Source = (origin.worker, stream);
+        let mut formed = Vec::new();
+        let mut deliver = |piece: Piece<'_>| {
+            let line = sinks.deliver(origin, stream, &piece, foreground);
+            form.write(&lead, &line, piece.bytes.ends_with(b"\n"), &mut formed);
+            if formed.len() >= FORMED {
+                kept.of(stream).for_each(|file| sinks.files.write(file, source, [&[], &formed], now));
+                formed.clear();
+            }
+        };
+        match chunk {
+            Some(bytes) => output.framer.push(bytes, &mut deliver),
+            None => output.framer.finish(&mut deliver),
+        };
+        kept.of(stream).for_each(|file| sinks.files.write(file, source, [&[], &formed], now));
     }
 
     fn pipe(&self, stream: Stream) -> Option<BorrowedFd<'_>> {

@@ -289,7 +289,8 @@ fn clone_process(prepared: &mut Prepared<'_>) -> io::Result<(i32, Option<OwnedFd
 }
 
 fn fork_process(prepared: &mut Prepared<'_>) -> io::Result<(i32, Option<OwnedFd>)> {
-    // SAFETY: the supervisor has one thread, so the child may go on; it makes system calls only.
+    // SAFETY: whatever another thread holds at this moment (it may compress old log files), the child takes no lock and
+    // allocates nothing: it makes system calls only.
     let pid = unsafe { libc::fork() };
     match pid {
         0 => run_child(prepared),

@@ -1,0 +1,302 @@
+//! Lines as they are written to files where that is not byte for byte: behind a date, or one JSON object each.
+//!
+//! A date is that of the reading: lines that came together have the same. What is not UTF-8 loses nothing in JSON:
+//! see [`Form::write`].
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, Zoned};
+use serde::Serialize;
+
+use super::{Line, Origin};
+use crate::config::date::{DatePattern, Field, Part};
+use crate::control::protocol::Stream;
+
+const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
+
+const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+
+/// How the lines of one worker are written.
+#[derive(Clone, Debug)]
+pub struct Form {
+    json: bool,
+    date: Option<DatePattern>,
+    zone: TimeZone,
+    /// PM2's number of the process: the id that `list` shows.
+    id: u32,
+}
+
+/// What stands before each line that was read at one moment.
+#[derive(Clone, Debug)]
+pub struct Lead(Vec<u8>);
+
+/// One line, in the order of the keys; those of PM2, and the worker's number.
+#[derive(Serialize)]
+struct Head<'a> {
+    timestamp: &'a str,
+    #[serde(rename = "type")]
+    stream: Stream,
+    app_name: &'a str,
+    process_id: u32,
+    instance: u32,
+}
+
+impl Form {
+    /// None where lines are written as they are. Dates are those of the host's time zone.
+    pub fn new(json: bool, date: Option<&DatePattern>, id: u32) -> Option<Form> {
+        let is_needed = json || date.is_some();
+        is_needed.then(|| Form {
+            json,
+            date: date.cloned(),
+            zone: TimeZone::try_system().unwrap_or(TimeZone::UTC),
+            id,
+        })
+    }
+
+    /// What stands before the lines of an output that are read now (since 1970).
+    pub fn lead(&self, origin: &Origin, stream: Stream, wall: Duration) -> Lead {
+        let date = self.date(wall);
+        let mut lead = Vec::new();
+        if self.json {
+            let head = Head {
+                timestamp: &date,
+                stream,
+                app_name: &origin.name,
+                process_id: self.id,
+                instance: origin.instance,
+            };
+            serde_json::to_writer(&mut lead, &head).expect("a Vec takes any text");
+            lead.pop();
+            lead.extend_from_slice(b",\"message\":");
+        } else {
+            lead.extend_from_slice(date.as_bytes());
+            lead.extend_from_slice(b": ");
+        }
+        Lead(lead)
+    }
+
+    /// Appends a line, whose newline (if it has one) is `ended`. In JSON each is an object on a line of its own;
+    /// `"cut":true` says that the line goes on in the next one, `"continued":true` that it goes on with the one
+    /// before, and `"escaped":true` that it is not UTF-8: each byte that is none stands as `\xff` in the message, and
+    /// each backslash twice.
+    pub fn write(&self, lead: &Lead, line: &Line<'_>, ended: bool, to: &mut Vec<u8>) {
+        if self.json {
+            to.extend_from_slice(&lead.0);
+            write_message(line, to);
+            return;
+        }
+        if !line.continued {
+            to.extend_from_slice(&lead.0);
+        }
+        to.extend_from_slice(line.bytes);
+        if ended {
+            to.push(b'\n');
+        }
+    }
+
+    /// In JSON without a pattern what JavaScript's `toISOString` gives, as in PM2.
+    fn date(&self, wall: Duration) -> String {
+        let since = SignedDuration::try_from(wall).unwrap_or(SignedDuration::ZERO);
+        let moment = Timestamp::from_duration(since).unwrap_or(Timestamp::UNIX_EPOCH);
+        match &self.date {
+            None => format!("{moment:.3}"),
+            Some(pattern) => {
+                let mut date = String::new();
+                let moment = moment.to_zoned(self.zone.clone());
+                for part in pattern.parts() {
+                    match part {
+                        Part::Text(text) => date.push_str(text),
+                        Part::Field(field) => date.push_str(&field_text(*field, &moment)),
+                    }
+                }
+                date
+            }
+        }
+    }
+}
+
+fn write_message(line: &Line<'_>, to: &mut Vec<u8>) {
+    let text = std::str::from_utf8(line.bytes);
+    match text {
+        Ok(text) => serde_json::to_writer(&mut *to, text),
+        Err(_) => serde_json::to_writer(&mut *to, &escaped(line.bytes)),
+    }
+    .expect("a Vec takes any text");
+    for (holds, mark) in [(text.is_err(), "escaped"), (line.cut, "cut"), (line.continued, "continued")] {
+        if holds {
+            write!(to, ",\"{mark}\":true").expect("a Vec takes any text");
+        }
+    }
+    to.extend_from_slice(b"}\n");
+}
+
+/// Text from which the bytes can be had again.
+fn escaped(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(bytes.len() + 16);
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(&chunk.valid().replace('\\', "\\\\"));
+        for byte in chunk.invalid() {
+            write!(text, "\\x{byte:02x}").expect("a String takes any text");
+        }
+    }
+    text
+}
+
+fn field_text(field: Field, at: &Zoned) -> String {
+    let month = MONTHS[(at.month() - 1) as usize];
+    let weekday_number = at.weekday().to_sunday_zero_offset();
+    let weekday = WEEKDAYS[weekday_number as usize];
+    let hour12 = if at.hour() % 12 == 0 { 12 } else { at.hour() % 12 };
+    let minutes = at.offset().seconds() / 60;
+    let sign = if minutes < 0 { '-' } else { '+' };
+    let (hours, rest) = (minutes.abs() / 60, minutes.abs() % 60);
+    match field {
+        Field::Year => format!("{:04}", at.year()),
+        Field::ShortYear => format!("{:02}", at.year() % 100),
+        Field::MonthName => month.to_owned(),
+        Field::MonthShort => month[..3].to_owned(),
+        Field::MonthPadded => format!("{:02}", at.month()),
+        Field::Month => at.month().to_string(),
+        Field::DayPadded => format!("{:02}", at.day()),
+        Field::Day => at.day().to_string(),
+        Field::WeekdayName => weekday.to_owned(),
+        Field::WeekdayShort => weekday[..3].to_owned(),
+        Field::WeekdayMin => weekday[..2].to_owned(),
+        Field::Weekday => weekday_number.to_string(),
+        Field::HourPadded => format!("{:02}", at.hour()),
+        Field::Hour => at.hour().to_string(),
+        Field::Hour12Padded => format!("{hour12:02}"),
+        Field::Hour12 => hour12.to_string(),
+        Field::MinutePadded => format!("{:02}", at.minute()),
+        Field::Minute => at.minute().to_string(),
+        Field::SecondPadded => format!("{:02}", at.second()),
+        Field::Second => at.second().to_string(),
+        Field::Millisecond => format!("{:03}", at.millisecond()),
+        Field::Meridiem => if at.hour() < 12 { "AM" } else { "PM" }.to_owned(),
+        Field::MeridiemSmall => if at.hour() < 12 { "am" } else { "pm" }.to_owned(),
+        Field::OffsetPlain => format!("{sign}{hours:02}{rest:02}"),
+        Field::Offset => format!("{sign}{hours:02}:{rest:02}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::event::{AppId, WorkerId};
+
+    /// A Monday, 08:40:12.034 UTC.
+    const WALL: Duration = Duration::from_millis(1_795_423_212_034);
+
+    fn origin() -> Origin {
+        Origin { app: AppId(1), worker: WorkerId(1), name: "a\"p\\i".to_owned(), instance: 2 }
+    }
+
+    fn form(json: bool, pattern: Option<&str>) -> Form {
+        let date = pattern.map(|pattern| DatePattern::parse(pattern).unwrap());
+        let zone = TimeZone::fixed(jiff::tz::Offset::from_seconds(-(3 * 3600 + 1800)).unwrap());
+        Form { json, date, zone, id: 7 }
+    }
+
+    fn written(form: &Form, bytes: &[u8], (cut, continued, ended): (bool, bool, bool)) -> String {
+        let origin = origin();
+        let lead = form.lead(&origin, Stream::Err, WALL);
+        let line = Line { origin: &origin, stream: Stream::Err, bytes, cut, continued };
+        let mut to = Vec::new();
+        form.write(&lead, &line, ended, &mut to);
+        String::from_utf8(to).unwrap()
+    }
+
+    #[test]
+    fn each_token_is_what_day_js_makes_of_it() {
+        for (pattern, date) in [
+            ("YYYY-MM-DD HH:mm:ss.SSS Z", "2026-11-23 05:10:12.034 -03:30"),
+            ("YYYY-MM-DDTHH:mm:ssZZ", "2026-11-23T05:10:12-0330"),
+            ("YY M D H h m s d A a", "26 11 23 5 5 10 12 1 AM am"),
+            ("dddd ddd dd, MMMM MMM [o'clock] hh", "Monday Mon Mo, November Nov o'clock 05"),
+        ] {
+            assert_eq!(form(false, Some(pattern)).date(WALL), date);
+        }
+        let noon = WALL + Duration::from_secs(8 * 3600);
+        assert_eq!(form(false, Some("h hh A")).date(noon), "1 01 PM");
+        let midnight = WALL + Duration::from_secs(19 * 3600);
+        assert_eq!(form(false, Some("h H a")).date(midnight), "12 0 am");
+    }
+
+    #[test]
+    fn a_line_stands_behind_its_date_and_keeps_its_bytes() {
+        let form = form(false, Some("HH:mm"));
+        assert_eq!(written(&form, b"x\r", (false, false, true)), "05:10: x\r\n");
+        assert_eq!(written(&form, b"begin", (true, false, false)), "05:10: begin");
+        assert_eq!(written(&form, b"end", (false, true, true)), "end\n");
+        assert_eq!(written(&form, b"last", (false, false, false)), "05:10: last");
+    }
+
+    #[test]
+    fn a_line_is_one_object_of_json_with_the_names_of_pm2() {
+        let plain = form(true, None);
+        let text = written(&plain, "a \"quoted\" \u{1b}\u{e9}".as_bytes(), (false, false, true));
+        assert!(text.ends_with("}\n") && text.matches('\n').count() == 1, "{text}");
+        let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let expected = serde_json::json!({
+            "timestamp": "2026-11-23T08:40:12.034Z", "type": "err", "app_name": "a\"p\\i",
+            "process_id": 7, "instance": 2, "message": "a \"quoted\" \u{1b}\u{e9}",
+        });
+        assert_eq!(record, expected);
+        let record = written(&form(true, Some("YYYY")), b"", (true, true, false));
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        assert_eq!(record["timestamp"], "2026");
+        assert_eq!((&record["cut"], &record["continued"]), (&true.into(), &true.into()));
+    }
+
+    /// The bytes that an escaped message stands for.
+    fn restored(message: &str) -> Vec<u8> {
+        let (mut bytes, mut rest) = (Vec::new(), message.as_bytes());
+        while let Some((first, after)) = rest.split_first() {
+            rest = match (first, after.first()) {
+                (b'\\', Some(b'x')) => {
+                    bytes.push(u8::from_str_radix(std::str::from_utf8(&after[1..3]).unwrap(), 16).unwrap());
+                    &after[3..]
+                }
+                (b'\\', _) => {
+                    bytes.push(b'\\');
+                    &after[1..]
+                }
+                (byte, _) => {
+                    bytes.push(*byte);
+                    after
+                }
+            };
+        }
+        bytes
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn json_loses_no_byte(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..100)) {
+            let bytes: Vec<u8> = bytes.into_iter().filter(|byte| *byte != b'\n').collect();
+            let text = written(&form(true, None), &bytes, (false, false, true));
+            let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let message = record["message"].as_str().unwrap();
+            let is_escaped = record.get("escaped").is_some();
+            proptest::prop_assert_eq!(is_escaped, std::str::from_utf8(&bytes).is_err());
+            let back = if is_escaped { restored(message) } else { message.as_bytes().to_vec() };
+            proptest::prop_assert_eq!(back, bytes);
+        }
+    }
+}

@@ -563,7 +563,13 @@ fn run_in(mut world: World, steps: u64) -> Vec<Action> {
     let seed = world.seed;
     for app in 1..=APPS {
         let definition = world.definition(AppId(app));
-        world.wish(Command::Add { app: AppId(app), definition });
+        // Some come from an earlier supervisor, scaled and partly stopped.
+        let kept = Kept { instances: 1 + app, resting: BTreeSet::from([u32::try_from(seed % 5).unwrap()]) };
+        let command = match seed % 4 {
+            3 => Command::Restore { app: AppId(app), definition, kept },
+            _ => Command::Add { app: AppId(app), definition },
+        };
+        world.wish(command);
     }
     for _ in 0..steps {
         world.step();

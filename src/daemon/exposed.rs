@@ -25,6 +25,7 @@ fn is_of_file(command: &Command) -> bool {
     matches!(
         command,
         Command::Add { .. }
+            | Command::Restore { .. }
             | Command::Define { .. }
             | Command::Adjust { .. }
             | Command::Start { definition: Some(_), .. }

@@ -173,6 +173,15 @@ pub enum Scale {
     Down(u32),
 }
 
+/// What was wished of an app beside its definition: with that, all that brings it back as it is meant to be.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Kept {
+    /// Workers wanted.
+    pub instances: u32,
+    /// The slots that were stopped, by their place in the order of instance, from 0.
+    pub resting: BTreeSet<u32>,
+}
+
 /// A wish. Each is about one app, but for the last.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
@@ -182,6 +191,15 @@ pub enum Command {
         app: AppId,
         /// What it is.
         definition: Definition,
+    },
+    /// The same for an app of an earlier supervisor, as it was meant to be there; `autostart` is not asked.
+    Restore {
+        /// A number never used before.
+        app: AppId,
+        /// What it is.
+        definition: Definition,
+        /// What was wished of it.
+        kept: Kept,
     },
     /// Start what is stopped or errored; a new definition is taken over first. Running workers stay.
     Start {

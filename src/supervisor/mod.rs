@@ -30,6 +30,7 @@ mod planted;
 pub mod policy;
 mod reconcile;
 mod renew;
+mod restore;
 mod rollout;
 mod show;
 pub mod silence;
@@ -50,7 +51,7 @@ use address::Claim;
 use app::{App, End, Turn};
 use backoff::Jitter;
 use event::{
-    Action, Address, AppId, Command, Definition, Event, Fact, Failure, Generation, Outcome, Question,
+    Action, Address, AppId, Command, Definition, Event, Fact, Failure, Generation, Kept, Outcome, Question,
     RequestId, SlotId, SocketId, Spot, WorkerId,
 };
 use facts::Made;
@@ -632,9 +633,13 @@ impl Supervisor {
             Command::Shutdown { within, code } => return self.shut_down(request, within, code, now, out),
             Command::ShutdownNow { code } => return self.shut_down_now(request, code, now, out),
             Command::Add { app, definition } if self.life == Life::Running => {
-                return self.add(request, app, definition, now, out);
+                return self.add(request, app, (definition, None), now, out);
+            }
+            Command::Restore { app, definition, kept } if self.life == Life::Running => {
+                return self.add(request, app, (definition, Some(kept)), now, out);
             }
             Command::Add { .. }
+            | Command::Restore { .. }
             | Command::Start { .. }
             | Command::Restart { .. }
             | Command::Reload { .. }
@@ -672,7 +677,10 @@ impl Supervisor {
             Command::Reset { scope, .. } => app.reset(request, scope, turn),
             Command::Promote { .. } => app.go_on_with_canary(request, turn),
             Command::Rollback { .. } => app.roll_back(request, turn),
-            Command::Add { .. } | Command::Shutdown { .. } | Command::ShutdownNow { .. } => {}
+            Command::Add { .. }
+            | Command::Restore { .. }
+            | Command::Shutdown { .. }
+            | Command::ShutdownNow { .. } => {}
         });
     }
 
@@ -680,7 +688,7 @@ impl Supervisor {
         &mut self,
         request: RequestId,
         app: AppId,
-        definition: Definition,
+        (definition, kept): (Definition, Option<Kept>),
         now: Time,
         out: &mut Vec<Action>,
     ) {
@@ -689,7 +697,10 @@ impl Supervisor {
             return self.refuse(request, command, Failure::Unknown, out);
         }
         self.apps.push(App::new(app, definition));
-        self.turn(self.apps.len() - 1, now, out, |app, turn| app.begin(request, turn));
+        self.turn(self.apps.len() - 1, now, out, |app, turn| match kept {
+            Some(kept) => app.restore(request, &kept, turn),
+            None => app.begin(request, turn),
+        });
     }
 
     /// Answers a wish that cannot be taken, and lets go of what came with it.
@@ -697,6 +708,7 @@ impl Supervisor {
         out.push(Action::Reply { request, outcome: Outcome::Failed(failure) });
         let definition = match command {
             Command::Add { definition, .. }
+            | Command::Restore { definition, .. }
             | Command::Define { definition, .. }
             | Command::Adjust { definition, .. } => Some(definition),
             Command::Start { definition, .. }
@@ -807,6 +819,7 @@ impl Supervisor {
 fn target(command: &Command) -> Option<AppId> {
     match command {
         Command::Add { app, .. }
+        | Command::Restore { app, .. }
         | Command::Start { app, .. }
         | Command::Restart { app, .. }
         | Command::Reload { app, .. }

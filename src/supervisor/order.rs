@@ -241,6 +241,7 @@ impl Supervisor {
             }
             Command::Restart { scope, definition, .. } if *scope == Scope::All || !app.is_up() => definition,
             Command::Add { .. }
+            | Command::Restore { .. }
             | Command::Start { .. }
             | Command::Reset { .. }
             | Command::Restart { .. }

@@ -14,6 +14,7 @@ mod order;
 mod queued;
 mod queues;
 mod renewal;
+mod restore;
 mod unwell;
 mod wishes;
 

@@ -317,7 +317,7 @@ impl App {
     }
 
     /// All but those that are being removed, in the order of instance.
-    fn kept(&self) -> Vec<SlotId> {
+    pub(super) fn kept(&self) -> Vec<SlotId> {
         self.slots
             .iter()
             .filter(|slot| !matches!(slot.wanted, Wanted::Remove(_)))
@@ -345,7 +345,7 @@ impl App {
     }
 
     /// Slots want no worker any more. Answers the wishes that hoped for one; returns who has to end.
-    fn release(&mut self, slots: &[SlotId], wanted: Wanted, turn: &mut Turn<'_>) -> Vec<WorkerId> {
+    pub(super) fn release(&mut self, slots: &[SlotId], wanted: Wanted, turn: &mut Turn<'_>) -> Vec<WorkerId> {
         self.answer(Outcome::Failed(Failure::Superseded), turn, |until| match until {
             Until::Ready(awaited) => awaited.iter().any(|slot| slots.contains(slot)),
             Until::Ended(_) | Until::Back(_) | Until::Deleted => false,
@@ -363,7 +363,12 @@ impl App {
         workers
     }
 
-    fn resize(&mut self, instances: u32, cause: Cause, turn: &mut Turn<'_>) -> (Vec<SlotId>, Vec<WorkerId>) {
+    pub(super) fn resize(
+        &mut self,
+        instances: u32,
+        cause: Cause,
+        turn: &mut Turn<'_>,
+    ) -> (Vec<SlotId>, Vec<WorkerId>) {
         self.instances = instances;
         let wanted = usize::try_from(instances).unwrap_or(usize::MAX);
         let mut added = Vec::new();

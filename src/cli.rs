@@ -73,6 +73,8 @@ Supervisor:
   ping       is it running?
   kill       drain and stop everything, then end it
   reload-logs  open the log files anew, for logrotate
+  save       write down what is to come back (dump; cleardump forgets it)
+  resurrect  bring back what was saved, or else what ran last
   validate   check a file; nothing is started
   import     print an ecosystem file made from PM2's, or from a Procfile
   init       write an ecosystem file for the project of this folder
@@ -188,6 +190,34 @@ pub enum Verb {
 
     /// Drains and stops everything, then ends the supervisor.
     Kill,
+
+    /// Writes down the apps as they are, stopped ones too: exactly these come back by `resurrect`.
+    ///
+    /// It is not needed for that. Where nothing was saved, what ran last comes back; once something was, that
+    /// counts, until `cleardump`. What was saved before is kept beside it, in dump.json.bak.
+    #[command(visible_alias = "dump", after_help = "Example:\n  clusterd save")]
+    Save {
+        /// Also when there is no app.
+        #[arg(long)]
+        force: bool,
+    },
+
+    /// Brings back the apps that were saved, or else those that ran last, but for those that are there.
+    ///
+    /// A supervisor is started in the background if none runs. Each app comes back as it was told, with its
+    /// environment, its number of workers, and stopped if it was; whether its file has changed meanwhile is a matter
+    /// of `reload`. One that cannot be brought back is named, the others start, and the exit code is 1.
+    #[command(after_help = "Examples:\n  clusterd resurrect\n  clusterd resurrect --foreground")]
+    Resurrect {
+        /// Supervises them here, until it is told to end. If the supervisor before
+        /// was killed, what that one ran comes back.
+        #[arg(long, visible_alias = "no-daemon")]
+        foreground: bool,
+    },
+
+    /// Forgets what was saved: `resurrect` brings back what ran last.
+    #[command(name = "cleardump", after_help = "Example:\n  clusterd cleardump")]
+    ClearDump,
 
     /// Prints the process ids of workers, one per line; 0 where none runs.
     #[command(after_help = "Example:\n  kill -STOP $(clusterd pid api)")]

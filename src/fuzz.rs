@@ -31,6 +31,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("notify", daemon::fuzz_notify),
     ("node", daemon::fuzz_node),
     ("state", daemon::fuzz_state),
+    ("saved", daemon::fuzz_saved),
     ("proc", proc),
     ("kernel", kernel),
     ("lines", lines),

@@ -145,6 +145,26 @@ impl Home {
         self.runtime.join("pids")
     }
 
+    /// The apps that a supervisor without a file is to run, written at every change.
+    pub fn apps(&self) -> PathBuf {
+        self.state.join("apps.json")
+    }
+
+    /// Those of the supervisor before, as long as this one has not brought them back.
+    pub fn earlier_apps(&self) -> PathBuf {
+        self.state.join("apps.earlier.json")
+    }
+
+    /// The apps that `clusterd save` wrote down.
+    pub fn dump(&self) -> PathBuf {
+        self.state.join("dump.json")
+    }
+
+    /// What `clusterd save` wrote down the time before.
+    pub fn dump_backup(&self) -> PathBuf {
+        self.state.join("dump.json.bak")
+    }
+
     /// What a background supervisor says.
     pub fn log(&self) -> PathBuf {
         self.logs.join("clusterd.log")

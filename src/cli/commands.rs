@@ -10,7 +10,7 @@ use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb, fi
 use crate::background::{self, Ready};
 use crate::config::plan;
 use crate::control::client::{self, ANSWER_TIME, ClientError};
-use crate::control::protocol::{Error, File, List, Reply, Request, Stream, WorkerInfo};
+use crate::control::protocol::{Done, Error, File, List, Reply, Request, Stream, WorkerInfo};
 use crate::daemon;
 use crate::home::{Given, Home, HomeError};
 use crate::sys::{clock, process, socket};
@@ -75,12 +75,22 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         Verb::ReloadLogs => given.ask(Request::ReloadLogs {}, read),
         Verb::Ping => given.ask(Request::Ping {}, read),
         Verb::Kill => given.ask(Request::Kill {}, None),
+        Verb::Save { force } => given.ask(Request::Save { force }, None),
+        Verb::Resurrect { foreground: true } => given.resurrect_here(),
+        Verb::Resurrect { foreground: false } => given.ask_or_spawn(Request::Resurrect {}),
+        Verb::ClearDump => given.clear_dump(),
     }
 }
 
 /// Where a temporary home may be, the first that lets us.
 fn places(given: &Path) -> [&Path; 4] {
     [given, Path::new("/tmp"), Path::new("/dev/shm"), Path::new("/run")]
+}
+
+/// A supervisor in the foreground.
+fn here(home: Home) -> daemon::Options {
+    let (notes, file, log_files, ready) = (Vec::new(), None, None, None);
+    daemon::Options { home, notes, file, resurrect: false, foreground: true, log_files, ready }
 }
 
 /// What holds for every verb.
@@ -131,8 +141,7 @@ impl Caller {
             }
         };
         let temporary = (!notes.is_empty()).then(|| home.runtime.clone());
-        let options =
-            daemon::Options { home, notes, file: Some(file), foreground: true, log_files, ready: None };
+        let options = daemon::Options { file: Some(file), notes, log_files, ..here(home) };
         let ended = daemon::run(options).map_err(Failure::failed);
         if let Some(folder) = temporary
             && let Err(error) = std::fs::remove_dir_all(&folder)
@@ -140,6 +149,28 @@ impl Caller {
             log::warn!("{}: {error}", folder.display());
         }
         ended
+    }
+
+    /// A supervisor without a file whose service manager, or terminal, is our own caller.
+    fn resurrect_here(&self) -> Result<i32, Failure> {
+        let home = self.usual_home().map_err(Failure::failed)?;
+        daemon::run(daemon::Options { resurrect: true, ..here(home) }).map_err(Failure::failed)
+    }
+
+    /// Where none runs there may be something to forget all the same.
+    fn clear_dump(&self) -> Result<i32, Failure> {
+        let home = self.home()?;
+        let answers = match client::ask(&home, Request::Cleardump {}, Some(ANSWER_TIME)) {
+            Err(ClientError::NotRunning { .. }) => {
+                let any = daemon::clear_dump(&home).map_err(Failure::failed)?;
+                let message = if any { daemon::CLEARED } else { daemon::NOTHING_SAVED };
+                let done = Done { message: message.to_owned(), apps: Vec::new() };
+                self.output(Shape::Table).show(Reply::Done(done))?;
+                return Ok(0);
+            }
+            answers => answers.map_err(Failure::failed)?,
+        };
+        self.show(answers, Shape::Table)
     }
 
     fn usual_home(&self) -> Result<Home, HomeError> {
@@ -172,14 +203,7 @@ impl Caller {
         let for_errors = ready.try_clone().map_err(Failure::failed)?;
         let run = |ready: Ready| -> Result<i32, Failure> {
             let home = self.home()?;
-            let options = daemon::Options {
-                home,
-                notes: Vec::new(),
-                file: None,
-                foreground: false,
-                log_files: None,
-                ready: Some(ready),
-            };
+            let options = daemon::Options { foreground: false, ready: Some(ready), ..here(home) };
             daemon::run(options).map_err(Failure::failed)
         };
         run(ready).inspect_err(|failure| match failure {
@@ -360,6 +384,9 @@ fn as_start(request: Request) -> Request {
         | Request::Rollback { .. }
         | Request::Delete { .. }
         | Request::Signal { .. }
+        | Request::Save { .. }
+        | Request::Cleardump {}
+        | Request::Resurrect {}
         | Request::Kill {}
         | Request::Pid { .. }
         | Request::Environ { .. }

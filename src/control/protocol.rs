@@ -124,6 +124,15 @@ pub enum Request {
     },
     /// Drain and stop everything, then end the supervisor.
     Kill {},
+    /// Write down what is to come back by `resurrect`.
+    Save {
+        /// Also when there is no app.
+        force: bool,
+    },
+    /// Forget what was written down by `save`.
+    Cleardump {},
+    /// Bring back what was saved and is not known.
+    Resurrect {},
     /// The process ids of these workers.
     Pid {
         /// Whom; empty means all.
@@ -303,7 +312,7 @@ pub struct AppFailure {
     /// Its name.
     pub app: String,
     /// A short word for the reason: `exited`, `not_ready`, `unwell`, `spawn`, `no_room`, `superseded`,
-    /// `rolled_back`, `nothing_held`, `unknown`, `dependency`.
+    /// `rolled_back`, `nothing_held`, `unknown`, `dependency`, `unreadable`.
     pub reason: String,
     /// The sentence.
     pub message: String,

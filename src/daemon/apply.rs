@@ -156,6 +156,7 @@ impl Daemon {
         if matches!(step, Step::Keep | Step::Scale | Step::Delete) {
             let known = self.catalog.find(&app.namespace, &app.name)?;
             self.catalog.own(known, source);
+            self.keeper.touch(self.now);
             let scale = Scale::To(app.policy.instances);
             return (step == Step::Scale).then_some((known, Command::Scale { app: known, scale }));
         }

@@ -44,6 +44,8 @@ pub(super) struct Recipe {
     /// For `describe`.
     pub(super) policy: Policy,
     pub(super) environment: Rc<Environment>,
+    /// Where it is defined, as it was told.
+    pub(super) source: Rc<Source>,
     pub(super) log_dir: Option<PathBuf>,
     pub(super) log_files: bool,
 }
@@ -57,6 +59,15 @@ pub(super) struct Source {
     pub(super) profile: Option<String>,
     pub(super) only: Vec<String>,
     pub(super) environment: Rc<Environment>,
+    /// The text itself, as it was read last.
+    pub(super) text: Rc<str>,
+}
+
+impl Source {
+    /// The same, with the text that the file has now.
+    pub(super) fn with_text(&self, text: &Rc<str>) -> Rc<Source> {
+        Rc::new(Source { text: Rc::clone(text), ..self.clone() })
+    }
 }
 
 /// One app, as the shell knows it.
@@ -121,6 +132,7 @@ impl Catalog {
             spec: app.spec,
             policy: app.policy.clone(),
             environment: Rc::clone(&source.environment),
+            source: Rc::clone(source),
             log_dir: logs.0,
             log_files: logs.1,
         });

@@ -108,6 +108,9 @@ impl Daemon {
             }
             Request::Scale { target, count, no_wait } => self.scale(client, &target, &count, no_wait)?,
             Request::Signal { signal, targets } => self.send_signal(client, &signal, &targets)?,
+            Request::Save { force } => self.save(client, force)?,
+            Request::Cleardump {} => self.clear(client)?,
+            Request::Resurrect {} => self.resurrect(client),
             Request::Kill {} => {
                 // A second one waits with the first; only a second signal ends at once.
                 self.leaving_clients.push(client);
@@ -301,7 +304,7 @@ impl Daemon {
     ) -> Result<Vec<(AppId, Command)>, Error> {
         let environment = update_env.map(callers).transpose()?.map(Rc::new);
         let whom = if verb == Verb::Reload { whole_apps(whom) } else { whom };
-        let mut read: BTreeMap<Reading, Config> = BTreeMap::new();
+        let mut read: BTreeMap<Reading, (Config, Rc<str>)> = BTreeMap::new();
         let mut found = Vec::new();
         for (app, scope) in whom {
             let Some(record) = self.catalog.app(app) else { continue };
@@ -320,12 +323,13 @@ impl Daemon {
             if !read.contains_key(&reading) {
                 read.insert(reading.clone(), self.read_again(&path, &source)?);
             }
-            let config = &read[&reading];
+            let (config, text) = &read[&reading];
+            let source = source.with_text(text);
             let now = config.apps.iter().find(|a| a.name == name && a.namespace == namespace);
             let now = now.cloned().ok_or_else(|| no_longer_there(&name, &path))?;
             found.push((app, scope, Some((now, source, self.log_settings(config)))));
         }
-        for ((path, ..), config) in &read {
+        for ((path, ..), (config, _)) in &read {
             self.shutdown_timeout.hear(config.daemon.shutdown_timeout, Some(path));
         }
         let mut commands = Vec::new();
@@ -337,7 +341,7 @@ impl Daemon {
     }
 
     /// Reads an app's file again, for a client.
-    fn read_again(&self, path: &Path, source: &Source) -> Result<Config, Error> {
+    fn read_again(&self, path: &Path, source: &Source) -> Result<(Config, Rc<str>), Error> {
         reread(path, source).map_err(|refused| match refused {
             Refused::Unread(message) => usage(message),
             Refused::Broken(diagnostics) => broken(&diagnostics),
@@ -560,14 +564,14 @@ impl Refused {
     }
 }
 
-/// Reads an app's file again.
-pub(super) fn reread(path: &Path, source: &Source) -> Result<Config, Refused> {
+/// Reads an app's file again: what it means, and its text.
+pub(super) fn reread(path: &Path, source: &Source) -> Result<(Config, Rc<str>), Refused> {
     let bytes = read_file(path).map_err(|error| {
         Refused::Unread(format!("cannot read {}: {error}; nothing was changed", path.display()))
     })?;
     let name = path.display().to_string();
     let text = config::decode(&bytes, &name).map_err(Refused::Broken)?;
-    config::load(text, &name, &host(source)).map_err(Refused::Broken)
+    config::load(text, &name, &host(source)).map(|config| (config, text.into())).map_err(Refused::Broken)
 }
 
 /// Reads a regular file of bounded length. Anything else could hold the loop: a named pipe until somebody
@@ -598,10 +602,11 @@ pub(super) fn source_of(file: &protocol::File, environment: catalog::Environment
         profile: file.profile.clone(),
         only: file.only.clone(),
         environment: Rc::new(environment),
+        text: file.text.as_str().into(),
     })
 }
 
-fn host(source: &Source) -> Host {
+pub(super) fn host(source: &Source) -> Host {
     Host {
         parallelism: sys::cpus::available_parallelism(),
         memory: sys::memory::total(Path::new("/")),
@@ -623,7 +628,7 @@ pub(super) fn callers(sent: protocol::Environment) -> Result<catalog::Environmen
     Ok(catalog::base_environment(all.into_iter().map(|(name, value)| (os(name), os(value)))))
 }
 
-fn usage(message: String) -> Error {
+pub(super) fn usage(message: String) -> Error {
     Error { code: 2, message, failures: Vec::new() }
 }
 

@@ -50,6 +50,11 @@ impl MainFile {
         MainFile { source: Some(Rc::clone(source)), had: BTreeSet::new() }
     }
 
+    /// Only the foreground can have one.
+    pub(super) fn is_there(&self) -> bool {
+        self.source.is_some()
+    }
+
     /// The apps of a file were taken over.
     pub(super) fn hear(&mut self, apps: &[AppConfig], source: &Source) {
         if self.source.as_ref().is_some_and(|main| main.path == source.path) {
@@ -99,11 +104,11 @@ impl Daemon {
         for ((path, ..), (source, apps)) in files {
             // Each for itself: nobody is there to mend one file for the others' sake.
             match reread(&path, &source) {
-                Ok(config) => {
+                Ok((config, text)) => {
                     if main.as_ref().is_some_and(|main| Rc::ptr_eq(main, &source)) {
-                        self.start_new(&path, &config, &source);
+                        self.start_new(&path, &config, &source.with_text(&text));
                     }
-                    commands.extend(self.reload_file(&path, &config, &apps));
+                    commands.extend(self.reload_file(&path, (&config, &text), &apps));
                 }
                 Err(refused) => {
                     for line in refused.lines() {
@@ -118,14 +123,19 @@ impl Daemon {
         }
     }
 
-    fn reload_file(&mut self, path: &Path, config: &Config, apps: &[AppId]) -> Vec<(AppId, Command)> {
+    fn reload_file(
+        &mut self,
+        path: &Path,
+        (config, text): (&Config, &Rc<str>),
+        apps: &[AppId],
+    ) -> Vec<(AppId, Command)> {
         self.shutdown_timeout.hear(config.daemon.shutdown_timeout, Some(path));
         let logs = self.log_settings(config);
         let mut commands = Vec::new();
         let mut gone = Vec::new();
         for app in apps {
             let Some(record) = self.catalog.app(*app) else { continue };
-            let source = Rc::clone(&record.source);
+            let source = record.source.with_text(text);
             let now = config.apps.iter().find(|a| a.name == record.name && a.namespace == record.namespace);
             let Some(now) = now.cloned() else {
                 gone.push(*app);

@@ -65,7 +65,7 @@ impl Daemon {
             listen: app.listen.iter().map(ToString::to_string).collect(),
             unserved: app.unserved.iter().map(|address| self.unserved(*address)).collect(),
             waits_for: app.waits_for.iter().map(ToString::to_string).collect(),
-            warnings: self.shared.missed(app.app).chain(warnings(app, &workers)).collect(),
+            warnings: self.warnings(app, &workers, detail),
             reload: app.reload.as_ref().map(|reload| ReloadInfo {
                 state: reload.state.to_owned(),
                 done: reload.done,
@@ -76,6 +76,11 @@ impl Daemon {
             workers,
             detail: detail.then(|| self.detail(app)).flatten(),
         }
+    }
+
+    fn warnings(&self, app: &AppView, workers: &[WorkerInfo], detail: bool) -> Vec<String> {
+        let unsaved = self.keeper.trouble().filter(|_| detail).map(str::to_owned);
+        self.shared.missed(app.app).chain(warnings(app, workers)).chain(unsaved).collect()
     }
 
     fn unserved(&mut self, address: Address) -> UnservedInfo {

@@ -30,6 +30,7 @@ mod host;
 mod host_sockets;
 mod identity;
 mod intercept;
+mod keep;
 mod kept;
 mod knock;
 mod known;
@@ -53,7 +54,9 @@ mod replace;
 mod report;
 mod requests;
 mod rest;
+mod resurrect;
 mod said;
+mod saved;
 mod settings;
 mod shared;
 mod short;
@@ -94,10 +97,13 @@ pub(crate) use node::fuzz as fuzz_node;
 #[cfg(any(test, fuzzing))]
 pub(crate) use notified::fuzz as fuzz_notify;
 #[cfg(any(test, fuzzing))]
+pub(crate) use saved::fuzz as fuzz_saved;
+#[cfg(any(test, fuzzing))]
 pub(crate) use state::fuzz as fuzz_state;
 
 pub use apply::told as told_plan;
 pub use options::Options;
+pub use resurrect::{CLEARED, NOTHING_SAVED, clear_dump};
 
 use crate::control::protocol::{Done, Reply};
 use crate::control::server::{ClientId, Incoming, Readiness, Server};
@@ -119,6 +125,7 @@ use catalog::Catalog;
 use crons::Crons;
 use files::{MainFile, ShutdownTimeout};
 use headroom::Promises;
+use keep::Keeper;
 use notified::Notified;
 use output::Output;
 use overflow::Overflows;
@@ -202,9 +209,13 @@ fn host(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
 pub fn run(mut options: Options) -> Result<i32, Error> {
     let ready = options.ready.take();
     let file = options.file.take();
-    let started = Daemon::new(options).and_then(|mut daemon| {
+    let resurrect = options.resurrect;
+    let started = Daemon::new(options, file.is_some()).and_then(|mut daemon| {
         if let Some(file) = &file {
             daemon.start_file(file).map_err(|error| Error::File(error.message))?;
+        }
+        if resurrect {
+            daemon.begin_with_saved();
         }
         Ok(daemon)
     });
@@ -277,11 +288,11 @@ struct Daemon {
     scales: Scales,
     crons: Crons,
     recorded: state::Recorded,
+    keeper: Keeper,
     home: Home,
     /// Held as long as the supervisor lives: one per home.
     _lock: Flock<File>,
     surroundings: Surroundings,
-    foreground: bool,
     log_files: Option<bool>,
     own_log: Option<Arc<Mutex<LogFile>>>,
     shutdown_timeout: ShutdownTimeout,
@@ -341,13 +352,14 @@ impl Surroundings {
 }
 
 impl Daemon {
-    fn new(options: Options) -> Result<Daemon, Error> {
+    fn new(options: Options, has_file: bool) -> Result<Daemon, Error> {
         // Before anything else is opened under those numbers.
         let handed = inherited::take_all(&inherited::Announced::by_environment());
         let (home, lock, notes) = settle(options.home, options.notes, options.foreground)?;
         let surroundings = Surroundings::take()?;
         let (foreground, own_log) = install_log(options.foreground, &home)?;
         let recorded = host::begin(&home, &notes);
+        let keeper = Keeper::new(&home, has_file);
         let poll = Poll::new().map_err(host("epoll"))?;
         let mut tokens = Tokens::new(CONTROL_TOKENS);
         let (signals, notified, server) = listeners(&home, &poll, &mut tokens)?;
@@ -392,10 +404,10 @@ impl Daemon {
             scales: Scales::new(),
             crons: Crons::default(),
             recorded,
+            keeper,
             home,
             _lock: lock,
             surroundings,
-            foreground: options.foreground,
             log_files: options.log_files,
             own_log,
             shutdown_timeout: ShutdownTimeout::default(),
@@ -510,6 +522,7 @@ impl Daemon {
             self.shared.next_deadline(),
             self.folds.next_deadline(),
             self.recorded.next_deadline(),
+            self.keeper.next_deadline(),
             self.overflows.next_deadline(),
             self.unsteered.next_deadline(),
         ];
@@ -613,9 +626,15 @@ impl Daemon {
 
     fn decide_one(&mut self, event: Event, actions: &mut Vec<Action>) {
         let over = event.ends();
+        if matches!(event, Event::Command { .. }) {
+            self.keeper.touch(self.now);
+        }
         self.may_be_over |= matches!(event, Event::Dropped { .. });
         self.supervisor.handle(event, self.now, actions);
         for action in actions.drain(..) {
+            if matches!(action, Action::Reply { .. }) {
+                self.keeper.touch(self.now);
+            }
             self.perform(action, self.now);
         }
         if let Some(worker) = over {
@@ -640,6 +659,7 @@ impl Daemon {
     fn end_of_turn(&mut self) {
         self.end_idle_knocks();
         self.record_state();
+        self.keep_apps();
         self.tell_of_steady();
         if let Some(log) = &self.own_log
             && let Ok(mut log) = log.lock()

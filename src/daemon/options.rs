@@ -14,7 +14,9 @@ pub struct Options {
     /// The file to start with, checked by the caller. None in the background: there it comes by the
     /// control socket.
     pub file: Option<File>,
-    /// Prints what workers say, and ends when no app can run any more.
+    /// Begins with the apps that were saved, which only who has no file does.
+    pub resurrect: bool,
+    /// Prints what workers say; with a file it ends when no app of it can run any more.
     pub foreground: bool,
     /// Whether default log files are written; none leaves it to the file's `[daemon]`.
     pub log_files: Option<bool>,

@@ -73,13 +73,34 @@ impl Daemon {
         &mut self,
         client: Option<ClientId>,
         (verb, done): (&'static str, &'static str),
-        (commands, later): (Commands, Commands),
+        parts: (Commands, Commands),
         notes: Vec<String>,
+    ) {
+        self.begin_operation(client, (verb, done), parts, (notes, Vec::new()));
+    }
+
+    /// As [`Daemon::begin_with`], of which parts have failed already.
+    pub(super) fn begin_failed(
+        &mut self,
+        client: Option<ClientId>,
+        words: (&'static str, &'static str),
+        commands: Commands,
+        told: (Vec<String>, Vec<AppFailure>),
+    ) {
+        self.begin_operation(client, words, (commands, Vec::new()), told);
+    }
+
+    fn begin_operation(
+        &mut self,
+        client: Option<ClientId>,
+        (verb, done): (&'static str, &'static str),
+        (commands, later): (Commands, Commands),
+        (notes, failures): (Vec<String>, Vec<AppFailure>),
     ) {
         self.requests.next_operation += 1;
         let id = self.requests.next_operation;
         let apps = commands.iter().chain(&later).map(|(app, _)| (*app, self.app_name(*app))).collect();
-        let (waiting, failures) = (HashSet::new(), Vec::new());
+        let waiting = HashSet::new();
         let operation = Operation { client, done, verb, apps, waiting, failures, notes, later };
         self.requests.operations.insert(id, operation);
         self.ask(id, commands);

@@ -40,6 +40,7 @@ impl Daemon {
             log::warn!("asked to end a second time: everything is killed");
             self.command(Command::ShutdownNow { code });
         } else {
+            self.keep_apps_for_good();
             let within = self.shutdown_timeout.get();
             log::info!("ending: every app is drained and stopped, within {within:?}");
             self.command(Command::Shutdown { within, code });
@@ -96,10 +97,10 @@ impl Daemon {
         failures
     }
 
-    /// In the foreground, when every app has given up, there is nothing left to supervise: the
+    /// With a file of its own, when every app has given up, there is nothing left to supervise: the
     /// container or unit around it should know.
     pub(super) fn end_if_nothing_runs(&mut self) {
-        if !self.foreground || self.shutting_down {
+        if !self.main_file.is_there() || self.shutting_down {
             return;
         }
         let Some(code) = self.supervisor.given_up() else { return };

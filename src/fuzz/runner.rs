@@ -251,6 +251,7 @@ targets! {
     no_notify_message_is_too_strange: "notify",
     no_word_of_node_is_too_strange: "node",
     no_state_file_is_too_strange: "state",
+    no_saved_list_is_too_strange: "saved",
     no_text_of_proc_is_too_strange: "proc",
     no_answer_of_the_kernel_is_too_strange: "kernel",
     no_output_is_too_strange_to_be_split: "lines",

@@ -421,6 +421,25 @@ impl Daemon {
         (daemon, output)
     }
 
+    /// The background supervisor that a command has started in this home.
+    pub(crate) fn of(home: &Arc<Home>) -> Daemon {
+        let (stdout, stderr) = (anonymous_file(), anonymous_file());
+        let home = Arc::clone(home);
+        let mut daemon = Daemon { pid: 0, child: None, stdout, stderr, expected: Mutex::default(), home };
+        daemon.pid = daemon.list().daemon.pid;
+        daemon
+    }
+
+    /// Ends a supervisor in the background with SIGKILL, and gives its home for the next one.
+    pub(crate) fn kill_behind(mut self) -> Arc<Home> {
+        send(self.pid, Signal::SIGKILL);
+        wait_until(GOODBYE, "the end of a killed supervisor", || {
+            state_and_parent(self.pid).is_none_or(|(state, _)| state == 'Z')
+        });
+        self.pid = 0;
+        Arc::clone(&self.home)
+    }
+
     /// Until its control socket can be connected to, or it has ended.
     fn wait_for_control(&mut self) {
         let socket = self.home.socket();

@@ -1,0 +1,344 @@
+//! What survives the supervisor: `save`, `resurrect`, `cleardump`, and the list that is written at every change.
+
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use support::daemon::{BOOT, send, state_and_parent};
+use support::hammer::body;
+use support::wait::holds_for;
+use support::{App, Daemon, Fixture, Home, Output, file, fixtures, free_port, wait_until};
+
+fn idle(name: &str) -> App {
+    App::new(name, &fixtures::worker(&["idle"])).text("exec_mode", "fork")
+}
+
+fn serving(name: &str, port: u16) -> App {
+    App::new(name, &fixtures::worker(&["serve"])).instances(2).port(port)
+}
+
+fn started(apps: &[App]) -> Daemon {
+    let (daemon, output) = Daemon::background(file(apps));
+    output.expect_code(0);
+    daemon
+}
+
+/// Starts the apps of another file in the same supervisor.
+fn start_more(daemon: &Daemon, apps: &[App]) {
+    daemon.home.put("more.toml", &file(apps));
+    let more = daemon.home.apps().join("more.toml").display().to_string();
+    daemon.run(&["start", &more]).expect_code(0);
+}
+
+/// Ends a supervisor as it should end.
+fn ended(daemon: Daemon) -> Arc<Home> {
+    daemon.run(&["kill"]).expect_code(0);
+    let home = Arc::clone(&daemon.home);
+    drop(daemon);
+    home
+}
+
+fn resurrected(home: &Arc<Home>) -> (Daemon, Output) {
+    let output = home.run(&["resurrect"]);
+    (Daemon::of(home), output)
+}
+
+/// Name and status of each app.
+fn states(daemon: &Daemon) -> Vec<(String, String)> {
+    daemon.list().apps.into_iter().map(|app| (app.name, app.status)).collect()
+}
+
+fn state(name: &str, status: &str) -> (String, String) {
+    (name.to_owned(), status.to_owned())
+}
+
+fn dump(home: &Home) -> PathBuf {
+    home.path().join("dump.json")
+}
+
+/// What is written at every change.
+fn list(home: &Home) -> PathBuf {
+    home.path().join("apps.json")
+}
+
+fn wait_listed(home: &Home, text: &str) {
+    wait_until(BOOT, &format!("{text} in the list on the disk"), || {
+        fs::read_to_string(list(home)).is_ok_and(|list| list.contains(text))
+    });
+}
+
+#[test]
+fn exactly_what_was_saved_comes_back_as_it_was_whatever_became_of_its_file() {
+    let port = free_port();
+    let home = Arc::new(Home::new(None));
+    home.write(&file(&[serving("api", port), idle("job"), idle("part").instances(3)]));
+    let ecosystem = home.file().display().to_string();
+    let start = home.spawn_with(&["start", &ecosystem], |command| {
+        command.env("CALLER", "the first");
+    });
+    home.finish(start).expect_code(0);
+    let daemon = Daemon::of(&home);
+    daemon.run(&["scale", "api", "3"]).expect_code(0);
+    daemon.run(&["stop", "job"]).expect_code(0);
+    let middle = daemon.app("part").workers[1].id.to_string();
+    daemon.run(&["stop", &middle]).expect_code(0);
+    let saved = daemon.run(&["save"]).expect_code(0);
+    assert!(saved.stdout.contains("saved 3 apps"), "{saved:?}");
+    let mode = fs::metadata(dump(&home)).expect("it was written").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600, "environments are secrets");
+    // What is done afterwards is not in it.
+    daemon.run(&["delete", "api"]).expect_code(0);
+    daemon.run(&["start", "job"]).expect_code(0);
+    start_more(&daemon, &[idle("extra")]);
+    let home = ended(daemon);
+    fs::remove_file(home.file()).expect("it is ours");
+
+    let (daemon, output) = resurrected(&home);
+    output.expect_code(0);
+    assert_eq!(states(&daemon), [state("api", "online"), state("job", "stopped"), state("part", "online")]);
+    daemon.wait_online("api", 3);
+    assert!(!body(port, "/").is_empty());
+    let part: Vec<String> = daemon.app("part").workers.into_iter().map(|worker| worker.status).collect();
+    assert_eq!(part, ["online", "stopped", "online"]);
+    let environment = daemon.run(&["env", "api"]).expect_code(0).stdout;
+    assert!(environment.contains("CALLER=the first"), "{environment}");
+    // Stopped is not forgotten.
+    daemon.run(&["start", "job"]).expect_code(0);
+    daemon.wait_online("job", 1);
+}
+
+#[test]
+fn resurrect_twice_does_nothing_twice() {
+    let daemon = started(&[idle("one"), idle("two")]);
+    daemon.run(&["save"]).expect_code(0);
+    daemon.run(&["delete", "two"]).expect_code(0);
+    let one = daemon.wait_online("one", 1);
+    daemon.run(&["resurrect"]).expect_code(0);
+    let two = daemon.wait_online("two", 1);
+    let again = daemon.run(&["dump"]).expect_code(0);
+    assert!(again.stdout.contains("saved 2 apps"), "PM2's word for it: {again:?}");
+    let again = daemon.run(&["resurrect"]).expect_code(0);
+    assert!(again.stdout.contains("nothing of it was missing"), "{again:?}");
+    assert_eq!((daemon.wait_online("one", 1), daemon.wait_online("two", 1)), (one, two));
+}
+
+/// Also after a kill: nobody has to think of `save`.
+#[test]
+fn where_nothing_was_saved_what_ran_last_comes_back() {
+    let port = free_port();
+    let daemon = started(&[serving("api", port), idle("gone"), idle("off")]);
+    daemon.run(&["scale", "api", "4"]).expect_code(0);
+    daemon.run(&["stop", "off"]).expect_code(0);
+    daemon.run(&["delete", "gone"]).expect_code(0);
+    wait_until(BOOT, "a list without what was deleted", || {
+        let list = fs::read_to_string(list(&daemon.home)).unwrap_or_default();
+        list.contains("\"instances\":4") && list.contains("\"all\"") && !list.contains("\"name\":\"gone\"")
+    });
+    let mode = fs::metadata(list(&daemon.home)).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    // A file that is broken meanwhile is no reason to stay down.
+    daemon.home.write("[[apps");
+    let home = daemon.kill_behind();
+    for _ in 0..2 {
+        let (daemon, output) = resurrected(&home);
+        output.expect_code(0);
+        // Workers end with it, what is still on its way out is ended first.
+        daemon.expects(&["left behind by a supervisor that was killed"]);
+        assert_eq!(states(&daemon), [state("api", "online"), state("off", "stopped")]);
+        daemon.wait_online("api", 4);
+        ended(daemon);
+    }
+}
+
+/// As with PM2; but what the supervisor before ran is not lost by it.
+#[test]
+fn a_supervisor_that_is_started_by_another_command_brings_nothing_back_by_itself() {
+    let home = ended(started(&[idle("before")]));
+    home.write(&file(&[idle("now")]));
+    let ecosystem = home.file().display().to_string();
+    home.run(&["start", &ecosystem]).expect_code(0);
+    let daemon = Daemon::of(&home);
+    assert_eq!(states(&daemon), [state("now", "online")]);
+    wait_listed(&home, "\"now\"");
+    daemon.run(&["resurrect"]).expect_code(0);
+    assert_eq!(states(&daemon), [state("now", "online"), state("before", "online")]);
+}
+
+#[test]
+fn an_empty_list_is_saved_only_by_force_and_the_one_before_is_kept() {
+    let daemon = started(&[idle("one")]);
+    let home = Arc::clone(&daemon.home);
+    let backup = home.path().join("dump.json.bak");
+    daemon.run(&["save"]).expect_code(0);
+    assert!(!backup.exists(), "there was none before");
+    let first = fs::read(dump(&home)).expect("it was written");
+    daemon.run(&["scale", "one", "2"]).expect_code(0);
+    daemon.run(&["save"]).expect_code(0);
+    assert_eq!(fs::read(&backup).expect("it was kept"), first);
+    let second = fs::read(dump(&home)).expect("it was written");
+    assert_ne!(second, first);
+    daemon.run(&["delete", "all"]).expect_code(0);
+    daemon.run(&["save"]).expect_code(1).expect_stderr(&["nothing was saved", "--force"]);
+    assert_eq!(fs::read(dump(&home)).expect("it stays"), second);
+    daemon.run(&["save", "--force"]).expect_code(0);
+    daemon.run(&["resurrect"]).expect_code(0);
+    assert!(states(&daemon).is_empty());
+    let cleared = daemon.run(&["cleardump"]).expect_code(0);
+    assert!(cleared.stdout.contains("what ran last"), "{cleared:?}");
+    assert!(!dump(&home).exists() && !backup.exists());
+    ended(daemon);
+    let again = home.run(&["cleardump"]).expect_code(0);
+    assert!(again.stdout.contains("nothing was saved"), "without a supervisor, too: {again:?}");
+    home.run(&["save"]).expect_code(1).expect_stderr(&["no supervisor is running"]);
+}
+
+#[test]
+fn a_list_that_is_broken_or_newer_is_moved_aside_and_the_one_before_it_comes_back() {
+    for (text, reason) in
+        [("{\"version\":1,", "broken"), ("{\"version\":2,\"x\":[]}", "a newer clusterd wrote it")]
+    {
+        let daemon = started(&[idle("one")]);
+        daemon.run(&["save"]).expect_code(0);
+        daemon.run(&["save"]).expect_code(0);
+        let home = ended(daemon);
+        fs::write(dump(&home), text).expect("it is ours");
+        let (daemon, output) = resurrected(&home);
+        output.expect_code(1).expect_stderr(&[reason, "dump.json", "moved to", "dump.json.bad"]);
+        assert_eq!(states(&daemon), [state("one", "online")]);
+        let aside = fs::read_to_string(home.path().join("dump.json.bad"));
+        assert_eq!(aside.expect("it is not lost"), text);
+    }
+}
+
+/// It costs nothing that runs, and a warning.
+#[test]
+fn a_broken_list_of_what_ran_last_is_moved_aside_when_the_next_supervisor_starts() {
+    let home = ended(started(&[idle("one")]));
+    fs::write(list(&home), "{}").expect("it is ours");
+    let ecosystem = home.file().display().to_string();
+    home.run(&["start", &ecosystem]).expect_code(0);
+    let daemon = Daemon::of(&home);
+    daemon.expects(&["apps.json: it is broken"]);
+    assert_eq!(fs::read_to_string(home.path().join("apps.json.bad")).expect("it is not lost"), "{}");
+    wait_listed(&home, "\"one\"");
+}
+
+#[test]
+fn an_app_that_cannot_be_read_any_more_is_named_and_the_others_start() {
+    let daemon = started(&[idle("good")]);
+    start_more(&daemon, &[idle("odd")]);
+    daemon.run(&["save"]).expect_code(0);
+    let home = ended(daemon);
+    let text = fs::read_to_string(dump(&home)).expect("it was written");
+    let mut list: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let place = list["apps"][1]["source"].as_u64().expect("a place");
+    list["sources"][place as usize]["text"] = "[[apps]]\nname = \"odd\"\nno_such_key = 1\n".into();
+    fs::write(dump(&home), list.to_string()).expect("it is ours");
+    let (daemon, output) = resurrected(&home);
+    output.expect_code(1).expect_stderr(&["odd", "no_such_key", "more.toml (as saved)"]);
+    assert_eq!(states(&daemon), [state("good", "online")]);
+}
+
+#[test]
+fn an_app_that_does_not_start_fails_the_command_with_its_reason() {
+    let home = Arc::new(Home::new(None));
+    let program = home.apps().join("passing");
+    fs::copy(home.apps().join("fixture_worker"), &program).expect("it is ours");
+    home.write(&file(&[idle("good"), App::new("odd", &Fixture::new(&["./passing", "idle"]))]));
+    let ecosystem = home.file().display().to_string();
+    home.run(&["start", &ecosystem]).expect_code(0);
+    ended(Daemon::of(&home));
+    fs::remove_file(&program).expect("it is ours");
+    let (daemon, output) = resurrected(&home);
+    daemon.expects(&["odd"]);
+    output.expect_code(1).expect_stderr(&["resurrect odd", "passing"]);
+    daemon.wait_online("good", 1);
+}
+
+/// A disk that is full or read-only: told once, tried again, and nothing that runs hears of it.
+#[test]
+fn a_list_that_cannot_be_written_is_told_once_and_written_later() {
+    let daemon = started(&[idle("one")]);
+    wait_listed(&daemon.home, "\"one\"");
+    let in_the_way = daemon.home.path().join("apps.json.new");
+    fs::create_dir(&in_the_way).expect("it is ours");
+    daemon.expects(&["apps.json: cannot be written"]);
+    daemon.run(&["scale", "one", "2"]).expect_code(0);
+    let described = wait_until(BOOT, "word of it in describe", || {
+        let described = daemon.run(&["describe", "one"]).expect_code(0).stdout;
+        described.contains("not saved for `resurrect`").then_some(described)
+    });
+    assert!(described.contains("apps.json"), "{described}");
+    daemon.run(&["scale", "one", "3"]).expect_code(0);
+    daemon.wait_online("one", 3);
+    fs::remove_dir(&in_the_way).expect("it is ours");
+    wait_listed(&daemon.home, "\"instances\":3");
+    let log = fs::read_to_string(daemon.home.path().join("logs/clusterd.log")).expect("it has a log");
+    assert_eq!(log.matches("cannot be written").count(), 1, "{log}");
+    let described = daemon.run(&["describe", "one"]).expect_code(0).stdout;
+    assert!(!described.contains("not saved"), "{described}");
+}
+
+/// What has a file of its own is told by that.
+#[test]
+fn the_foreground_with_a_file_keeps_no_list_and_leaves_the_one_that_is_there() {
+    let home = ended(started(&[idle("one")]));
+    let before = fs::read(list(&home)).expect("it was written");
+    let mut daemon = support::daemon::Builder::new(idle("other")).start_in(Arc::clone(&home));
+    daemon.wait_online("other", 1);
+    daemon.run(&["scale", "other", "2"]).expect_code(0);
+    holds_for(Duration::from_millis(300), "the list as it was", || {
+        fs::read(list(&home)).is_ok_and(|now| now == before)
+    });
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit(BOOT), 0);
+}
+
+fn foreground(home: &Home) -> support::daemon::Running {
+    let running = home.spawn(&["resurrect", "--foreground"]);
+    wait_until(BOOT, "a supervisor in the foreground", || home.run(&["ping"]).code == 0);
+    running
+}
+
+/// What a unit runs: it waits for apps, brings back what ran when it was killed, and what was saved after an end.
+#[test]
+fn in_the_foreground_a_kill_is_made_good_and_an_end_goes_back_to_what_was_saved() {
+    let home = Arc::new(Home::new(None));
+    let mut supervisor = foreground(&home);
+    holds_for(Duration::from_millis(300), "a supervisor without apps", || supervisor.runs());
+    home.write(&file(&[idle("saved")]));
+    let ecosystem = home.file().display().to_string();
+    home.run(&["start", &ecosystem]).expect_code(0);
+    home.run(&["save"]).expect_code(0);
+    let daemon = Daemon::of(&home);
+    start_more(&daemon, &[idle("later")]);
+    wait_listed(&home, "\"later\"");
+    let home = daemon.kill_behind();
+    supervisor.child.wait().expect("it is our child");
+
+    let mut supervisor = foreground(&home);
+    let mut daemon = Daemon::of(&home);
+    daemon.wait_online("later", 1);
+    assert_eq!(states(&daemon), [state("saved", "online"), state("later", "online")]);
+    let workers = daemon.pids("later");
+    send(daemon.pid, Signal::SIGTERM);
+    let code = wait_until(BOOT, "its end", || supervisor.child.try_wait().ok().flatten());
+    assert_eq!(code.code(), Some(0));
+    daemon.pid = 0;
+    assert!(workers.iter().all(|pid| state_and_parent(*pid).is_none()), "nothing is left behind");
+
+    let supervisor = foreground(&home);
+    let mut daemon = Daemon::of(&home);
+    daemon.wait_online("saved", 1);
+    assert_eq!(states(&daemon), [state("saved", "online")]);
+    daemon.run(&["kill"]).expect_code(0);
+    assert_eq!(supervisor.wait(BOOT).code, 0);
+    daemon.pid = 0;
+}

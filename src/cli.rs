@@ -9,6 +9,8 @@ mod import;
 mod init;
 pub mod output;
 mod pm2;
+mod startup;
+mod unit;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -75,6 +77,7 @@ Supervisor:
   reload-logs  open the log files anew, for logrotate
   save       write down what is to come back (dump; cleardump forgets it)
   resurrect  bring back what was saved, or else what ran last
+  startup    write a systemd unit that does so at boot (unstartup removes it)
   validate   check a file; nothing is started
   import     print an ecosystem file made from PM2's, or from a Procfile
   init       write an ecosystem file for the project of this folder
@@ -209,7 +212,7 @@ pub enum Verb {
     /// of `reload`. One that cannot be brought back is named, the others start, and the exit code is 1.
     #[command(after_help = "Examples:\n  clusterd resurrect\n  clusterd resurrect --foreground")]
     Resurrect {
-        /// Supervises them here, until it is told to end. If the supervisor before
+        /// Supervises them here, until it is told to end: what the unit of `startup` runs. If the supervisor before
         /// was killed, what that one ran comes back.
         #[arg(long, visible_alias = "no-daemon")]
         foreground: bool,
@@ -218,6 +221,19 @@ pub enum Verb {
     /// Forgets what was saved: `resurrect` brings back what ran last.
     #[command(name = "cleardump", after_help = "Example:\n  clusterd cleardump")]
     ClearDump,
+
+    /// Writes, enables and verifies a systemd unit that brings back at boot what was saved, or else what ran last.
+    ///
+    /// For a unit of the system it takes root: without, the command to run is printed, and the exit code is 1. The
+    /// unit is not started. Where systemd is not the system's manager, it says what to do instead.
+    #[command(
+        after_help = "Examples:\n  sudo clusterd startup\n  sudo clusterd startup systemd -u deploy\n  clusterd startup --user"
+    )]
+    Startup(Startup),
+
+    /// Disables and removes the unit that `startup` wrote. What runs goes on.
+    #[command(after_help = "Example:\n  sudo clusterd unstartup -u deploy")]
+    Unstartup(Startup),
 
     /// Prints the process ids of workers, one per line; 0 where none runs.
     #[command(after_help = "Example:\n  kill -STOP $(clusterd pid api)")]
@@ -290,6 +306,30 @@ pub enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+}
+
+/// `startup`, `unstartup`.
+#[derive(Debug, Args)]
+pub struct Startup {
+    /// The init system: systemd is the only one.
+    #[arg(value_name = "systemd")]
+    pub platform: Option<String>,
+
+    /// As whom the supervisor runs; root where nobody is named.
+    #[arg(short = 'u', value_name = "USER", conflicts_with = "own")]
+    pub user: Option<String>,
+
+    /// That user's home folder, where /etc/passwd does not say it.
+    #[arg(long, value_name = "DIR")]
+    pub hp: Option<PathBuf>,
+
+    /// A unit of your own manager (systemctl --user) rather than of the system's; takes no root.
+    #[arg(long = "user")]
+    pub own: bool,
+
+    /// The unit's name; `clusterd`, or `clusterd-USER`.
+    #[arg(long, value_name = "NAME")]
+    pub service_name: Option<String>,
 }
 
 /// Which part of a file is meant.

@@ -116,6 +116,11 @@ impl Home {
         homes.next().filter(|_| homes.next().is_none())
     }
 
+    /// The home of a supervisor that has all its folders where this one has its state, if one runs there.
+    pub fn in_state(&self) -> Option<Home> {
+        Some(Home::whole(self.state.clone())).filter(|home| home.runtime != self.runtime && home.is_heard())
+    }
+
     /// Whether somebody listens there: one that was killed leaves its folder behind.
     fn is_heard(&self) -> bool {
         UnixStream::connect(self.socket()).is_ok()

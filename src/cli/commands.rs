@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::output::{Failure, Output, Shape};
-use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb, file, pm2};
+use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb, file, pm2, startup};
 use crate::background::{self, Ready};
 use crate::config::plan;
 use crate::control::client::{self, ANSWER_TIME, ClientError};
@@ -79,6 +79,12 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         Verb::Resurrect { foreground: true } => given.resurrect_here(),
         Verb::Resurrect { foreground: false } => given.ask_or_spawn(Request::Resurrect {}),
         Verb::ClearDump => given.clear_dump(),
+        Verb::Startup(arguments) => {
+            startup::startup(&arguments, startup::given_home(given.home.as_deref())?, given.json)
+        }
+        Verb::Unstartup(arguments) => {
+            startup::unstartup(&arguments, startup::given_home(given.home.as_deref())?, given.json)
+        }
     }
 }
 
@@ -104,6 +110,10 @@ impl Caller {
         let usual = self.find_home();
         if self.names_home() || usual.as_ref().is_ok_and(|home| home.socket().exists()) {
             return usual.map_err(Failure::usage);
+        }
+        // A unit of the system has no folder of a login for its socket.
+        if let Some(home) = usual.as_ref().ok().and_then(Home::in_state) {
+            return Ok(home);
         }
         let given = std::env::temp_dir();
         match Home::temporary_of(socket::own_uid(), &places(&given)) {

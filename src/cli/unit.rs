@@ -1,0 +1,164 @@
+//! The systemd unit that `startup` writes: facts in, text out.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::output::Failure;
+
+/// The first line of every unit that is ours: no other file is written over, or removed.
+pub(super) const MARK: &str = "# Written by `clusterd startup`, removed by `clusterd unstartup`.";
+
+/// Whose manager starts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manager {
+    /// The system's, at boot.
+    System,
+    /// The user's own, at the first login, or at boot for users that linger.
+    User,
+}
+
+/// What a unit is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unit<'a> {
+    /// This program, absolute.
+    pub(super) program: &'a Path,
+    /// Whose.
+    pub(super) manager: Manager,
+    /// As whom the system's manager runs it.
+    pub(super) user: &'a str,
+    /// What CLUSTERD_HOME is to be, absolute; none for the usual folders.
+    pub(super) home: Option<&'a Path>,
+}
+
+/// The whole file.
+///
+/// # Errors
+/// Of usage: a path or name that cannot stand in a unit.
+pub(super) fn text(unit: &Unit<'_>) -> Result<String, Failure> {
+    let program = quoted(unit.program, true)?;
+    let user = name(unit.user)?;
+    let mut text = format!(
+        "{MARK}\n# What is to differ belongs beside it: systemctl edit.\n\n\
+         [Unit]\n\
+         Description=clusterd: the apps of {user}\n\
+         # An address that is not there yet is waited for.\n\
+         After=network.target\n\
+         # It is tried again for as long as it takes.\n\
+         StartLimitIntervalSec=0\n\n\
+         [Service]\n\
+         Type=exec\n"
+    );
+    if unit.manager == Manager::System && user != "root" {
+        let _ = writeln!(text, "User={user}");
+    }
+    if let Some(home) = unit.home {
+        let home = quoted(home, false)?;
+        // The quotes are around all of it.
+        let _ = writeln!(text, "Environment=\"CLUSTERD_HOME={}", &home[1..]);
+    }
+    let _ = write!(
+        text,
+        "ExecStart={program} resurrect --foreground\n\
+         ExecReload={program} reload all\n\
+         # SIGTERM goes to clusterd alone, which drains every app within its shutdown_timeout.\n\
+         KillMode=mixed\n\
+         TimeoutStopSec=90\n\
+         Restart=on-failure\n\
+         RestartSec=1\n\
+         # A worker that runs out of memory is clusterd's matter.\n\
+         OOMPolicy=continue\n"
+    );
+    if unit.manager == Manager::System {
+        text += "# The first one is what workers get.\nLimitNOFILE=1024:1048576\nTasksMax=infinity\n";
+    }
+    text += "# What workers print is in their log files.\nStandardOutput=null\n\n[Install]\n";
+    text += match unit.manager {
+        Manager::System => "WantedBy=multi-user.target\n",
+        Manager::User => "WantedBy=default.target\n",
+    };
+    Ok(text)
+}
+
+/// In quotes, with nothing in it that systemd would take for something else (systemd.syntax(7)). `command`: in a
+/// command line dollars mean variables.
+fn quoted(path: &Path, command: bool) -> Result<String, Failure> {
+    let refused = |why: &str| Failure::usage(format_args!("{}: {why}", path.display()));
+    let text = path.to_str().ok_or_else(|| refused("a path that is not UTF-8 cannot stand in a unit"))?;
+    if !path.is_absolute() || text.contains(char::is_control) {
+        return Err(refused("only an absolute path without control characters can stand in a unit"));
+    }
+    let mut quoted = String::from("\"");
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => quoted.extend(['\\', char]),
+            '%' => quoted += "%%",
+            '$' if command => quoted += "$$",
+            other => quoted.push(other),
+        }
+    }
+    Ok(quoted + "\"")
+}
+
+/// A name of an account, or of a unit.
+pub(super) fn name(name: &str) -> Result<&str, Failure> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let is_name =
+        (1..=64).contains(&name.len()) && name.chars().all(allowed) && !name.starts_with(['-', '.']);
+    let wrong = || {
+        Failure::usage(format_args!(
+            "{}: a name has 1 to 64 letters, digits, dots, dashes and underscores here, and does not begin with a dot \
+             or a dash",
+            name.escape_debug()
+        ))
+    };
+    if is_name { Ok(name) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit<'a>(manager: Manager, user: &'a str, home: Option<&'a str>) -> Unit<'a> {
+        Unit { program: Path::new("/usr/local/bin/clusterd"), manager, user, home: home.map(Path::new) }
+    }
+
+    #[test]
+    fn the_units_are_these() {
+        for (unit, golden) in [
+            (unit(Manager::System, "root", None), include_str!("../../tests/units/root.service")),
+            (
+                unit(Manager::System, "deploy", Some("/home/deploy/.local/state/clusterd")),
+                include_str!("../../tests/units/deploy.service"),
+            ),
+            (unit(Manager::User, "deploy", None), include_str!("../../tests/units/user.service")),
+        ] {
+            let text = text(&unit).expect("plain names");
+            assert_eq!(text, golden, "\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_systemd_would_take_for_something_else_is_spelt_out() {
+        let odd = Unit {
+            program: Path::new("/opt/50%/a \"b\"/$c\\d"),
+            ..unit(Manager::System, "root", Some("/srv/$x %h"))
+        };
+        let text = text(&odd).expect("paths");
+        assert!(text.contains("ExecStart=\"/opt/50%%/a \\\"b\\\"/$$c\\\\d\" resurrect"), "{text}");
+        assert!(text.contains("Environment=\"CLUSTERD_HOME=/srv/$x %%h\"\n"), "{text}");
+        for (program, user) in
+            [("clusterd", "root"), ("/a\nExecStart=/b", "root"), ("/a", "x\ny"), ("/a", "")]
+        {
+            let refused = Unit { program: Path::new(program), ..unit(Manager::System, user, None) };
+            assert_eq!(super::text(&refused).expect_err("refused").code(), 2, "{program:?} {user:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_stays_within_its_folder() {
+        for wrong in ["", ".", "..", "a/b", "-x", "a b", "a@b", "ä", &"x".repeat(65)] {
+            assert_eq!(name(wrong).expect_err("refused").code(), 2, "{wrong:?}");
+        }
+        assert_eq!(name("clusterd-deploy.2").expect("a name"), "clusterd-deploy.2");
+    }
+}

@@ -219,7 +219,7 @@ pub enum Verb {
     },
 
     /// Forgets what was saved: `resurrect` brings back what ran last.
-    #[command(name = "cleardump", after_help = "Example:\n  clusterd cleardump")]
+    #[command(hide = true, name = "cleardump", after_help = "Example:\n  clusterd cleardump")]
     ClearDump,
 
     /// Writes, enables and verifies a systemd unit that brings back at boot what was saved, or else what ran last.
@@ -232,7 +232,7 @@ pub enum Verb {
     Startup(Startup),
 
     /// Disables and removes the unit that `startup` wrote. What runs goes on.
-    #[command(after_help = "Example:\n  sudo clusterd unstartup -u deploy")]
+    #[command(hide = true, after_help = "Example:\n  sudo clusterd unstartup -u deploy")]
     Unstartup(Startup),
 
     /// Prints the process ids of workers, one per line; 0 where none runs.

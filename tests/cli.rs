@@ -113,6 +113,16 @@ fn every_spelling_is_understood() {
         "sendSignal 1 api",
         "ping",
         "kill",
+        "save",
+        "dump --force",
+        "resurrect",
+        "resurrect --foreground",
+        "resurrect --no-daemon",
+        "cleardump",
+        "startup",
+        "startup systemd -u deploy --hp /home/deploy",
+        "startup --user --service-name shop",
+        "unstartup systemd",
         "pid",
         "pid api",
         "env api",
@@ -181,7 +191,7 @@ fn help_is_short_names_every_verb_and_goes_to_standard_output() {
     let output = clusterd(home.path(), &["--help"]);
     assert_code(&output, 0);
     let help = out(&output);
-    assert!(help.lines().count() <= 48, "{help}");
+    assert!(help.lines().count() <= 56, "{help}");
     assert!(help.lines().skip(1).all(|line| line.chars().count() <= 80), "{help}");
     for verb in Cli::command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
         assert!(help.contains(&format!("\n  {} ", verb.get_name())), "{} is not in\n{help}", verb.get_name());
@@ -435,6 +445,9 @@ fn commands_become_the_requests_they_name() {
     for (words, wanted) in [
         (&["ping"][..], Request::Ping {}),
         (&["kill"], Request::Kill {}),
+        (&["save"], Request::Save { force: false }),
+        (&["dump", "--force"], Request::Save { force: true }),
+        (&["cleardump"], Request::Cleardump {}),
         (&["stop", "api", "3"], Request::Stop { targets: all(&["api", "3"]), no_wait: false }),
         (&["del", "all", "--no-wait"], Request::Delete { targets: all(&["all"]), no_wait: true }),
         (&["start", "api"], Request::Start { targets: all(&["api"]), file: None, no_wait: false }),

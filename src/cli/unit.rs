@@ -71,7 +71,9 @@ pub(super) fn text(unit: &Unit<'_>) -> Result<String, Failure> {
     if unit.manager == Manager::System {
         text += "# The first one is what workers get.\nLimitNOFILE=1024:1048576\nTasksMax=infinity\n";
     }
-    text += "# What workers print is in their log files.\nStandardOutput=null\n\n[Install]\n";
+    // By default standard error goes where standard output does.
+    text += "# What workers print is in their log files; errors, theirs too, are in the journal.\n\
+             StandardOutput=null\nStandardError=journal\n\n[Install]\n";
     text += match unit.manager {
         Manager::System => "WantedBy=multi-user.target\n",
         Manager::User => "WantedBy=default.target\n",

@@ -95,9 +95,7 @@ impl Keeper {
 
     fn write(&mut self, home: &Home, list: &Saved) -> io::Result<()> {
         let bytes = list.encode()?;
-        let mut hasher = DefaultHasher::new();
-        bytes.hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = hash_of(&bytes);
         if self.written != Some(hash) {
             self.begin(home)?;
             saved::write(&home.apps(), &bytes)?;
@@ -165,29 +163,35 @@ impl Daemon {
     pub(super) fn list_to_save(&self) -> Saved {
         let mut list = Saved::new(self.keeper.boot_id.clone());
         let mut texts: Vec<Rc<Source>> = Vec::new();
-        let mut environments: Vec<Rc<catalog::Environment>> = Vec::new();
+        let mut environments: Vec<(u64, Rc<catalog::Environment>)> = Vec::new();
         for (app, name, namespace) in self.supervisor.apps() {
             let Some((spec, kept)) = self.supervisor.keeps(app) else { continue };
             let Some(record) = self.catalog.app(app) else { continue };
             let recipe = self.catalog.recipe(spec).unwrap_or(&record.recipe);
             let source = told(record, recipe);
             let source = place(&mut texts, source, is_same_text);
-            let same = |one: &Rc<catalog::Environment>, other: &Rc<catalog::Environment>| {
-                Rc::ptr_eq(one, other) || one == other
-            };
+            let environment = (hash_of(&*recipe.environment), Rc::clone(&recipe.environment));
             list.apps.push(SavedApp {
                 name: name.to_owned(),
                 namespace: namespace.to_owned(),
                 source,
-                environment: place(&mut environments, &recipe.environment, same),
+                environment: place(&mut environments, &environment, |one, other| one == other),
                 instances: (kept.instances != recipe.policy.instances).then_some(kept.instances),
                 stopped: stopped(&kept),
             });
         }
         list.sources = texts.iter().map(|source| saved_source(source)).collect();
-        list.environments = environments.iter().map(|environment| saved_environment(environment)).collect();
+        list.environments =
+            environments.iter().map(|(_, environment)| saved_environment(environment)).collect();
         list
     }
+}
+
+/// Two environments mostly differ late: their numbers tell sooner.
+fn hash_of(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Where the app is defined. The newest file that was read, unless what it says was given up again.

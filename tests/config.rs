@@ -327,6 +327,35 @@ fn settings_are_in_the_words_of_the_file_and_read_back_the_same() {
 }
 
 #[test]
+fn the_profile_behind_the_name_is_for_who_asks_for_it() {
+    let text = r#"
+        [[apps]]
+        name = "db"
+        script = "/bin/true"
+        append_env_to_name = true
+        env_blue = { A = "b" }
+        [[apps]]
+        name = "api"
+        script = "/bin/true"
+        depends_on = "db"
+    "#;
+    let loaded = |profile: Option<&str>, only: &[&str]| {
+        let only = only.iter().map(|name| (*name).to_owned()).collect();
+        config::load(text, "eco.toml", &Host { profile: profile.map(str::to_owned), only, ..host() })
+    };
+    let names = |config: Config| config.apps.into_iter().map(|app| app.name).collect::<Vec<_>>();
+    assert_eq!(names(loaded(None, &[]).unwrap()), ["db", "api"]);
+    let blue = loaded(Some("blue"), &[]).unwrap();
+    assert_eq!(blue.apps[1].policy.depends_on[0].to_string(), "db-blue");
+    assert_eq!(names(blue), ["db-blue", "api"]);
+    assert_eq!(names(loaded(Some("blue"), &["db"]).unwrap()), ["db-blue"]);
+    let taken = text.replace("\"api\"", "\"db-blue\"");
+    let host = Host { profile: Some("blue".to_owned()), ..host() };
+    let wrong = config::load(&taken, "eco.toml", &host).unwrap_err().one_line().join("\n");
+    assert!(wrong.contains("append_env_to_name: another app of this file has this name already"), "{wrong}");
+}
+
+#[test]
 fn instances_in_every_form() {
     for (written, count) in [
         ("3", 3),

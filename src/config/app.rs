@@ -28,6 +28,8 @@ pub(super) struct Draft {
     pub(super) depends_places: Vec<Range<usize>>,
     /// Names of its `env_<profile>` tables.
     pub(super) profiles: BTreeSet<String>,
+    /// Its name with the profile behind it, where `append_env_to_name` has that.
+    pub(super) appended: Option<String>,
 }
 
 /// What errors call an app: its name as written, the one derived from its script, or its number.
@@ -80,6 +82,7 @@ pub(super) fn read_app(
     let mut reader = Reader { section, table: keys::APP, app: Some(label), collector };
     let program = reader.program(&span);
     let name = reader.name(program.as_ref());
+    let appended = reader.appended(&name, host.profile.as_deref());
     let namespace = reader.read(AppKey::Namespace, |value| value::name(value, "a target").map(str::to_owned));
     let (listen, listen_places) = reader.listen(&name);
     let mut policy = reader.policy(!listen.is_empty(), host);
@@ -91,7 +94,8 @@ pub(super) fn read_app(
     for refused in sharing::refused(&policy, &spec, |listen| matches!(listen.address, Address::Unix(_))) {
         reader.conflict(refused.key, refused.why, refused.help);
     }
-    Draft { app: AppConfig { name, namespace, policy, spec }, place, listen_places, depends_places, profiles }
+    let app = AppConfig { name, namespace, policy, spec };
+    Draft { app, place, listen_places, depends_places, profiles, appended }
 }
 
 impl<'v> Reader<'_, 'v, '_, AppKey> {

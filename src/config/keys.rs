@@ -195,6 +195,7 @@ pub struct Key<K: 'static> {
 #[allow(missing_docs)] // Each is described by its row of the table below.
 pub enum AppKey {
     Name,
+    AppendEnvToName,
     Script,
     Interpreter,
     InterpreterArgs,
@@ -297,6 +298,14 @@ pub const APP: &[Key<AppKey>] = &[
         Kind::Name,
         "the script's name without its extension",
         "what verbs and log files call the app; unique in its namespace",
+    ),
+    key(
+        AppKey::AppendEnvToName,
+        "append_env_to_name",
+        &[],
+        Kind::Flag,
+        "false",
+        "with --env PROFILE the app is called <name>-<profile>",
     ),
     key(
         AppKey::Script,
@@ -812,7 +821,6 @@ pub const PROFILE_PREFIX: &str = "env_";
 
 /// Keys of PM2 (7.0.4) that this version does not know, so that the error can say so.
 const PM2_ONLY: &[&str] = &[
-    "append_env_to_name",
     "automation",
     "deep_monitoring",
     "disable_source_map_support",

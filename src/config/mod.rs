@@ -4,6 +4,7 @@
 //! [`exposed`] at each load. The host's facts come in as [`Host`], so that every rule can be tested.
 
 mod app;
+mod appended;
 pub mod calendar;
 mod check;
 pub mod date;

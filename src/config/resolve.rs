@@ -6,13 +6,14 @@ use std::ops::Range;
 use toml::de::DeTable;
 
 use super::app::{Draft, read_app};
+use super::appended;
 use super::check;
 use super::error::{Collector, Diagnostics, Problem, quoted};
 use super::keys::{self, DaemonKey};
 use super::raw::{self, Entry, MAX_TEXT, Other};
 use super::reader::{Reader, join};
 use super::value;
-use super::{AppConfig, Config, DaemonConfig, Host};
+use super::{Config, DaemonConfig, Host};
 
 /// Apps that one file can hold.
 const MAX_APPS: usize = 1000;
@@ -62,7 +63,7 @@ fn read_file(tree: &DeTable<'_>, host: &Host, collector: &mut Collector<'_>) -> 
             _ => unknown_at_top(&entry, collector),
         }
     }
-    let drafts = match apps {
+    let mut drafts = match apps {
         Some(entry) => read_apps(&entry, host, collector),
         None => {
             no_apps(0..0, collector);
@@ -72,8 +73,12 @@ fn read_file(tree: &DeTable<'_>, host: &Host, collector: &mut Collector<'_>) -> 
     if !collector.is_broken() {
         check::all(&drafts, host, collector);
     }
-    let wanted = |app: &AppConfig| host.only.is_empty() || host.only.contains(&app.name);
-    config.apps = drafts.into_iter().map(|draft| draft.app).filter(wanted).collect();
+    // By the names that the file has: the profile is put behind them afterwards.
+    let chosen: Vec<bool> =
+        drafts.iter().map(|draft| host.only.is_empty() || host.only.contains(&draft.app.name)).collect();
+    appended::rename(&mut drafts, collector);
+    let chosen = drafts.into_iter().zip(chosen).filter(|(_, chosen)| *chosen);
+    config.apps = chosen.map(|(draft, _)| draft.app).collect();
     if let Some(interval) = config.daemon.poll_interval {
         for app in &mut config.apps {
             app.policy.poll_interval = interval;

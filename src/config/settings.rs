@@ -27,7 +27,7 @@ pub fn settings(policy: &Policy, spec: &Spec) -> BTreeMap<String, String> {
 
 pub(super) fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<String> {
     Some(match key {
-        AppKey::Name | AppKey::Namespace => return None,
+        AppKey::Name | AppKey::AppendEnvToName | AppKey::Namespace => return None,
         AppKey::Script => match &spec.program {
             Program::Script { script, .. } => script.clone(),
             Program::Shell(line) => line.clone(),

@@ -5,10 +5,12 @@
 
 pub mod commands;
 mod file;
+pub mod flags;
 mod import;
 mod init;
 pub mod output;
 mod pm2;
+mod start;
 mod startup;
 mod unit;
 
@@ -16,6 +18,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+
+use flags::Flags;
 
 /// Everything that can be written after `clusterd`.
 #[derive(Debug, Parser)]
@@ -48,10 +52,11 @@ const OVERVIEW: &str = "\
 Usage:
   clusterd FILE [--env PROFILE] [--only A,B]   supervise in the foreground
   clusterd start FILE [--env PROFILE]          supervise in the background
+  clusterd start SCRIPT [-i N] [-- ARGS]       the same without a file
   clusterd VERB ...                            talk to the running supervisor
 
 Run:
-  start      start apps of a file, or known ones
+  start      start a script, apps of a file, or known ones
   stop       drain and stop apps
   restart    stop, then start
   reload     replace every worker without losing a request
@@ -94,6 +99,20 @@ Examples:
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or configuration.";
 
+/// What stands below the flags of `start`.
+const START_EXAMPLES: &str = "\
+Returns when all are ready or one failed. A supervisor is started in the
+background if none runs. A text with blanks is a command for the shell; what
+stands after -- is for the program. A file has all this as keys, and more.
+
+Times: 1600 is milliseconds; 10s, 2m, 1h. Sizes: 512M, 1.5G, or bytes.
+
+Examples:
+  clusterd start server.js -i max --name api -- --port 3000
+  clusterd start \"npm run worker\" --name jobs
+  clusterd start ecosystem.toml --env production
+  clusterd start api worker";
+
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -101,13 +120,12 @@ pub enum Verb {
     #[command(hide = true, override_usage = "clusterd FILE [--env PROFILE] [--only A,B] [--no-log-files]")]
     Run(Run),
 
-    /// Starts apps of a file, or known apps that are stopped. Returns when all are ready or one failed.
-    ///
-    /// A supervisor is started in the background if none runs.
+    /// Starts a script or a command, the apps of a file, or known apps: those that run are restarted.
     #[command(
-        after_help = "Examples:\n  clusterd start ecosystem.toml --env production\n  clusterd start api worker"
+        override_usage = "clusterd start SCRIPT|COMMAND [OPTIONS] [-- ARGS]\n       clusterd start FILE|TARGET... [OPTIONS]",
+        after_help = START_EXAMPLES
     )]
-    Start(Start),
+    Start(Box<Start>),
 
     /// Drains and stops apps. Their definitions stay known.
     #[command(after_help = "Examples:\n  clusterd stop api\n  clusterd stop all")]
@@ -363,17 +381,33 @@ pub struct Run {
 /// `start`.
 #[derive(Debug, Args)]
 pub struct Start {
-    /// An ecosystem file (`-` reads standard input), or targets.
-    #[arg(required = true, value_name = "FILE|TARGET")]
+    /// A script, a program, "a command", an ecosystem file (`-` reads it from standard input), or targets.
+    #[arg(required = true, value_name = "SCRIPT|FILE|TARGET")]
     pub targets: Vec<String>,
+
+    /// What the program gets.
+    #[arg(last = true, value_name = "ARGS")]
+    pub args: Vec<String>,
 
     /// Which part of the file.
     #[command(flatten)]
     pub selection: Selection,
 
+    /// Replaces the stored environment of a known app by yours.
+    #[arg(short = 'a', long)]
+    pub update_env: bool,
+
+    /// Makes a known app anew, as it is said now.
+    #[arg(short, long)]
+    pub force: bool,
+
     /// Returns as soon as the command is accepted.
     #[arg(long)]
     pub no_wait: bool,
+
+    /// What makes an app of a script or a command.
+    #[command(flatten)]
+    pub flags: Flags,
 }
 
 /// `stop`, `delete`, `promote`, `rollback`.

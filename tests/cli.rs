@@ -87,6 +87,10 @@ fn a_verb_stays_a_verb() {
 fn every_spelling_is_understood() {
     for words in [
         "start api",
+        "start api worker 3 -a",
+        "start a.js b.py -f --no-wait",
+        "start a.js -n api -i max -o out.log -- --port 3000 -v",
+        "start a.js -i -1 --node-args --inspect -c @daily -k 3s -p a.pid -e err.log",
         "stop api 3 all",
         "restart api --update-env",
         "restart api -a",
@@ -318,12 +322,21 @@ fn a_broken_file_is_two_and_names_the_place_for_every_verb_that_takes_one() {
 }
 
 #[test]
-fn a_program_instead_of_a_file_is_told_what_to_write() {
+fn a_script_travels_as_the_file_that_its_flags_make() {
     let home = home();
     fs::write(home.path().join("server.js"), "").unwrap();
-    let output = clusterd(home.path(), &["start", "server.js"]);
-    assert_code(&output, 2);
-    assert!(err(&output).contains("script = \"server.js\""), "{}", err(&output));
+    let words = ["start", "server.js", "-i", "2", "--kill-timeout", "3s", "-f", "--", "--port", "80"];
+    let mut command = command(home.path(), &words);
+    command.env("COLOUR", "blue");
+    let (asked, output) = answered_by(home.path(), command, &done());
+    assert_code(&output, 0);
+    let Request::Launch { file, force: true, update_env: false, no_wait: false } = asked else {
+        panic!("{asked:?}")
+    };
+    let text = "[[apps]]\nscript = \"server.js\"\nargs = [\"--port\", \"80\"]\ninstances = 2\nkill_timeout = \"3s\"\n";
+    assert_eq!((file.text.as_str(), file.path), (text, None));
+    assert_eq!(file.folder, home.path().to_str().unwrap());
+    assert_eq!(file.environment.text["COLOUR"], "blue");
 }
 
 #[test]
@@ -450,7 +463,10 @@ fn commands_become_the_requests_they_name() {
         (&["cleardump"], Request::Cleardump {}),
         (&["stop", "api", "3"], Request::Stop { targets: all(&["api", "3"]), no_wait: false }),
         (&["del", "all", "--no-wait"], Request::Delete { targets: all(&["all"]), no_wait: true }),
-        (&["start", "api"], Request::Start { targets: all(&["api"]), file: None, no_wait: false }),
+        (
+            &["start", "api"],
+            Request::Start { targets: all(&["api"]), file: None, update_env: None, no_wait: false },
+        ),
         (
             &["scale", "api", "-1"],
             Request::Scale { target: "api".into(), count: "-1".into(), no_wait: false },

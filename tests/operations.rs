@@ -71,6 +71,8 @@ impl Op {
             // The file is read again, and it says two.
             Op::Reload | Op::Restart => slots = vec![true; 2],
             Op::Stop => slots.iter_mut().for_each(|runs| *runs = false),
+            // What runs is restarted.
+            Op::Start if slots.contains(&true) => slots = vec![true; 2],
             Op::Start => slots.iter_mut().for_each(|runs| *runs = true),
             Op::Up => slots.push(true),
             // One stays: none at all is what `stop` is for.
@@ -88,8 +90,9 @@ impl Op {
             // Workers that `earlier` waits for are taken away again.
             Op::Down => matches!(earlier, Op::Restart | Op::Start | Op::Up),
             Op::Restart => matches!(earlier, Op::Reload | Op::Start | Op::Up),
+            Op::Start => matches!(earlier, Op::Reload | Op::Restart | Op::Start | Op::Up),
             Op::Reload => matches!(earlier, Op::Start | Op::Up),
-            Op::Start | Op::Up => false,
+            Op::Up => false,
         }
     }
 }

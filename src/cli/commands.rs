@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::output::{Failure, Output, Shape};
-use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb, file, pm2, startup};
+use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb, file, pm2, start, startup};
 use crate::background::{self, Ready};
 use crate::config::plan;
 use crate::control::client::{self, ANSWER_TIME, ClientError};
@@ -27,7 +27,7 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         Verb::Validate(validate) => given.validate(&validate),
         Verb::Import(import) => super::import::import(&import.file, import.run, given.json),
         Verb::Init { force } => super::init::init(force, given.json),
-        Verb::Start(start) => given.start(start),
+        Verb::Start(start) => given.start(&start),
         Verb::Stop(stop) => {
             let targets = meant(stop.targets)?;
             given.ask(Request::Stop { targets, no_wait: stop.no_wait }, None)
@@ -239,22 +239,29 @@ impl Caller {
         Ok(0)
     }
 
-    fn start(&self, start: Start) -> Result<i32, Failure> {
-        for word in &start.targets {
-            if let Some(import) = file::import_of(word) {
-                return Err(Failure::usage(format_args!("{word}: this is another tool's file: {import}")));
-            }
+    /// One request after the other; the first that fails is the last.
+    fn start(&self, words: &Start) -> Result<i32, Failure> {
+        for (request, spawns) in start::steps(words, &|word| self.is_known(word))? {
+            match spawns {
+                true => self.ask_or_spawn(request)?,
+                false => self.ask(request, None)?,
+            };
         }
-        if let Some(program) = start.targets.iter().find(|word| file::is_program(word)) {
-            return Err(Failure::usage(format_args!(
-                "{program}: this is no ecosystem file; write one with `[[apps]]` and `script = \"{program}\"`, \
-                 then `clusterd start ecosystem.toml`"
-            )));
+        Ok(0)
+    }
+
+    /// Whether the supervisor knows an app, a namespace or an id of this name; where none runs, nothing is known.
+    fn is_known(&self, word: &str) -> Result<bool, Failure> {
+        let request = Request::Pid { targets: vec![word.to_owned()] };
+        match client::ask(&self.home()?, request, Some(ANSWER_TIME)) {
+            Err(ClientError::NotRunning { .. }) => Ok(false),
+            Err(error) => Err(Failure::failed(error)),
+            Ok(mut answers) => match answers.next() {
+                Some(Ok(Reply::Pids { .. })) => Ok(true),
+                Some(Ok(_)) | None => Ok(false),
+                Some(Err(error)) => Err(Failure::failed(error)),
+            },
         }
-        let (file, targets) = split(start.targets, &start.selection)?;
-        let spawn = file.is_some();
-        let request = Request::Start { targets, file, no_wait: start.no_wait };
-        if spawn { self.ask_or_spawn(request) } else { self.ask(request, None) }
     }
 
     /// A plan alone spawns no supervisor: where none runs, every app is new.
@@ -382,11 +389,12 @@ fn listed(home: &Home, targets: Vec<String>, detail: bool) -> Result<Result<List
 fn as_start(request: Request) -> Request {
     match request {
         Request::Restart { targets, file, no_wait, .. } | Request::Reload { targets, file, no_wait, .. } => {
-            Request::Start { targets, file, no_wait }
+            Request::Start { targets, file, update_env: None, no_wait }
         }
         request @ (Request::Ping {}
         | Request::List { .. }
         | Request::Start { .. }
+        | Request::Launch { .. }
         | Request::Apply { .. }
         | Request::Stop { .. }
         | Request::Scale { .. }
@@ -436,20 +444,20 @@ fn split(words: Vec<String>, selection: &Selection) -> Result<(Option<File>, Vec
         [] if selection.profile.is_some() || !selection.only.is_empty() => {
             Err(Failure::usage("--env and --only choose from an ecosystem file; none is named here"))
         }
-        [] => Ok((None, targets)),
+        [] => Ok((None, meant(targets)?)),
         [word] => Ok((Some(read_checked(word, selection)?), targets)),
         [_, second, ..] => Err(Failure::usage(format_args!("{second}: one ecosystem file at a time"))),
     }
 }
 
-/// Targets where a file is its absolute path: the supervisor knows which apps come from it, whatever has
-/// become of the file. What standard input holds is known by its apps' names alone.
+/// Targets where a file or a script is its absolute path: the supervisor knows which apps come from it, whatever
+/// has become of the file. What standard input holds is known by its apps' names alone.
 fn meant(words: Vec<String>) -> Result<Vec<String>, Failure> {
     let mut targets = Vec::new();
     for word in words {
         match word.as_str() {
             "-" => targets.extend(apps_of_input()?),
-            file if file::is_file(file) => targets.push(file::absolute(file)?),
+            file if file::is_file(file) || file::is_path(file) => targets.push(file::absolute(file)?),
             _ => targets.push(word),
         }
     }

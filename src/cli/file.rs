@@ -3,30 +3,37 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::Selection;
 use super::output::Failure;
-use crate::config::{self, AppConfig, Diagnostics, Host, MAX_TEXT};
+use crate::config::{self, AppConfig, Diagnostics, Host, MAX_TEXT, launch};
 use crate::control::protocol::{Environment, File};
 use crate::import;
 use crate::sys::{cpus, memory};
 
-/// Whether a word means a file rather than a target: `-`, `*.toml`, or a path (not `/regex/`) to one.
+/// Whether a word means an ecosystem file rather than a target: `-`, `*.toml`, or a path to what is no program.
 pub(super) fn is_file(word: &str) -> bool {
-    let expression = word.len() > 1 && word.starts_with('/') && word.ends_with('/');
-    word == "-" || word.ends_with(".toml") || (word.contains('/') && !expression && Path::new(word).is_file())
+    word == "-" || word.ends_with(".toml") || (is_path(word) && !is_program(Path::new(word)))
 }
 
-/// What [`is_file`] said no to, and people write all the same: the program itself, or PM2's own file.
-pub(super) fn is_program(word: &str) -> bool {
-    const EXTENSIONS: [&str; 12] =
-        ["js", "cjs", "mjs", "ts", "py", "rb", "php", "pl", "sh", "jar", "json", "yaml"];
-    let extension = Path::new(word).extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|extension| EXTENSIONS.contains(&extension)) && Path::new(word).is_file()
+/// Whether a word is a path (not `/regex/`) to a file.
+pub(super) fn is_path(word: &str) -> bool {
+    let expression = word.len() > 1 && word.starts_with('/') && word.ends_with('/');
+    word.contains('/') && !expression && Path::new(word).is_file()
+}
+
+/// Whether a file can be run: by its mode, or by an interpreter for its extension.
+pub(super) fn is_program(path: &Path) -> bool {
+    launch::interpreter_of(path).is_some() || is_executable(path)
+}
+
+/// Whether a file's mode lets somebody run it.
+pub(super) fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
 }
 
 /// How an ecosystem file is made of a word that is PM2's own file.
@@ -105,7 +112,7 @@ pub(super) fn wrong(problems: Diagnostics) -> Failure {
     Failure::File { text: problems.render(true), json: problems.to_json() }
 }
 
-fn utf8(path: &Path) -> Result<String, Failure> {
+pub(super) fn utf8(path: &Path) -> Result<String, Failure> {
     let text = path.to_str().map(str::to_owned);
     text.ok_or_else(|| Failure::usage(format_args!("{}: the path is not UTF-8", path.display())))
 }
@@ -141,9 +148,14 @@ fn host(folder: PathBuf) -> Host {
 
 /// Checks the file as the supervisor will, and gives the apps in it that are meant.
 pub(super) fn check(file: &File) -> Result<Vec<AppConfig>, Failure> {
+    load(file).map_err(wrong)
+}
+
+/// The same with its mistakes as they are.
+pub(super) fn load(file: &File) -> Result<Vec<AppConfig>, Diagnostics> {
     let host =
         Host { profile: file.profile.clone(), only: file.only.clone(), ..host(PathBuf::from(&file.folder)) };
-    config::load(&file.text, source(file.path.as_deref()), &host).map(|config| config.apps).map_err(wrong)
+    config::load(&file.text, source(file.path.as_deref()), &host).map(|config| config.apps)
 }
 
 #[cfg(test)]
@@ -155,7 +167,9 @@ mod tests {
         for file in ["-", "a.toml", "/srv/a.toml", "../a.toml", "./Cargo.lock"] {
             assert!(is_file(file), "{file}");
         }
-        for target in ["api", "all", "0", "/^api/", "/Cargo.lock/", "Cargo.lock", "no/such", "/", ""] {
+        for target in
+            ["api", "all", "0", "/^api/", "/Cargo.lock/", "Cargo.lock", "no/such", "/", "", "/bin/sh"]
+        {
             assert!(!is_file(target), "{target}");
         }
     }

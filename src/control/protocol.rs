@@ -42,6 +42,19 @@ pub enum Request {
         targets: Vec<String>,
         /// The file, when one was given.
         file: Option<File>,
+        /// Replace the stored environment of those that are known by this one.
+        update_env: Option<Environment>,
+        /// Answer at once.
+        no_wait: bool,
+    },
+    /// Start an app that was made of flags. One of its name that runs already is an error.
+    Launch {
+        /// The file that was made of the flags; it has no path.
+        file: File,
+        /// Make an app anew that is known by this name.
+        force: bool,
+        /// Replace the stored environment of one that is known.
+        update_env: bool,
         /// Answer at once.
         no_wait: bool,
     },

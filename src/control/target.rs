@@ -1,11 +1,12 @@
 //! Targets: what people write to say whom a command is about → apps and slots. Pure: a file is the path
 //! that an app came from, and is never opened here.
 //!
-//! The rule is PM2's: `all`, `/regex/` over names, else a name, else a namespace, else an id. So an app
-//! that is called `0` can still be reached, and the word is never guessed at. No name has a slash: an
-//! absolute path means the apps that came from this file, and `namespace/name` one app.
+//! The rule is PM2's: `all`, `/regex/` over names, else a name, else a namespace, else an id, else a script's file
+//! name with its extension. So an app that is called `0` can still be reached, and the word is never guessed at.
+//! No name has a slash: an absolute path means the apps that came from this file or run it, and `namespace/name`
+//! one app.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use regex_lite::Regex;
 use thiserror::Error;
@@ -26,6 +27,8 @@ pub struct Candidate<'a> {
     pub namespace: &'a str,
     /// The ecosystem file that it came from; none for standard input.
     pub file: Option<&'a Path>,
+    /// The path of its script, links not followed; none where it runs a command.
+    pub script: Option<PathBuf>,
     /// Its slots: the ids that `list` shows.
     pub slots: Vec<SlotId>,
 }
@@ -47,7 +50,7 @@ pub enum TargetError {
         /// As written.
         target: String,
     },
-    /// A file that no app came from.
+    /// A file that no app came from, and none runs.
     #[error("no app was started from {target}; `clusterd describe` shows the file of each app")]
     NoFile {
         /// As written.
@@ -103,10 +106,12 @@ fn one(target: &str, among: &[Candidate<'_>]) -> Result<Vec<(AppId, Scope)>, Tar
         let id = target.parse().ok().map(SlotId)?;
         among.iter().find(|app| app.slots.contains(&id)).map(|app| vec![(app.app, Scope::Slot(id))])
     };
+    let scripted = || whole(among.iter().filter(|app| runs(app, target)));
     let found = Some(named)
         .filter(|found| !found.is_empty())
         .or_else(|| Some(grouped()).filter(|found| !found.is_empty()))
-        .or_else(numbered);
+        .or_else(numbered)
+        .or_else(|| Some(scripted()).filter(|found| !found.is_empty()));
     found.ok_or_else(|| TargetError::Unknown { target: target.to_owned(), nearest: nearest(target, among) })
 }
 
@@ -115,13 +120,20 @@ fn is_called(app: &Candidate<'_>, target: &str) -> bool {
     app.name == target || target.split_once('/') == Some((app.namespace, app.name))
 }
 
+/// `server.js`, wherever it is. Without an extension it would be any app that runs `sleep`.
+fn runs(app: &Candidate<'_>, target: &str) -> bool {
+    let name = app.script.as_deref().and_then(Path::file_name);
+    target.contains('.') && name.is_some_and(|name| name == target)
+}
+
 /// The path, when the target is an absolute one; `/…/` is an expression.
 pub fn file(target: &str) -> Option<&Path> {
     (target.starts_with('/') && !target.ends_with('/')).then(|| Path::new(target))
 }
 
 fn of_file(target: &str, path: &Path, among: &[Candidate<'_>]) -> Result<Vec<(AppId, Scope)>, TargetError> {
-    let found = whole(among.iter().filter(|app| app.file == Some(path)));
+    let found =
+        whole(among.iter().filter(|app| app.file == Some(path) || app.script.as_deref() == Some(path)));
     if found.is_empty() { Err(TargetError::NoFile { target: target.to_owned() }) } else { Ok(found) }
 }
 
@@ -177,6 +189,7 @@ mod tests {
             name,
             namespace,
             file: (namespace == "front").then_some(Path::new("/srv/front.toml")),
+            script: (name == "api").then(|| PathBuf::from("/srv/server.js")),
             slots: slots.iter().map(|id| SlotId(*id)).collect(),
         };
         vec![app(API, "api", "back", &[0, 1]), app(WEB, "web", "front", &[2]), app(ZERO, "0", "front", &[3])]
@@ -196,6 +209,8 @@ mod tests {
         assert_eq!(resolved(&["front"]), all(&[WEB, ZERO]));
         assert_eq!(resolved(&["/^[aw]/"]), all(&[API, WEB]));
         assert_eq!(resolved(&["1"]), Ok(vec![(API, Scope::Slot(SlotId(1)))]));
+        assert_eq!(resolved(&["server.js"]), all(&[API]));
+        assert_eq!(resolved(&["/srv/server.js"]), all(&[API]));
         assert_eq!(resolved(&["front/web"]), all(&[WEB]));
         assert_eq!(resolved(&["/srv/front.toml"]), all(&[WEB, ZERO]));
         assert_eq!(resolved(&["/srv/./front.toml", "2"]), all(&[WEB, ZERO]));
@@ -205,6 +220,7 @@ mod tests {
     fn another_namespaces_app_of_that_name_and_an_unknown_file_are_nobody() {
         assert!(resolved(&["back/web"]).unwrap_err().contains("\"back/web\""));
         assert!(resolved(&["front/"]).is_err());
+        assert!(resolved(&["server"]).is_err());
         let error = resolved(&["api", "/srv/web"]).unwrap_err();
         assert!(error.starts_with("no app was started from /srv/web; "), "{error}");
     }

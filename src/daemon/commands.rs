@@ -21,6 +21,7 @@ use super::Daemon;
 use super::apply::Manner;
 use super::catalog::{self, Source};
 use super::files::MainFile;
+use super::launch;
 use super::order::{Commands, apps_in_order};
 use super::output::Follower;
 
@@ -78,8 +79,12 @@ impl Daemon {
                 let commands = self.for_each(&targets, |app, scope| Command::Reset { app, scope })?;
                 self.begin_for(client, false, ("reset", "reset"), commands);
             }
-            Request::Start { targets, file, no_wait } => {
-                self.start_like(client, Verb::Start, targets, file, None, no_wait)?;
+            Request::Start { targets, file, update_env, no_wait } => {
+                self.start_like(client, Verb::Start, targets, file, update_env, no_wait)?;
+            }
+            Request::Launch { file, force, update_env, no_wait } => {
+                let commands = self.launch(&file, force, update_env)?;
+                self.begin_for(client, no_wait, Verb::Start.words(), commands);
             }
             Request::Restart { targets, file, update_env, no_wait } => {
                 self.start_like(client, Verb::Restart, targets, file, update_env, no_wait)?;
@@ -213,11 +218,6 @@ impl Daemon {
     ) -> Result<(), Error> {
         let commands = match file {
             Some(file) => self.commands_of_file(verb, &file, update_env)?,
-            None if verb == Verb::Start => {
-                let whom = self.whom(&targets)?;
-                let start = |(app, scope)| (app, Command::Start { app, scope, definition: None });
-                whom.into_iter().map(start).collect()
-            }
             None => {
                 let whom = self.whom(&targets)?;
                 self.commands_of_known(verb, whom, update_env)?
@@ -254,8 +254,19 @@ impl Daemon {
         let logs = self.log_settings(&config);
         self.shutdown_timeout.hear(config.daemon.shutdown_timeout, source.path.as_deref());
         self.main_file.hear(&config.apps, source);
+        self.take_each(verb, config.apps, source, replaces, &logs)
+    }
+
+    pub(super) fn take_each(
+        &mut self,
+        verb: Verb,
+        apps: Vec<AppConfig>,
+        source: &Rc<Source>,
+        replaces: bool,
+        logs: &(Option<PathBuf>, bool),
+    ) -> Vec<(AppId, Command)> {
         let mut commands = Vec::new();
-        for app in apps_in_order(config.apps) {
+        for app in apps_in_order(apps) {
             let source = if replaces { Rc::clone(source) } else { self.with_known_environment(&app, source) };
             let (id, new, definition) = self.catalog.take(app, &source, logs.clone());
             let command = if new {
@@ -303,11 +314,17 @@ impl Daemon {
         update_env: Option<protocol::Environment>,
     ) -> Result<Vec<(AppId, Command)>, Error> {
         let environment = update_env.map(callers).transpose()?.map(Rc::new);
-        let whom = if verb == Verb::Reload { whole_apps(whom) } else { whom };
+        // There is one environment for all workers of an app.
+        let whom = if verb == Verb::Reload || environment.is_some() { whole_apps(whom) } else { whom };
         let mut read: BTreeMap<Reading, (Config, Rc<str>)> = BTreeMap::new();
         let mut found = Vec::new();
         for (app, scope) in whom {
             let Some(record) = self.catalog.app(app) else { continue };
+            let verb = self.verb_of_known(verb, app, scope);
+            if verb == Verb::Start && environment.is_none() {
+                found.push((app, scope, verb, None));
+                continue;
+            }
             let source = match &environment {
                 Some(environment) => {
                     Rc::new(Source { environment: Rc::clone(environment), ..record.source.as_ref().clone() })
@@ -316,7 +333,8 @@ impl Daemon {
             };
             let (name, namespace) = (record.name.clone(), record.namespace.clone());
             let Some(path) = source.path.clone() else {
-                found.push((app, scope, None));
+                let same = environment.is_some().then(|| self.as_it_is(app, source)).flatten();
+                found.push((app, scope, verb, same));
                 continue;
             };
             let reading = (path.clone(), source.profile.clone(), source.only.clone());
@@ -327,13 +345,13 @@ impl Daemon {
             let source = source.with_text(text);
             let now = config.apps.iter().find(|a| a.name == name && a.namespace == namespace);
             let now = now.cloned().ok_or_else(|| no_longer_there(&name, &path))?;
-            found.push((app, scope, Some((now, source, self.log_settings(config)))));
+            found.push((app, scope, verb, Some((now, source, self.log_settings(config)))));
         }
         for ((path, ..), (config, _)) in &read {
             self.shutdown_timeout.hear(config.daemon.shutdown_timeout, Some(path));
         }
         let mut commands = Vec::new();
-        for (app, scope, found) in found {
+        for (app, scope, verb, found) in found {
             let definition = found.map(|(now, source, logs)| self.catalog.take(now, &source, logs).2);
             commands.push((app, self.command_for(verb, app, scope, definition)));
         }
@@ -510,6 +528,7 @@ impl Daemon {
                 name,
                 namespace,
                 file: self.catalog.app(app).and_then(|record| record.source.path.as_deref()),
+                script: self.catalog.app(app).and_then(|record| launch::script_path(&record.recipe.spec)),
                 slots: self.supervisor.slots(app).map(|s| s.slot).collect(),
             })
             .collect();
@@ -524,12 +543,18 @@ impl Daemon {
 /// A target as it is, but a file by the paths under which its apps were started, where these differ:
 /// through a symbolic link, or with `..`.
 fn as_known(target: &str, among: &[Candidate<'_>]) -> Vec<String> {
-    let path = target::file(target).filter(|path| !among.iter().any(|app| app.file == Some(path)));
+    let is_known = |path: &Path| files_of(among).any(|file| file == path);
+    let path = target::file(target).filter(|path| !is_known(path));
     let Some(real) = path.and_then(|path| path.canonicalize().ok()) else { return vec![target.to_owned()] };
-    let files: BTreeSet<&Path> = among.iter().filter_map(|app| app.file).collect();
+    let files: BTreeSet<&Path> = files_of(among).collect();
     let same = files.into_iter().filter(|file| file.canonicalize().is_ok_and(|file| file == real));
     let same: Vec<String> = same.filter_map(|file| file.to_str().map(str::to_owned)).collect();
     if same.is_empty() { vec![target.to_owned()] } else { same }
+}
+
+/// The files that apps came from, and those that they run.
+fn files_of<'a>(among: &'a [Candidate<'_>]) -> impl Iterator<Item = &'a Path> {
+    among.iter().flat_map(|app| app.file.into_iter().chain(app.script.as_deref()))
 }
 
 /// A reload is about an app as a whole, whichever of its workers were named.

@@ -34,6 +34,7 @@ mod keep;
 mod kept;
 mod knock;
 mod known;
+mod launch;
 mod lead;
 mod leftovers;
 mod list;

@@ -414,7 +414,12 @@ impl Daemon {
         let home = Arc::new(Home::new(None));
         home.write(&text.to_string());
         let file = home.file().display().to_string();
-        let output = home.run(&["start", &file]);
+        Daemon::started_by(home, &["start", &file])
+    }
+
+    /// The supervisor in the background that this command starts, and what the command did.
+    pub(crate) fn started_by(home: Arc<Home>, arguments: &[&str]) -> (Daemon, Output) {
+        let output = home.run(arguments);
         let (stdout, stderr) = (anonymous_file(), anonymous_file());
         let mut daemon = Daemon { pid: 0, child: None, stdout, stderr, expected: Mutex::default(), home };
         daemon.pid = daemon.try_list().map_or(0, |list| list.daemon.pid);

@@ -1,0 +1,334 @@
+//! `start`: what each word means (a file, a program, something known), and the requests that come of it. All words
+//! are understood and checked before the first request is sent.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::flags::{self, Program};
+use super::output::Failure;
+use super::{Start, file};
+use crate::config::keys::AppKey;
+use crate::config::launch;
+use crate::control::protocol::{File, Request};
+
+/// How much of a file is looked at to tell what it is.
+const LOOK: u64 = 64 * 1024;
+
+/// One request, and whether a supervisor is started for it when none runs.
+pub(super) type Step = (Request, bool);
+
+/// What a word means.
+#[derive(Debug, PartialEq, Eq)]
+enum Meaning {
+    /// An ecosystem file, or standard input.
+    File,
+    /// What `script` is to be, and whether it names a file, also where it has blanks.
+    Program { script: String, is_file: bool },
+    /// What the supervisor knows.
+    Known,
+}
+
+/// What a word may mean depends on these.
+struct Place<'a> {
+    /// The caller's folder.
+    here: PathBuf,
+    /// The app's.
+    cwd: PathBuf,
+    path: Option<&'a OsStr>,
+    /// There are flags or arguments, which only a program can have.
+    makes: bool,
+    /// Whether the supervisor knows something of this name.
+    is_known: &'a dyn Fn(&str) -> Result<bool, Failure>,
+}
+
+/// The requests of one command, in its order.
+pub(super) fn steps(
+    start: &Start,
+    is_known: &dyn Fn(&str) -> Result<bool, Failure>,
+) -> Result<Vec<Step>, Failure> {
+    let here = file::current_folder()?;
+    let cwd = start.flags.value(AppKey::Cwd).map_or_else(|| here.clone(), |cwd| here.join(cwd));
+    let path = std::env::var_os("PATH");
+    let makes = start.flags.first().is_some() || !start.args.is_empty();
+    let place = Place { here, cwd, path: path.as_deref(), makes, is_known };
+    let mut meant = Vec::new();
+    for word in &start.targets {
+        meant.push((word, place.meaning(word)?));
+    }
+    check(start, &meant)?;
+    check_known(&meant, is_known)?;
+    let mut steps: Vec<Step> = Vec::new();
+    for (word, meaning) in meant {
+        match meaning {
+            Meaning::File => steps.push((of_file(start, word)?, true)),
+            Meaning::Program { script, is_file } => {
+                steps.push((of_program(start, word, script, is_file)?, true));
+            }
+            Meaning::Known => match steps.last_mut() {
+                Some((Request::Start { targets, file: None, .. }, _)) => targets.push(word.clone()),
+                Some(_) | None => steps.push((of_known(start, word), false)),
+            },
+        }
+    }
+    Ok(steps)
+}
+
+/// Flags belong to programs, `--env` and `--only` to files.
+fn check(start: &Start, meant: &[(&String, Meaning)]) -> Result<(), Failure> {
+    let flag = start.flags.first().or_else(|| (!start.args.is_empty()).then(|| "--".to_owned()));
+    let mut programs = 0;
+    for (word, meaning) in meant {
+        match (meaning, &flag) {
+            (Meaning::Program { .. }, _) => programs += 1,
+            (Meaning::File, Some(flag)) => {
+                return Err(Failure::usage(format_args!(
+                    "{flag}: makes an app of a script or a command; {word} is a file that says it itself"
+                )));
+            }
+            (Meaning::Known, Some(flag)) => {
+                return Err(Failure::usage(format_args!(
+                    "{flag}: makes an app of a script or a command; \"{word}\" is none, and what is known by that \
+                     name stays as it was made. Name the script to change it: `clusterd start SCRIPT --force`"
+                )));
+            }
+            (Meaning::File | Meaning::Known, None) => {}
+        }
+    }
+    let selects = start.selection.profile.is_some() || !start.selection.only.is_empty();
+    if selects && !meant.iter().any(|(_, meaning)| *meaning == Meaning::File) {
+        return Err(Failure::usage(
+            "--env and --only choose from an ecosystem file; none is named here. For a script set its variables in \
+             front: NODE_ENV=production clusterd start server.js",
+        ));
+    }
+    if programs > 1 && start.flags.value(AppKey::Name).is_some() {
+        return Err(Failure::usage("--name: one name for several apps; start them one by one"));
+    }
+    Ok(())
+}
+
+/// Beside what is started anew: that would be started before the supervisor says that it knows nothing of these.
+fn check_known(
+    meant: &[(&String, Meaning)],
+    is_known: &dyn Fn(&str) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    let is_target = |meaning: &Meaning| *meaning == Meaning::Known;
+    if meant.iter().all(|(_, meaning)| is_target(meaning)) {
+        return Ok(());
+    }
+    for (word, _) in meant.iter().filter(|(_, meaning)| is_target(meaning)) {
+        if !is_known(word)? {
+            return Err(Failure::failed(format_args!(
+                "{word}: no app, namespace or id is called so, nor a file here or a program in PATH; nothing was \
+                 started"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn of_file(start: &Start, word: &str) -> Result<Request, Failure> {
+    let file = file::read(word, &start.selection)?;
+    file::check(&file)?;
+    let update_env = start.update_env.then(|| file.environment.clone());
+    Ok(Request::Start { targets: Vec::new(), file: Some(file), update_env, no_wait: start.no_wait })
+}
+
+fn of_known(start: &Start, word: &str) -> Request {
+    let update_env = start.update_env.then(file::environment);
+    Request::Start { targets: vec![word.to_owned()], file: None, update_env, no_wait: start.no_wait }
+}
+
+fn of_program(start: &Start, word: &str, script: String, is_file: bool) -> Result<Request, Failure> {
+    let is_line = !is_file && script.contains(char::is_whitespace);
+    let (mut script, mut args) = (script, start.args.as_slice());
+    if is_line && start.flags.value(AppKey::Interpreter).is_none() && !args.is_empty() {
+        let words = shlex::try_join(args.iter().map(String::as_str));
+        let words = words.map_err(|_| Failure::usage("--: an argument holds a NUL byte"))?;
+        (script, args) = (format!("{script} {words}"), &[]);
+    }
+    let interpreter = (is_file && script.contains(char::is_whitespace))
+        .then(|| launch::interpreter_of(Path::new(&script)).unwrap_or("none"));
+    let name = is_line.then(|| name_of_line(&script)).flatten();
+    let program = Program { script, name, interpreter, args };
+    let file = File {
+        path: None,
+        text: start.flags.file_of(&program),
+        folder: file::utf8(&file::current_folder()?)?,
+        profile: None,
+        only: Vec::new(),
+        environment: file::environment(),
+    };
+    file::load(&file).map_err(|problems| flags::blamed(word, &problems))?;
+    Ok(Request::Launch { file, force: start.force, update_env: start.update_env, no_wait: start.no_wait })
+}
+
+/// `npm` of `PORT=80 npm start`.
+fn name_of_line(line: &str) -> Option<String> {
+    let words = shlex::split(line)?;
+    let program = words.iter().find(|word| !word.contains('='))?;
+    let stem = Path::new(program).file_stem()?.to_str()?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let name: String = stem.chars().filter(|c| allowed(*c)).take(64).collect();
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        && !name.bytes().all(|byte| byte.is_ascii_digit())
+        && name != "all";
+    is_name.then_some(name)
+}
+
+impl Place<'_> {
+    fn meaning(&self, word: &str) -> Result<Meaning, Failure> {
+        if word == "-" || word.ends_with(".toml") {
+            return Ok(Meaning::File);
+        }
+        let is_expression = word.len() > 1 && word.starts_with('/') && word.ends_with('/');
+        if word.is_empty() || is_expression || word == "all" {
+            return Ok(Meaning::Known);
+        }
+        if let Some(import) = file::import_of(word) {
+            return Err(Failure::usage(format_args!("{word}: this is another tool's file: {import}")));
+        }
+        let is_path = word.contains('/') || launch::interpreter_of(Path::new(word)).is_some();
+        match self.find(word) {
+            Some(found) if is_path || word.contains(char::is_whitespace) => self.path_to(word, &found),
+            Some(found) => self.bare(word, Some(&found)),
+            None if word.contains(char::is_whitespace) => {
+                Ok(Meaning::Program { script: word.to_owned(), is_file: false })
+            }
+            None if is_path => self.missing(word),
+            None => self.bare(word, None),
+        }
+    }
+
+    /// The file or folder of this name in the app's folder, else in the caller's.
+    fn find(&self, word: &str) -> Option<PathBuf> {
+        [&self.cwd, &self.here].map(|folder| folder.join(word)).into_iter().find(|path| path.exists())
+    }
+
+    fn path_to(&self, word: &str, found: &Path) -> Result<Meaning, Failure> {
+        if found.is_dir() {
+            return Err(folder(word, found));
+        }
+        if is_ecosystem(found) {
+            return Ok(Meaning::File);
+        }
+        // Only the app's own folder is where its script is looked up.
+        let script = if found == self.cwd.join(word) { word.to_owned() } else { file::utf8(found)? };
+        Ok(Meaning::Program { script, is_file: true })
+    }
+
+    /// A word: what is known by that name comes first, then a file of the folder, then a program in PATH. With
+    /// flags or arguments it is no known one.
+    fn bare(&self, word: &str, found: Option<&Path>) -> Result<Meaning, Failure> {
+        let is_id = word.bytes().all(|byte| byte.is_ascii_digit());
+        let is_program = !is_id && self.in_path(word);
+        let is_target = found.is_none() && !is_program;
+        if is_target || (!self.makes && (self.is_known)(word)?) {
+            return Ok(Meaning::Known);
+        }
+        match found {
+            Some(found) if !found.is_dir() || !is_program => self.path_to(word, found),
+            Some(_) | None => Ok(Meaning::Program { script: word.to_owned(), is_file: false }),
+        }
+    }
+
+    /// `namespace/name`, and an app that is called as a script may be.
+    fn missing(&self, word: &str) -> Result<Meaning, Failure> {
+        let is_relative = !word.starts_with(['/', '.']);
+        if is_relative && (self.is_known)(word)? {
+            return Ok(Meaning::Known);
+        }
+        Err(Failure::failed(format_args!("{word}: there is no such file in {}", self.cwd.display())))
+    }
+
+    fn in_path(&self, word: &str) -> bool {
+        let runs = |folder: PathBuf| file::is_executable(&folder.join(word));
+        self.path.is_some_and(|path| std::env::split_paths(path).any(runs))
+    }
+}
+
+fn folder(word: &str, found: &Path) -> Failure {
+    let file = found.join("ecosystem.toml");
+    let instead = if file.is_file() {
+        format!("start the file in it: `clusterd start {}`", Path::new(word).join("ecosystem.toml").display())
+    } else {
+        "name the script or the program in it".to_owned()
+    };
+    Failure::failed(format_args!("{word}: this is a folder; {instead}"))
+}
+
+/// An ecosystem file that is not called `.toml`: no program, and with an app in it.
+fn is_ecosystem(path: &Path) -> bool {
+    if file::is_program(path) {
+        return false;
+    }
+    let mut start = Vec::new();
+    let read = file::open(path).and_then(|file| file.take(LOOK).read_to_end(&mut start));
+    read.is_ok() && start.split(|byte| *byte == b'\n').any(|line| line.trim_ascii() == b"[[apps]]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_named_by_its_program() {
+        for (line, name) in [
+            ("npm start", Some("npm")),
+            ("PORT=80 A=b npm start", Some("npm")),
+            ("/usr/bin/python3 -m http.server", Some("python3")),
+            ("'my server.sh' x", Some("myserver")),
+            ("7 8", None),
+            ("A=b", None),
+            ("'unclosed", None),
+        ] {
+            assert_eq!(name_of_line(line).as_deref(), name, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_a_word_means_depends_on_what_there_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path().to_owned();
+        std::fs::create_dir_all(here.join("sub/inner")).unwrap();
+        for (name, text) in [("server.js", ""), ("apps.conf", "[[apps]]\n"), ("sub/a.py", ""), ("a b.rb", "")]
+        {
+            std::fs::write(here.join(name), text).unwrap();
+        }
+        let is_known = |word: &str| Ok(matches!(word, "api" | "sh" | "web.js" | "back/api" | "3"));
+        let place = Place {
+            cwd: here.join("sub"),
+            here: here.clone(),
+            path: Some("/bin".as_ref()),
+            makes: false,
+            is_known: &is_known,
+        };
+        let program = |script: &str, is_file| Some(Meaning::Program { script: script.to_owned(), is_file });
+        let elsewhere = here.join("server.js").display().to_string();
+        for (word, meaning) in [
+            ("-", Some(Meaning::File)),
+            ("gone.toml", Some(Meaning::File)),
+            ("../apps.conf", Some(Meaning::File)),
+            ("a.py", program("a.py", true)),
+            ("server.js", program(&elsewhere, true)),
+            ("npm start", program("npm start", false)),
+            ("a b.rb", program(&here.join("a b.rb").display().to_string(), true)),
+            ("cat", program("cat", false)),
+            ("sh", Some(Meaning::Known)),
+            ("api", Some(Meaning::Known)),
+            ("3", Some(Meaning::Known)),
+            ("web.js", Some(Meaning::Known)),
+            ("back/api", Some(Meaning::Known)),
+            ("/^a/", Some(Meaning::Known)),
+            ("all", Some(Meaning::Known)),
+            ("gone.js", None),
+            ("./gone", None),
+            ("inner", None),
+        ] {
+            assert_eq!(place.meaning(word).ok(), meaning, "{word}");
+        }
+        let makes = Place { makes: true, ..place };
+        assert_eq!(makes.meaning("sh").ok(), program("sh", false));
+    }
+}

@@ -1,0 +1,455 @@
+//! `clusterd start` as PM2's users write it: a script, a command, what is known, several at once.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+mod support;
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use clusterd::control::protocol::{AppInfo, List};
+
+use support::daemon::BOOT;
+use support::{Daemon, Home, free_port, wait_until};
+
+/// Says what its variable WORD and its first argument are, and waits for ever.
+const ECHO: &str = "#!/bin/sh\necho \"word $WORD of $1\"\nexec sleep 100000\n";
+
+fn home() -> Arc<Home> {
+    let home = Home::new(None);
+    for name in ["echo.sh", "child.sh", "other.sh"] {
+        home.put(name, ECHO);
+    }
+    Arc::new(home)
+}
+
+/// A supervisor that `start` with these words has started.
+fn started(words: &[&str]) -> Daemon {
+    let (daemon, output) = Daemon::started_by(home(), &[&["start"], words].concat());
+    output.expect_code(0);
+    daemon
+}
+
+fn described(daemon: &Daemon, name: &str) -> AppInfo {
+    let output = daemon.run(&["describe", name, "--json"]).expect_code(0);
+    let list: List = serde_json::from_str(&output.stdout).unwrap();
+    list.apps.into_iter().next().unwrap()
+}
+
+/// Each app with its status, and how often each of its workers was started again.
+fn standing(daemon: &Daemon) -> Vec<(String, String, Vec<u32>)> {
+    let apps = daemon.list().apps.into_iter();
+    let of = |app: &AppInfo| app.workers.iter().map(|worker| worker.restarts).collect();
+    let mut all: Vec<_> = apps.map(|app| (app.name.clone(), app.status.clone(), of(&app))).collect();
+    all.sort();
+    all
+}
+
+fn one(name: &str, status: &str, restarts: u32) -> Vec<(String, String, Vec<u32>)> {
+    vec![(name.to_owned(), status.to_owned(), vec![restarts])]
+}
+
+fn log_has(daemon: &Daemon, file: &str, text: &str) {
+    let path = daemon.home.path().join("logs").join(file);
+    wait_until(BOOT, &format!("{text:?} in {file}"), || {
+        let log = fs::read_to_string(&path).unwrap_or_default();
+        if log.contains(text) { Ok(()) } else { Err(log) }
+    });
+}
+
+/// With this value of WORD in the caller's environment.
+fn with_word(home: &Home, word: &str, words: &[&str]) -> support::Output {
+    let running = home.spawn_with(words, |command| {
+        command.env("WORD", word);
+    });
+    home.finish(running)
+}
+
+#[test]
+fn a_server_needs_no_file() {
+    let home = home();
+    let port = free_port().to_string();
+    let words = ["start", "./fixture_worker", "--name", "api", "-i", "2", "--", "serve"];
+    let running = home.spawn_with(&words, |command| {
+        command.env("PORT", &port);
+    });
+    home.finish(running).expect_code(0);
+    let (daemon, _) = Daemon::started_by(home, &["ping"]);
+    daemon.wait_online("api", 2);
+    let app = described(&daemon, "api");
+    assert_eq!((app.mode.as_str(), app.instances), ("cluster", 2));
+    let detail = app.detail.unwrap();
+    assert_eq!((detail.file, detail.cwd), (None, daemon.home.apps().display().to_string()));
+    let before = daemon.pids("api");
+    daemon.run(&["reload", "api"]).expect_code(0);
+    assert!(daemon.wait_online("api", 2).iter().all(|pid| !before.contains(pid)));
+    daemon.run(&["reload", "./fixture_worker"]).expect_code(0);
+    daemon.run(&["delete", "./fixture_worker"]).expect_code(0);
+    assert!(daemon.list().apps.is_empty());
+}
+
+#[test]
+fn commands_and_words_of_path_are_apps_too() {
+    let daemon = started(&["sleep 100000"]);
+    assert_eq!(standing(&daemon), one("sleep", "online", 0));
+    daemon.run(&["start", "sleep", "--name", "word", "--", "100000"]).expect_code(0);
+    daemon.run(&["start", "exec sleep", "--name", "line", "--", "100000"]).expect_code(0);
+    daemon.home.put("with blank.sh", ECHO);
+    daemon.run(&["start", "with blank.sh", "--name", "blank", "--", "first one"]).expect_code(0);
+    log_has(&daemon, "blank-out.log", "of first one");
+    let commands: Vec<String> = ["sleep", "word", "line"]
+        .iter()
+        .map(|name| daemon.list().apps.into_iter().find(|app| app.name == **name).unwrap().status)
+        .collect();
+    assert_eq!(commands, ["online"; 3]);
+    // A program of that name runs under another name: what is known by "sleep" is the app.
+    let pid = daemon.pids("sleep");
+    daemon.run(&["start", "sleep"]).expect_code(0);
+    assert_ne!(daemon.wait_online("sleep", 1), pid);
+}
+
+#[test]
+fn every_flag_is_the_key_that_it_names() {
+    let daemon = started(&[
+        "echo.sh",
+        "-n",
+        "jobs",
+        "--namespace",
+        "back",
+        "-i",
+        "2",
+        "--kill-timeout",
+        "3s",
+        "-c",
+        "0 4 * * *",
+        "--max-memory-restart",
+        "300M",
+        "--max-restarts",
+        "5",
+        "--min-uptime",
+        "2000",
+        "--restart-delay",
+        "10ms",
+        "--exp-backoff-restart-delay",
+        "200",
+        "--no-autorestart",
+        "--stop-exit-codes",
+        "3,42",
+        "--kill-signal",
+        "SIGTERM",
+        "--listen-timeout",
+        "20s",
+        "--instance-var",
+        "NUMBER",
+        "--filter-env",
+        "LANG",
+        "-o",
+        "out.log",
+        "-e",
+        "/dev/null",
+        "-p",
+        "jobs.pid",
+        "--interpreter",
+        "bash",
+        "--interpreter-args=-e -f",
+        "--",
+        "one two",
+    ]);
+    let detail = described(&daemon, "jobs").detail.unwrap();
+    let settings: std::collections::BTreeMap<&str, &str> =
+        detail.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    for (key, value) in [
+        ("kill_timeout", "3s"),
+        ("cron_restart", "0 4 * * *"),
+        ("max_restarts", "5"),
+        ("min_uptime", "2s"),
+        ("restart_delay", "10ms"),
+        ("exp_backoff_restart_delay", "200ms"),
+        ("autorestart", "false"),
+        ("stop_exit_codes", "[3,42]"),
+        ("kill_signal", "SIGTERM"),
+        ("listen_timeout", "20s"),
+        ("instance_var", "NUMBER"),
+        ("interpreter", "bash"),
+        ("interpreter_args", "[\"-e\",\"-f\"]"),
+        ("args", "[\"one two\"]"),
+    ] {
+        assert_eq!(settings.get(key), Some(&value), "{key}: {settings:#?}");
+    }
+    assert!(settings["max_memory_restart"].starts_with("300"), "{settings:#?}");
+    let app = daemon.app("jobs");
+    assert_eq!((app.namespace.as_str(), app.mode.as_str(), app.instances), ("back", "cluster", 2));
+    assert!(daemon.home.apps().join("jobs-0.pid").exists());
+}
+
+#[test]
+fn mistakes_name_the_flag_and_start_nothing() {
+    let home = home();
+    fs::create_dir(home.apps().join("folder")).unwrap();
+    home.put("ecosystem.config.js", "");
+    home.put("plain.conf", "");
+    for (words, code, says) in [
+        (&["echo.sh", "--kill-timeout", "soon"][..], 2, "--kill-timeout: expected a time"),
+        (&["echo.sh", "-i", "many"], 2, "--instances: expected a whole number"),
+        (&["echo.sh", "--name", "a b"], 2, "--name: expected 1 to 64 letters"),
+        (&["echo.sh", "-c", "never"], 2, "--cron-restart: expected five fields"),
+        (&["echo.sh", "--watch"], 2, "--watch: "),
+        (&["echo.sh", "--log-date-format", "YYYY"], 2, "--log-date-format: "),
+        (&["echo.sh", "child.sh", "--name", "a"], 2, "--name: one name for several apps"),
+        (&["echo.sh", "--env", "production"], 2, "NODE_ENV=production clusterd start"),
+        (&["ecosystem.config.js"], 2, "clusterd import --run ecosystem.config.js"),
+        (&["nothing.js"], 1, "nothing.js: there is no such file in"),
+        (&["./nothing"], 1, "./nothing: there is no such file in"),
+        (&["folder"], 1, "folder: this is a folder; name the script"),
+        (&["./folder"], 1, "folder: this is a folder; name the script"),
+        (&["echo.sh", "no-such-app"], 1, "no-such-app: no app, namespace or id is called so"),
+    ] {
+        let output = home.run(&[&["start"], words].concat());
+        output.expect_code(code).expect_stderr(&[says]);
+        assert!(!home.socket().exists(), "{words:?} started a supervisor");
+    }
+    let output = home.run(&["start", "echo.sh", "--kill-timeout", "soon", "--json"]).expect_code(2);
+    let error: serde_json::Value = serde_json::from_str(output.stderr.trim()).unwrap();
+    assert!(error["message"].as_str().unwrap().starts_with("--kill-timeout: "), "{error}");
+}
+
+#[test]
+fn start_of_what_is_known_starts_or_restarts_it() {
+    let daemon = started(&["echo.sh"]);
+    assert_eq!(standing(&daemon), one("echo", "online", 0));
+    daemon.run(&["stop", "echo"]).expect_code(0);
+    daemon.run(&["start", "echo"]).expect_code(0);
+    let before = standing(&daemon)[0].2[0];
+    assert_eq!(standing(&daemon), one("echo", "online", before));
+    daemon.run(&["start", "echo"]).expect_code(0);
+    assert_eq!(standing(&daemon), one("echo", "online", before + 1));
+    daemon.run(&["start", "0"]).expect_code(0);
+    assert_eq!(standing(&daemon), one("echo", "online", before + 2));
+    // By its script, as PM2 has it.
+    for words in [["stop", "echo.sh"], ["restart", "echo.sh"], ["restart", "./echo.sh"]] {
+        daemon.run(&words).expect_code(0);
+    }
+    daemon.wait_online("echo", 1);
+    daemon.run(&["delete", "echo.sh"]).expect_code(0);
+    assert!(daemon.list().apps.is_empty());
+}
+
+#[test]
+fn the_same_script_a_second_time_needs_force_or_a_name() {
+    let daemon = started(&["echo.sh"]);
+    let first = daemon.pids("echo");
+    daemon
+        .run(&["start", "echo.sh"])
+        .expect_code(1)
+        .expect_stderr(&["runs already under this name", "--force"]);
+    daemon
+        .run(&["start", "child.sh", "--name", "echo"])
+        .expect_code(1)
+        .expect_stderr(&["for another program"]);
+    assert_eq!(daemon.pids("echo"), first, "nothing was touched");
+    daemon.run(&["start", "echo.sh", "--name", "second"]).expect_code(0);
+    daemon.run(&["start", "echo.sh", "--force", "--", "anew"]).expect_code(0);
+    log_has(&daemon, "echo-out.log", "of anew");
+    assert_ne!(daemon.wait_online("echo", 1), first);
+    daemon.run(&["stop", "echo"]).expect_code(0);
+    daemon.run(&["start", "echo.sh", "--", "once more"]).expect_code(0);
+    log_has(&daemon, "echo-out.log", "of once more");
+    assert_eq!(daemon.list().apps.len(), 2);
+}
+
+#[test]
+fn several_at_once_of_every_kind() {
+    let home = home();
+    home.put("apps.toml", "[[apps]]\nname = \"filed\"\nscript = \"./other.sh\"\nnamespace = \"front\"\n");
+    let (daemon, output) = Daemon::started_by(home, &["start", "child.sh", "apps.toml", "./echo.sh"]);
+    output.expect_code(0);
+    let names: Vec<String> = standing(&daemon).into_iter().map(|(name, ..)| name).collect();
+    assert_eq!(names, ["child", "echo", "filed"]);
+    let restarts = || standing(&daemon).into_iter().flat_map(|(.., restarts)| restarts).collect::<Vec<u32>>();
+    let before = restarts();
+    daemon.run(&["start", "child", "/^ec/", "front"]).expect_code(0);
+    assert_eq!(restarts(), before.iter().map(|count| count + 1).collect::<Vec<_>>());
+    daemon.run(&["start", "child", "nobody"]).expect_code(1).expect_stderr(&["\"nobody\""]);
+    assert_eq!(restarts(), before.iter().map(|count| count + 1).collect::<Vec<_>>(), "all or none");
+    daemon.run(&["stop", "child", "echo", "filed"]).expect_code(0);
+    assert!(standing(&daemon).iter().all(|(_, status, _)| status == "stopped"));
+    daemon.run(&["start", "all"]).expect_code(0);
+    assert!(standing(&daemon).iter().all(|(_, status, _)| status == "online"));
+
+    let mut piped = daemon.home.spawn_with(&["start", "-"], |command| {
+        command.stdin(Stdio::piped());
+    });
+    let text = "[[apps]]\nname = \"piped\"\nscript = \"./other.sh\"\n";
+    piped.child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    daemon.home.finish(piped).expect_code(0);
+    daemon.wait_online("piped", 1);
+}
+
+#[test]
+fn the_environment_is_the_callers_until_it_is_replaced() {
+    let home = home();
+    home.write("[[apps]]\nname = \"filed\"\nscript = \"./other.sh\"\n");
+    with_word(&home, "first", &["start", "echo.sh"]).expect_code(0);
+    with_word(&home, "first", &["start", "ecosystem.toml"]).expect_code(0);
+    let (daemon, _) = Daemon::started_by(home, &["ping"]);
+    let last = |name: &str| {
+        let output = daemon.run(&["logs", name, "-n", "1", "--no-follow"]).expect_code(0);
+        output.stdout.trim_end().to_owned()
+    };
+    let says = |name: &str, word: &str| {
+        wait_until(BOOT, &format!("{name} says {word}"), || {
+            let line = last(name);
+            if line.ends_with(&format!("word {word} of ")) || line.ends_with(&format!("word {word} of")) {
+                Ok(())
+            } else {
+                Err(line)
+            }
+        });
+    };
+    for name in ["echo", "filed"] {
+        says(name, "first");
+        daemon.run(&["scale", name, "2"]).expect_code(0);
+        daemon.run(&["scale", name, "1"]).expect_code(0);
+        for (verb, word) in [("restart", "second"), ("reload", "third"), ("start", "fourth")] {
+            with_word(&daemon.home, "none of it", &[verb, name]).expect_code(0);
+            with_word(&daemon.home, word, &[verb, name, "--update-env"]).expect_code(0);
+            says(name, word);
+        }
+        daemon.run(&["stop", name]).expect_code(0);
+        with_word(&daemon.home, "fifth", &["start", name, "-a"]).expect_code(0);
+        says(name, "fifth");
+        daemon.run(&["restart", name]).expect_code(0);
+        says(name, "fifth");
+    }
+    let id = daemon.online("echo")[0].id.to_string();
+    with_word(&daemon.home, "by id", &["restart", &id, "--update-env"]).expect_code(0);
+    says("echo", "by id");
+}
+
+#[test]
+fn a_new_environment_changes_nothing_else_of_an_app_without_a_file() {
+    let daemon = started(&["echo.sh", "-i", "1"]);
+    daemon.run(&["scale", "echo", "3"]).expect_code(0);
+    daemon.run(&["restart", "echo", "--update-env"]).expect_code(0);
+    assert_eq!(daemon.wait_online("echo", 3).len(), 3);
+}
+
+#[test]
+fn what_cannot_run_fails_with_its_reason_and_last_lines() {
+    let home = home();
+    fs::write(home.apps().join("data"), "no program\n").unwrap();
+    home.put("crash.sh", "#!/bin/sh\necho last words >&2\nexit 3\n");
+    let (daemon, output) = Daemon::started_by(home, &["start", "./data"]);
+    daemon.expects(&["data", "crash"]);
+    output.expect_code(1).expect_stderr(&["data", "EACCES"]);
+    let words = ["start", "crash.sh", "-i", "1", "--wait-ready", "--max-restarts", "2"];
+    daemon.run(&words).expect_code(1).expect_stderr(&["last words", "3"]);
+    daemon.run(&["start", "echo.sh", "--interpreter", "no-such"]).expect_code(1).expect_stderr(&["no-such"]);
+    daemon.expects(&["echo"]);
+    // What failed is not in the way of a better try.
+    daemon.run(&["start", "echo.sh"]).expect_code(0);
+}
+
+#[test]
+fn what_is_missing_of_a_file_is_started_and_the_rest_renewed() {
+    let home = home();
+    home.write(
+        "[[apps]]\nname = \"a\"\nscript = \"./echo.sh\"\n[[apps]]\nname = \"b\"\nscript = \"./child.sh\"\n",
+    );
+    let (daemon, output) = Daemon::started_by(home, &["startOrRestart", "ecosystem.toml", "--only", "a"]);
+    output.expect_code(0);
+    let before = daemon.pids("a");
+    for verb in ["startOrRestart", "startOrReload", "startOrGracefulReload"] {
+        daemon.run(&[verb, "ecosystem.toml"]).expect_code(0);
+        daemon.wait_online("b", 1);
+    }
+    assert_ne!(daemon.wait_online("a", 1), before);
+    assert_eq!(daemon.list().apps.len(), 2);
+}
+
+#[test]
+fn two_profiles_of_a_file_run_beside_each_other() {
+    let home = home();
+    home.write(
+        "[[apps]]\nname = \"api\"\nscript = \"./echo.sh\"\nappend_env_to_name = true\n\
+         env_blue = { WORD = \"blue\" }\nenv_green = { WORD = \"green\" }\n",
+    );
+    let (daemon, output) = Daemon::started_by(home, &["start", "ecosystem.toml", "--env", "blue"]);
+    output.expect_code(0);
+    daemon.run(&["start", "ecosystem.toml", "--env", "green"]).expect_code(0);
+    log_has(&daemon, "api-blue-out.log", "word blue");
+    log_has(&daemon, "api-green-out.log", "word green");
+    daemon.run(&["reload", "api-blue"]).expect_code(0);
+    assert_eq!(daemon.list().apps.len(), 2);
+}
+
+#[test]
+fn the_flags_fit_on_a_terminal() {
+    let home = home();
+    let running = home.spawn_with(&["start", "--help"], |command| {
+        command.env("COLUMNS", "80");
+    });
+    let help = home.finish(running).expect_code(0).stdout;
+    assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+    for flag in ["--name", "--instances", "--max-memory-restart", "--output", "--update-env", "--force"] {
+        assert!(help.contains(flag), "{flag}: {help}");
+    }
+    assert!(!help.contains("--log-date-format"), "{help}");
+}
+
+/// pm2.md's table of exit codes, where it blesses no defect.
+#[test]
+fn exit_codes_say_whether_it_was_done() {
+    let daemon = started(&["echo.sh"]);
+    daemon.run(&["start", "echo.sh", "--name", "one"]).expect_code(0);
+    daemon.run(&["delete", "one"]).expect_code(0);
+    for (words, code) in [
+        (&["describe", "echo"][..], 0),
+        (&["describe", "nobody"], 1),
+        (&["scale", "echo", "2"], 0),
+        (&["scale", "echo", "2"], 0),
+        (&["scale", "nobody", "2"], 1),
+        (&["sendSignal", "SIGWINCH", "echo"], 0),
+        (&["sendSignal", "SIGWINCH", "nobody"], 1),
+        (&["reset", "nobody"], 1),
+        (&["reset", "echo"], 0),
+        (&["env", "nobody"], 1),
+        (&["pid", "echo"], 0),
+        (&["start", "nobody"], 1),
+        (&["stop", "nobody"], 1),
+        (&["restart", "666"], 1),
+        (&["stop", "echo"], 0),
+        (&["stop", "echo"], 0),
+        (&["del", "echo"], 0),
+        (&["start", "all"], 1),
+        (&["stop", "all"], 1),
+        (&["restart", "all"], 1),
+        (&["reload", "all"], 1),
+        (&["delete", "all"], 1),
+        (&["ls"], 0),
+        (&["jlist"], 0),
+        (&["kill"], 0),
+        (&["ping"], 1),
+        (&["no-such-verb"], 2),
+    ] {
+        let output = daemon.run(words);
+        assert_eq!(output.code, code, "{words:?}: {output:?}");
+    }
+}
+
+/// An app that starts and restarts others through the command line waits for them, and they for nobody.
+#[test]
+fn an_app_can_start_another_and_hands_on_its_environment() {
+    let home = home();
+    let nested = "#!/bin/sh\nexport WORD=inner\n$1 start ./echo.sh || exit 9\n$1 restart echo --update-env || exit 9\n\
+                  echo done\nexec sleep 100000\n";
+    home.put("nested.sh", nested);
+    let program = format!("{} --home {}", home.binary().display(), home.path().display());
+    let (daemon, output) = Daemon::started_by(home, &["start", "nested.sh", "--", &program]);
+    output.expect_code(0);
+    log_has(&daemon, "nested-out.log", "done");
+    log_has(&daemon, "echo-out.log", "word inner");
+    daemon.wait_online("echo", 1);
+}

@@ -12,7 +12,7 @@ use clusterd::config::{
 };
 use clusterd::supervisor::address::Address;
 use clusterd::supervisor::policy::{
-    Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Schedule, Way,
+    Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Schedule, Watch, Way,
 };
 use proptest::prelude::*;
 
@@ -98,6 +98,11 @@ fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
         max_memory_restart: Some(MemoryLimit::Each(512 * 1024 * 1024)),
         max_age: Some(Duration::from_secs(24 * 60 * 60)),
         cron_restart: Some(Schedule { pattern: "30 4 * * *".into(), zone: Some("UTC".into()) }),
+        watch: Some(Watch {
+            paths: vec!["src".into(), "config.json".into()],
+            ignore: vec!["public/uploads/".into(), "*.tmp".into()],
+            delay: Duration::from_millis(200),
+        }),
         health: Some(health),
         watchdog: Some(seconds(30)),
         hang_timeout: Some(seconds(60)),
@@ -500,7 +505,7 @@ fn only_limits_the_file_to_the_apps_named() {
 #[test]
 fn every_mistake_of_a_file_is_reported_at_once_with_its_place() {
     let text = "[daemon]\nlog_dri = \"x\"\n\n[[apps]]\nname = \"web\"\nscirpt = \"server.js\"\n\
-                instances = \"many\"\nkill_timeout = \"1M\"\nwatch = true\n\n\
+                instances = \"many\"\nkill_timeout = \"1M\"\nvizion = true\n\n\
                 [[apps]]\nscript = \"b.js\"\nexec_mode = \"clutser\"\n";
     assert_eq!(
         lines(text),
@@ -514,7 +519,7 @@ fn every_mistake_of_a_file_is_reported_at_once_with_its_place() {
              one per CPU, or a negative number for so many fewer, got \"many\"",
             "eco.toml:8:16: app \"web\": kill_timeout: \"1M\" is in months or years, whose length is not \
              fixed; help: \"m\" is minutes; write \"1m\" for a minute",
-            "eco.toml:9:1: app \"web\": unknown key \"watch\"; help: known to PM2, not \
+            "eco.toml:9:1: app \"web\": unknown key \"vizion\"; help: known to PM2, not \
              supported by this version of clusterd",
             "eco.toml:13:13: app \"b\": exec_mode: expected \"fork\" or \"cluster\", got \"clutser\"; help: \
              did you mean \"cluster\"?",
@@ -783,7 +788,7 @@ fn absurd_values_are_refused_with_what_would_be_right() {
         ("increment_var = \"\"", "a variable's name"),
         ("pid_file = \"run/\"", "add the file's name: \"run/app.pid\""),
         ("naem = \"x\"", "unknown key \"naem\"; help: did you mean \"name\"?"),
-        ("watch = true", "known to PM2, not supported by this version"),
+        ("vizion = true", "known to PM2, not supported by this version"),
     ];
     for (line, expected) in rows {
         let said = said(line);

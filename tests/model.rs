@@ -13,7 +13,8 @@ use clusterd::supervisor::address::UnixName;
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
 use clusterd::supervisor::policy::{
-    AppName, Balance, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Schedule, SpecId, Way,
+    AppName, Balance, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Schedule, SpecId, Watch,
+    Way,
 };
 use clusterd::supervisor::time::Time;
 use clusterd::supervisor::view::{AppView, Status, View, WorkerView};
@@ -83,6 +84,8 @@ struct World {
     adjusts: bool,
     /// It has a `cron_restart`, whose time may come at any moment.
     scheduled: bool,
+    /// Its files are watched, and may change at any moment.
+    edited: bool,
     /// Starts wait their turn, for as long as it takes, and are dropped when their worker is to end first.
     queues: bool,
 }
@@ -126,6 +129,7 @@ const ONE: World = World {
     crowds: false,
     adjusts: false,
     scheduled: false,
+    edited: false,
     queues: false,
 };
 
@@ -168,6 +172,7 @@ fn definition(world: World) -> Definition {
         poll_interval: TICK,
         max_age: world.spends.then_some(4 * TICK),
         cron_restart: world.scheduled.then(|| Schedule { pattern: "@daily".into(), zone: None }),
+        watch: world.edited.then(|| Watch { paths: vec![".".into()], ignore: Vec::new(), delay: TICK }),
         health: world.checked.then_some(Health {
             way: Way::Command,
             interval: TICK,
@@ -405,6 +410,9 @@ fn steps(supervisor: &Supervisor, world: World) -> Vec<Step> {
     if world.scheduled {
         steps.push(tell(Event::Due { app: APP }));
     }
+    if world.edited {
+        steps.push(tell(Event::Changed { app: APP }));
+    }
     for probe in supervisor.probe() {
         steps.extend(facts_about(supervisor, world, probe).into_iter().map(tell));
     }
@@ -555,6 +563,7 @@ impl Turn<'_> {
         self.nobody_waits_in_vain()?;
         self.what_ended_stays_ended()?;
         self.schedules_start_nobody_who_was_stopped()?;
+        self.changes_start_nobody_who_was_stopped()?;
         self.crowds_are_steered_around()?;
         self.canary_takes_nothing_away()?;
         self.canary_is_as_small_as_its_share()?;
@@ -724,6 +733,25 @@ impl Turn<'_> {
         ensure(!idle || !alone || !self.spawned().is_empty(), || "nobody was started again".into())?;
         ensure(!ended || self.before.given_up().is_none(), || {
             "a supervisor ends although a schedule is to start somebody".into()
+        })
+    }
+
+    /// Its files have changed: who gave up, waits or ended is tried at once, who was stopped is not, and whoever may
+    /// have read the old ones is replaced, now or next.
+    fn changes_start_nobody_who_was_stopped(&self) -> Verdict {
+        let Some(Event::Changed { app }) = self.event() else { return Ok(()) };
+        let (status, ended) = (self.before.status(*app), self.before.has_ended(*app));
+        let stopped = status == Some(Status::Stopped) && !ended;
+        ensure(!stopped || self.spawned().is_empty(), || "who was stopped was started by a change".into())?;
+        let idle = ended || matches!(status, Some(Status::Errored | Status::WaitingRestart));
+        let alone = self.before.probe().is_empty() && self.before.measuring().is_empty();
+        ensure(!idle || !alone || !self.spawned().is_empty(), || "nobody was started again".into())?;
+        ensure(!ended || self.before.given_up().is_none(), || {
+            "a supervisor ends although a change is to start somebody".into()
+        })?;
+        let serves = status == Some(Status::Online);
+        ensure(!serves || self.after.is_reloading(*app) || !self.spawned().is_empty(), || {
+            "who reads the old files is not replaced".into()
         })
     }
 
@@ -1694,6 +1722,13 @@ fn schedules_hold_every_promise() {
     passes("cron of last ends", World { last: Last::Any, narrow: true, ..fork }, 50);
 }
 
+#[test]
+fn changes_of_files_hold_every_promise() {
+    passes("watch", World { edited: true, narrow: true, ..ONE }, 50);
+    let fork = World { edited: true, mode: Mode::Fork, ..ONE };
+    passes("watch of last ends", World { last: Last::Any, narrow: true, ..fork }, 50);
+}
+
 /// A checker is only as good as the bugs it is known to find. A release cannot make them.
 #[test]
 #[cfg(debug_assertions)]
@@ -1763,6 +1798,7 @@ fn every_planted_bug_of_order_and_ends_is_found() {
         (Bug::RestartsTheEnded, World { last: Last::Any, ..ONE }),
         (Bug::RestartsStopCodes, World { last: Last::Code, ..ONE }),
         (Bug::CronStartsTheStopped, World { scheduled: true, narrow: true, ..ONE }),
+        (Bug::ChangeStartsTheStopped, World { edited: true, narrow: true, ..ONE }),
     ]);
 }
 

@@ -13,7 +13,8 @@ use clusterd::supervisor::address::UnixName;
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
 use clusterd::supervisor::policy::{
-    AppName, Balance, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Schedule, SpecId, Way,
+    AppName, Balance, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Schedule, SpecId, Watch,
+    Way,
 };
 use clusterd::supervisor::time::Time;
 use clusterd::supervisor::{Probe, Stage, Supervisor};
@@ -117,6 +118,11 @@ impl World {
             max_memory_restart: (app.0 != 2).then_some(MemoryLimit::Each(100)),
             max_age: self.dice.one_in(3).then_some(Duration::from_secs(20)),
             cron_restart: (app.0 != 3).then(|| Schedule { pattern: "@hourly".into(), zone: None }),
+            watch: (app.0 != 2).then(|| Watch {
+                paths: vec![".".into()],
+                ignore: Vec::new(),
+                delay: Duration::from_millis(200),
+            }),
             health: self.dice.one_in(2).then_some(Health {
                 way: Way::Connection,
                 interval: Duration::from_secs(2),
@@ -495,6 +501,7 @@ impl World {
             | Event::Unreachable { .. }
             | Event::AddressesChanged
             | Event::Due { .. }
+            | Event::Changed { .. }
             | Event::CannotLeave { .. }
             | Event::Measured { .. }
             | Event::Weighed { .. }
@@ -512,6 +519,10 @@ impl World {
         if self.dice.one_in(200) {
             let app = AppId(1 + u32::try_from(self.dice.roll(u64::from(APPS))).unwrap());
             return self.tell(Event::Due { app });
+        }
+        if self.dice.one_in(100) {
+            let app = AppId(1 + u32::try_from(self.dice.roll(u64::from(APPS))).unwrap());
+            return self.tell(Event::Changed { app });
         }
         let deadline = self.supervisor.next_deadline();
         let next = self.agenda.keys().next().map(|(at, _)| *at);

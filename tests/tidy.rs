@@ -66,6 +66,8 @@ const LAYERS: &[Layer] = &[
     },
     // Looks at who may read the files that launch and the command line read.
     Layer { of: "config/exposed.rs", modules: &["config"], crates: &["std"] },
+    // Patterns are the library's matter.
+    Layer { of: "config/ignore.rs", modules: &[], crates: &["fast_glob"] },
     Layer {
         of: "config/",
         modules: &["config", "logs::escape::steers", "supervisor::address", "supervisor::policy"],

@@ -78,7 +78,7 @@ impl Facts<'_> {
             ("axm_monitor", json!({})),
             ("axm_options", json!({})),
             ("axm_dynamic", json!({})),
-            ("watch", json!(false)),
+            ("watch", json!(self.setting("watch").is_some())),
             ("treekill", json!(true)),
             ("vizion", json!(false)),
             ("vizion_running", json!(false)),

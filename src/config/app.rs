@@ -13,9 +13,9 @@ use super::raw::{self, Entry, Other};
 use super::reader::{Reader, join};
 use super::value::{self, Refusal};
 use super::{AppConfig, Host, Interpreter, Listen, Program, Spec, health, launch, listen, size, words};
-use super::{schedule, sharing};
+use super::{schedule, sharing, watch};
 use crate::supervisor::address::Address;
-use crate::supervisor::policy::{Balance, Mode, OnReloadFailure, Policy, Readiness, Schedule};
+use crate::supervisor::policy::{Balance, Mode, OnReloadFailure, Policy, Readiness, Schedule, Watch};
 
 /// One app as read, with the places that comparisons between apps need.
 pub(super) struct Draft {
@@ -223,6 +223,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             self.read(AppKey::MaxMemoryRestart, |value| size::memory_limit(value, host.memory));
         let max_age = self.duration(AppKey::MaxAge);
         let cron_restart = self.schedule();
+        let watch = self.watch();
         let ready = self.readiness(mode, declares_listen);
         let (balance, canary) = (self.balance(mode), self.canary(mode));
         let mut time = |id, default| self.duration(id).unwrap_or(default);
@@ -230,6 +231,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             max_memory_restart,
             max_age,
             cron_restart,
+            watch,
             poll_interval: defaults.poll_interval,
             instances: instances.unwrap_or(defaults.instances),
             mode,
@@ -284,6 +286,14 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             );
         }
         Some(Schedule { pattern: pattern?, zone })
+    }
+
+    /// `watch` with `ignore_watch` and `watch_delay`, which may stand by for a day on which `watch` is true again.
+    fn watch(&mut self) -> Option<Watch> {
+        let paths = self.read(AppKey::Watch, watch::paths).flatten();
+        let ignore = self.read(AppKey::IgnoreWatch, watch::patterns).unwrap_or_default();
+        let delay = self.duration(AppKey::WatchDelay).unwrap_or(watch::DELAY);
+        paths.map(|paths| Watch { paths, ignore, delay })
     }
 
     fn canary(&mut self, mode: Mode) -> Option<u8> {

@@ -91,12 +91,17 @@ pub enum Kind {
     ExitCodes,
     /// Names of other apps.
     Apps,
+    /// Files and folders that are watched.
+    Watch,
+    /// Patterns of files.
+    Patterns,
 }
 
 /// The most instances an app can have.
 pub const MAX_INSTANCES: u32 = 1000;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 impl Kind {
@@ -155,6 +160,8 @@ impl Kind {
             Kind::Apps => "the name of another app of this file, with its namespace before it where that is \
                            another one (\"shop/db\"), or an array of these"
                 .into(),
+            Kind::Watch => "true for the working directory, false, the path of a file or folder, or an array of paths".into(),
+            Kind::Patterns => "a pattern as in .gitignore (\"*.log\", \"/tmp/\", \"!keep.log\"), or an array of these".into(),
             Kind::Signal => "the name or the number of a signal, such as \"SIGTERM\" or 15".into(),
             Kind::Account => "a name, or a number from 0 to 4294967294".into(),
             Kind::Umask => "permission bits in octal from \"000\" to \"777\", such as \"027\"".into(),
@@ -246,6 +253,12 @@ pub enum AppKey {
     CronRestart,
     /// In which time zone.
     Timezone,
+    /// Files whose change has the workers replaced.
+    Watch,
+    /// Which of them have not.
+    IgnoreWatch,
+    /// How long they must be at rest.
+    WatchDelay,
     Balance,
     Canary,
     OutFile,
@@ -665,6 +678,30 @@ pub const APP: &[Key<AppKey>] = &[
     ),
     key(AppKey::Timezone, "timezone", &[], Kind::Zone, "the host's", "the time zone of cron_restart"),
     key(
+        AppKey::Watch,
+        "watch",
+        &[],
+        Kind::Watch,
+        "false",
+        "files and folders, relative to cwd; when one changes, all workers are replaced as by a reload, and who gave up is tried again",
+    ),
+    key(
+        AppKey::IgnoreWatch,
+        "ignore_watch",
+        &[],
+        Kind::Patterns,
+        "[]",
+        "what watch does not look at, beside dotfiles, node_modules and what else is ignored anyway; \"!name\" takes that back",
+    ),
+    key(
+        AppKey::WatchDelay,
+        "watch_delay",
+        &[],
+        time(MILLISECOND, HOUR),
+        "200",
+        "for how long the files must be at rest before anything comes of a change; a reload waits no longer than 10 s or 10 times this",
+    ),
+    key(
         AppKey::Balance,
         "balance",
         &[],
@@ -828,7 +865,6 @@ const PM2_ONLY: &[&str] = &[
     "event_loop_inspector",
     "execute_command",
     "force",
-    "ignore_watch",
     "install_url",
     "io",
     "kill_retry_time",
@@ -841,8 +877,6 @@ const PM2_ONLY: &[&str] = &[
     "treekill",
     "v8",
     "vizion",
-    "watch",
-    "watch_delay",
     "watch_options",
     "windows_hide",
     "write",

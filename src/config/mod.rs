@@ -14,6 +14,7 @@ pub mod error;
 pub mod exposed;
 pub mod guarded;
 mod health;
+pub mod ignore;
 pub mod keys;
 pub mod launch;
 mod listen;
@@ -30,6 +31,7 @@ pub mod sharing;
 mod size;
 pub mod units;
 mod value;
+mod watch;
 mod words;
 
 #[cfg(any(test, fuzzing))]

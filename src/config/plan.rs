@@ -275,6 +275,8 @@ fn is_shown(kind: Kind) -> bool {
             | Kind::Ready
             | Kind::File
             | Kind::EnvFiles
+            | Kind::Watch
+            | Kind::Patterns
     )
 }
 

@@ -70,6 +70,8 @@ mod unsteered;
 mod unwell;
 mod wake;
 mod warned;
+mod watched;
+mod watches;
 mod weigh;
 mod withdraw;
 mod wrappers;
@@ -140,6 +142,7 @@ use sources::{Source, Tokens};
 use start::Order;
 use unsteered::Unsteered;
 use warned::Warned;
+use watches::Watches;
 use weigh::Scales;
 
 /// Tokens of the control server; all others lie above.
@@ -288,6 +291,7 @@ struct Daemon {
     promises: Promises,
     scales: Scales,
     crons: Crons,
+    watches: Watches,
     recorded: state::Recorded,
     keeper: Keeper,
     home: Home,
@@ -404,6 +408,7 @@ impl Daemon {
             promises: Promises::default(),
             scales: Scales::new(),
             crons: Crons::default(),
+            watches: Watches::default(),
             recorded,
             keeper,
             home,
@@ -442,6 +447,7 @@ impl Daemon {
                 return Ok(code);
             }
             self.keep_schedules();
+            self.keep_watches();
             self.wait(&mut events)?;
             self.now = self.read_clock();
             self.collect_all(&events);
@@ -508,6 +514,7 @@ impl Daemon {
             || !self.starts.is_empty()
             || !self.again.is_empty()
             || self.server.wants_turn()
+            || self.watches.is_scanning()
         {
             return Some(Duration::ZERO);
         }
@@ -526,6 +533,7 @@ impl Daemon {
             self.keeper.next_deadline(),
             self.overflows.next_deadline(),
             self.unsteered.next_deadline(),
+            self.watches.next_deadline(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.since(now))

@@ -242,6 +242,15 @@ impl Daemon {
                 };
                 Told::about(Info, *app, "cron", format!("cron_restart: passed over, {why}"))
             }
+            Fact::FilesChanged { app, later } => {
+                let then = if *later {
+                    "another reload follows the one under way"
+                } else {
+                    "its workers are replaced"
+                };
+                let message = format!("watch: {}: {then}", self.changes_of(*app));
+                Told::about(Info, *app, "watch", message)
+            }
             Fact::ReloadProgress { app, done, total } => {
                 let message = format!("{done} of {total} workers replaced");
                 Told::about(Info, *app, "reload_progress", message).roll_out(*done, *total)

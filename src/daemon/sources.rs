@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use mio::Token;
 
 use crate::control::protocol::Stream;
-use crate::supervisor::event::{Event, ExitStatus, SocketId, Word, WorkerId};
+use crate::supervisor::event::{AppId, Event, ExitStatus, SocketId, Word, WorkerId};
 use crate::sys::{addresses, process};
 
 use super::Daemon;
@@ -37,6 +37,8 @@ pub(super) enum Source {
     Listener(SocketId),
     /// The time of a `cron_restart` has come, or the wall clock was set.
     Alarm,
+    /// Files of an app have changed.
+    Files(AppId),
     /// Our own standard output or error has room again.
     Console,
 }
@@ -104,6 +106,7 @@ impl Daemon {
                 self.take_alarm();
                 false
             }
+            Source::Files(app) => self.collect_files(app),
             Source::Console => {
                 self.output.flush(self.now);
                 false

@@ -142,7 +142,12 @@ pub(super) const ATTRIBUTES: &[Attribute] = &[
         "the worker's whole process tree counts, not its first process alone",
     ),
     joint("watch", &[]),
-    differs("ignore_watch", Form::Paths, "patterns are those of .gitignore, not regular expressions"),
+    differs(
+        "ignore_watch",
+        Form::Paths,
+        "patterns are those of .gitignore, not regular expressions, and come beside what is ignored anyway (dotfiles, \
+         node_modules …), of which \"!name\" takes one back",
+    ),
     same("watch_delay", Form::Time),
     aliased(same("out_file", Form::Path), &["out", "output", "out_log"]),
     aliased(same("error_file", Form::Path), &["error", "err", "err_file", "err_log"]),

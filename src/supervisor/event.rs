@@ -455,6 +455,11 @@ pub enum Event {
         /// Whose.
         app: AppId,
     },
+    /// Files that an app's `watch` names have changed, and are at rest again.
+    Changed {
+        /// Whose.
+        app: AppId,
+    },
     /// The answer to `Action::Feel`.
     Felt {
         /// Whose.
@@ -531,6 +536,7 @@ impl Event {
             | Event::Measured { .. }
             | Event::Gauged { .. }
             | Event::Due { .. }
+            | Event::Changed { .. }
             | Event::AddressesChanged
             | Event::Command { .. }
             | Event::Deadline { .. } => None,
@@ -1151,6 +1157,13 @@ pub enum Fact {
         app: AppId,
         /// Why.
         why: Pass,
+    },
+    /// Its files have changed: its workers are replaced.
+    FilesChanged {
+        /// Of which app.
+        app: AppId,
+        /// After the reload that is under way.
+        later: bool,
     },
     /// One more worker was replaced: its predecessor is gone.
     ReloadProgress {

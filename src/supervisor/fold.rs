@@ -130,6 +130,7 @@ impl Folds {
             | Fact::CanaryPromoted { .. }
             | Fact::CronDue { .. }
             | Fact::CronPassed { .. }
+            | Fact::FilesChanged { .. }
             | Fact::ReloadProgress { .. }
             | Fact::ReloadDone { .. }
             | Fact::ReloadFailed { .. }

@@ -12,6 +12,7 @@ mod app;
 pub mod backoff;
 pub mod balance;
 mod canary;
+mod changed;
 mod cron;
 pub mod drain;
 
@@ -260,6 +261,7 @@ impl Supervisor {
             | Event::Weighed { .. }
             | Event::Gauged { .. }
             | Event::Due { .. }
+            | Event::Changed { .. }
             | Event::OutOfMemory { .. }
             | Event::Relayed { .. } => self.fact(event, now, out),
         }
@@ -522,7 +524,8 @@ impl Supervisor {
             Event::Measured { app, .. }
             | Event::Weighed { app, .. }
             | Event::Gauged { app, .. }
-            | Event::Due { app } => self.apps.iter().position(|other| other.id == *app),
+            | Event::Due { app }
+            | Event::Changed { app } => self.apps.iter().position(|other| other.id == *app),
             Event::Command { .. }
             | Event::Deadline { .. }
             | Event::AddressesChanged
@@ -571,6 +574,7 @@ impl Supervisor {
                 Event::Probed { worker, question, passed } => app.probed(worker, question, passed, turn),
                 Event::Unasked { worker, question } => app.unasked(worker, question, turn),
                 Event::Due { .. } => app.come_due(turn),
+                Event::Changed { .. } => app.files_changed(turn),
                 Event::Felt { worker, pulse } => app.felt(worker, pulse, turn),
                 Event::Relayed { socket } => app.relayed(socket, turn),
                 Event::Abandoned { socket } => app.abandoned(socket, turn),

@@ -50,6 +50,7 @@ impl App {
     fn is_over(&self) -> bool {
         let stopped = |slot: &Slot| !slot.is_wanted() && slot.idle == Idle::Free && slot.workers.is_empty();
         !self.comes_back()
+            && !self.waits_for_change()
             && self.slots.iter().any(Slot::is_over)
             && self.slots.iter().all(|slot| slot.is_over() || stopped(slot))
     }
@@ -87,7 +88,7 @@ impl Supervisor {
         if let Some(essential) = self.apps.iter().find(|app| app.is_essential() && app.is_over()) {
             return Some(essential.exit_code());
         }
-        if self.apps.iter().any(App::comes_back) {
+        if self.apps.iter().any(|app| app.comes_back() || app.waits_for_change()) {
             return None;
         }
         let counted = || self.apps.iter().filter(|app| !app.is_dormant());

@@ -33,6 +33,8 @@ pub enum Bug {
     StopsInTheOpen,
     /// `cron_restart` starts whom somebody stopped.
     CronStartsTheStopped,
+    /// A change of files starts whom somebody stopped.
+    ChangeStartsTheStopped,
     /// A worker's exit does not change the steering.
     ExitKeepsSteering,
     /// Of several queued reloads only one is answered.

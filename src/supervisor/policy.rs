@@ -130,6 +130,17 @@ pub struct Schedule {
     pub zone: Option<String>,
 }
 
+/// Files whose change has the workers replaced. The shell knows what the words mean.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Watch {
+    /// Files and folders, from the app's working directory on; at least one.
+    pub paths: Vec<String>,
+    /// What is not looked at, beside what nobody looks at: patterns as in `.gitignore`.
+    pub ignore: Vec<String>,
+    /// For how long they must be at rest.
+    pub delay: Duration,
+}
+
 /// One app's validated numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
@@ -169,6 +180,8 @@ pub struct Policy {
     pub max_age: Option<Duration>,
     /// When its workers are replaced by the wall clock; none: never.
     pub cron_restart: Option<Schedule>,
+    /// Files whose change has its workers replaced; none: no files.
+    pub watch: Option<Watch>,
     /// Whether a ready worker is asked how it is, and when.
     pub health: Option<Health>,
     /// How long a ready worker may go without saying that it is well.
@@ -228,6 +241,7 @@ impl Policy {
             poll_interval: new.poll_interval,
             max_age: new.max_age,
             cron_restart: new.cron_restart.clone(),
+            watch: new.watch.clone(),
             health: new.health,
             autorestart: new.autorestart,
             stop_exit_codes: new.stop_exit_codes.clone(),
@@ -270,6 +284,7 @@ impl Default for Policy {
             poll_interval: Duration::from_secs(1),
             max_age: None,
             cron_restart: None,
+            watch: None,
             health: None,
             watchdog: None,
             hang_timeout: None,

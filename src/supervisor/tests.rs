@@ -9,6 +9,7 @@ use super::view::Status;
 use super::*;
 
 mod canary;
+mod changed;
 mod cron;
 mod order;
 mod queued;

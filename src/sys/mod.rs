@@ -13,6 +13,7 @@ pub mod descriptor;
 pub mod epoll_peer;
 mod guise;
 pub mod inherited;
+pub mod inotify;
 pub mod intercept;
 pub mod listen;
 pub mod memory;

@@ -1,0 +1,374 @@
+//! `watch`: has the workers of an app replaced when its files have changed, and are at rest again.
+//!
+//! An app that writes into its own watched folder when it starts would be replaced for ever: changes that come while
+//! its workers are being replaced, or right after, wait longer each time, and are told of.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mio::Token;
+
+use crate::config::LogTarget;
+use crate::config::ignore::Rules;
+use crate::logs::escape::escape;
+use crate::supervisor::event::{AppId, Event, Generation};
+use crate::supervisor::policy::Watch;
+use crate::supervisor::time::Time;
+
+use super::catalog::Recipe;
+use super::watched::{MOST_FOLDERS, Own, Trouble, Watched};
+use super::{Daemon, Source};
+
+/// A change is not put off for longer than this, or so many times `watch_delay`, while others go on coming.
+const MOST_WAIT: Duration = Duration::from_secs(10);
+const MOST_DELAYS: u32 = 10;
+
+/// So long after its workers were replaced a change may be their own doing.
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// The longest wait of an app that goes on changing its own files.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// So many replacements in a row that seem to be the app's own doing are told of.
+const SUSPICIOUS: u32 = 5;
+
+/// The files of all apps that are watched.
+#[derive(Debug, Default)]
+pub(super) struct Watches {
+    of: BTreeMap<AppId, Watching>,
+}
+
+/// The files of one app.
+#[derive(Debug)]
+struct Watching {
+    watch: Watch,
+    cwd: PathBuf,
+    /// What was good when they began to be watched.
+    generation: Generation,
+    /// None where the host does not let us.
+    files: Option<(Watched, Token)>,
+    pace: Pace,
+    /// What changed last, in words.
+    told: String,
+}
+
+/// When something comes of changes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Pace {
+    /// The first and the last change since something came of any.
+    since: Option<(Time, Time)>,
+    /// All of these came while workers were being replaced, or right after.
+    echoes: bool,
+    /// So many times in a row that was so.
+    row: u32,
+    reloading: bool,
+    /// Until here a change may be the doing of workers that have just started.
+    settles: Time,
+}
+
+impl Pace {
+    /// Whether workers are being replaced now.
+    fn see(&mut self, reloading: bool, now: Time) {
+        if self.reloading && !reloading {
+            self.settles = now + SETTLING;
+        }
+        self.reloading = reloading;
+    }
+
+    fn changed(&mut self, now: Time) {
+        let echo = self.reloading || now < self.settles;
+        match &mut self.since {
+            Some((_, last)) => {
+                *last = now;
+                self.echoes &= echo;
+            }
+            None => {
+                self.since = Some((now, now));
+                self.echoes = echo;
+            }
+        }
+    }
+
+    /// When something is to come of the changes.
+    fn due(&self, delay: Duration) -> Option<Time> {
+        let (first, last) = self.since?;
+        // Of those that may be echoes the first is as good as any other.
+        let steps = if self.echoes { self.row.min(16) } else { 0 };
+        let rest = delay.max((delay * (1 << steps)).min(LONGEST));
+        Some((last + rest).min(first + rest.max(MOST_WAIT).max(delay * MOST_DELAYS)))
+    }
+
+    /// Something comes of them. True when it is told that they seem to be the app's own doing.
+    fn take(&mut self, now: Time) -> bool {
+        self.row = if self.echoes { self.row + 1 } else { 0 };
+        self.since = None;
+        self.settles = now + SETTLING;
+        self.row == SUSPICIOUS
+    }
+}
+
+impl Watches {
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.of.values().filter_map(|watching| watching.pace.due(watching.watch.delay)).min()
+    }
+
+    /// Whether folders are still to be read: there is something to do at once.
+    pub(super) fn is_scanning(&self) -> bool {
+        self.of.values().any(|watching| watching.files.as_ref().is_some_and(|(files, _)| files.is_scanning()))
+    }
+}
+
+impl Daemon {
+    /// Takes over which files of which apps are watched by now, reads on in their folders, and tells what changed.
+    pub(super) fn keep_watches(&mut self) {
+        self.take_watches();
+        let apps: Vec<AppId> = self.watches.of.keys().copied().collect();
+        for app in apps {
+            self.scan_files(app);
+            self.tell_changes(app);
+        }
+    }
+
+    fn take_watches(&mut self) {
+        let mut stale: Vec<AppId> = Vec::new();
+        let mut new = Vec::new();
+        let mut count = 0;
+        for (app, watch, spec, generation) in self.supervisor.watches() {
+            let Some(recipe) = self.catalog.recipe(spec) else { continue };
+            count += 1;
+            let known = self.watches.of.get(&app).is_some_and(|known| {
+                let refused = known.files.is_none() && known.generation != generation;
+                known.watch == *watch && known.cwd == recipe.spec.cwd && !refused
+            });
+            if !known {
+                new.push((app, watch.clone(), recipe.clone(), generation));
+            }
+        }
+        if count < self.watches.of.len() || !new.is_empty() {
+            let kept = |app: &AppId| {
+                self.supervisor.watches().any(|(other, ..)| other == *app)
+                    && new.iter().all(|(other, ..)| other != app)
+            };
+            stale.extend(self.watches.of.keys().filter(|app| !kept(app)));
+        }
+        for app in stale {
+            if let Some(old) = self.watches.of.remove(&app) {
+                self.end_watch(old.files);
+            }
+        }
+        for (app, watch, recipe, generation) in new {
+            let files = self.begin_watch(app, &watch, &recipe);
+            let (cwd, pace, told) = (recipe.spec.cwd.clone(), Pace::default(), String::new());
+            self.watches.of.insert(app, Watching { watch, cwd, generation, files, pace, told });
+        }
+    }
+
+    fn begin_watch(&mut self, app: AppId, watch: &Watch, recipe: &Recipe) -> Option<(Watched, Token)> {
+        let paths = watch.paths.iter().map(|path| recipe.spec.cwd.join(path).components().collect());
+        let files = match Watched::new(paths.collect(), Rules::new(&watch.ignore), self.own_files(recipe)) {
+            Ok(files) => files,
+            Err(trouble) => {
+                self.tell_trouble(app, &trouble);
+                return None;
+            }
+        };
+        for path in files.missing() {
+            let path = escape(path.as_os_str().as_encoded_bytes()).into_owned();
+            log::warn!("{}: watch: {path} is not there; it is watched once it is", self.app_name(app));
+        }
+        match self.watch(files.descriptor(), Source::Files(app)) {
+            Ok(token) => Some((files, token)),
+            Err(error) => {
+                self.tell_trouble(app, &Trouble::Other(error));
+                None
+            }
+        }
+    }
+
+    fn end_watch(&mut self, files: Option<(Watched, Token)>) {
+        if let Some((files, token)) = files {
+            self.unwatch(&[(token, files.descriptor())]);
+        }
+    }
+
+    /// What is written on behalf of the app, or for clusterd itself.
+    fn own_files(&self, recipe: &Recipe) -> Own {
+        let logs = recipe.log_dir.clone().unwrap_or_else(|| self.home.logs.clone());
+        let home = [&self.home.runtime, &self.home.state, &self.home.logs];
+        let folders = home.into_iter().cloned().chain([logs]).collect();
+        let log = |target: &LogTarget| match target {
+            LogTarget::File(path) => Some(path.clone()),
+            LogTarget::Default | LogTarget::Discard => None,
+        };
+        let spec = &recipe.spec;
+        let files = [log(&spec.out_file), log(&spec.error_file), spec.process.pid_file.clone()];
+        Own { folders, files: files.into_iter().flatten().collect() }.resolved()
+    }
+
+    /// The kernel has something to tell of an app's files. True when it is more than one turn's share.
+    pub(super) fn collect_files(&mut self, app: AppId) -> bool {
+        self.with_files(app, Watched::collect).unwrap_or(false)
+    }
+
+    fn scan_files(&mut self, app: AppId) {
+        self.with_files(app, Watched::scan);
+    }
+
+    /// Has the app's files looked at; where that cannot be, they are not watched any more.
+    fn with_files<T>(
+        &mut self,
+        app: AppId,
+        look: impl FnOnce(&mut Watched) -> Result<T, Trouble>,
+    ) -> Option<T> {
+        let (now, reloading) = (self.now, self.supervisor.is_reloading(app));
+        let watching = self.watches.of.get_mut(&app)?;
+        watching.pace.see(reloading, now);
+        let (files, _) = watching.files.as_mut()?;
+        let known = files.changes().count();
+        match look(files) {
+            Ok(found) => {
+                if files.changes().is_empty() {
+                    watching.pace.since = None;
+                } else if files.changes().count() != known {
+                    watching.pace.changed(now);
+                }
+                Some(found)
+            }
+            Err(trouble) => {
+                watching.pace.since = None;
+                let files = watching.files.take();
+                self.end_watch(files);
+                self.tell_trouble(app, &trouble);
+                None
+            }
+        }
+    }
+
+    fn tell_changes(&mut self, app: AppId) {
+        let now = self.now;
+        let Some(watching) = self.watches.of.get_mut(&app) else { return };
+        if watching.pace.due(watching.watch.delay).is_none_or(|due| due > now) {
+            return;
+        }
+        let Some((files, _)) = &mut watching.files else { return };
+        let changes = files.take_changes();
+        watching.told = in_words(changes.told(), &watching.cwd);
+        if watching.pace.take(now) {
+            let told = watching.told.clone();
+            log::warn!(
+                "{}: watch: its files change each time that it is started, at last {told}: if it writes them itself, \
+                 name them in ignore_watch; until then it is replaced more and more rarely",
+                self.app_name(app)
+            );
+        }
+        self.inbox.push_back(Event::Changed { app });
+    }
+
+    /// What changed last, in words.
+    pub(super) fn changes_of(&self, app: AppId) -> String {
+        self.watches.of.get(&app).map_or_else(|| "files changed".to_owned(), |known| known.told.clone())
+    }
+
+    fn tell_trouble(&self, app: AppId, trouble: &Trouble) {
+        let limit = |name: &str| {
+            let now = std::fs::read_to_string(Path::new("/proc/sys/fs/inotify").join(name)).ok();
+            let now: Option<u64> = now.and_then(|text| text.trim().parse().ok());
+            let more = now.unwrap_or(0).saturating_mul(4).max(1024);
+            let now = now.map_or_else(String::new, |now| format!(" (now {now})"));
+            format!("raise the limit{now} with `sysctl fs.inotify.{name}={more}`")
+        };
+        let why = match trouble {
+            Trouble::Queues => {
+                format!("the user has no inotify queue left: {}", limit("max_user_instances"))
+            }
+            Trouble::Folders => {
+                let limit = limit("max_user_watches");
+                format!(
+                    "the user watches as many folders as may be: name some of them in ignore_watch, or {limit}"
+                )
+            }
+            Trouble::TooMany => {
+                format!("there are more than {MOST_FOLDERS} folders: name some in ignore_watch")
+            }
+            Trouble::Other(error) => error.to_string(),
+        };
+        log::warn!(
+            "{}: watch has no effect, its files are not watched: {why}; then `clusterd reload {0}`",
+            self.app_name(app)
+        );
+    }
+}
+
+/// `server.js and 3 other files changed`; paths from the app's folder on, where they lie in it.
+fn in_words(told: Option<(&Path, usize)>, cwd: &Path) -> String {
+    let Some((first, others)) = told else { return "many files changed".to_owned() };
+    let path = first.strip_prefix(cwd).ok().filter(|path| !path.as_os_str().is_empty()).unwrap_or(first);
+    let path = escape(path.as_os_str().as_encoded_bytes()).into_owned();
+    match others {
+        0 => format!("{path} changed"),
+        1 => format!("{path} and another file changed"),
+        others => format!("{path} and {others} other files changed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELAY: Duration = Duration::from_millis(200);
+
+    fn at(milliseconds: u64) -> Time {
+        Time::from_start(Duration::from_millis(milliseconds))
+    }
+
+    #[test]
+    fn something_comes_of_changes_once_they_are_at_rest_and_not_too_late() {
+        let mut pace = Pace { settles: Time::START, ..Pace::default() };
+        assert_eq!(pace.due(DELAY), None);
+        pace.changed(at(100));
+        pace.changed(at(250));
+        assert_eq!(pace.due(DELAY), Some(at(450)));
+        for time in 3..200 {
+            pace.changed(at(time * 100));
+        }
+        assert_eq!(pace.due(DELAY), Some(at(10_100)), "who never rests is not waited for");
+        assert!(!pace.take(at(10_100)) && pace.due(DELAY).is_none());
+    }
+
+    #[test]
+    fn echoes_wait_longer_each_time_and_an_edit_does_not() {
+        let mut pace = Pace { settles: Time::START, ..Pace::default() };
+        let mut now = 1000;
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            pace.see(true, at(now));
+            pace.changed(at(now));
+            let due = pace.due(DELAY).expect("a change");
+            waits.push(due.since(at(now)).as_millis());
+            now += u64::try_from(waits.last().copied().unwrap_or_default()).unwrap_or_default();
+            assert_eq!(pace.take(at(now)), waits.len() == 5);
+        }
+        assert_eq!(waits[..4], [200, 400, 800, 1600]);
+        assert_eq!(waits[11], 60_000);
+        pace.see(true, at(now));
+        pace.changed(at(now));
+        pace.see(false, at(now + 10));
+        pace.changed(at(now + 9000));
+        assert_eq!(pace.due(DELAY), Some(at(now + 9200)), "somebody edits");
+    }
+
+    #[test]
+    fn a_change_is_told_by_its_first_file() {
+        let cwd = Path::new("/srv/api");
+        for (path, others, expected) in [
+            ("/srv/api/src/a.js", 0, "src/a.js changed"),
+            ("/srv/api/src/a\n.js", 1, "src/a\\x0a.js and another file changed"),
+            ("/etc/api.conf", 7, "/etc/api.conf and 7 other files changed"),
+            ("/srv/api", 0, "/srv/api changed"),
+        ] {
+            assert_eq!(in_words(Some((Path::new(path), others)), cwd), expected);
+        }
+        assert_eq!(in_words(None, cwd), "many files changed");
+    }
+}

@@ -66,6 +66,7 @@ Run:
   scale      change the number of instances: 4, +2, -1
   delete     stop apps and forget them
   signal     send a signal to workers
+  send       write a line to the standard input of workers
   reset      count restarts from zero again
 
 Look:
@@ -205,6 +206,10 @@ pub enum Verb {
     /// Sends a signal to the first process of each worker.
     #[command(visible_alias = "sendSignal", after_help = "Example:\n  clusterd signal SIGUSR2 api")]
     Signal(Signal),
+
+    /// Writes a line, and its end, to the standard input of workers whose file says stdin = "pipe".
+    #[command(after_help = "Example:\n  clusterd send api 'reload templates'")]
+    Send(Send),
 
     /// Asks whether a supervisor runs for this home.
     Ping,
@@ -536,6 +541,18 @@ pub struct Signal {
     /// all, names, ids, namespaces, /regex/, or a file.
     #[arg(required = true, value_name = "TARGET")]
     pub targets: Vec<String>,
+}
+
+/// `send`.
+#[derive(Debug, Args)]
+pub struct Send {
+    /// all, names, ids, namespaces, /regex/, or a file.
+    #[arg(required = true, value_name = "TARGET")]
+    pub targets: Vec<String>,
+
+    /// What is written: at most 4095 bytes.
+    #[arg(required = true, value_name = "LINE", allow_hyphen_values = true)]
+    pub line: String,
 }
 
 /// `pid`, `flush`.

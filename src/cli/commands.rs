@@ -53,6 +53,10 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
             let request = Request::Scale { target: scale.target, count: scale.count, no_wait: scale.no_wait };
             given.ask(request, None)
         }
+        Verb::Send(send) => {
+            let targets = meant(send.targets)?;
+            given.ask(Request::Send { line: send.line, targets }, read)
+        }
         Verb::Signal(signal) => {
             let targets = meant(signal.targets)?;
             given.ask(Request::Signal { signal: signal.signal, targets }, read)
@@ -405,6 +409,7 @@ fn as_start(request: Request) -> Request {
         | Request::Save { .. }
         | Request::Cleardump {}
         | Request::Resurrect {}
+        | Request::Send { .. }
         | Request::Kill {}
         | Request::Pid { .. }
         | Request::Environ { .. }

@@ -274,6 +274,8 @@ pub enum AppKey {
     LogDateFormat,
     Time,
     PidFile,
+    /// What the workers read from.
+    Stdin,
     Namespace,
 }
 
@@ -813,6 +815,14 @@ pub const APP: &[Key<AppKey>] = &[
         Kind::File,
         "pids/<name>-<instance>.pid in clusterd's home",
         "where a worker's process id is written, relative to cwd; with -<instance> when there are several",
+    ),
+    key(
+        AppKey::Stdin,
+        "stdin",
+        &[],
+        Kind::Choice(&["null", "pipe"]),
+        "\"null\"",
+        "standard input of the workers; null: at its end at once; pipe: lines that `clusterd send` writes, and no end",
     ),
     key(
         AppKey::Namespace,

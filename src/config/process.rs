@@ -55,6 +55,8 @@ pub struct ProcessSettings {
     pub instance_var: String,
     /// Where its process id is written; none means the default file.
     pub pid_file: Option<PathBuf>,
+    /// Its standard input is a pipe that `send` writes to, in place of the null device.
+    pub pipe_input: bool,
 }
 
 impl Default for ProcessSettings {
@@ -72,6 +74,7 @@ impl Default for ProcessSettings {
             increment_var: None,
             instance_var: INSTANCE_VARIABLE.to_owned(),
             pid_file: None,
+            pipe_input: false,
         }
     }
 }
@@ -186,6 +189,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             increment_var: self.read(AppKey::IncrementVar, variable_name),
             instance_var: self.read(AppKey::InstanceVar, variable_name).unwrap_or(defaults.instance_var),
             pid_file: self.read(AppKey::PidFile, |value| pid_file(value, cwd)),
+            pipe_input: self.choice(AppKey::Stdin) == Some("pipe"),
         }
     }
 
@@ -423,6 +427,7 @@ pub(super) fn shown(key: AppKey, spec: &Spec) -> Option<String> {
         },
         AppKey::IncrementVar => process.increment_var.clone(),
         AppKey::InstanceVar => Some(process.instance_var.clone()),
+        AppKey::Stdin => Some(if process.pipe_input { "pipe" } else { "null" }.to_owned()),
         AppKey::PidFile => {
             let named = process.pid_file.as_ref().map(|path| path.display().to_string());
             Some(named.unwrap_or_else(|| "default".to_owned()))

@@ -120,7 +120,8 @@ pub(super) fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<Stri
         | AppKey::FilterEnv
         | AppKey::IncrementVar
         | AppKey::InstanceVar
-        | AppKey::PidFile => return process::shown(key, spec),
+        | AppKey::PidFile
+        | AppKey::Stdin => return process::shown(key, spec),
     })
 }
 

@@ -135,6 +135,13 @@ pub enum Request {
         /// Whom.
         targets: Vec<String>,
     },
+    /// Write a line to the standard input of each worker.
+    Send {
+        /// Without its end.
+        line: String,
+        /// Whom.
+        targets: Vec<String>,
+    },
     /// Drain and stop everything, then end the supervisor.
     Kill {},
     /// Write down what is to come back by `resurrect`.

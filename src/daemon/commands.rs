@@ -49,7 +49,7 @@ impl Verb {
     }
 }
 
-type Whom = Vec<(AppId, Scope)>;
+pub(super) type Whom = Vec<(AppId, Scope)>;
 
 /// What a file means depends on these: path, profile, `--only`.
 pub(super) type Reading = (PathBuf, Option<String>, Vec<String>);
@@ -116,6 +116,7 @@ impl Daemon {
             Request::Save { force } => self.save(client, force)?,
             Request::Cleardump {} => self.clear(client)?,
             Request::Resurrect {} => self.resurrect(client),
+            Request::Send { line, targets } => self.send_line(client, &line, &targets)?,
             Request::Kill {} => {
                 // A second one waits with the first; only a second signal ends at once.
                 self.leaving_clients.push(client);
@@ -508,7 +509,7 @@ impl Daemon {
     }
 
     /// Whom these targets mean; none at all is an error.
-    fn whom(&self, targets: &[String]) -> Result<Whom, Error> {
+    pub(super) fn whom(&self, targets: &[String]) -> Result<Whom, Error> {
         if targets.is_empty() {
             return Err(usage("whom? name an app, an id, a namespace, /regex/, a file, or all".to_owned()));
         }

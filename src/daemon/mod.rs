@@ -58,6 +58,7 @@ mod rest;
 mod resurrect;
 mod said;
 mod saved;
+mod send;
 mod settings;
 mod shared;
 mod short;

@@ -49,6 +49,8 @@ pub(super) struct Process {
     pub(super) main: Option<Main>,
     /// Where its bind and listen calls come in.
     pub(super) notify: Option<OwnedFd>,
+    /// The pipe that is its standard input (`stdin = "pipe"`), until it closes it.
+    pub(super) input: Option<OwnedFd>,
     /// Node's channel.
     pub(super) channel: Option<super::node::Channel>,
     /// Inodes of sockets that got SO_REUSEPORT at bind.
@@ -90,6 +92,7 @@ impl Process {
             status: None,
             main: None,
             notify: None,
+            input: None,
             channel: None,
             bound: HashSet::new(),
             replaced: HashMap::new(),

@@ -15,7 +15,7 @@ use crate::logs::Origin;
 use crate::logs::worker::{Files, WorkerOutput};
 use crate::supervisor::event::{Address, AppId, Event, Generation, SlotId, SocketId, SpawnFailure, WorkerId};
 use crate::sys::spawn::{self, Failure, Plan, Step, errno_text};
-use crate::sys::{addresses, listen, output, process, unix_listener};
+use crate::sys::{addresses, input, listen, output, process, unix_listener};
 
 use super::catalog::Recipe;
 use super::environment::Variables;
@@ -45,18 +45,25 @@ struct Pipes {
     out: (OwnedFd, OwnedFd),
     err: (OwnedFd, OwnedFd),
     report: (OwnedFd, OwnedFd),
+    /// Its standard input, where it is to have one.
+    input: Option<(OwnedFd, OwnedFd)>,
     /// Node's.
     channel: Option<(Channel, OwnedFd)>,
 }
 
 impl Pipes {
-    fn open(node: bool) -> Result<Pipes, SpawnFailure> {
+    fn open(node: bool, input: bool) -> Result<Pipes, SpawnFailure> {
         let pipe = || output::worker_pipe().map_err(|e| host_failure("pipe", &e));
         let socketpair = |error| host_failure("socketpair", &error);
         Ok(Pipes {
             out: pipe()?,
             err: pipe()?,
             report: spawn::report_pair().map_err(socketpair)?,
+            input: input
+                .then(input::worker_pipe)
+                .transpose()
+                .map_err(|e| host_failure("pipe", &e))?
+                .map(|(theirs, ours)| (ours, theirs)),
             channel: node.then(Channel::pair).transpose().map_err(socketpair)?,
         })
     }
@@ -98,7 +105,7 @@ impl Daemon {
         let pid_file = self.reserve_pid_file(order, &recipe)?;
         self.refuse_shared(order.app, &recipe)?;
         let handed = self.declared_sockets(order, &recipe.spec.listen)?;
-        let pipes = Pipes::open(command.speaks_node_ipc)?;
+        let pipes = Pipes::open(command.speaks_node_ipc, process.pipe_input)?;
         let own = self.own_variables(order, &recipe, notify, handed.len(), pipes.channel.is_some());
         let env = variables.complete(&recipe, &command, order.instance, own)?;
         let program = c_string(command.program.as_os_str())?;
@@ -108,12 +115,13 @@ impl Daemon {
         let ties = self.watch_pipes(order.worker, &pipes).inspect_err(|_| self.output.release(files))?;
         let mut fds: Vec<_> = handed.iter().filter_map(|id| self.sockets.fd(*id)).collect();
         fds.extend(pipes.channel.iter().map(|(_, theirs)| theirs.as_fd()));
+        let input = pipes.input.as_ref().map_or(self.surroundings.null.as_fd(), |(_, theirs)| theirs.as_fd());
         let spawned = spawn::spawn(&Plan {
             program,
             argv,
             env,
             cwd,
-            standard: [self.surroundings.null.as_fd(), pipes.out.1.as_fd(), pipes.err.1.as_fd()],
+            standard: [input, pipes.out.1.as_fd(), pipes.err.1.as_fd()],
             report: pipes.report.1.as_fd(),
             handed: fds,
             listen_fds: handed.len(),
@@ -131,6 +139,7 @@ impl Daemon {
         let process = Process {
             report: Some(pipes.report.0),
             channel: pipes.channel.map(|(ours, _)| ours),
+            input: pipes.input.map(|(ours, _)| ours),
             other_user: who.and_then(|who| who.other_user()),
             pid_file: self.publish_pid(pid_file, spawned.pid, order.worker),
             tokens: ties.others,

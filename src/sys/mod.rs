@@ -14,6 +14,7 @@ pub mod epoll_peer;
 mod guise;
 pub mod inherited;
 pub mod inotify;
+pub mod input;
 pub mod intercept;
 pub mod listen;
 pub mod memory;

@@ -10,6 +10,8 @@ mod import;
 mod init;
 pub mod output;
 mod pm2;
+mod redact;
+mod report;
 mod start;
 mod startup;
 mod unit;
@@ -79,6 +81,7 @@ Look:
 
 Supervisor:
   ping       is it running?
+  report     what to show with a question or a bug: host, apps, log
   kill       drain and stop everything, then end it
   reload-logs  open the log files anew, for logrotate
   save       write down what is to come back (dump; cleardump forgets it)
@@ -213,6 +216,14 @@ pub enum Verb {
 
     /// Asks whether a supervisor runs for this home.
     Ping,
+
+    /// Prints what somebody needs to know who looks for the cause of something: versions, host, apps, last lines of
+    /// the supervisor's log.
+    ///
+    /// Values of variables, arguments and what workers print are left out, and so is what looks like a secret. Look
+    /// it over all the same before you show it to others.
+    #[command(after_help = "Examples:\n  clusterd report > report.txt\n  clusterd report --json")]
+    Report,
 
     /// Drains and stops everything, then ends the supervisor.
     Kill,

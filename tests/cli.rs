@@ -117,6 +117,8 @@ fn every_spelling_is_understood() {
         "sendSignal 1 api",
         "send api x",
         "send api other -x",
+        "report",
+        "report --json",
         "ping",
         "kill",
         "save",

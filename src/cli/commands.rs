@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::output::{Failure, Output, Shape};
-use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb, file, pm2, start, startup};
+use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb};
+use super::{file, pm2, report, start, startup};
 use crate::background::{self, Ready};
 use crate::config::plan;
 use crate::control::client::{self, ANSWER_TIME, ClientError};
@@ -65,6 +66,7 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
             let targets = meant(list.targets)?;
             given.ask(Request::List { targets, connections: list.connections, detail: false }, read)
         }
+        Verb::Report => given.report(),
         Verb::Jlist => given.pm2_list(|processes| processes.to_string()),
         Verb::Prettylist => given.pm2_list(pm2::pretty),
         Verb::Describe(describe) => {
@@ -327,6 +329,20 @@ impl Caller {
         Ok(0)
     }
 
+    /// Without a supervisor there is something to report, too: maybe that is the question.
+    fn report(&self) -> Result<i32, Failure> {
+        let home = self.home()?;
+        let answer = detailed(&home).map_err(|failure| match failure {
+            Failure::Error(error) => error.message,
+            Failure::File { text, .. } => text,
+            Failure::ClosedPipe => "it closed the connection".to_owned(),
+        });
+        let list = answer.as_ref().ok().map(|(list, _)| list.clone());
+        let report = report::of(&home, answer);
+        self.output(Shape::Table).facts(&report::text(&report, list.as_ref()), &report)?;
+        Ok(0)
+    }
+
     fn describe(&self, request: Request) -> Result<i32, Failure> {
         let answers = client::ask(&self.home()?, request, Some(ANSWER_TIME)).map_err(Failure::failed)?;
         self.show(answers, Shape::Blocks)
@@ -352,9 +368,8 @@ impl Caller {
 
 /// The list, then the details of its apps, so many at a time that each answer fits. Shares of CPU time count
 /// from one look to the next: those of the first look are taken.
-fn pm2_processes(home: &Home) -> Result<serde_json::Value, Failure> {
+fn detailed(home: &Home) -> Result<(List, pm2::Details), Failure> {
     let list = listed(home, Vec::new(), false)?.map_err(Failure::Error)?;
-    let now = clock::wall();
     let names: Vec<String> = list.apps.iter().map(|app| format!("{}/{}", app.namespace, app.name)).collect();
     let mut details = pm2::Details::new();
     for some in names.chunks(pm2::AT_A_TIME) {
@@ -369,6 +384,12 @@ fn pm2_processes(home: &Home) -> Result<serde_json::Value, Failure> {
             }
         }
     }
+    Ok((list, details))
+}
+
+fn pm2_processes(home: &Home) -> Result<serde_json::Value, Failure> {
+    let now = clock::wall();
+    let (list, details) = detailed(home)?;
     // What a process says of itself does not vary by some milliseconds from one look to the next.
     let began = |worker: &WorkerInfo| {
         let own = worker.pid.and_then(|pid| process::started_at(pid).ok());

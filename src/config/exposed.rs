@@ -63,7 +63,7 @@ fn open_to_all(path: &Path, file: &Metadata) -> Option<u32> {
 
 /// Whether a variable of this name usually holds what others must not know. Names of files are not that, nor are
 /// public keys, and what counts tokens (`MAX_TOKENS=4096`) is a number.
-fn is_secret(name: &str, value: &[u8]) -> bool {
+pub fn is_secret(name: &str, value: &[u8]) -> bool {
     let name = name.to_ascii_uppercase();
     let is_number = value.iter().all(u8::is_ascii_digit);
     let names_file = ["_FILE", "_PATH", "_DIR"].iter().any(|end| name.ends_with(end));

@@ -249,7 +249,7 @@ fn differences(known: &Known<'_>, new: &AppConfig) -> Vec<String> {
 }
 
 /// Whether a value of this kind says nothing that its owner may want to hide.
-fn is_shown(kind: Kind) -> bool {
+pub fn is_shown(kind: Kind) -> bool {
     matches!(
         kind,
         Kind::Flag

@@ -11,6 +11,7 @@ pub mod connections;
 pub mod cpus;
 pub mod descriptor;
 pub mod epoll_peer;
+pub mod facts;
 mod guise;
 pub mod inherited;
 pub mod inotify;

@@ -8,10 +8,12 @@ mod file;
 pub mod flags;
 mod import;
 mod init;
+mod logs;
 pub mod output;
 mod pm2;
 mod redact;
 mod report;
+mod stamp;
 mod start;
 mod startup;
 mod unit;
@@ -189,9 +191,12 @@ pub enum Verb {
     Describe(Describe),
 
     /// Shows the last lines of workers, then new ones as they come.
+    ///
+    /// The supervisor remembers 1000 lines (256 KiB) of each app since it runs, with the time at which it read
+    /// each; what is older is in the log files. A reader that falls behind is told how many lines it missed.
     #[command(
         visible_alias = "log",
-        after_help = "Examples:\n  clusterd logs\n  clusterd logs api --err\n  clusterd logs api -n 100 --no-follow"
+        after_help = "Examples:\n  clusterd logs\n  clusterd logs api --err\n  clusterd logs api -n 100 --no-follow\n  clusterd logs --since 10m --grep 'timeout|refused' --timestamp"
     )]
     Logs(Logs),
 
@@ -525,9 +530,9 @@ pub struct Logs {
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
 
-    /// How many of the last lines.
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 15)]
-    pub lines: u32,
+    /// How many of the last lines of each app; 15, with --since all that are remembered.
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<u32>,
 
     /// Ends after the last lines.
     #[arg(long, visible_alias = "nostream")]
@@ -540,6 +545,22 @@ pub struct Logs {
     /// Standard error only.
     #[arg(long)]
     pub err: bool,
+
+    /// Only lines since then: 10m, 2h, 08:30, 2026-11-23T08:30, or with a zone.
+    #[arg(long, value_name = "DURATION|TIME")]
+    pub since: Option<String>,
+
+    /// Only lines in which this regular expression is found.
+    #[arg(long, value_name = "PATTERN")]
+    pub grep: Option<String>,
+
+    /// The lines alone: nothing in front of them.
+    #[arg(long)]
+    pub raw: bool,
+
+    /// When each line was read, as YYYY-MM-DDTHH:mm:ss or as FORMAT says (PM2's patterns), in local time.
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, default_missing_value = stamp::USUAL)]
+    pub timestamp: Option<String>,
 }
 
 /// `signal`.

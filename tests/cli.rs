@@ -618,7 +618,7 @@ fn a_supervisor_that_goes_away_in_mid_command_is_a_failure() {
 #[test]
 fn log_lines_reach_a_pipe_as_the_worker_wrote_them() {
     let line = |text: &str| {
-        Reply::Line(Line { app: "api".into(), instance: 1, stream: Stream::Out, text: text.into() })
+        Reply::Line(Line { app: "api".into(), instance: 1, stream: Stream::Out, text: text.into(), at: None })
     };
     let (_, output) =
         answered(&["logs", "--no-follow"], &[line("\x1b[32mgreen\x1b[0m"), line("b"), done()[0].clone()]);
@@ -703,7 +703,13 @@ fn a_terminal_shows_a_reload_live_and_a_dumb_one_line_by_line() {
 #[test]
 fn what_a_worker_printed_is_spelt_out_on_a_terminal() {
     let text = "\x1b[2Jgone";
-    let line = Reply::Line(Line { app: "api".into(), instance: 0, stream: Stream::Out, text: text.into() });
+    let line = Reply::Line(Line {
+        app: "api".into(),
+        instance: 0,
+        stream: Stream::Out,
+        text: text.into(),
+        at: None,
+    });
     let drawn = on_terminal(&["logs", "--no-follow"], 80, &[line, done()[0].clone()], &[("NO_COLOR", "1")]);
     assert!(drawn.contains("api-0 | \\x1b[2Jgone"), "{drawn:?}");
 }

@@ -202,7 +202,7 @@ fn a_full_disk_stops_neither_the_worker_nor_the_other_sinks() {
     bench.run(|_| {});
     feeder.join().unwrap();
     assert_eq!(bench.followed, 200_000);
-    assert_eq!(bench.rings.last_of_app(AppId(0), 5000, None).len(), 1000);
+    assert_eq!(bench.rings.last_of_app(AppId(0), 5000, |_, _| true).len(), 1000);
     let notices = bench.files.take_notices();
     assert!(matches!(notices[..], [Notice::Dropping { .. }]), "{notices:?}");
 }
@@ -221,7 +221,7 @@ fn sixty_four_mebibytes_without_a_newline_need_bounded_memory() {
     bench.run(|bench| assert!(bench.output.held() < LINE_LIMIT));
     feeder.join().unwrap();
     assert_eq!(fs::metadata(&path).unwrap().len(), total);
-    let kept = bench.rings.last_of_app(AppId(0), 1000, None);
+    let kept = bench.rings.last_of_app(AppId(0), 1000, |_, _| true);
     assert!(kept.iter().map(|line| line.bytes.len()).sum::<usize>() <= APP_BYTES);
     assert!(kept[0].cut && kept[0].continued && kept[0].bytes.len() == LINE_LIMIT);
 }

@@ -225,8 +225,10 @@ const WALL_CLOCK_READERS: &[&str] = &[
     "src/sys/alarm.rs",
     "src/daemon/crons.rs",
     "src/daemon/list.rs",
+    "src/daemon/output.rs",
     "src/logs/logger",
     "src/cli/commands",
+    "src/cli/logs",
 ];
 /// Test code that may sleep: the one place that polls a condition to its deadline, and servers whose work
 /// is to take time.

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::logs::Printer;
 use super::output::{Failure, Output, Shape};
 use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb};
-use super::{file, pm2, report, start, startup};
+use super::{file, logs, pm2, report, start, startup};
 use crate::background::{self, Ready};
 use crate::config::plan;
 use crate::control::client::{self, ANSWER_TIME, ClientError};
-use crate::control::protocol::{Done, Error, File, List, Reply, Request, Stream, WorkerInfo};
+use crate::control::protocol::{Done, Error, File, List, Reply, Request, WorkerInfo};
 use crate::daemon;
 use crate::home::{Given, Home, HomeError};
 use crate::sys::{clock, process, socket};
@@ -73,7 +74,7 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
             let targets = meant(describe.targets)?;
             given.describe(Request::List { targets, connections: true, detail: true })
         }
-        Verb::Logs(logs) => given.ask(follow(logs)?, None),
+        Verb::Logs(logs) => given.logs(logs),
         Verb::Pid(pid) => given.ask(Request::Pid { targets: meant(pid.targets)? }, read),
         Verb::Env(env) => given.ask(Request::Environ { targets: meant(env.targets)? }, read),
         Verb::Reset(reset) => given.ask(Request::Reset { targets: meant(reset.targets)? }, read),
@@ -348,6 +349,14 @@ impl Caller {
         self.show(answers, Shape::Blocks)
     }
 
+    fn logs(&self, logs: Logs) -> Result<i32, Failure> {
+        let targets = meant(logs.targets.clone())?;
+        let printer = Printer::new(&logs, self.json)?;
+        let answers = client::ask(&self.home()?, logs::request(&logs, targets), None);
+        logs::print(answers.map_err(Failure::failed)?, printer)?;
+        Ok(0)
+    }
+
     fn ask(&self, request: Request, limit: Option<Duration>) -> Result<i32, Failure> {
         let answers = client::ask(&self.home()?, request, limit).map_err(Failure::failed)?;
         self.show(answers, Shape::Table)
@@ -451,15 +460,6 @@ fn reload(replace: Replace) -> Result<Request, Failure> {
     let update_env = replace.update_env.then(file::environment);
     let (file, targets) = split(replace.targets, &replace.selection)?;
     Ok(Request::Reload { targets, file, update_env, no_wait: replace.no_wait })
-}
-
-fn follow(logs: Logs) -> Result<Request, Failure> {
-    let stream = match (logs.out, logs.err) {
-        (true, _) => Some(Stream::Out),
-        (false, true) => Some(Stream::Err),
-        (false, false) => None,
-    };
-    Ok(Request::Logs { targets: meant(logs.targets)?, lines: logs.lines, follow: !logs.no_follow, stream })
 }
 
 /// The file among the words, checked, and the other words.

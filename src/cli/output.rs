@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::control::protocol::{Error, Line, List, Progress, Reply};
+use crate::control::protocol::{Error, List, Progress, Reply};
 use crate::control::render::{self, Board};
 use crate::sys::terminal;
 
@@ -103,7 +103,8 @@ impl Output {
             Reply::List(list) if self.json => object(&list)?,
             reply if self.json => object(&reply)?,
             Reply::Progress(step) => self.step(&step)?,
-            Reply::Line(line) => self.line(&line)?,
+            // Only `logs` asks for them, and prints them itself.
+            Reply::Line(_) | Reply::Dropped { .. } | Reply::Following {} => {}
             Reply::List(list) => self.list(&list)?,
             Reply::Plan(plan) => text(&render::plan(&plan, self.terminal.map(|(width, _)| width)))?,
             Reply::Environ(environ) => {
@@ -140,14 +141,6 @@ impl Output {
         }
     }
 
-    fn line(&self, line: &Line) -> io::Result<()> {
-        match self.terminal {
-            Some(_) => text(&format!("{}\n", render::line(line, true))),
-            // Whoever reads a pipe gets the worker's own bytes, styles included.
-            None => raw(format!("{}-{} | {}\n", line.app, line.instance, line.text).as_bytes()),
-        }
-    }
-
     fn list(&self, list: &List) -> io::Result<()> {
         let width = self.terminal.map(|(width, _)| width);
         match self.shape {
@@ -175,19 +168,19 @@ fn without_styles(text: &str) -> String {
     plain
 }
 
-fn object(value: &impl Serialize) -> io::Result<()> {
+pub(super) fn object(value: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
     raw(&line)
 }
 
-fn text(styled: &str) -> io::Result<()> {
+pub(super) fn text(styled: &str) -> io::Result<()> {
     let mut stdout = anstream::stdout().lock();
     stdout.write_all(styled.as_bytes())?;
     stdout.flush()
 }
 
-fn raw(bytes: &[u8]) -> io::Result<()> {
+pub(super) fn raw(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;
     stdout.flush()

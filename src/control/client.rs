@@ -173,7 +173,11 @@ impl Iterator for Answers {
 /// Any number of `Progress` and `Line`, then exactly one of the others.
 fn is_last(reply: &Reply) -> bool {
     match reply {
-        Reply::Progress(_) | Reply::Line(_) | Reply::Environ(_) => false,
+        Reply::Progress(_)
+        | Reply::Line(_)
+        | Reply::Dropped { .. }
+        | Reply::Following {}
+        | Reply::Environ(_) => false,
         Reply::Plan(plan) => plan.dry_run,
         Reply::List(_) | Reply::Pids { .. } | Reply::Pong { .. } | Reply::Done(_) | Reply::Error(_) => true,
     }

@@ -179,7 +179,7 @@ pub enum Request {
     Logs {
         /// Whose; empty means all.
         targets: Vec<String>,
-        /// How many last lines per app.
+        /// How many last lines per app, of those that are remembered.
         lines: u32,
         /// Go on with new lines until the client closes.
         follow: bool,
@@ -240,7 +240,7 @@ pub enum Stream {
     Err,
 }
 
-/// One line to a client. Any number of `Progress` and `Line`, then exactly one of the others.
+/// One line to a client. Any number of `Progress`, `Line` and the like, then exactly one of the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Reply {
@@ -248,6 +248,13 @@ pub enum Reply {
     Progress(Progress),
     /// A line of output.
     Line(Line),
+    /// So many lines of output are left out here, because they were not taken in time.
+    Dropped {
+        /// How many.
+        lines: u64,
+    },
+    /// The lines before this are those that were remembered; from here on they are told as they come.
+    Following {},
     /// What `apply` is about to do; with `dry_run` it is the whole answer.
     Plan(Plan),
     /// The facts that were asked for.
@@ -383,6 +390,10 @@ pub struct Line {
     pub stream: Stream,
     /// The bytes without the newline; what is not UTF-8 is replaced in this form only.
     pub text: String,
+    /// When the supervisor read it (RFC 3339, UTC): of a worker that is read late, later than it wrote it. Not
+    /// there where the supervisor does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
 }
 
 /// `list --json`.

@@ -12,8 +12,8 @@ use bytesize::ByteSize;
 use unicode_width::UnicodeWidthStr;
 
 use super::protocol::{
-    AppDetail, AppFailure, AppInfo, Error, LastExitInfo, Line, List, Plan, Progress, ReloadInfo,
-    UnservedInfo, WorkerInfo,
+    AppDetail, AppFailure, AppInfo, Error, LastExitInfo, List, Plan, Progress, ReloadInfo, UnservedInfo,
+    WorkerInfo,
 };
 
 const BOLD: Style = Style::new().bold();
@@ -21,7 +21,6 @@ const DIM: Style = Style::new().dimmed();
 const RED: Style = AnsiColor::Red.on_default();
 const GREEN: Style = AnsiColor::Green.on_default();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
-const CYAN: Style = AnsiColor::Cyan.on_default();
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -100,16 +99,6 @@ pub fn list(list: &List, width: Option<usize>) -> String {
 pub fn describe(list: &List, width: Option<usize>) -> String {
     let blocks: Vec<String> = list.apps.iter().map(|app| describe_app(app, width)).collect();
     blocks.join("\n")
-}
-
-/// A line of a worker's output. The prefix tells whose it is; standard error's is red.
-pub fn line(line: &Line, escaped: bool) -> String {
-    let style = match line.stream {
-        super::protocol::Stream::Out => CYAN,
-        super::protocol::Stream::Err => RED,
-    };
-    let text = if escaped { escape(&line.text) } else { line.text.clone() };
-    format!("{style}{}-{} |{style:#} {text}", escape(&line.app), line.instance)
 }
 
 /// One step, as a line for files and pipes.
@@ -626,7 +615,7 @@ fn push(text: &mut String, what: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::{DaemonInfo, PlanApp, PlanWorker, Stream};
+    use crate::control::protocol::{DaemonInfo, PlanApp, PlanWorker};
     use proptest::prelude::*;
 
     fn stripped(text: &str) -> String {
@@ -833,8 +822,6 @@ mod tests {
         let nasty = "\x1b[2J\rroot#\u{9b}31m \u{202e}gpj.exe\u{2066} \x7f\x07\ttab ü 東";
         let safe = escape(nasty);
         assert_eq!(safe, "\\x1b[2J\\x0droot#\\u{9b}31m \\u{202e}gpj.exe\\u{2066} \\x7f\\x07\ttab ü 東");
-        let shown = Line { app: "api".into(), instance: 0, stream: Stream::Out, text: nasty.into() };
-        assert_eq!(stripped(&line(&shown, true)), format!("api-0 | {safe}"));
     }
 
     #[test]

@@ -144,6 +144,8 @@ struct Connection {
     output: Output,
     /// Is in `Server::busy`.
     queued: bool,
+    /// May leave its answers unread for as long as it likes: who sends them leaves some out.
+    follows: bool,
 }
 
 #[derive(Debug)]
@@ -275,6 +277,15 @@ impl Server {
         self.places.get(place)?.as_ref().map(|connection| connection.output.unread())
     }
 
+    /// This client takes its answers when it likes (`clusterd logs | less`). Who sends them has to look at
+    /// [`Server::unread`], and to leave some out.
+    pub fn be_patient(&mut self, client: ClientId) {
+        let place = self.by_client.get(&client).copied();
+        if let Some(connection) = place.and_then(|place| self.at(place)) {
+            connection.follows = true;
+        }
+    }
+
     /// When [`Server::expire`] has something to do at the earliest.
     pub fn next_deadline(&self) -> Option<Time> {
         let pause = match self.accepting {
@@ -364,8 +375,14 @@ impl Server {
         let client = ClientId(self.last_client);
         let phase = Phase::Reading { decoder: Decoder::new(), until: self.now + REQUEST_TIME };
         self.by_client.insert(client, place);
-        self.places[place] =
-            Some(Connection { client, stream, phase, output: Output::default(), queued: false });
+        self.places[place] = Some(Connection {
+            client,
+            stream,
+            phase,
+            output: Output::default(),
+            queued: false,
+            follows: false,
+        });
         // Most have said already what they want.
         self.queue(place);
     }
@@ -510,6 +527,7 @@ impl Connection {
     fn deadline(&self) -> Option<Time> {
         match self.phase {
             Phase::Reading { until, .. } => Some(until),
+            Phase::Serving if self.follows => None,
             Phase::Serving | Phase::Closing => {
                 (self.output.unread() > 0).then(|| self.output.moved + UNREAD_TIME)
             }
@@ -927,6 +945,31 @@ mod tests {
         rig.pass(UNREAD_TIME);
         assert_eq!(rig.out, [Incoming::Closed { client: id }]);
         drop(client);
+    }
+
+    #[test]
+    fn a_client_that_follows_may_stand_still_and_then_goes_on() {
+        let mut rig = Rig::new();
+        let (mut client, id) = rig.request(PING);
+        rig.server.be_patient(id);
+        let line = Reply::Done(Done { message: "x".repeat(900_000), apps: vec![] });
+        rig.server.reply(id, &line, false);
+        rig.settle();
+        assert_eq!(rig.server.next_deadline(), None);
+        rig.pass(Duration::from_secs(3600));
+        rig.server.reply(id, &Reply::Following {}, true);
+        client.set_nonblocking(true).unwrap();
+        let (mut text, mut chunk) = (Vec::new(), vec![0; 64 * 1024]);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            assert!(Instant::now() < deadline);
+            match client.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => text.extend_from_slice(&chunk[..count]),
+                Err(_) => rig.settle(),
+            }
+        }
+        assert_eq!(replies(std::str::from_utf8(&text).unwrap()), [line, Reply::Following {}]);
     }
 
     #[test]

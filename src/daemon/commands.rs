@@ -21,9 +21,9 @@ use super::Daemon;
 use super::apply::Manner;
 use super::catalog::{self, Source};
 use super::files::MainFile;
+use super::follow::Wanted;
 use super::launch;
 use super::order::{Commands, apps_in_order};
-use super::output::Follower;
 
 /// The bound on an ecosystem file that is read again.
 const FILE_LIMIT: u64 = config::MAX_TEXT as u64;
@@ -127,7 +127,7 @@ impl Daemon {
             Request::Flush { targets } => self.flush(client, &targets)?,
             Request::ReloadLogs {} => self.reload_logs(client)?,
             Request::Logs { targets, lines, follow, stream } => {
-                self.logs(client, &targets, lines, follow, stream)?;
+                self.logs(client, targets, Wanted { lines, follow, stream })?;
             }
         }
         Ok(())
@@ -470,41 +470,6 @@ impl Daemon {
             apps.push(name);
         }
         self.server.reply(client, &Reply::Done(Done { message: String::new(), apps }), true);
-        Ok(())
-    }
-
-    fn logs(
-        &mut self,
-        client: ClientId,
-        targets: &[String],
-        lines: u32,
-        follow: bool,
-        stream: Option<protocol::Stream>,
-    ) -> Result<(), Error> {
-        let whom = self.whom_or_all(targets)?;
-        for (app, _) in &whom {
-            let name = self.app_name(*app);
-            for kept in self.output.last_of_app(*app, lines as usize, stream) {
-                let line = protocol::Line {
-                    app: name.clone(),
-                    instance: kept.instance,
-                    stream: kept.stream,
-                    text: String::from_utf8_lossy(&kept.bytes).into_owned(),
-                };
-                self.server.reply(client, &Reply::Line(line), false);
-            }
-        }
-        if follow {
-            // All apps means those that come later, too.
-            let apps = if targets.is_empty() || targets == ["all"] {
-                Vec::new()
-            } else {
-                whom.iter().map(|(app, _)| *app).collect()
-            };
-            self.output.follow(Follower { client, apps, stream, dropped: 0 });
-        } else {
-            self.server.reply(client, &Reply::Done(Done::default()), true);
-        }
         Ok(())
     }
 

@@ -23,6 +23,7 @@ mod exam;
 mod exposed;
 mod files;
 mod flush;
+mod follow;
 mod forward;
 mod hangup;
 mod headroom;
@@ -683,6 +684,7 @@ impl Daemon {
             self.may_be_over = false;
             self.end_if_nothing_runs();
         }
+        self.feed_followers();
         self.output.flush(self.now);
         for (worker, stream) in self.output.released(self.now) {
             self.again.push_back(Source::Output(worker, stream));

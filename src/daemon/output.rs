@@ -11,8 +11,7 @@ use mio::Token;
 use mio::unix::SourceFd;
 
 use crate::config::logs::Rotation;
-use crate::control::protocol::{self, Stream};
-use crate::control::server::ClientId;
+use crate::control::protocol::Stream;
 use crate::logs::Line;
 use crate::logs::console::QUEUE_LIMIT;
 use crate::logs::file::LogFile;
@@ -22,9 +21,11 @@ use crate::logs::ring::{Kept, Rings};
 use crate::logs::worker::{Files, Sinks, WorkerOutput};
 use crate::supervisor::event::{AppId, WorkerId};
 use crate::supervisor::time::Time;
+use crate::sys::clock;
 use crate::sys::output::OpenError;
 
 use super::Daemon;
+use super::follow::Followers;
 use super::rest::Resting;
 
 /// Bytes read from workers' outputs in one turn of the loop: floods cost everybody else no more than that.
@@ -47,9 +48,6 @@ const CONGESTED: usize = QUEUE_LIMIT / 4;
 /// it cannot take is dropped: a stalled terminal must not stop a worker.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Unread bytes of a following client from which on lines are dropped and counted for it.
-const FOLLOWER_LIMIT: usize = 256 * 1024;
-
 /// All outputs.
 #[derive(Debug)]
 pub(super) struct Output {
@@ -58,7 +56,7 @@ pub(super) struct Output {
     rings: Rings,
     /// Boxed: half of the places of a table are empty, and each pump takes its entry out.
     pub(super) workers: HashMap<WorkerId, Box<Entry>>,
-    followers: Vec<Follower>,
+    pub(super) followers: Followers,
     /// Outputs that are not read while the reader of our own is behind.
     held_back: Vec<(WorkerId, Stream)>,
     /// Outputs of floods.
@@ -75,16 +73,6 @@ pub(super) struct Entry {
     pub(super) tokens: Vec<(Stream, Token)>,
 }
 
-/// A client of `logs`.
-#[derive(Debug)]
-pub(super) struct Follower {
-    pub(super) client: ClientId,
-    /// Empty means all.
-    pub(super) apps: Vec<AppId>,
-    pub(super) stream: Option<Stream>,
-    pub(super) dropped: u64,
-}
-
 impl Output {
     /// Whether this goes to our own standard output or error, or to a client.
     pub(super) fn is_read_along(&self, stream: Stream) -> bool {
@@ -97,7 +85,7 @@ impl Output {
             foreground,
             rings: Rings::default(),
             workers: HashMap::new(),
-            followers: Vec::new(),
+            followers: Followers::default(),
             held_back: Vec::new(),
             resting: Resting::default(),
             moved: Time::START,
@@ -188,23 +176,21 @@ impl Output {
         kept.iter().map(|line| String::from_utf8_lossy(&line.bytes).into_owned()).collect()
     }
 
-    pub(super) fn last_of_app(&self, app: AppId, count: usize, stream: Option<Stream>) -> Vec<Kept> {
-        self.rings.last_of_app(app, count, stream)
+    pub(super) fn last_of_app(
+        &self,
+        app: AppId,
+        count: usize,
+        wants: impl Fn(u32, Stream) -> bool,
+    ) -> Vec<Kept> {
+        self.rings.last_of_app(app, count, wants)
     }
 
     pub(super) fn forget_app(&mut self, app: AppId) {
         self.rings.forget_app(app);
+        self.followers.forget_app(app);
         if let Some(foreground) = &self.foreground {
             foreground.forget(app);
         }
-    }
-
-    pub(super) fn follow(&mut self, follower: Follower) {
-        self.followers.push(follower);
-    }
-
-    pub(super) fn unfollow(&mut self, client: ClientId) {
-        self.followers.retain(|f| f.client != client);
     }
 
     pub(super) fn insert(&mut self, worker: WorkerId, output: WorkerOutput) {
@@ -324,15 +310,12 @@ impl Daemon {
     }
 
     fn with_sinks<T>(&mut self, work: impl FnOnce(&mut Sinks<'_>, &mut [u8]) -> T) -> T {
-        let followers = mem::take(&mut self.output.followers);
+        let mut followers = mem::take(&mut self.output.followers);
         let server = &mut self.server;
-        let mut followers = followers;
         let followed = !followers.is_empty();
-        let mut follow = |line: &Line<'_>| {
-            for follower in followers.iter_mut().filter(|f| f.wants(line)) {
-                pass_on(server, follower, line);
-            }
-        };
+        let at = clock::wall();
+        self.output.rings.set_now(at);
+        let mut follow = |line: &Line<'_>| followers.pass_on(server, line, at);
         let mut sinks = Sinks {
             files: &mut self.output.files,
             foreground: self.output.foreground.as_ref(),
@@ -343,34 +326,4 @@ impl Daemon {
         self.output.followers = followers;
         result
     }
-}
-
-impl Follower {
-    fn wants(&self, line: &Line<'_>) -> bool {
-        (self.apps.is_empty() || self.apps.contains(&line.origin.app))
-            && self.stream.is_none_or(|stream| stream == line.stream)
-    }
-}
-
-/// Sends a line to a follower, or counts it as dropped while the client does not keep up.
-fn pass_on(server: &mut crate::control::server::Server, follower: &mut Follower, line: &Line<'_>) {
-    if server.unread(follower.client).is_none_or(|unread| unread > FOLLOWER_LIMIT) {
-        follower.dropped += 1;
-        return;
-    }
-    if follower.dropped > 0 {
-        let text = format!("[clusterd] {} lines were dropped: this reader is slow", follower.dropped);
-        follower.dropped = 0;
-        let origin = line.origin;
-        let notice =
-            protocol::Line { app: origin.name.clone(), instance: origin.instance, stream: Stream::Err, text };
-        server.reply(follower.client, &protocol::Reply::Line(notice), false);
-    }
-    let shown = protocol::Line {
-        app: line.origin.name.clone(),
-        instance: line.origin.instance,
-        stream: line.stream,
-        text: String::from_utf8_lossy(line.shown()).into_owned(),
-    };
-    server.reply(follower.client, &protocol::Reply::Line(shown), false);
 }

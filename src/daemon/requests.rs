@@ -232,7 +232,7 @@ impl Daemon {
 
     /// A client went away: what it wished goes on.
     pub(super) fn client_gone(&mut self, client: ClientId) {
-        self.output.unfollow(client);
+        self.output.followers.remove(client);
         for operation in self.requests.operations.values_mut() {
             if operation.client == Some(client) {
                 operation.client = None;

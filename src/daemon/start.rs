@@ -434,6 +434,7 @@ impl Daemon {
         let logs = self.processes.get(order.worker).map(|process| &process.recipe.spec.logs);
         output.set_form(logs.and_then(|logs| kept::form(logs, order.slot)));
         self.output.insert(order.worker, output);
+        self.introduce(order.app);
         for (stream, (token, _)) in [Stream::Out, Stream::Err].into_iter().zip(watched) {
             self.output.set_token(order.worker, stream, token);
         }

@@ -2,6 +2,7 @@
 //! with what was written. Refuses to be a log: what is older is in the files.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use memchr::memrchr;
 
@@ -36,6 +37,8 @@ pub struct Kept {
     pub cut: bool,
     /// It goes on with the line before.
     pub continued: bool,
+    /// When it was read, since the epoch.
+    pub at: Duration,
 }
 
 /// The last lines of all apps and workers.
@@ -43,24 +46,36 @@ pub struct Kept {
 pub struct Rings {
     apps: BTreeMap<AppId, Ring>,
     workers: BTreeMap<WorkerId, Ring>,
+    now: Duration,
 }
 
 impl Rings {
+    /// What is pushed from now on is read at this time, since the epoch.
+    pub fn set_now(&mut self, now: Duration) {
+        self.now = now;
+    }
+
+    /// The time of what is read now.
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
     /// Keeps a line, or several whole ones with newlines between them. A worker's first one makes room for it, until [`Rings::forget_worker`].
     pub fn push(&mut self, line: &Line<'_>) {
         let Origin { app, worker, .. } = *line.origin;
-        self.apps.entry(app).or_insert_with(|| Ring::new(APP_LINES, APP_BYTES)).push(line);
-        self.workers.entry(worker).or_insert_with(|| Ring::new(WORKER_LINES, WORKER_BYTES)).push(line);
+        let now = self.now;
+        self.apps.entry(app).or_insert_with(|| Ring::new(APP_LINES, APP_BYTES)).push(line, now);
+        self.workers.entry(worker).or_insert_with(|| Ring::new(WORKER_LINES, WORKER_BYTES)).push(line, now);
     }
 
-    /// The app's last `count` lines, of one stream or of both, oldest first.
-    pub fn last_of_app(&self, app: AppId, count: usize, stream: Option<Stream>) -> Vec<Kept> {
-        self.apps.get(&app).map_or_else(Vec::new, |ring| ring.last(count, stream))
+    /// The app's last `count` lines among those of wanted instances and streams, oldest first.
+    pub fn last_of_app(&self, app: AppId, count: usize, wants: impl Fn(u32, Stream) -> bool) -> Vec<Kept> {
+        self.apps.get(&app).map_or_else(Vec::new, |ring| ring.last(count, wants))
     }
 
     /// The worker's last `count` lines ([`WORKER_LINES`] at most), oldest first.
     pub fn last(&self, worker: WorkerId, count: usize) -> Vec<Kept> {
-        self.workers.get(&worker).map_or_else(Vec::new, |ring| ring.last(count, None))
+        self.workers.get(&worker).map_or_else(Vec::new, |ring| ring.last(count, |_, _| true))
     }
 
     /// Frees what was kept for a worker that is gone; its app's lines stay.
@@ -83,6 +98,8 @@ struct Entry {
     stream: Stream,
     cut: bool,
     continued: bool,
+    /// Milliseconds since the epoch.
+    at: u64,
 }
 
 /// A bounded queue of lines that drops the oldest. Lines that came together are taken apart when somebody asks
@@ -101,7 +118,7 @@ impl Ring {
     }
 
     /// Of a line that is longer than the whole ring, the beginning is kept and marked as cut.
-    fn push(&mut self, line: &Line<'_>) {
+    fn push(&mut self, line: &Line<'_>, now: Duration) {
         let lines = last_lines(line.bytes, self.max_lines, self.max_bytes);
         let kept = &lines[..lines.len().min(self.max_bytes)];
         while self.entries.len() >= self.max_lines || self.bytes.len() + kept.len() > self.max_bytes {
@@ -116,6 +133,7 @@ impl Ring {
             stream: line.stream,
             cut: line.cut || kept.len() < lines.len(),
             continued: line.continued,
+            at: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         });
     }
 
@@ -133,7 +151,7 @@ impl Ring {
         }
     }
 
-    fn last(&self, count: usize, stream: Option<Stream>) -> Vec<Kept> {
+    fn last(&self, count: usize, wants: impl Fn(u32, Stream) -> bool) -> Vec<Kept> {
         let count = count.min(self.max_lines);
         let mut end = self.bytes.len();
         let mut found = Vec::new();
@@ -142,7 +160,7 @@ impl Ring {
                 break;
             }
             let start = end - entry.len;
-            if stream.is_none_or(|wanted| wanted == entry.stream) {
+            if wants(entry.instance, entry.stream) {
                 let text: Vec<u8> = self.bytes.range(start..end).copied().collect();
                 let lines = text.rsplit(|byte| *byte == b'\n').take(count - found.len());
                 found.extend(lines.map(|line| entry.kept(line)));
@@ -163,6 +181,7 @@ impl Entry {
             bytes: line.to_vec(),
             cut: self.cut,
             continued: self.continued,
+            at: Duration::from_millis(self.at),
         }
     }
 }
@@ -194,6 +213,14 @@ mod tests {
         Line { origin, stream, bytes, cut: false, continued: false }
     }
 
+    fn all(_: u32, _: Stream) -> bool {
+        true
+    }
+
+    fn only(stream: Stream) -> impl Fn(u32, Stream) -> bool {
+        move |_, other| other == stream
+    }
+
     fn texts(kept: Vec<Kept>) -> Vec<String> {
         kept.into_iter().map(|kept| String::from_utf8(kept.bytes).unwrap()).collect()
     }
@@ -210,7 +237,7 @@ mod tests {
         }
         assert_eq!(texts(rings.last(WorkerId(1), 2)), ["cause 28", "cause 29"]);
         assert_eq!(rings.last(WorkerId(1), 100).len(), WORKER_LINES);
-        assert_eq!(rings.last_of_app(AppId(1), 10, Some(Stream::Err)), []);
+        assert_eq!(rings.last_of_app(AppId(1), 10, only(Stream::Err)), []);
         rings.forget_worker(WorkerId(1));
         assert_eq!(rings.last(WorkerId(1), 2), []);
     }
@@ -223,9 +250,22 @@ mod tests {
         {
             rings.push(&line(&origin, stream, text.as_bytes()));
         }
-        assert_eq!(texts(rings.last_of_app(AppId(1), 3, None)), ["b", "c", "d"]);
-        assert_eq!(texts(rings.last_of_app(AppId(1), 3, Some(Stream::Out))), ["a", "c", "d"]);
-        assert_eq!(rings.last_of_app(AppId(2), 3, None), []);
+        assert_eq!(texts(rings.last_of_app(AppId(1), 3, all)), ["b", "c", "d"]);
+        assert_eq!(texts(rings.last_of_app(AppId(1), 3, only(Stream::Out))), ["a", "c", "d"]);
+        assert_eq!(rings.last_of_app(AppId(2), 3, all), []);
+    }
+
+    #[test]
+    fn each_line_has_the_time_at_which_it_was_read_and_its_instance() {
+        let (first, second) = (origin(1), origin(2));
+        let mut rings = Rings::default();
+        for (origin, seconds) in [(&first, 10), (&second, 20), (&first, 30)] {
+            rings.set_now(Duration::from_secs(seconds));
+            rings.push(&line(origin, Stream::Out, b"a\nb"));
+        }
+        let of_first = rings.last_of_app(AppId(1), 3, |instance, _| instance == 1);
+        let times: Vec<u64> = of_first.iter().map(|kept| kept.at.as_secs()).collect();
+        assert_eq!(times, [10, 30, 30]);
     }
 
     #[test]
@@ -234,11 +274,11 @@ mod tests {
         let mut rings = Rings::default();
         rings.push(&line(&origin, Stream::Out, b"a\n\nb"));
         rings.push(&line(&origin, Stream::Err, b"c"));
-        assert_eq!(texts(rings.last_of_app(AppId(1), 10, None)), ["a", "", "b", "c"]);
-        assert_eq!(texts(rings.last_of_app(AppId(1), 2, Some(Stream::Out))), ["", "b"]);
+        assert_eq!(texts(rings.last_of_app(AppId(1), 10, all)), ["a", "", "b", "c"]);
+        assert_eq!(texts(rings.last_of_app(AppId(1), 2, only(Stream::Out))), ["", "b"]);
         let many: Vec<String> = (0..2000).map(|number| number.to_string()).collect();
         rings.push(&line(&origin, Stream::Out, many.join("\n").as_bytes()));
-        assert_eq!(texts(rings.last_of_app(AppId(1), usize::MAX, None)), many[1000..]);
+        assert_eq!(texts(rings.last_of_app(AppId(1), usize::MAX, all)), many[1000..]);
         assert_eq!(texts(rings.last(WorkerId(1), usize::MAX)), many[1980..]);
     }
 
@@ -265,15 +305,15 @@ mod tests {
     fn memory_stays_within_both_bounds() {
         let origin = origin(1);
         let mut ring = Ring::new(APP_LINES, APP_BYTES);
-        ring.push(&line(&origin, Stream::Out, b"one"));
+        ring.push(&line(&origin, Stream::Out, b"one"), Duration::ZERO);
         assert!(ring.bytes.capacity() < 64);
         for len in (0..3000).chain([APP_BYTES - 1, APP_BYTES, APP_BYTES + 1, 70_000, 0]) {
-            ring.push(&line(&origin, Stream::Out, &vec![b'x'; len]));
+            ring.push(&line(&origin, Stream::Out, &vec![b'x'; len]), Duration::ZERO);
             assert!(ring.entries.len() <= APP_LINES && ring.bytes.capacity() <= APP_BYTES);
             assert_eq!(ring.bytes.len(), ring.entries.iter().map(|entry| entry.len).sum::<usize>());
         }
         for _ in 0..3000 {
-            ring.push(&line(&origin, Stream::Out, b""));
+            ring.push(&line(&origin, Stream::Out, b""), Duration::ZERO);
         }
         assert_eq!(ring.entries.len(), APP_LINES);
     }

@@ -1,6 +1,8 @@
 //! Old log files are compressed, and those that are too many removed: in one thread beside the loop, which gives
 //! way to everything else and ends when there is nothing to do.
 //!
+//! The thread takes no signals and has descriptors of its own: those of the loop are not its business.
+//!
 //! A compressed file has its name when it is whole and on the disk, and only then the other one goes. What a crash
 //! leaves half done is done again with the file's next rotation. Refuses to touch what `rotation` does not know as
 //! an old log file.
@@ -58,7 +60,7 @@ impl Archive {
         }
         let theirs = Arc::clone(&self.shared);
         let thread = thread::Builder::new().name("old-logs".to_owned()).stack_size(STACK);
-        match thread.spawn(move || work(&theirs)) {
+        match rotate::without_signals(|| thread.spawn(move || work(&theirs))).and_then(|begun| begun) {
             Ok(_) => shared.runs = true,
             Err(error) => shared.tell(format!("old log files wait: no thread to compress them: {error}")),
         }
@@ -83,8 +85,12 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 }
 
 fn work(shared: &Mutex<Shared>) {
-    if let Err(error) = rotate::give_way() {
-        lock(shared).tell(format!("old log files: {error}"));
+    if let Err(error) = rotate::take_own_descriptors().and_then(|()| rotate::give_way()) {
+        let mut shared = lock(shared);
+        shared.tell(format!("old log files are neither compressed nor removed: {error}"));
+        shared.queue.clear();
+        shared.runs = false;
+        return;
     }
     loop {
         let next = {

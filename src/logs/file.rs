@@ -179,6 +179,8 @@ impl LogFile {
         rotate::empty(self.fd.as_fd())?;
         regular.len = 0;
         self.open_line = None;
+        // Of a line that is gone.
+        self.pending = Vec::new();
         Ok(())
     }
 

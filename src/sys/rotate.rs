@@ -1,5 +1,5 @@
 //! System calls around a log file that is begun anew: which file stands at a path, renames that replace nothing,
-//! how old a file is. Nothing here decides when.
+//! how old a file is, and what sets the thread apart that looks after old files. Nothing here decides when.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
@@ -128,6 +129,41 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(rustix::fs::fsync(File::open(folder)?.as_fd())?)
 }
 
+/// Does something while no signal reaches this thread: a thread that is begun meanwhile takes none, ever. The
+/// supervisor's handlers write to a descriptor, which another thread need not have.
+///
+/// # Errors
+/// None that is known.
+pub fn without_signals<T>(act: impl FnOnce() -> T) -> io::Result<T> {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let result = act();
+    before.thread_set_mask()?;
+    Ok(result)
+}
+
+/// Gives this thread a table of descriptors of its own, with nothing in it but the first three. The other one's
+/// numbers are not its own any more: `epoll_peer` exchanges what stands at some of them for a moment, and what is
+/// closed there is to be closed for good.
+///
+/// # Errors
+/// Before Linux 5.9 (CLOSE_RANGE_UNSHARE, close_range(2)) where unshare(2) is forbidden too.
+pub fn take_own_descriptors() -> io::Result<()> {
+    // SAFETY: numbers only; nothing that this thread uses is among what is closed, and the table of the others
+    // stays as it is.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_UNSHARE) };
+    if closed == 0 {
+        return Ok(());
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES)?;
+    let open = fs::read_dir("/proc/thread-self/fd")?;
+    let numbers: Vec<i32> = open.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        // SAFETY: a number of this thread's own table, which nothing in it uses; EBADF is as good.
+        unsafe { libc::close(number) };
+    }
+    Ok(())
+}
+
 /// This thread gives way to every other one: nice 19, which on Linux holds for a thread (setpriority(2)).
 ///
 /// # Errors
@@ -135,4 +171,47 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 pub fn give_way() -> io::Result<()> {
     rustix::process::setpriority_process(None, 19)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::fd::AsRawFd;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_with_descriptors_of_its_own_keeps_none_of_ours_open() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let number = writer.as_raw_fd();
+        let (tell, told) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                take_own_descriptors().expect("a table");
+                let file = File::open("/dev/null").expect("it is there");
+                // SAFETY: a number only.
+                let ours = unsafe { libc::fcntl(number, libc::F_GETFD) };
+                tell.send((ours, file.as_raw_fd())).expect("it waits");
+                let _ = ended.recv();
+            });
+            let (ours, opened) = told.recv().expect("a word");
+            assert!(ours == -1 || number == opened, "{number} is open there");
+            drop(writer);
+            // It would wait for ever for the thread's writing end.
+            assert_eq!(reader.read(&mut [0; 1]).expect("the end"), 0);
+            drop(end);
+        });
+    }
+
+    #[test]
+    fn a_thread_that_is_begun_without_signals_takes_none() {
+        let mask = || SigSet::thread_get_mask().expect("a mask");
+        let before = mask();
+        let theirs = without_signals(|| thread::scope(|scope| scope.spawn(mask).join().expect("it ends")));
+        assert!(theirs.expect("no error").contains(nix::sys::signal::Signal::SIGTERM));
+        assert_eq!(mask(), before);
+    }
 }

@@ -227,11 +227,19 @@ fn start_of_what_is_known_starts_or_restarts_it() {
     assert_eq!(standing(&daemon), one("echo", "online", before + 1));
     daemon.run(&["start", "0"]).expect_code(0);
     assert_eq!(standing(&daemon), one("echo", "online", before + 2));
+    // Of one worker alone.
+    daemon.run(&["scale", "echo", "2"]).expect_code(0);
+    let before = daemon.pids("echo");
+    let second = daemon.online("echo")[1].id.to_string();
+    daemon.run(&["stop", &second]).expect_code(0);
+    daemon.run(&["start", &second]).expect_code(0);
+    let after = daemon.wait_online("echo", 2);
+    assert!(after[0] == before[0] && after[1] != before[1], "{before:?} {after:?}");
     // By its script, as PM2 has it.
     for words in [["stop", "echo.sh"], ["restart", "echo.sh"], ["restart", "./echo.sh"]] {
         daemon.run(&words).expect_code(0);
     }
-    daemon.wait_online("echo", 1);
+    daemon.wait_online("echo", 2);
     daemon.run(&["delete", "echo.sh"]).expect_code(0);
     assert!(daemon.list().apps.is_empty());
 }

@@ -354,7 +354,12 @@ impl Daemon {
         let mut commands = Vec::new();
         for (app, scope, verb, found) in found {
             let definition = found.map(|(now, source, logs)| self.catalog.take(now, &source, logs).2);
-            commands.push((app, self.command_for(verb, app, scope, definition)));
+            let command = match (verb, definition) {
+                // Whoever is leaving, and other workers of the app, are left alone.
+                (Verb::Start, None) => Command::Start { app, scope, definition: None },
+                (verb, definition) => self.command_for(verb, app, scope, definition),
+            };
+            commands.push((app, command));
         }
         Ok(commands)
     }

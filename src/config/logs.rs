@@ -77,7 +77,7 @@ impl Reader<'_, '_, '_, AppKey> {
     /// As in PM2 a pattern goes before `time`.
     fn date(&mut self) -> Option<DatePattern> {
         let pattern = self.read(AppKey::LogDateFormat, |value| {
-            DatePattern::parse(value::text(value)?).map_err(|fault| Refusal::wrong(fault))
+            DatePattern::parse(value::text(value)?).map_err(Refusal::wrong)
         });
         let time = self.flag(AppKey::Time).unwrap_or(false);
         pattern.or_else(|| time.then(DatePattern::of_time))

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mio::Token;
 use mio::unix::SourceFd;
 
-use crate::config::logs::Rotation;
+use crate::config::logs::{LogSettings, Rotation};
 use crate::control::protocol::Stream;
 use crate::logs::Line;
 use crate::logs::console::QUEUE_LIMIT;
@@ -208,9 +208,9 @@ impl Output {
         }
     }
 
-    pub(super) fn open(&mut self, path: &Path, rotation: Rotation, now: Time) -> Result<FileId, OpenError> {
+    pub(super) fn open(&mut self, path: &Path, logs: &LogSettings, now: Time) -> Result<FileId, OpenError> {
         let file = self.files.open(path)?;
-        self.files.set_rotation(file, rotation, now);
+        self.files.set(file, logs, now);
         Ok(file)
     }
 

@@ -65,6 +65,8 @@ pub struct LogFile {
     regular: Option<Regular>,
     /// What the latest old file was called.
     mark: Option<Mark>,
+    /// Each of its lines is an object of JSON, also ours.
+    json: bool,
 }
 
 impl LogFile {
@@ -73,7 +75,7 @@ impl LogFile {
         let fd = open_append(path)?;
         let regular = opened(&fd);
         let (gap, pending, open_line) = (None, Vec::new(), None);
-        Ok(LogFile { path: path.to_owned(), fd, gap, pending, open_line, regular, mark: None })
+        Ok(LogFile { path: path.to_owned(), fd, gap, pending, open_line, regular, mark: None, json: false })
     }
 
     /// Where it is.
@@ -93,6 +95,11 @@ impl LogFile {
         self.pending = Vec::new();
         self.open_line = None;
         Ok(())
+    }
+
+    /// Whether its lines are objects of JSON.
+    pub fn set_json(&mut self, json: bool) {
+        self.json = json;
     }
 
     /// Which file it is; none for devices and pipes.
@@ -236,7 +243,7 @@ impl LogFile {
             lead.push('\n');
         }
         if let Some(gap) = self.gap.filter(|gap| gap.untold > 0) {
-            lead += &notice(gap.untold, gap.error);
+            lead += &notice(gap.untold, gap.error, self.json);
         }
         let (written, outcome) = append_all(&self.fd, [lead.as_bytes(), &[]]);
         self.grow(written);
@@ -303,9 +310,10 @@ fn exists(path: &Path) -> bool {
 }
 
 /// The line in the file that stands for those that are missing.
-fn notice(lines: u64, error: Errno) -> String {
+fn notice(lines: u64, error: Errno, json: bool) -> String {
     let were = if lines == 1 { "line was" } else { "lines were" };
-    format!("[clusterd] {lines} {were} dropped: {}\n", error.desc())
+    let text = format!("[clusterd] {lines} {were} dropped: {}", error.desc());
+    if json { serde_json::json!({ "type": "err", "message": text }).to_string() + "\n" } else { text + "\n" }
 }
 
 /// Appends until all is written or the kernel refuses; says how much was.
@@ -408,6 +416,21 @@ mod tests {
         assert_eq!(file.write(OUT, [b"", b"g\n"]), Turn::None);
         let expected = "[clusterd] 5 lines were dropped: No space left on device\nf\ng\n";
         assert_eq!(fs::read_to_string(file.path()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_notice_in_a_file_of_json_is_json() {
+        let (_dir, mut file) = temporary();
+        file.set_json(true);
+        let disk = std::mem::replace(&mut file.fd, full());
+        file.write(OUT, [b"", b"{}\n"]);
+        file.fd = disk;
+        file.write(OUT, [b"", b"{}\n"]);
+        let text = fs::read_to_string(file.path()).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines[0]["message"], "[clusterd] 1 line was dropped: No space left on device");
+        assert_eq!((lines.len(), &lines[1]), (2, &serde_json::json!({})));
     }
 
     #[test]

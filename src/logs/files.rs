@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use super::archive::Archive;
 use super::file::{LogFile, Source, Turn};
 use super::rotation;
-use crate::config::logs::Rotation;
+use crate::config::logs::{LogSettings, Rotation};
 use crate::supervisor::time::Time;
 use crate::sys::clock;
 use crate::sys::output::OpenError;
@@ -137,8 +137,15 @@ impl LogFiles {
         Ok(id)
     }
 
-    /// How far a file grows. Who opened it last has the say.
-    pub fn set_rotation(&mut self, id: FileId, rotation: Rotation, now: Time) {
+    /// How far a file grows, and whether its lines are JSON. Who opened it last has the say.
+    pub fn set(&mut self, id: FileId, logs: &LogSettings, now: Time) {
+        if let Some(entry) = self.files.get_mut(&id) {
+            entry.file.set_json(logs.json);
+        }
+        self.set_rotation(id, logs.rotation, now);
+    }
+
+    fn set_rotation(&mut self, id: FileId, rotation: Rotation, now: Time) {
         let Some(entry) = self.files.get_mut(&id) else { return };
         entry.rotation = rotation;
         let made = entry.file.regular().and_then(|regular| regular.made);

@@ -106,7 +106,7 @@ pub struct WorkerOutput {
     origin: Origin,
     files: Files,
     /// None: as they are.
-    form: Option<Form>,
+    form: Option<Box<Form>>,
     out: Output,
     err: Output,
 }
@@ -137,7 +137,7 @@ impl WorkerOutput {
 
     /// How lines that are read from now on are written to the files.
     pub fn set_form(&mut self, form: Option<Form>) {
-        self.form = form;
+        self.form = form.map(Box::new);
     }
 
     /// Whose output it is.

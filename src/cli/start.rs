@@ -47,6 +47,9 @@ pub(super) fn steps(
     start: &Start,
     is_known: &dyn Fn(&str) -> Result<bool, Failure>,
 ) -> Result<Vec<Step>, Failure> {
+    if let Some(why) = start.flags.refused() {
+        return Err(Failure::usage(why));
+    }
     let here = file::current_folder()?;
     let cwd = start.flags.value(AppKey::Cwd).map_or_else(|| here.clone(), |cwd| here.join(cwd));
     let path = std::env::var_os("PATH");

@@ -1,6 +1,7 @@
 //! A real systemd that is rebooted: what ran is back.
 
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+#![allow(clippy::print_stderr, reason = "a failing test shows what it saw")]
 
 mod support;
 

@@ -240,13 +240,20 @@ fn a_log_dir_that_others_can_write_is_refused_as_root() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// Rule 5: what holds variables of the caller or process ids is nobody else's to read.
+/// Rule 5: what holds variables or process ids is nobody else's to read. Variables are in the one file that apps are
+/// brought back from; those of an `env_file` are not even there.
 #[test]
 fn every_file_of_the_home_is_its_owners_alone() {
-    let (daemon, output) = Daemon::background(idle("api").env("TOKEN", "hunter2"));
-    daemon.expects(&["looks like a secret: TOKEN"]);
+    let home = Arc::new(Home::new(None));
+    home.put("secret.env", "PASSWORD=hunter3\n");
+    home.write(&file(&[idle("api").env("TOKEN", "hunter2").text("env_file", "secret.env")]));
+    let output = home.run(&["start", &home.file().display().to_string()]);
+    let daemon = Daemon::of(&home);
+    daemon.expects(&["looks like a secret"]);
     output.expect_code(0);
-    wait_until(ms(5_000), "a state file", || daemon.home.path().join("state.json").exists());
+    for name in ["state.json", "apps.json"] {
+        wait_until(ms(5_000), name, || daemon.home.path().join(name).exists());
+    }
     let mut open = vec![daemon.home.path()];
     while let Some(folder) = open.pop() {
         for entry in fs::read_dir(&folder).expect("it is ours").flatten() {
@@ -262,8 +269,11 @@ fn every_file_of_the_home_is_its_owners_alone() {
             let is_pid = is_pid || entry.path().ends_with("pids");
             assert!(is_pid || mode & others == 0, "{mode:o} {}", entry.path().display());
             if let Ok(text) = fs::read(entry.path()) {
-                let secret = text.windows(7).any(|window| window == b"hunter2");
-                assert!(!secret, "{} holds a variable", entry.path().display());
+                let has = |secret: &[u8]| text.windows(7).any(|window| window == secret);
+                let is_list = entry.path().ends_with("apps.json");
+                assert!(!is_list || mode == 0o600, "{mode:o} {}", entry.path().display());
+                assert_eq!(has(b"hunter2"), is_list, "{} holds a variable", entry.path().display());
+                assert!(!has(b"hunter3"), "{} holds a variable of a file", entry.path().display());
             }
         }
     }

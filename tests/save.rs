@@ -133,7 +133,10 @@ fn resurrect_twice_does_nothing_twice() {
 #[test]
 fn where_nothing_was_saved_what_ran_last_comes_back() {
     let port = free_port();
-    let daemon = started(&[serving("api", port), idle("gone"), idle("off")]);
+    // While it ends there is time to write down that everything was stopped, which nobody wished.
+    let slow = App::new("slow", &fixtures::shell("trap '' INT; exec sleep 1000")).set("kill_timeout", 600);
+    let daemon = started(&[serving("api", port), idle("gone"), idle("off"), slow]);
+    daemon.expects(&["slow"]);
     daemon.run(&["scale", "api", "4"]).expect_code(0);
     daemon.run(&["stop", "off"]).expect_code(0);
     daemon.run(&["delete", "gone"]).expect_code(0);
@@ -150,8 +153,11 @@ fn where_nothing_was_saved_what_ran_last_comes_back() {
         let (daemon, output) = resurrected(&home);
         output.expect_code(0);
         // Workers end with it, what is still on its way out is ended first.
-        daemon.expects(&["left behind by a supervisor that was killed"]);
-        assert_eq!(states(&daemon), [state("api", "online"), state("off", "stopped")]);
+        daemon.expects(&["left behind by a supervisor that was killed", "slow"]);
+        assert_eq!(
+            states(&daemon),
+            [state("api", "online"), state("off", "stopped"), state("slow", "online")]
+        );
         daemon.wait_online("api", 4);
         ended(daemon);
     }

@@ -582,8 +582,8 @@ pub struct Send {
     #[arg(required = true, value_name = "TARGET")]
     pub targets: Vec<String>,
 
-    /// What is written: at most 4095 bytes.
-    #[arg(required = true, value_name = "LINE", allow_hyphen_values = true)]
+    /// What is written: at most 4095 bytes. After `--` it may begin with a dash.
+    #[arg(required = true, value_name = "LINE")]
     pub line: String,
 }
 

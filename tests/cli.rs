@@ -116,7 +116,7 @@ fn every_spelling_is_understood() {
         "signal SIGHUP api",
         "sendSignal 1 api",
         "send api x",
-        "send api other -x",
+        "send api other -- -x",
         "report",
         "report --json",
         "ping",

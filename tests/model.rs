@@ -744,7 +744,8 @@ impl Turn<'_> {
         let stopped = status == Some(Status::Stopped) && !ended;
         ensure(!stopped || self.spawned().is_empty(), || "who was stopped was started by a change".into())?;
         let idle = ended || matches!(status, Some(Status::Errored | Status::WaitingRestart));
-        let alone = self.before.probe().is_empty() && self.before.measuring().is_empty();
+        // What a reload has under way comes first; the change comes after it.
+        let alone = self.before.probe().is_empty() && !self.before.is_reloading(*app);
         ensure(!idle || !alone || !self.spawned().is_empty(), || "nobody was started again".into())?;
         ensure(!ended || self.before.given_up().is_none(), || {
             "a supervisor ends although a change is to start somebody".into()

@@ -206,7 +206,6 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("cli/commands.rs", "execute", "a flat table: one arm for each verb"),
     ("daemon/commands.rs", "try_request", "a flat table: one arm for each wish"),
     ("daemon/mod.rs", "new", "a flat list: one line for each thing that the shell holds"),
-    ("daemon/commands.rs", "try_request", "a flat table: one arm for each request"),
 ];
 
 /// Where `log` macros may stand: everything else returns errors or reports facts.

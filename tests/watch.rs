@@ -312,7 +312,7 @@ fn a_host_without_watches_left_is_told_of_and_the_app_goes_on() {
         fs::create_dir_all(home.apps().join(format!("src/{folder}"))).expect("a fresh home");
     }
     let daemon =
-        Builder::new(idle("src")).wrap(&wrap).expects(&["watch has no effect", ""]).start_in(Arc::new(home));
+        Builder::new(idle("src")).wrap(&wrap).expects(&["watch has no effect"]).start_in(Arc::new(home));
     daemon.wait_online("api", 1);
     daemon.wait_for_text("watch has no effect, its files are not watched");
     daemon.wait_for_text("sysctl fs.inotify.max_user_watches=");

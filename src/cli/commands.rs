@@ -55,13 +55,9 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
             let request = Request::Scale { target: scale.target, count: scale.count, no_wait: scale.no_wait };
             given.ask(request, None)
         }
-        Verb::Send(send) => {
-            let targets = meant(send.targets)?;
-            given.ask(Request::Send { line: send.line, targets }, read)
-        }
-        Verb::Signal(signal) => {
-            let targets = meant(signal.targets)?;
-            given.ask(Request::Signal { signal: signal.signal, targets }, read)
+        Verb::Send(send) => given.ask(Request::Send { targets: meant(send.targets)?, line: send.line }, read),
+        Verb::Signal(sent) => {
+            given.ask(Request::Signal { targets: meant(sent.targets)?, signal: sent.signal }, read)
         }
         Verb::List(list) => {
             let targets = meant(list.targets)?;

@@ -40,6 +40,7 @@ fn is_scheme(word: &str) -> bool {
 /// A word without its secret, and whether the next word is one.
 fn word_without(word: &str) -> (String, bool) {
     if let Some((name, value)) = word.split_once('=')
+        && !name.contains("://")
         && names_secret(name)
         && !value.is_empty()
     {

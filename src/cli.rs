@@ -9,10 +9,12 @@ pub mod flags;
 mod import;
 mod init;
 mod logs;
+mod monit;
 pub mod output;
 mod pm2;
 mod redact;
 mod report;
+mod screen;
 mod stamp;
 mod start;
 mod startup;
@@ -77,6 +79,7 @@ Look:
   list       apps and workers (ls, status; jlist, prettylist as in PM2)
   describe   everything about an app (show)
   logs       last lines, then new ones as they come
+  monit      all of this on the whole screen, live
   flush      empty the log files
   pid        process ids, one per line
   env        what a worker was started with
@@ -199,6 +202,13 @@ pub enum Verb {
         after_help = "Examples:\n  clusterd logs\n  clusterd logs api --err\n  clusterd logs api -n 100 --no-follow\n  clusterd logs --since 10m --grep 'timeout|refused' --timestamp"
     )]
     Logs(Logs),
+
+    /// Shows apps, workers, their CPU time and memory, and a log, on the whole screen.
+    ///
+    /// Keys: arrows or j and k select, Enter folds, r reloads, R restarts, s stops, + and - scale (each after a
+    /// question), / searches, o sorts, l pauses the log, ? shows all keys, q quits.
+    #[command(visible_aliases = ["dashboard", "dash"], alias = "imonit")]
+    Monit,
 
     /// Prints what runs as PM2's `jlist` does, on one line of JSON, for scripts that read that.
     ///

@@ -117,6 +117,20 @@ const LAYERS: &[Layer] = &[
             "toml_writer",
         ],
     },
+    // Events in, a screen out: the terminal and the sockets are the command line's.
+    Layer {
+        of: "monit/",
+        modules: &["monit", "control::protocol", "control::render"],
+        crates: &[
+            "std::cmp",
+            "std::collections",
+            "std::mem",
+            "std::str",
+            "std::time::Duration",
+            "ratatui",
+            "unicode_width",
+        ],
+    },
     Layer { of: "control/protocol.rs", modules: &[], crates: &["std::collections", "std::fmt", "serde"] },
     Layer {
         of: "control/client.rs",

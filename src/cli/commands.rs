@@ -71,6 +71,7 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
             given.describe(Request::List { targets, connections: true, detail: true })
         }
         Verb::Logs(logs) => given.logs(logs),
+        Verb::Monit => super::monit::run(given.home()?, given.json),
         Verb::Pid(pid) => given.ask(Request::Pid { targets: meant(pid.targets)? }, read),
         Verb::Env(env) => given.ask(Request::Environ { targets: meant(env.targets)? }, read),
         Verb::Reset(reset) => given.ask(Request::Reset { targets: meant(reset.targets)? }, read),

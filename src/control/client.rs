@@ -2,6 +2,7 @@
 //! and prints nothing.
 
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -80,6 +81,19 @@ pub struct Answers {
     over: bool,
 }
 
+/// What [`Answers::try_next`] finds.
+#[derive(Debug)]
+pub enum Next {
+    /// An answer.
+    Reply(Reply),
+    /// None yet: wait for [`Answers::source`] to be readable.
+    Waiting,
+    /// The last one was given before.
+    Over,
+    /// None will come any more.
+    Failed(ClientError),
+}
+
 /// Connects to the supervisor of `home`, and sends it `request`. The first answer must come within
 /// `limit`, if there is one.
 pub fn ask(home: &Home, request: Request, limit: Option<Duration>) -> Result<Answers, ClientError> {
@@ -116,6 +130,33 @@ fn refused(home: &Home, cause: io::Error) -> ClientError {
 }
 
 impl Answers {
+    /// From now on answers are for [`Answers::try_next`], which waits for none.
+    pub fn do_not_wait(&mut self) -> Result<(), ClientError> {
+        let failed = |cause| ClientError::Io { socket: self.path.clone(), cause };
+        self.limit = None;
+        self.stream.set_nonblocking(true).map_err(failed)
+    }
+
+    /// Readable when there may be an answer.
+    pub fn source(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    /// The next answer, if it is there.
+    pub fn try_next(&mut self) -> Next {
+        if self.over {
+            return Next::Over;
+        }
+        let reply = match self.read_reply() {
+            Err(ClientError::Io { cause, .. }) if cause.kind() == io::ErrorKind::WouldBlock => {
+                return Next::Waiting;
+            }
+            reply => reply,
+        };
+        self.over = reply.as_ref().map_or(true, is_last);
+        reply.map_or_else(Next::Failed, Next::Reply)
+    }
+
     fn read_line(&mut self) -> Result<Vec<u8>, ClientError> {
         let mut chunk = [0; 16 * 1024];
         loop {

@@ -713,3 +713,14 @@ fn what_a_worker_printed_is_spelt_out_on_a_terminal() {
     let drawn = on_terminal(&["logs", "--no-follow"], 80, &[line, done()[0].clone()], &[("NO_COLOR", "1")]);
     assert!(drawn.contains("api-0 | \\x1b[2Jgone"), "{drawn:?}");
 }
+
+#[test]
+fn each_app_has_its_colour_on_a_terminal_and_standard_error_a_red_bar() {
+    let line = |app: &str, stream| {
+        Reply::Line(Line { app: app.into(), instance: 0, stream, text: "x".into(), at: None })
+    };
+    let replies = [line("api", Stream::Out), line("web", Stream::Err), done()[0].clone()];
+    let drawn = on_terminal(&["logs", "--no-follow"], 80, &replies, &[]);
+    assert!(drawn.contains("\x1b[36mapi-0\x1b[0m \x1b[36m|\x1b[0m x\n"), "{drawn:?}");
+    assert!(drawn.contains("\x1b[32mweb-0\x1b[0m \x1b[1m\x1b[31m|\x1b[0m x\n"), "{drawn:?}");
+}

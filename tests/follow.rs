@@ -108,6 +108,10 @@ fn a_reader_that_stands_still_is_told_what_it_missed() {
     wait_until(ms(60_000), "twice as much", || reached(100_000));
     let grown = daemon.resident().saturating_sub(before);
     assert!(grown < 4 * 1024, "{grown} KiB for a reader that takes nothing");
+    // Who reads an answer of another kind is given up after ten seconds.
+    let uptime = || daemon.list().daemon.uptime_ms;
+    let begin = uptime();
+    wait_until(ms(30_000), "eleven seconds", || uptime() > begin + 11_000);
     let mut output = reader.stdout.take().expect("it is a pipe");
     let (mut text, mut part) = (Vec::new(), vec![0; 65_536]);
     let notice = loop {

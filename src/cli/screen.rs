@@ -142,6 +142,10 @@ fn code_of(colour: Color) -> Option<u8> {
 impl Drop for Screen {
     /// A terminal that takes nothing is waited for a moment; one that is gone needs nothing.
     fn drop(&mut self) {
+        // It was given back already, and what went wrong stands on it.
+        if std::thread::panicking() {
+            return;
+        }
         // The rest of a sequence would be taken for text; that of a drawing is nobody's loss.
         let rest = self.unsent.iter().position(|byte| *byte == 0x1b).unwrap_or(self.unsent.len());
         self.unsent.truncate(rest);

@@ -308,8 +308,9 @@ fn clients_find_the_old_workers_when_a_new_one_shuts_its_socket_down() {
         let done = app.reload.is_none() && app.generation == 2 && daemon.online("api").len() == 2;
         if done { ask_unix(&path, "/").map_err(|e| e.to_string()) } else { Err(format!("{app:?}")) }
     });
-    // Of the next generation one serves, beside one of the old.
-    daemon.home.write(&app.env("FAILS", "1").to_string());
+    // Of the next generation one serves, beside one of the old: the second fails when the first has taken its
+    // place for long.
+    daemon.home.write(&app.env("START_MS", "2000").env("FAILS", "1").to_string());
     daemon.run(&["reload", "api"]).expect_code(1);
     let serves = |generation: &str| {
         let answer = ask_unix(&path, "/").map_err(|error| error.to_string())?;

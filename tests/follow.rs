@@ -59,10 +59,14 @@ fn who_follows_a_pattern_hears_apps_that_come_later_and_workers_that_are_replace
 #[test]
 fn an_app_without_a_worker_is_followed_until_it_has_one() {
     let (daemon, _) = Daemon::background(fork("api", SPEAKING));
+    let begun = |text: &str| text.matches("api 0 begins").count();
+    let shown = || daemon.run(&["logs", "api", "--no-follow"]).expect_code(0).stdout;
+    wait_until(ms(10_000), "its first line", || begun(&shown()) == 1);
     daemon.run(&["stop", "api"]).expect_code(0);
-    let following = daemon.spawn(&["logs", "api", "--lines", "0"]);
+    let following = daemon.spawn(&["logs", "api"]);
+    wait_until(ms(10_000), "what is remembered", || begun(&following.stdout()) == 1);
     daemon.run(&["start", "api"]).expect_code(0);
-    wait_until(ms(10_000), "its line", || following.stdout().contains("api 0 begins"));
+    wait_until(ms(10_000), "its line", || begun(&following.stdout()) == 2);
 }
 
 /// More than one client may leave unread: it comes as fast as it is read.

@@ -679,6 +679,22 @@ mod tests {
             Rig::with_places(CONNECTION_LIMIT)
         }
 
+        /// What a client reads that takes so much at a time, until the server closes.
+        fn read_to_the_end(&mut self, client: &mut Client, at_a_time: usize) -> Vec<Reply> {
+            client.set_nonblocking(true).unwrap();
+            let (mut text, mut chunk) = (Vec::new(), vec![0; at_a_time]);
+            let deadline = Instant::now() + Duration::from_secs(20);
+            loop {
+                assert!(Instant::now() < deadline);
+                match client.read(&mut chunk) {
+                    Ok(0) => break,
+                    Ok(count) => text.extend_from_slice(&chunk[..count]),
+                    Err(_) => self.settle(),
+                }
+            }
+            replies(std::str::from_utf8(&text).unwrap())
+        }
+
         fn with_places(count: usize) -> Rig {
             let folder = tempfile::tempdir().unwrap();
             let poll = mio::Poll::new().unwrap();
@@ -958,18 +974,7 @@ mod tests {
         assert_eq!(rig.server.next_deadline(), None);
         rig.pass(Duration::from_secs(3600));
         rig.server.reply(id, &Reply::Following {}, true);
-        client.set_nonblocking(true).unwrap();
-        let (mut text, mut chunk) = (Vec::new(), vec![0; 64 * 1024]);
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            assert!(Instant::now() < deadline);
-            match client.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(count) => text.extend_from_slice(&chunk[..count]),
-                Err(_) => rig.settle(),
-            }
-        }
-        assert_eq!(replies(std::str::from_utf8(&text).unwrap()), [line, Reply::Following {}]);
+        assert_eq!(rig.read_to_the_end(&mut client, 64 * 1024), [line, Reply::Following {}]);
     }
 
     #[test]
@@ -978,18 +983,7 @@ mod tests {
         let (mut client, id) = rig.request(PING);
         let line = Reply::Done(Done { message: "x".repeat(1_000_000), apps: vec![] });
         rig.server.reply(id, &line, true);
-        client.set_nonblocking(true).unwrap();
-        let (mut text, mut chunk) = (Vec::new(), vec![0; 8 * 1024]);
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            assert!(Instant::now() < deadline);
-            match client.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(count) => text.extend_from_slice(&chunk[..count]),
-                Err(_) => rig.settle(),
-            }
-        }
-        assert_eq!(replies(std::str::from_utf8(&text).unwrap()), [line]);
+        assert_eq!(rig.read_to_the_end(&mut client, 8 * 1024), [line]);
         assert_eq!(rig.out, []);
     }
 

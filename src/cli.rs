@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::date;
 use flags::Flags;
 
 /// Everything that can be written after `clusterd`.
@@ -569,7 +570,7 @@ pub struct Logs {
     pub raw: bool,
 
     /// When each line was read, as YYYY-MM-DDTHH:mm:ss or as FORMAT says (PM2's patterns), in local time.
-    #[arg(long, value_name = "FORMAT", num_args = 0..=1, default_missing_value = stamp::USUAL)]
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, default_missing_value = date::USUAL)]
     pub timestamp: Option<String>,
 }
 

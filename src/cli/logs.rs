@@ -19,6 +19,7 @@ use super::stamp::{self, Stamp};
 use crate::control::client::{Answers, ClientError};
 use crate::control::protocol::{Line, Reply, Request, Stream};
 use crate::control::render::escape;
+use crate::logs::console::{COLOURS, WIDTH_LIMIT};
 use crate::sys::clock;
 
 /// Last lines where nobody says how many: PM2's.
@@ -29,19 +30,6 @@ const REMEMBERED: u32 = crate::logs::ring::APP_LINES as u32;
 
 /// Bytes of remembered lines that are put in order before any is shown.
 const ORDERED: usize = 16 * 1024 * 1024;
-
-/// The widest a name makes the column of names.
-const WIDEST: usize = 32;
-
-/// One for each app, readable on dark and light grounds alike.
-const COLOURS: [AnsiColor; 6] = [
-    AnsiColor::Cyan,
-    AnsiColor::Green,
-    AnsiColor::Magenta,
-    AnsiColor::Yellow,
-    AnsiColor::Blue,
-    AnsiColor::BrightCyan,
-];
 
 /// What the supervisor is asked.
 pub(super) fn request(logs: &Logs, targets: Vec<String>) -> Request {
@@ -233,7 +221,7 @@ impl Printer {
             self.apps.len() - 1
         });
         let name = format!("{}-{}", escape(&line.app), line.instance);
-        self.width = self.width.max(name.len().min(WIDEST));
+        self.width = self.width.max(name.len().min(WIDTH_LIMIT));
         let style = Style::new().fg_color(Some(COLOURS[place % COLOURS.len()].into()));
         let bar = match line.stream {
             Stream::Out => style,

@@ -4,8 +4,7 @@ use jiff::Timestamp;
 use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
 
-/// PM2's `time = true`.
-pub(crate) const USUAL: &str = "YYYY-MM-DDTHH:mm:ss";
+use crate::config::date::USUAL;
 
 /// Each token of a pattern, the longer first, and what stands for it in strftime(3), with jiff's `%3f` and `%:z`.
 const TOKENS: [(&str, &str); 24] = [

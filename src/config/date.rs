@@ -4,6 +4,9 @@
 /// The longest pattern, in bytes.
 const LONGEST: usize = 100;
 
+/// PM2's `time = true`.
+pub const USUAL: &str = "YYYY-MM-DDTHH:mm:ss";
+
 /// One part of a date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Each is described by its row of the table below.
@@ -114,7 +117,7 @@ impl DatePattern {
 
     /// What `time = true` means.
     pub fn of_time() -> DatePattern {
-        DatePattern::parse("YYYY-MM-DDTHH:mm:ss").expect("a pattern without a fault")
+        DatePattern::parse(USUAL).expect("a pattern without a fault")
     }
 
     /// As it was written.

@@ -27,11 +27,11 @@ const FLUSH_AT: usize = 32 * 1024;
 /// Unused memory that is kept for the next lines.
 const KEPT_CAPACITY: usize = 16 * 1024;
 
-/// The widest a name may make the column of prefixes.
-const WIDTH_LIMIT: usize = 32;
+/// The widest a name may make the column of prefixes, here and in `clusterd logs`.
+pub const WIDTH_LIMIT: usize = 32;
 
-/// Readable on dark and light grounds alike.
-const COLOURS: [AnsiColor; 6] = [
+/// One for each app, readable on dark and light grounds alike.
+pub const COLOURS: [AnsiColor; 6] = [
     AnsiColor::Cyan,
     AnsiColor::Green,
     AnsiColor::Magenta,

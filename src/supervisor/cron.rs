@@ -27,10 +27,7 @@ impl App {
         }
         turn.report(Fact::CronDue { app: self.id });
         if idle.is_empty() {
-            // How the last one that was asked for failed stays to be seen.
-            let failed = self.failed.take();
-            self.begin_reload(None, Vec::new(), turn);
-            self.failed = failed;
+            self.begin_reload_unasked(turn);
         } else {
             // Of several jobs those that are still at it are let finish.
             if !self.runs() {

@@ -344,9 +344,7 @@ impl App {
         let holder = self.sockets.get(socket).and_then(Socket::worker);
         let ready = holder.and_then(|worker| self.at(worker)).is_some_and(|worker| worker.is_ready());
         if ready && self.rollout.is_none() && self.queue.is_none() {
-            let failed = self.failed.take();
-            self.begin_reload(None, Vec::new(), turn);
-            self.failed = failed;
+            self.begin_reload_unasked(turn);
         }
     }
 

@@ -156,6 +156,13 @@ impl App {
         }
     }
 
+    /// A reload that nobody asked for: how the last one that was asked for failed stays to be seen.
+    pub(super) fn begin_reload_unasked(&mut self, turn: &mut Turn<'_>) {
+        let failed = self.failed.take();
+        self.begin_reload(None, Vec::new(), turn);
+        self.failed = failed;
+    }
+
     pub(super) fn begin_reload(
         &mut self,
         definition: Option<Definition>,

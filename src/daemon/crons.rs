@@ -72,11 +72,8 @@ impl Crons {
 }
 
 impl Daemon {
-    /// Takes over which apps have which schedules by now.
+    /// Sets the alarm for what is next.
     pub(super) fn keep_schedules(&mut self) {
-        if !self.are_schedules_known() {
-            self.take_schedules();
-        }
         let mut set = self.set_alarm();
         if matches!(set, Ok(true)) {
             self.ring(true);
@@ -98,7 +95,11 @@ impl Daemon {
         same && count == self.crons.armed.len()
     }
 
-    fn take_schedules(&mut self) {
+    /// Takes over which apps have which schedules by now.
+    pub(super) fn take_schedules(&mut self) {
+        if self.are_schedules_known() {
+            return;
+        }
         self.may_be_over = true;
         let mut old = std::mem::take(&mut self.crons.armed);
         for (app, schedule) in self.supervisor.schedules() {

@@ -292,6 +292,8 @@ struct Daemon {
     hangups: Repeats,
     promises: Promises,
     scales: Scales,
+    /// The core was told something since schedules and watches were last taken over from it.
+    decided: bool,
     crons: Crons,
     watches: Watches,
     recorded: state::Recorded,
@@ -409,6 +411,7 @@ impl Daemon {
             hangups: Repeats::default(),
             promises: Promises::default(),
             scales: Scales::new(),
+            decided: false,
             crons: Crons::default(),
             watches: Watches::default(),
             recorded,
@@ -447,6 +450,10 @@ impl Daemon {
             if let Some(code) = self.exit {
                 self.farewell(code);
                 return Ok(code);
+            }
+            if std::mem::take(&mut self.decided) {
+                self.take_schedules();
+                self.take_watches();
             }
             self.keep_schedules();
             self.keep_watches();
@@ -636,6 +643,7 @@ impl Daemon {
     }
 
     fn decide_one(&mut self, event: Event, actions: &mut Vec<Action>) {
+        self.decided = true;
         let over = event.ends();
         if matches!(event, Event::Command { .. }) {
             self.keeper.touch(self.now);

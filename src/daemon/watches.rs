@@ -120,9 +120,8 @@ impl Watches {
 }
 
 impl Daemon {
-    /// Takes over which files of which apps are watched by now, reads on in their folders, and tells what changed.
+    /// Reads on in the folders that are watched, and tells what changed.
     pub(super) fn keep_watches(&mut self) {
-        self.take_watches();
         let apps: Vec<AppId> = self.watches.of.keys().copied().collect();
         for app in apps {
             self.scan_files(app);
@@ -130,7 +129,8 @@ impl Daemon {
         }
     }
 
-    fn take_watches(&mut self) {
+    /// Takes over which files of which apps are watched by now.
+    pub(super) fn take_watches(&mut self) {
         let mut stale: Vec<AppId> = Vec::new();
         let mut new = Vec::new();
         let mut count = 0;

@@ -78,6 +78,26 @@ fn list_json_has_the_shape_of_the_contract() {
 }
 
 #[test]
+fn list_tells_a_busy_worker_from_an_idle_one_however_often_it_is_asked() {
+    let line = |name: &str, line: &str| App::new(name, &fixtures::shell(line)).text("exec_mode", "fork");
+    let busy = line("busy", "while :; do :; done").text("kill_timeout", "300ms");
+    let daemon = Daemon::foreground(file(&[busy, line("idle", "exec sleep 1000")]));
+    daemon.wait_online("busy", 1);
+    daemon.wait_online("idle", 1);
+    let share = |name: &str| {
+        let list = daemon.list();
+        let app = list.apps.iter().find(|app| app.name == name).expect("it runs");
+        app.workers[0].cpu_percent.expect("/proc shows it")
+    };
+    wait_until(ms(20_000), "a share of the CPU", || share("busy") > 20.0);
+    for _ in 0..20 {
+        // One tick of 10 ms over the time since the question before would be hundreds of percent.
+        let (busy, idle) = (share("busy"), share("idle"));
+        assert!(busy < 150.0 && idle < 50.0, "busy {busy}%, idle {idle}%");
+    }
+}
+
+#[test]
 fn exit_codes_are_those_of_the_contract() {
     let home = Home::new(None);
     for verb in [&["list"][..], &["ping"], &["reload", "api"], &["stop", "all"], &["kill"]] {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use crate::config::{self, Interpreter, Program};
 use crate::control::protocol::Stream;
@@ -18,7 +17,7 @@ use crate::sys::listen::{self, Queue};
 use crate::sys::spawn::signal_name;
 
 use super::Daemon;
-use super::processes::{CpuSample, Reach};
+use super::processes::Reach;
 use super::sockets::Held;
 
 /// The version of the shape of `list --json`.
@@ -104,10 +103,7 @@ impl Daemon {
         // Of those that leave it is what they leave by: always told.
         let counted = connections || worker.status == Status::Stopping;
         let pid = id.and_then(|id| self.processes.get(id)).filter(|p| !p.leader_gone).map(|p| p.pid);
-        let (cpu_percent, memory_bytes) = match id {
-            Some(id) => self.usage(id, worker.uptime),
-            None => (None, None),
-        };
+        let usage = id.and_then(|id| self.usage(id, worker.uptime));
         let queue = id.filter(|_| connections).and_then(|id| self.queue_of(id));
         WorkerInfo {
             id: worker.slot.0,
@@ -121,8 +117,8 @@ impl Daemon {
             uptime_ms: worker.uptime.as_millis() as u64,
             restarts: worker.restarts,
             unstable_restarts: worker.unstable_restarts,
-            cpu_percent,
-            memory_bytes,
+            cpu_percent: usage.map(|usage| usage.cpu_percent),
+            memory_bytes: usage.map(|usage| usage.memory_bytes),
             connections: if counted { id.and_then(|id| self.connections_of(id)) } else { None },
             last_exit: worker.last_exit.as_ref().map(|exit| self.last_exit(worker.slot, exit)),
             queue_depth: queue.map(|queue| queue.depth),
@@ -152,30 +148,6 @@ impl Daemon {
             limit: sum.limit.saturating_add(more.limit),
             dropped: sum.dropped.saturating_add(more.dropped),
         })
-    }
-
-    /// CPU since the look before (or since the start) and RSS, over the worker's tree.
-    fn usage(&mut self, worker: WorkerId, uptime: Duration) -> (Option<f64>, Option<u64>) {
-        let stats = self.processes.stats_of(worker);
-        if stats.is_empty() {
-            return (None, None);
-        }
-        let ticks: u64 = stats.iter().map(|s| s.ticks).sum();
-        let memory = stats.iter().map(|s| s.resident_pages).sum::<u64>() * self.surroundings.page_size;
-        let now = self.clock.since_start();
-        let Some(process) = self.processes.get_mut(worker) else { return (None, None) };
-        let before = process.cpu.replace(CpuSample { at: now, ticks });
-        let (ticks, over) = match before {
-            Some(before) => (ticks.saturating_sub(before.ticks), now.saturating_sub(before.at)),
-            None => (ticks, uptime),
-        };
-        let seconds = over.as_secs_f64();
-        let percent = if seconds > 0.0 {
-            (1000.0 * ticks as f64 / self.surroundings.ticks_per_second as f64 / seconds).round() / 10.0
-        } else {
-            0.0
-        };
-        (Some(percent), Some(memory))
     }
 
     fn last_exit(&self, slot: SlotId, exit: &LastExit) -> LastExitInfo {

@@ -70,6 +70,7 @@ mod start;
 mod state;
 mod unsteered;
 mod unwell;
+mod usage;
 mod wake;
 mod warned;
 mod watched;

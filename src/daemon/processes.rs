@@ -12,6 +12,7 @@ use mio::Token;
 use super::catalog::Recipe;
 use super::said::Sayings;
 use super::start::Order;
+use super::usage::Usage;
 use super::wrappers;
 use crate::config::launch::CommandLine;
 use crate::supervisor::event::{AppId, ExitStatus, SlotId, WorkerId};
@@ -71,8 +72,8 @@ pub(super) struct Process {
     pub(super) told: HashSet<i32>,
     /// What is registered with the poll on its behalf.
     pub(super) tokens: Vec<(Token, i32)>,
-    /// CPU time at the last look, for the percentage.
-    pub(super) cpu: Option<CpuSample>,
+    /// What it used at the last look.
+    pub(super) usage: Option<Usage>,
 }
 
 impl Process {
@@ -103,7 +104,7 @@ impl Process {
             other_user: None,
             pid_file: None,
             tokens: Vec::new(),
-            cpu: None,
+            usage: None,
         }
     }
 
@@ -157,13 +158,6 @@ pub(super) enum Reach {
 pub(super) struct Main {
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
-}
-
-/// CPU time of a tree at a moment.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CpuSample {
-    pub(super) at: std::time::Duration,
-    pub(super) ticks: u64,
 }
 
 /// All workers that run.

@@ -89,10 +89,14 @@ fn a_client_stays_with_its_instance_over_connections_and_reloads() {
     let generation = ask(clients[0], to).expect("an answer").generation;
 
     let reload = daemon.spawn(&["reload", "api"]);
-    // Also on the way: a reload exchanges one worker at a time, and nobody is led to another instance.
-    let during = instances(&clients, to, 20);
+    // Also on the way. Where a socket is closed the kernel puts the group's last one into its place, and for the
+    // moment until the steering program knows, clients of that one go anywhere: of requests made one after the
+    // other that is one at most for each worker that is replaced.
+    let asked = clients.iter().flat_map(|client| (0..20).map(move |_| *client));
+    let strays: Vec<IpAddr> =
+        asked.filter(|client| ask(*client, to).expect("an answer").instance != before[client]).collect();
     daemon.home.finish(reload).expect_code(0);
-    assert_eq!(during, before, "while it is reloaded");
+    assert!(strays.len() <= 4, "led to another instance while it is reloaded: {strays:?}");
     assert_eq!(instances(&clients, to, 5), before, "after the reload");
     assert_eq!(ask(clients[0], to).expect("an answer").generation, generation + 1);
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use support::daemon::Builder;
 use support::history::Outcome;
-use support::{App, Daemon, Fixture, Home, Load, fixtures, free_port, users, wait_until};
+use support::{App, Daemon, Fixture, Home, Load, ORDINARY, fixtures, free_port, users, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -662,6 +662,31 @@ fn an_owner_that_cannot_be_given_fails_the_reload_and_says_so() {
     assert!(reload.stdout.contains("no-such-user") || reload.stderr.contains("no-such-user"), "{reload:?}");
     assert_eq!(daemon.pids("api"), before);
     ask_unix(&path, "/").expect("the old generation serves");
+}
+
+#[test]
+fn who_may_give_nothing_away_has_the_reload_fail_before_anything_changes() {
+    if !support::root() {
+        return support::skip("only root can become another user");
+    }
+    let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
+    let bounded = ["setpriv", "--bounding-set=-chown", "--"];
+    let cases = [(&bounded[..], None, "user = \"nobody\""), (&[], Some(ORDINARY), "group = 7")];
+    for (wrap, user, owner) in cases {
+        let (home, path) = place(user);
+        let with = |owner: &str| {
+            let table = format!("{{ address = \"unix:{}\"{owner} }}", path.display());
+            App::new("api", &fixture).set("listen", table)
+        };
+        let daemon = Builder::new(with("")).wrap(wrap).start_in(home);
+        daemon.expects(&["reload to generation", "cannot give"]);
+        let before = daemon.wait_online("api", 1);
+        daemon.home.write(&with(&format!(", {owner}")).to_string());
+        let reload = daemon.run(&["reload", "api"]).expect_code(1);
+        assert!(format!("{reload:?}").contains("CAP_CHOWN"), "{reload:?}");
+        assert_eq!(daemon.pids("api"), before);
+        ask_unix(&path, "/").expect("the old generation serves");
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::supervisor::event::{AppId, Event, Generation, SocketId, SpawnFailure,
 use crate::supervisor::time::Time;
 use crate::sys::epoll_peer;
 use crate::sys::unix_listener::{self, FileId, PathLock, There};
-use crate::sys::{inherited, listen, socket};
+use crate::sys::{inherited, listen, rights, socket};
 
 use super::catalog::Recipe;
 use super::forward::{clear_beside, path_of};
@@ -306,13 +306,12 @@ impl Daemon {
     /// a reason for the reload to fail.
     fn check_access(&self, inode: u64, declared: &Listen) -> Result<u64, SpawnFailure> {
         let changed = self.shared.by_inode.get(&inode).is_some_and(|s| s.access != declared.access);
-        let own = socket::own_uid();
-        match path_of(&declared.address()).filter(|_| changed) {
-            Some(path) if own != 0 && resolve(&declared.access)?.user.is_some_and(|user| user != own) => {
-                Err(not_given(declared.address(), path))
-            }
-            Some(_) => resolve(&declared.access).map(|_| inode),
-            None => Ok(inode),
+        let address = declared.address();
+        let Some(path) = path_of(&address).filter(|_| changed) else { return Ok(inode) };
+        let access = resolve(&declared.access)?;
+        match rights::may_give(access.user, access.group) {
+            true => Ok(inode),
+            false => Err(not_given(address, path)),
         }
     }
 
@@ -754,8 +753,8 @@ fn refuse_open_folders(address: Address, path: &Path) -> Result<(), SpawnFailure
 
 fn not_given(address: Address, path: &Path) -> SpawnFailure {
     let message = format!(
-        "cannot give {} to its user or group: only root may give files away, and others may choose a group of \
-         their own",
+        "cannot give {} to its user or group: only root with CAP_CHOWN may give files away, and others may choose \
+         a group of their own",
         path.display()
     );
     permanent(format!("listen on {address}"), libc::EPERM, message)

@@ -8,18 +8,29 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use thiserror::Error;
 
 use crate::home::{Home, HomeError};
+use crate::sys::clock::Clock;
 use crate::sys::socket;
 
-/// How long a supervisor may take from its exec to its control socket, in milliseconds.
-const READY_TIME: u16 = 30_000;
+/// [`READY_TIME`] in milliseconds, as poll(2) counts.
+const READY_MS: u16 = 30_000;
 
-/// The first byte on the pipe: the control socket can be connected to. Anything else is why it never will be.
+/// How long a supervisor may take from its exec to its control socket.
+pub const READY_TIME: Duration = Duration::from_millis(READY_MS as u64);
+
+/// Between two looks whether a supervisor that somebody else started listens, in milliseconds.
+const LOOK_MS: u8 = 20;
+
+/// What is on the pipe when the control socket can be connected to. Anything else is why it never will be.
 const READY: &[u8] = b"ready\n";
+
+/// What comes before the reason when another supervisor has the home.
+const TAKEN: &[u8] = b"taken\n";
 
 /// The longest reason that is taken from the pipe, and shown from the log.
 const REASON_LIMIT: u64 = 8 * 1024;
@@ -45,6 +56,9 @@ pub enum BackgroundError {
     /// It says why it cannot run.
     #[error("{0}")]
     Refused(String),
+    /// Another one has the home, and may not be ready itself.
+    #[error("{0}")]
+    Taken(String),
     /// It ended and said nothing on the pipe.
     #[error("the supervisor ended before it was ready; {} ends with:\n{tail}", log.display())]
     Died {
@@ -56,7 +70,7 @@ pub enum BackgroundError {
     /// It runs and says nothing.
     #[error(
         "the supervisor (pid {pid}) is not ready after {} s; {} may say why",
-        READY_TIME / 1000,
+        READY_MS / 1000,
         log.display()
     )]
     Late {
@@ -84,9 +98,9 @@ impl Ready {
         let _ = self.pipe.write_all(reason.as_bytes());
     }
 
-    /// A second handle, for whoever may fail before or after the first one is used.
-    pub fn try_clone(&self) -> io::Result<Ready> {
-        self.pipe.try_clone().map(|pipe| Ready { pipe })
+    /// Another supervisor was first: `reason` names it.
+    pub fn taken(mut self, reason: &str) {
+        let _ = self.pipe.write_all(&[TAKEN, reason.as_bytes()].concat());
     }
 }
 
@@ -110,12 +124,25 @@ pub fn start(home: &Home, named: Option<&Path>, without: &[&str]) -> Result<(), 
         return Ok(());
     }
     reap(child);
-    let reason = String::from_utf8_lossy(&said).trim_end().to_owned();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    if let Some(reason) = said.strip_prefix(TAKEN) {
+        return Err(BackgroundError::Taken(text(reason)));
+    }
+    let reason = text(&said);
     if reason.is_empty() {
         let tail = tail(&home.log(), before).unwrap_or_default();
         return Err(BackgroundError::Died { log: home.log(), tail });
     }
     Err(BackgroundError::Refused(reason))
+}
+
+/// Waits for at most `limit` until somebody listens in this home.
+pub fn wait_heard(home: &Home, clock: &Clock, limit: Duration) {
+    let end = clock.since_start() + limit;
+    // The socket's file is there before anybody listens on it: there is nothing that the kernel would tell us of.
+    while !home.is_heard() && clock.since_start() < end {
+        let _ = poll(&mut [], PollTimeout::from(LOOK_MS));
+    }
 }
 
 /// Makes this process the background supervisor that [`start`] began: a session of its own, in the root
@@ -158,7 +185,7 @@ fn wait(pipe: &mut ChildStdout) -> io::Result<Option<Vec<u8>>> {
     let mut chunk = [0; 1024];
     while said != READY && (said.len() as u64) < REASON_LIMIT {
         let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::from(READY_TIME)) {
+        match poll(&mut fds, PollTimeout::from(READY_MS)) {
             Ok(0) => return Ok(None),
             Ok(_) => {}
             Err(nix::Error::EINTR) => continue,

@@ -6,10 +6,15 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Metadata};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
+
+use crate::sys::socket;
+
+/// The shortest that there is of a wait for a place in a queue.
+const NO_WAIT: Duration = Duration::from_millis(1);
 
 /// How the name of a temporary home begins.
 const TEMPORARY: &[u8] = b"clusterd-";
@@ -121,9 +126,13 @@ impl Home {
         Some(Home::whole(self.state.clone())).filter(|home| home.runtime != self.runtime && home.is_heard())
     }
 
-    /// Whether somebody listens there: one that was killed leaves its folder behind.
-    fn is_heard(&self) -> bool {
-        UnixStream::connect(self.socket()).is_ok()
+    /// Whether somebody listens there: one that was killed leaves its socket behind.
+    pub fn is_heard(&self) -> bool {
+        match socket::connect(&self.socket(), NO_WAIT) {
+            Ok(_) => true,
+            // So many wait for it.
+            Err(error) => error.kind() == io::ErrorKind::TimedOut,
+        }
     }
 
     fn whole(folder: PathBuf) -> Home {
@@ -138,6 +147,11 @@ impl Home {
     /// The lock that a running supervisor holds.
     pub fn lock(&self) -> PathBuf {
         self.runtime.join("clusterd.lock")
+    }
+
+    /// That of the state folder, where it is another one.
+    pub fn state_lock(&self) -> Option<PathBuf> {
+        (self.state != self.runtime).then(|| self.state.join("clusterd.lock"))
     }
 
     /// The socket that workers report their readiness to.

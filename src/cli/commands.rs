@@ -9,13 +9,17 @@ use super::logs::Printer;
 use super::output::{Failure, Output, Shape};
 use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb};
 use super::{file, logs, pm2, report, start, startup};
-use crate::background::{self, Ready};
+use crate::background::{self, BackgroundError};
 use crate::config::plan;
 use crate::control::client::{self, ANSWER_TIME, ClientError};
 use crate::control::protocol::{Done, Error, File, List, Reply, Request, WorkerInfo};
 use crate::daemon;
 use crate::home::{Given, Home, HomeError};
-use crate::sys::{clock, process, socket};
+use crate::sys::clock::{self, Clock};
+use crate::sys::{process, socket};
+
+/// Another supervisor was first: after so long it is looked whether it is still there.
+const RACE_TIME: Duration = Duration::from_secs(1);
 
 /// Carries out the command; the process exits with what it returns.
 pub fn execute(cli: Cli) -> Result<i32, Failure> {
@@ -112,7 +116,7 @@ struct Caller {
 impl Caller {
     fn home(&self) -> Result<Home, Failure> {
         let usual = self.find_home();
-        if self.names_home() || usual.as_ref().is_ok_and(|home| home.socket().exists()) {
+        if self.names_home() || usual.as_ref().is_ok_and(Home::is_heard) {
             return usual.map_err(Failure::usage);
         }
         // A unit of the system has no folder of a login for its socket.
@@ -214,17 +218,15 @@ impl Caller {
     /// What [`background::start`] runs. Its errors go through the pipe to who waits for it, and to the log.
     fn background(&self) -> Result<i32, Failure> {
         let ready = background::detach().map_err(Failure::failed)?;
-        let for_errors = ready.try_clone().map_err(Failure::failed)?;
-        let run = |ready: Ready| -> Result<i32, Failure> {
-            let home = self.home()?;
-            let options = daemon::Options { foreground: false, ready: Some(ready), ..here(home) };
-            daemon::run(options).map_err(Failure::failed)
+        let home = match self.home() {
+            Ok(home) => home,
+            Err(failure) => {
+                ready.failed(failure.text());
+                return Err(failure);
+            }
         };
-        run(ready).inspect_err(|failure| match failure {
-            Failure::Error(error) => for_errors.failed(&error.message),
-            Failure::File { text, .. } => for_errors.failed(text),
-            Failure::ClosedPipe => {}
-        })
+        let options = daemon::Options { foreground: false, ready: Some(ready), ..here(home) };
+        daemon::run(options).map_err(Failure::failed)
     }
 
     fn version(&self) -> Result<i32, Failure> {
@@ -302,19 +304,29 @@ impl Caller {
         self.ask_or_spawn(known(replace)?)
     }
 
-    /// A supervisor is started when none runs; another may win that race, and is as good.
+    /// A supervisor is started when none runs; another may win that race, and is as good as soon as it listens.
     fn ask_or_spawn(&self, request: Request) -> Result<i32, Failure> {
         let home = self.home()?;
         match client::ask(&home, request.clone(), None) {
             Err(ClientError::NotRunning { .. }) => {}
             answers => return self.show(answers.map_err(Failure::failed)?, Shape::Table),
         }
-        // Started from a worker it is nobody's worker: it outlives who started it.
-        let started = background::start(&home, self.home.as_deref(), &daemon::MARKS);
-        match (client::ask(&home, as_start(request), None), started) {
-            (Ok(answers), _) => self.show(answers, Shape::Table),
-            (Err(_), Err(error)) => Err(Failure::failed(error)),
-            (Err(error), Ok(())) => Err(Failure::failed(error)),
+        let request = as_start(request);
+        let clock = Clock::new();
+        loop {
+            // Started from a worker it is nobody's worker: it outlives who started it.
+            let started = background::start(&home, self.home.as_deref(), &daemon::MARKS);
+            let raced = matches!(started, Err(BackgroundError::Taken(_)));
+            if raced {
+                background::wait_heard(&home, &clock, RACE_TIME);
+            }
+            match (client::ask(&home, request.clone(), None), started) {
+                (Ok(answers), _) => return self.show(answers, Shape::Table),
+                // Or it has ended meanwhile.
+                (Err(_), Err(_)) if raced && clock.since_start() < background::READY_TIME => {}
+                (Err(_), Err(error)) => return Err(Failure::failed(error)),
+                (Err(error), Ok(())) => return Err(Failure::failed(error)),
+            }
         }
     }
 

@@ -31,6 +31,15 @@ impl Failure {
         Failure::Error(Error { code: 1, message: message.to_string(), failures: Vec::new() })
     }
 
+    /// What it is about, for people.
+    pub fn text(&self) -> &str {
+        match self {
+            Failure::Error(error) => &error.message,
+            Failure::File { text, .. } => text,
+            Failure::ClosedPipe => "nobody reads any more",
+        }
+    }
+
     /// It was not asked for in the right way.
     pub fn usage(message: impl ToString) -> Failure {
         Failure::Error(Error { code: 2, message: message.to_string(), failures: Vec::new() })

@@ -39,6 +39,7 @@ mod launch;
 mod lead;
 mod leftovers;
 mod list;
+mod lock;
 mod multipath;
 mod node;
 mod notified;
@@ -82,16 +83,14 @@ mod wrappers;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
-use nix::fcntl::{Flock, FlockArg};
 use signal_hook_mio::v1_0::Signals;
 use thiserror::Error;
 
@@ -124,7 +123,7 @@ use crate::supervisor::time::Time;
 use crate::supervisor::{Supervisor, WorkerRef};
 use crate::sys::clock::Clock;
 use crate::sys::connections::Diagnostics;
-use crate::sys::{self, inherited, process, rights, socket, spawn};
+use crate::sys::{self, inherited, process, rights, spawn};
 
 use abroad::Abroad;
 use catalog::Catalog;
@@ -132,6 +131,7 @@ use crons::Crons;
 use files::{MainFile, ShutdownTimeout};
 use headroom::Promises;
 use keep::Keeper;
+use lock::Locks;
 use notified::Notified;
 use output::Output;
 use overflow::Overflows;
@@ -182,12 +182,29 @@ pub enum Error {
     #[error(transparent)]
     Home(#[from] HomeError),
     /// Another one holds the lock.
-    #[error("a supervisor (pid {pid}) already runs for {}; talk to it with `clusterd list`, or end it with `clusterd kill`", home.display())]
+    #[error(
+        "a supervisor (pid {pid}) already runs for {home}; talk to it with `clusterd list`, or end it with \
+         `clusterd kill`"
+    )]
     Running {
         /// The first one's process id, as it wrote it.
         pid: String,
-        /// Whose home it is.
-        home: PathBuf,
+        /// Its runtime folder.
+        home: String,
+    },
+    /// Another one, whose runtime folder is elsewhere, has its state in ours.
+    #[error(
+        "a supervisor (pid {pid}) already keeps its state in {state}, and two would run every app twice; talk to it \
+         with `clusterd --home {runtime} list`, end it with `clusterd --home {runtime} kill`, or give this one \
+         another home (CLUSTERD_HOME)"
+    )]
+    StateTaken {
+        /// The first one's process id, as it wrote it.
+        pid: String,
+        /// The folder that both want.
+        state: String,
+        /// Where the first one is talked to.
+        runtime: String,
     },
     /// The host refused something that nothing works without.
     #[error("{what}: {cause}")]
@@ -234,8 +251,10 @@ pub fn run(mut options: Options) -> Result<i32, Error> {
             daemon.run()
         }
         Err(error) => {
-            if let Some(ready) = ready {
-                ready.failed(&error.to_string());
+            match (ready, &error) {
+                (Some(ready), Error::Running { .. }) => ready.taken(&error.to_string()),
+                (Some(ready), _) => ready.failed(&error.to_string()),
+                (None, _) => {}
             }
             Err(error)
         }
@@ -301,7 +320,7 @@ struct Daemon {
     keeper: Keeper,
     home: Home,
     /// Held as long as the supervisor lives: one per home.
-    _lock: Flock<File>,
+    _locks: Locks,
     surroundings: Surroundings,
     log_files: Option<bool>,
     own_log: Option<Arc<Mutex<LogFile>>>,
@@ -365,7 +384,7 @@ impl Daemon {
     fn new(options: Options, has_file: bool) -> Result<Daemon, Error> {
         // Before anything else is opened under those numbers.
         let handed = inherited::take_all(&inherited::Announced::by_environment());
-        let (home, lock, notes) = settle(options.home, options.notes, options.foreground)?;
+        let (home, locks, notes) = settle(options.home, options.notes, options.foreground)?;
         let surroundings = Surroundings::take()?;
         let (foreground, own_log) = install_log(options.foreground, &home)?;
         let recorded = host::begin(&home, &notes);
@@ -418,7 +437,7 @@ impl Daemon {
             recorded,
             keeper,
             home,
-            _lock: lock,
+            _locks: locks,
             surroundings,
             log_files: options.log_files,
             own_log,
@@ -848,42 +867,10 @@ fn settle(
     mut home: Home,
     mut notes: Vec<String>,
     foreground: bool,
-) -> Result<(Home, Flock<File>, Vec<String>), Error> {
+) -> Result<(Home, Locks, Vec<String>), Error> {
     notes.extend(host::settle(&mut home, foreground)?);
-    let lock = lock(&home)?;
-    Ok((home, lock, notes))
-}
-
-/// The home, safe to live in, and ours alone: one supervisor per home by a lock, never a stale pid file. The
-/// number in it is for people.
-fn lock(home: &Home) -> Result<Flock<File>, Error> {
-    home.check(socket::own_uid())?;
-    let path = home.lock();
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(host(format!("open {}", path.display())))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut lock) => {
-            let write = |lock: &mut File| -> io::Result<()> {
-                lock.set_len(0)?;
-                lock.rewind()?;
-                write!(lock, "{}", std::process::id())
-            };
-            write(&mut lock).map_err(host(format!("write {}", path.display())))?;
-            Ok(lock)
-        }
-        Err((mut file, nix::Error::EWOULDBLOCK)) => {
-            let mut pid = String::new();
-            file.read_to_string(&mut pid).map_err(host(format!("read {}", path.display())))?;
-            Err(Error::Running { pid, home: home.runtime.clone() })
-        }
-        Err((_, error)) => Err(host(format!("lock {}", path.display()))(error.into())),
-    }
+    let locks = Locks::take(&home, &mut notes)?;
+    Ok((home, locks, notes))
 }
 
 type OwnLog = Option<Arc<Mutex<LogFile>>>;

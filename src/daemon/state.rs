@@ -2,11 +2,10 @@
 //! which mark all that came of them is known. Workers end with it by themselves (PR_SET_PDEATHSIG), what they
 //! started does not, and two generations must never serve unknown to each other.
 //!
-//! The lock of a home is in its runtime folder, this file in its state folder, and two homes may differ in the
-//! first alone (systemd's folders). Such a second supervisor leaves the first one's processes alone as long as
-//! that runs, and says so: the file names who wrote it, and a process of that number and start is only ever the
-//! writer. Each then writes over the other's file, so that what the first leaves when it is killed later may not
-//! be found; nobody is ended by mistake, since the mark is of one run.
+//! A second supervisor of the same state folder is kept out by a lock. Where the folder cannot be locked the file
+//! names who wrote it, and a process of that number and start is only ever the writer: its processes are left alone
+//! as long as it runs. Each then writes over the other's file, so that what the first leaves when it is killed
+//! later may not be found; nobody is ended by mistake, since the mark is of one run.
 //!
 //! The file is written whole under another name, then renamed; nothing but the latest is ever read. It is not
 //! synced: after a power cut the process ids in it mean nothing.

@@ -155,7 +155,7 @@ impl Daemon {
     ) -> Option<(AppId, Command)> {
         if matches!(step, Step::Keep | Step::Scale | Step::Delete) {
             let known = self.catalog.find(&app.namespace, &app.name)?;
-            self.catalog.own(known, source);
+            self.catalog.own(known, source, app.policy.instances);
             self.keeper.touch(self.now);
             let scale = Scale::To(app.policy.instances);
             return (step == Step::Scale).then_some((known, Command::Scale { app: known, scale }));

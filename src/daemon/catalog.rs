@@ -44,8 +44,10 @@ pub(super) struct Recipe {
     /// For `describe`.
     pub(super) policy: Policy,
     pub(super) environment: Rc<Environment>,
-    /// Where it is defined, as it was told.
+    /// Where it is defined, as it was told, and how many instances that says. There may be others by now: `policy`
+    /// has them where an app without a file was made anew.
     pub(super) source: Rc<Source>,
+    pub(super) instances: u32,
     pub(super) log_dir: Option<PathBuf>,
     pub(super) log_files: bool,
 }
@@ -75,7 +77,9 @@ impl Source {
 pub(super) struct Record {
     pub(super) name: String,
     pub(super) namespace: String,
+    /// The newest text, and how many instances it says.
     pub(super) source: Rc<Source>,
+    pub(super) instances: u32,
     /// The newest recipe; workers of older generations have their own.
     pub(super) recipe: Rc<Recipe>,
 }
@@ -111,9 +115,10 @@ impl Catalog {
     }
 
     /// An app stays as it is, and belongs to this file from now on.
-    pub(super) fn own(&mut self, app: AppId, source: &Rc<Source>) {
+    pub(super) fn own(&mut self, app: AppId, source: &Rc<Source>, instances: u32) {
         if let Some(record) = self.apps.get_mut(&app) {
             record.source = Rc::clone(source);
+            record.instances = instances;
         }
     }
 
@@ -128,8 +133,14 @@ impl Catalog {
         source: &Rc<Source>,
         logs: (Option<PathBuf>, bool),
     ) -> (AppId, bool, Definition) {
+        let known = self.find(&app.namespace, &app.name);
+        // The same text says what it said, however many there are meanwhile.
+        let says = |record: &&Record| Rc::ptr_eq(&record.source.text, &source.text);
+        let said = known.and_then(|id| self.apps.get(&id)).filter(says).map(|record| record.instances);
+        let instances = said.unwrap_or(app.policy.instances);
         let recipe = Rc::new(Recipe {
             spec: app.spec,
+            instances,
             policy: app.policy.clone(),
             environment: Rc::clone(&source.environment),
             source: Rc::clone(source),
@@ -139,7 +150,6 @@ impl Catalog {
         self.next_spec += 1;
         let spec = SpecId(self.next_spec);
         self.recipes.insert(spec, Rc::clone(&recipe));
-        let known = self.find(&app.namespace, &app.name);
         let id = known.unwrap_or_else(|| {
             let id = AppId(self.next_app);
             self.next_app += 1;
@@ -147,7 +157,8 @@ impl Catalog {
         });
         let definition =
             Definition { name: app.name.clone(), namespace: app.namespace.clone(), policy: app.policy, spec };
-        let record = Record { name: app.name, namespace: app.namespace, source: Rc::clone(source), recipe };
+        let source = Rc::clone(source);
+        let record = Record { name: app.name, namespace: app.namespace, source, instances, recipe };
         self.apps.insert(id, record);
         (id, known.is_none(), definition)
     }

@@ -5,7 +5,6 @@
 //! after a write the next one is as many times its cost away; what cannot be written is told once, and tried again.
 
 use std::collections::hash_map::DefaultHasher;
-use std::fs;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::rc::Rc;
@@ -42,7 +41,7 @@ pub(super) struct Keeper {
     not_before: Time,
     /// What the list was that is on the disk.
     written: Option<u64>,
-    /// The list of the supervisor before is under its other name.
+    /// The list on the disk is this supervisor's, and that of the one before is under its other name.
     begun: bool,
     /// Why the list on the disk is not the latest.
     trouble: Option<String>,
@@ -82,23 +81,16 @@ impl Keeper {
         self.begun
     }
 
-    /// The list of the supervisor before stays for `resurrect`.
-    fn begin(&mut self, home: &Home) -> io::Result<()> {
-        if !self.begun {
-            match fs::rename(home.apps(), home.earlier_apps()) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => self.begun = true,
-            }
-        }
-        Ok(())
-    }
-
     fn write(&mut self, home: &Home, list: &Saved) -> io::Result<()> {
         let bytes = list.encode()?;
         let hash = hash_of(&bytes);
         if self.written != Some(hash) {
-            self.begin(home)?;
+            // The list of the supervisor before stays for `resurrect`, and at no moment there is none.
+            if !self.begun {
+                saved::back_up(&home.apps(), &home.earlier_apps())?;
+            }
             saved::write(&home.apps(), &bytes)?;
+            self.begun = true;
             self.written = Some(hash);
         }
         Ok(())
@@ -168,7 +160,7 @@ impl Daemon {
             let Some((spec, kept)) = self.supervisor.keeps(app) else { continue };
             let Some(record) = self.catalog.app(app) else { continue };
             let recipe = self.catalog.recipe(spec).unwrap_or(&record.recipe);
-            let source = told(record, recipe);
+            let (source, instances) = told(record, recipe);
             let source = place(&mut texts, source, is_same_text);
             let environment = (hash_of(&*recipe.environment), Rc::clone(&recipe.environment));
             list.apps.push(SavedApp {
@@ -176,7 +168,7 @@ impl Daemon {
                 namespace: namespace.to_owned(),
                 source,
                 environment: place(&mut environments, &environment, |one, other| one == other),
-                instances: (kept.instances != recipe.policy.instances).then_some(kept.instances),
+                instances: (kept.instances != instances).then_some(kept.instances),
                 stopped: stopped(&kept),
             });
         }
@@ -194,9 +186,13 @@ fn hash_of(what: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Where the app is defined. The newest file that was read, unless what it says was given up again.
-fn told<'a>(record: &'a Record, recipe: &'a Rc<catalog::Recipe>) -> &'a Rc<Source> {
-    if Rc::ptr_eq(&record.recipe, recipe) { &record.source } else { &recipe.source }
+/// Where the app is defined, and how many instances that says. The newest file that was read, unless what it says
+/// was given up again.
+fn told<'a>(record: &'a Record, recipe: &'a Rc<catalog::Recipe>) -> (&'a Rc<Source>, u32) {
+    match Rc::ptr_eq(&record.recipe, recipe) {
+        true => (&record.source, record.instances),
+        false => (&recipe.source, recipe.instances),
+    }
 }
 
 fn is_same_text(one: &Rc<Source>, other: &Rc<Source>) -> bool {

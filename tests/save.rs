@@ -348,3 +348,144 @@ fn in_the_foreground_a_kill_is_made_good_and_an_end_goes_back_to_what_was_saved(
     assert_eq!(supervisor.wait(BOOT).code, 0);
     daemon.pid = 0;
 }
+
+/// Whatever came in between, as long as nobody wrote another number into the text.
+#[test]
+fn a_number_of_workers_that_the_text_does_not_say_comes_back() {
+    let home = Arc::new(Home::new(None));
+    home.write(&file(&[idle("file").instances(2)]));
+    let ecosystem = home.file().display().to_string();
+    home.run(&["start", &ecosystem]).expect_code(0);
+    home.run(&["start", "sleep 1000", "--name", "line", "-i", "2"]).expect_code(0);
+    let daemon = Daemon::of(&home);
+    daemon.run(&["scale", "line", "3"]).expect_code(0);
+    daemon.run(&["restart", "line", "--update-env"]).expect_code(0);
+    home.write(&file(&[idle("file").instances(4)]));
+    daemon.run(&["apply", &ecosystem]).expect_code(0);
+    daemon.wait_online("file", 4);
+    daemon.run(&["scale", "file", "2"]).expect_code(0);
+    daemon.run(&["save"]).expect_code(0);
+    let home = ended(daemon);
+    let (daemon, output) = resurrected(&home);
+    output.expect_code(0);
+    daemon.wait_online("line", 3);
+    daemon.wait_online("file", 2);
+}
+
+#[test]
+fn the_time_that_a_file_gives_to_the_end_comes_back() {
+    let app = idle("one");
+    let (daemon, output) = Daemon::background(format!("[daemon]\nshutdown_timeout = \"1234ms\"\n{app}"));
+    output.expect_code(0);
+    daemon.run(&["save"]).expect_code(0);
+    let home = ended(daemon);
+    let (daemon, output) = resurrected(&home);
+    output.expect_code(0);
+    let log = || fs::read_to_string(home.path().join("logs/clusterd.log")).expect("it was written");
+    let before = log().matches("within 1.234s").count();
+    drop(ended(daemon));
+    assert_eq!(log().matches("within 1.234s").count(), before + 1, "{}", log());
+}
+
+/// Whoever is first has the home; the others talk to that one.
+#[test]
+fn commands_that_need_a_supervisor_at_once_all_find_the_one() {
+    for _ in 0..3 {
+        let home = Arc::new(Home::new(None));
+        let names: Vec<String> = (0..4).map(|number| format!("app{number}")).collect();
+        let start = |name: &String| home.spawn(&["start", "sleep 1000", "--name", name]);
+        let starts: Vec<_> = names.iter().map(start).collect();
+        for start in starts {
+            home.finish(start).expect_code(0);
+        }
+        let daemon = Daemon::of(&home);
+        let mut known: Vec<String> = states(&daemon).into_iter().map(|(name, _)| name).collect();
+        known.sort();
+        assert_eq!(known, names);
+        ended(daemon);
+    }
+}
+
+/// A login, whose socket is in a folder of its own.
+fn login(home: &Home, arguments: &[&str]) -> Output {
+    let state = home.path();
+    let running = home.spawn_with(arguments, |command| {
+        command.env_remove("CLUSTERD_HOME").env("STATE_DIRECTORY", &state);
+        command.env("RUNTIME_DIRECTORY", state.join("run")).env("LOGS_DIRECTORY", state.join("logs"));
+    });
+    home.finish(running)
+}
+
+/// As with `start` in a login, and the unit of `startup`.
+#[test]
+fn two_supervisors_never_share_a_list_of_apps() {
+    let home = Arc::new(Home::new(None));
+    home.write(&file(&[idle("one")]));
+    let ecosystem = home.file().display().to_string();
+    login(&home, &["start", &ecosystem]).expect_code(0);
+    let run = home.path().join("run").display().to_string();
+    let refused = home.run(&["resurrect", "--foreground"]).expect_code(1);
+    refused.expect_stderr(&["already keeps its state", &format!("clusterd --home {run} kill")]);
+    let first = login(&home, &["pid", "one"]).expect_code(0).stdout;
+    // It is killed, and its socket stays.
+    let list = login(&home, &["list", "--json"]).expect_code(0).stdout;
+    let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    let pid = i32::try_from(list["daemon"]["pid"].as_i64().expect("a number")).expect("a process");
+    send(pid, Signal::SIGKILL);
+    wait_until(BOOT, "its end", || state_and_parent(pid).is_none_or(|(state, _)| state == 'Z'));
+    let mut unit = foreground(&home);
+    let daemon = Daemon::of(&home);
+    let now = daemon.wait_online("one", 1);
+    assert_ne!(first.trim(), now[0].to_string());
+    let seen = login(&home, &["pid", "one"]).expect_code(0).stdout;
+    assert_eq!(seen.trim(), now[0].to_string(), "the login talks to the unit's supervisor");
+    login(&home, &["start", "sleep 1000", "--name", "two"]).expect_code(0);
+    assert_eq!(states(&daemon), [state("one", "online"), state("two", "online")]);
+    ended(daemon);
+    wait_until(BOOT, "the end of the unit's", || unit.child.try_wait().ok().flatten());
+}
+
+/// A list that cannot be replaced stays the list.
+#[test]
+fn what_ran_comes_back_although_the_supervisor_between_could_write_nothing() {
+    let daemon = started(&[idle("one")]);
+    daemon.run(&["save"]).expect_code(0);
+    start_more(&daemon, &[idle("later")]);
+    wait_listed(&daemon.home, "\"later\"");
+    let home = daemon.kill_behind();
+    let draft = home.path().join("apps.json.new");
+    fs::create_dir_all(draft.join("in the way")).expect("it is ours");
+    let mut supervisor = foreground(&home);
+    let daemon = Daemon::of(&home);
+    daemon.wait_online("later", 1);
+    let log = || fs::read_to_string(home.path().join("logs/clusterd.log")).unwrap_or_default();
+    wait_until(BOOT, "a list that was not written", || {
+        log().contains("cannot be written") || supervisor.stderr().contains("cannot be written")
+    });
+    daemon.kill_behind();
+    supervisor.child.wait().expect("it is our child");
+    fs::remove_dir_all(&draft).expect("it is ours");
+    let mut supervisor = foreground(&home);
+    let daemon = Daemon::of(&home);
+    daemon.wait_online("later", 1);
+    assert_eq!(states(&daemon), [state("one", "online"), state("later", "online")]);
+    ended(daemon);
+    wait_until(BOOT, "its end", || supervisor.child.try_wait().ok().flatten());
+}
+
+#[test]
+fn who_is_being_deleted_says_so_to_who_wants_it_back() {
+    let slow = App::new("slow", &fixtures::shell("trap '' INT; exec sleep 1000")).text("kill_timeout", "3s");
+    let daemon = started(&[slow, idle("other")]);
+    daemon.expects(&["slow"]);
+    daemon.run(&["save"]).expect_code(0);
+    daemon.run(&["delete", "slow", "--no-wait"]).expect_code(0);
+    let path = daemon.home.file().display().to_string();
+    for command in [&["start", &path, "--only", "slow"][..], &["resurrect"], &["restart", "slow"]] {
+        let refused = daemon.run(command).expect_code(1);
+        assert!(format!("{refused:?}").contains("it is being deleted"), "{command:?}: {refused:?}");
+    }
+    daemon.run(&["delete", "slow"]);
+    daemon.run(&["resurrect"]).expect_code(0);
+    daemon.wait_online("slow", 1);
+}

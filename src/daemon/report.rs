@@ -308,6 +308,7 @@ impl Daemon {
             Failure::Superseded => {
                 "a later stop, restart, scale, delete or shutdown took its place".to_owned()
             }
+            Failure::BeingDeleted => BEING_DELETED.to_owned(),
             Failure::RolledBack => "it was rolled back by `clusterd rollback`".to_owned(),
             Failure::NothingHeld => {
                 "no reload of it is held at a share (canary) or under way, and no failed one left a mix"
@@ -486,6 +487,9 @@ fn timed_out(traffic: &Traffic) -> (Level, String) {
 }
 
 /// What a failed reload leaves behind.
+/// Why an app cannot be wished anything of while its last workers end.
+pub(super) const BEING_DELETED: &str = "it is being deleted, and its last workers have not ended; say it again then (`clusterd delete NAME` waits for it)";
+
 fn remains(left: OnReloadFailureTaken) -> String {
     match left {
         OnReloadFailureTaken::Untouched => "the old generation serves on, untouched".to_owned(),

@@ -161,6 +161,7 @@ impl Daemon {
         let (reason, worker) = match failure {
             Failure::Unknown => ("unknown", None),
             Failure::Superseded => (SUPERSEDED, None),
+            Failure::BeingDeleted => ("being_deleted", None),
             Failure::NoRoom { .. } => ("no_room", None),
             Failure::Dependency { .. } => ("dependency", None),
             Failure::RolledBack => (ROLLED_BACK, None),

@@ -19,6 +19,7 @@ use super::Daemon;
 use super::catalog::Source;
 use super::commands::{callers, host, usage};
 use super::order::{Commands, apps_in_order};
+use super::report::BEING_DELETED;
 use super::saved::{self, Saved, SavedApp, SavedSource, Stopped};
 
 /// What is said of the wish, at its beginning and at its end.
@@ -152,14 +153,21 @@ impl Daemon {
     }
 
     /// What each app that is missing means on this host now.
-    fn read_saved(&self, list: &Saved, failures: &mut Vec<AppFailure>) -> Vec<(AppConfig, Read)> {
+    fn read_saved(&mut self, list: &Saved, failures: &mut Vec<AppFailure>) -> Vec<(AppConfig, Read)> {
         let mut found = Vec::new();
         let mut seen: HashSet<Name> = HashSet::new();
         for (place, saved_source) in list.sources.iter().enumerate() {
-            let missing = |app: &&SavedApp| {
-                app.source == place && self.catalog.find(&app.namespace, &app.name).is_none()
+            let here = |app: &&SavedApp| app.source == place;
+            let (known, missing): (Vec<&SavedApp>, _) =
+                list.apps.iter().filter(here).partition(|app| self.find_saved(app).is_some());
+            let going = |app: &&SavedApp| {
+                self.find_saved(app).is_some_and(|app| self.supervisor.is_being_deleted(app))
             };
-            let missing: Vec<&SavedApp> = list.apps.iter().filter(missing).collect();
+            let deleted = |app: &SavedApp| AppFailure {
+                reason: "being_deleted".to_owned(),
+                ..unreadable(app.name.clone(), BEING_DELETED.to_owned())
+            };
+            failures.extend(known.into_iter().filter(going).map(deleted));
             if missing.is_empty() {
                 continue;
             }
@@ -172,6 +180,7 @@ impl Daemon {
                     continue;
                 }
             };
+            self.shutdown_timeout.hear(config.daemon.shutdown_timeout, source.path.as_deref());
             for saved in missing {
                 let is_it = |app: &&AppConfig| app.name == saved.name && app.namespace == saved.namespace;
                 let environment = callers(list.environments[saved.environment].clone());
@@ -193,6 +202,10 @@ impl Daemon {
             }
         }
         found
+    }
+
+    fn find_saved(&self, app: &SavedApp) -> Option<AppId> {
+        self.catalog.find(&app.namespace, &app.name)
     }
 
     /// Who is depended on comes first.

@@ -774,6 +774,8 @@ pub enum Failure {
     },
     /// A later stop, delete or shutdown won.
     Superseded,
+    /// It was deleted, and its last workers have not ended yet.
+    BeingDeleted,
     /// The operator took it back.
     RolledBack,
     /// There is no reload to promote or to roll back.

@@ -661,7 +661,7 @@ impl Supervisor {
             _ if self.life != Life::Running => Some(Failure::Superseded),
             None => Some(Failure::Unknown),
             Some(index) if self.apps[index].doomed && !matches!(command, Command::Delete { .. }) => {
-                Some(Failure::Superseded)
+                Some(Failure::BeingDeleted)
             }
             Some(index) => self.hopeless(index, &command),
         };

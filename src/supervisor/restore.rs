@@ -43,6 +43,11 @@ impl Slot {
 }
 
 impl Supervisor {
+    /// Whether it was deleted, and its last workers have not ended yet.
+    pub fn is_being_deleted(&self, app: AppId) -> bool {
+        self.apps.iter().any(|other| other.id == app && other.doomed)
+    }
+
     /// With what a next supervisor brings an app back: what it runs, and what is wished of it. None for one that is
     /// being deleted.
     pub fn keeps(&self, app: AppId) -> Option<(SpecId, Kept)> {

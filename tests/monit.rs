@@ -19,7 +19,7 @@ use clusterd::monit::view::{self, Theme};
 use nix::sys::signal::Signal;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use support::daemon::{Builder, send};
+use support::daemon::{Builder, send, state_and_parent};
 use support::{App, Daemon, fixtures, wait_until};
 
 fn ms(count: u64) -> Duration {
@@ -462,6 +462,40 @@ fn a_signal_ends_it_and_the_terminal_is_as_it_was() {
         pty.wait_for("0 id 0");
         send(pty.child.id().cast_signed(), signal);
         pty.expect_given_back(128 + signal as i32);
+    }
+}
+
+/// As a shell's Ctrl-Z and `fg` do it to a job.
+#[test]
+fn it_gives_the_terminal_back_while_it_is_stopped_and_takes_it_again() {
+    let daemon = Daemon::foreground(speaking());
+    daemon.wait_online("api", 2);
+    for signal in [Signal::SIGTSTP, Signal::SIGSTOP] {
+        let mut pty = Pty::open(&daemon, &[]);
+        pty.wait_for("0 id 0");
+        let pid = pty.child.id().cast_signed();
+        send(pid, signal);
+        wait_until(ms(10_000), "its stop", || state_and_parent(pid).is_some_and(|(state, _)| state == 'T'));
+        pty.read();
+        if signal == Signal::SIGTSTP {
+            assert!(pty.bytes.ends_with(b"\x1b[?1049l"), "{:?}", String::from_utf8_lossy(&pty.bytes));
+            let now = nix::sys::termios::tcgetattr(&pty.slave).expect("it is a terminal");
+            assert_eq!(now, pty.before);
+        }
+        // The shell has its own.
+        nix::sys::termios::tcsetattr(&pty.slave, nix::sys::termios::SetArg::TCSANOW, &pty.before)
+            .expect("it is a terminal");
+        let seen = pty.bytes.len();
+        send(pid, Signal::SIGCONT);
+        wait_until(ms(10_000), "all of its screen", || {
+            pty.read();
+            let again = String::from_utf8_lossy(&pty.bytes[seen..]).into_owned();
+            again.starts_with("\x1b[?1049h") && again.contains("q quit")
+        });
+        let now = nix::sys::termios::tcgetattr(&pty.slave).expect("it is a terminal");
+        assert_ne!(now, pty.before);
+        pty.press("q");
+        pty.expect_given_back(0);
     }
 }
 

@@ -310,7 +310,7 @@ impl Monit {
     fn take(&mut self, source: Source, stdin: BorrowedFd<'_>) -> io::Result<()> {
         match source {
             Source::Keys => self.take_keys(stdin)?,
-            Source::Signals => self.take_signals(),
+            Source::Signals => self.take_signals()?,
             Source::Screen => {}
             Source::List => self.take_list(),
             Source::Log => self.take_log(),
@@ -339,12 +339,22 @@ impl Monit {
         Ok(())
     }
 
-    fn take_signals(&mut self) {
+    fn take_signals(&mut self) -> io::Result<()> {
         let taken = self.signals.take();
         if let Some(signal) = taken.end {
             self.end = Some(128 + signal);
+            return Ok(());
         }
-        self.dirty |= taken.resized;
+        if taken.suspended {
+            self.terminal.backend_mut().suspend()?;
+        }
+        // Also after a SIGSTOP, of which nobody hears before.
+        if taken.suspended || taken.resumed {
+            self.terminal.backend_mut().resume()?;
+            self.terminal.clear()?;
+        }
+        self.dirty |= taken.resized || taken.suspended || taken.resumed;
+        Ok(())
     }
 
     fn take_list(&mut self) {

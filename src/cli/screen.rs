@@ -8,11 +8,12 @@ use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{self, Signal};
 use ratatui::backend::{Backend, ClearType, WindowSize};
 use ratatui::buffer::Cell;
 use ratatui::layout::{Position, Size};
 use ratatui::style::{Color, Modifier};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 
 use crate::sys::output::Outlet;
 use crate::sys::terminal::{self, Settings};
@@ -93,6 +94,38 @@ impl Screen {
         Ok(())
     }
 
+    /// Gives the terminal back, and stops as SIGTSTP would have it: returns when somebody continues us.
+    pub(super) fn suspend(&mut self) -> io::Result<()> {
+        self.give_back();
+        signal::raise(Signal::SIGSTOP)?;
+        Ok(())
+    }
+
+    /// Takes the terminal over again: whoever stopped us has set it to his own.
+    pub(super) fn resume(&mut self) -> io::Result<()> {
+        // What it was set to before we came stays what it is set to at the end.
+        terminal::make_raw(&self.tty)?;
+        self.unsent = ENTER.into();
+        self.repaint();
+        self.send()
+    }
+
+    /// A terminal that takes nothing is waited for a moment; one that is gone needs nothing.
+    fn give_back(&mut self) {
+        // The rest of a sequence would be taken for text; that of a drawing is nobody's loss.
+        let rest = self.unsent.iter().position(|byte| *byte == 0x1b).unwrap_or(self.unsent.len());
+        self.unsent.truncate(rest);
+        self.unsent.extend_from_slice(LEAVE.as_bytes());
+        while self.send().is_ok() && self.is_behind() {
+            let Some(source) = self.source() else { break };
+            let mut asked = [PollFd::new(source, PollFlags::POLLOUT)];
+            if !matches!(poll(&mut asked, PollTimeout::from(LAST_WAIT)), Ok(1..)) {
+                break;
+            }
+        }
+        let _ = terminal::restore(&self.tty, &self.before);
+    }
+
     fn push(&mut self, text: std::fmt::Arguments<'_>) {
         let mut sequence = String::new();
         sequence.write_fmt(text).expect("a String takes any text");
@@ -140,24 +173,11 @@ fn code_of(colour: Color) -> Option<u8> {
 }
 
 impl Drop for Screen {
-    /// A terminal that takes nothing is waited for a moment; one that is gone needs nothing.
     fn drop(&mut self) {
-        // It was given back already, and what went wrong stands on it.
-        if std::thread::panicking() {
-            return;
+        // Or it was given back already, and what went wrong stands on it.
+        if !std::thread::panicking() {
+            self.give_back();
         }
-        // The rest of a sequence would be taken for text; that of a drawing is nobody's loss.
-        let rest = self.unsent.iter().position(|byte| *byte == 0x1b).unwrap_or(self.unsent.len());
-        self.unsent.truncate(rest);
-        self.unsent.extend_from_slice(LEAVE.as_bytes());
-        while self.send().is_ok() && self.is_behind() {
-            let Some(source) = self.source() else { break };
-            let mut asked = [PollFd::new(source, PollFlags::POLLOUT)];
-            if !matches!(poll(&mut asked, PollTimeout::from(LAST_WAIT)), Ok(1..)) {
-                break;
-            }
-        }
-        let _ = terminal::restore(&self.tty, &self.before);
     }
 }
 
@@ -262,6 +282,10 @@ pub(super) struct Taken {
     pub(super) end: Option<i32>,
     /// The terminal has another size.
     pub(super) resized: bool,
+    /// Somebody wants his terminal for something else (SIGTSTP).
+    pub(super) suspended: bool,
+    /// And goes on with us.
+    pub(super) resumed: bool,
 }
 
 impl Signals {
@@ -269,7 +293,7 @@ impl Signals {
         let (any, wake) = UnixStream::pair()?;
         any.set_nonblocking(true)?;
         let mut each = Vec::new();
-        for signal in [SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGWINCH] {
+        for signal in [SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGWINCH, SIGTSTP, SIGCONT] {
             let (read, write) = UnixStream::pair()?;
             read.set_nonblocking(true)?;
             // In this order: who is woken finds which it was.
@@ -298,10 +322,11 @@ impl Signals {
         let mut taken = Taken::default();
         for (signal, stream) in &self.each {
             if came(stream) {
-                if *signal == SIGWINCH {
-                    taken.resized = true;
-                } else {
-                    taken.end = taken.end.or(Some(*signal));
+                match *signal {
+                    SIGWINCH => taken.resized = true,
+                    SIGTSTP => taken.suspended = true,
+                    SIGCONT => taken.resumed = true,
+                    end => taken.end = taken.end.or(Some(end)),
                 }
             }
         }

@@ -124,8 +124,10 @@ fn what_is_ignored_and_what_clusterd_writes_is_no_change() {
     let (daemon, src) = watching(|app| {
         app.set("ignore_watch", "[\"*.tmp\", \"/lib/\", \"!keep.tmp\", \"!*.log\"]")
             .text("out_file", "src/out.log")
+            .text("log_file", "src/all.txt")
     });
-    for ignored in ["a.tmp", "lib/a.js", "lib/deep/a.js", ".hidden", "out.log", "out-0.log", "out.log.1"] {
+    let own = ["out.log", "out-0.log", "out.log.1", "all.txt", "all-0.txt"];
+    for ignored in ["a.tmp", "lib/a.js", "lib/deep/a.js", ".hidden"].into_iter().chain(own) {
         write(src.join(ignored), "x");
     }
     fs::create_dir(src.join("node_modules")).expect("a folder of the test");
@@ -145,7 +147,11 @@ fn a_file_and_a_link_that_are_named_are_watched() {
     fs::create_dir_all(apps.join("releases/2/lib")).expect("a fresh home");
     std::os::unix::fs::symlink("releases/1", apps.join("current")).expect("a fresh home");
     write(apps.join("app.conf"), "1");
-    let daemon = start(home, &idle("x").set("watch", "[\"app.conf\", \"current\"]"), &[]);
+    fs::create_dir_all(apps.join("sites/2/src")).expect("a fresh home");
+    fs::create_dir_all(apps.join("sites/1/src")).expect("a fresh home");
+    std::os::unix::fs::symlink("sites/1", apps.join("site")).expect("a fresh home");
+    let watched = "[\"app.conf\", \"current\", \"site/src\"]";
+    let daemon = start(home, &idle("x").set("watch", watched), &[]);
     daemon.wait_online("api", 1);
     write(apps.join("beside.conf"), "1");
     holds_for(EFFECT, "nobody named it", || generation(&daemon) == 1);
@@ -161,6 +167,12 @@ fn a_file_and_a_link_that_are_named_are_watched() {
     wait_generation(&daemon, 5);
     write(apps.join("releases/1/a.js"), "2");
     holds_for(EFFECT, "it is the old release", || generation(&daemon) == 5);
+    // A link on the way there.
+    std::os::unix::fs::symlink("sites/2", apps.join("next")).expect("a name of its own");
+    fs::rename(apps.join("next"), apps.join("site")).expect("both are there");
+    wait_generation(&daemon, 6);
+    write(apps.join("sites/2/src/a.js"), "1");
+    wait_generation(&daemon, 7);
 }
 
 #[test]

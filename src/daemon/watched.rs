@@ -18,6 +18,9 @@ use crate::sys::inotify::{Change, Depth, Event, Queue, Watch};
 /// Folders that are watched for one app.
 pub(super) const MOST_FOLDERS: usize = 100_000;
 
+/// Links that one path may lead through, as many as the kernel follows (path_resolution(7)).
+const MOST_LINKS: usize = 40;
+
 /// Files whose change is remembered by name; of more it is only known that they changed.
 const MOST_FILES: usize = 1024;
 
@@ -384,17 +387,27 @@ impl Watched {
         self.reading.take_if(|(scan, _)| scan.root == root);
     }
 
-    /// Watches the folder that a path comes and goes in: its own, or as far up as there is one.
+    /// Watches the folder that a path comes and goes in, its own, or as far up as there is one; and those of the
+    /// links that it leads through: a release that is exchanged brings another folder under the same path.
     fn anchor(&mut self, path: &Path) -> Result<Vec<(PathBuf, OsString)>, Trouble> {
+        let mut anchors = Vec::new();
         for at in path.ancestors() {
             let (Some(folder), Some(name)) = (at.parent(), at.file_name()) else { break };
             // A file is written in its folder.
             let depth = if at == path && !path.is_dir() { Depth::Writes } else { Depth::Names };
             if self.watch(folder, depth, true, None, Some(name))? {
-                return Ok(vec![(folder.to_owned(), name.to_owned())]);
+                anchors.push((folder.to_owned(), name.to_owned()));
+                break;
             }
         }
-        Ok(Vec::new())
+        for link in links(path) {
+            let (Some(folder), Some(name)) = (link.parent(), link.file_name()) else { continue };
+            let anchor = (folder.to_owned(), name.to_owned());
+            if !anchors.contains(&anchor) && self.watch(folder, Depth::Names, true, None, Some(name))? {
+                anchors.push(anchor);
+            }
+        }
+        Ok(anchors)
     }
 
     fn take(&mut self, event: Event) -> Result<(), Trouble> {
@@ -496,9 +509,60 @@ impl Watched {
     }
 }
 
+/// The symbolic links that an absolute path leads through, and theirs (symlink(7)).
+fn links(path: &Path) -> Vec<PathBuf> {
+    let words = |path: &Path| path.components().rev().map(|word| word.as_os_str().to_owned()).collect();
+    let mut found = Vec::new();
+    let mut rest: Vec<OsString> = words(path);
+    let mut at = PathBuf::new();
+    while let Some(word) = rest.pop() {
+        if word == "." {
+            continue;
+        }
+        if word == ".." {
+            at.pop();
+            continue;
+        }
+        at.push(word);
+        let Ok(target) = fs::read_link(&at) else { continue };
+        if found.len() == MOST_LINKS {
+            break;
+        }
+        found.push(at.clone());
+        at.pop();
+        // An absolute one begins with the root, which `push` takes for all.
+        rest.extend(words(&target));
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_links_of_a_path_are_found_however_they_lead() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let top = fs::canonicalize(folder.path()).expect("it is there");
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, top.join(name)).expect("free");
+        fs::create_dir_all(top.join("releases/1/src")).expect("free");
+        link("releases/1", "stable");
+        link("./stable", "current");
+        link(&top.join("current").display().to_string(), "releases/1/self");
+        link("loop", "loop");
+        let found = |path: &str| -> Vec<PathBuf> {
+            let strip = |link: PathBuf| link.strip_prefix(&top).expect("all are there").to_owned();
+            links(&top.join(path)).into_iter().map(strip).collect()
+        };
+        let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(found("releases/1/src"), paths(&[]));
+        assert_eq!(found("current/src"), paths(&["current", "stable"]));
+        assert_eq!(
+            found("stable/self/../current/gone"),
+            paths(&["stable", "releases/1/self", "current", "stable"])
+        );
+        assert_eq!(found("loop/src").len(), MOST_LINKS);
+    }
 
     fn all(watched: &mut Watched) -> Vec<PathBuf> {
         loop {

@@ -202,8 +202,9 @@ impl Daemon {
             LogTarget::Default | LogTarget::Discard => None,
         };
         let spec = &recipe.spec;
-        let files = [log(&spec.out_file), log(&spec.error_file), spec.process.pid_file.clone()];
-        Own { folders, files: files.into_iter().flatten().collect() }.resolved()
+        let logs = [Some(&spec.out_file), Some(&spec.error_file), spec.logs.both.as_ref()];
+        let logs = logs.into_iter().flatten().filter_map(log);
+        Own { folders, files: logs.chain(spec.process.pid_file.clone()).collect() }.resolved()
     }
 
     /// The kernel has something to tell of an app's files. True when it is more than one turn's share.

@@ -59,6 +59,9 @@ fn a_job_that_ended_runs_again_at_its_time() {
         std::fs::read_to_string(&ran).is_ok_and(|text| text.lines().count() >= 3)
     });
     assert!(daemon.runs(), "{}", daemon.log());
+    let restarts = daemon.app("api").workers[0].restarts;
+    assert!(restarts >= 2, "{restarts} restarts are shown");
+    daemon.wait_for_text("cron_restart: it is started");
 }
 
 /// It is not run when it is made known, only when its time has come.
@@ -70,7 +73,7 @@ fn an_app_that_does_not_start_by_itself_starts_at_its_time() {
     daemon.wait_online("api", 1);
     let log = daemon.log();
     let at = |text: &str| log.find(text).unwrap_or_else(|| panic!("{text} is missing: {log}"));
-    assert!(at("cron_restart: its workers are replaced") < at("api/0 generation"), "{log}");
+    assert!(at("cron_restart: it is started") < at("api/0 generation"), "{log}");
 }
 
 #[test]

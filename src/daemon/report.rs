@@ -230,8 +230,9 @@ impl Daemon {
                 let message = format!("generation {} is promoted: the reload goes on", generation.0);
                 Told::about(Info, *app, "promoted", message)
             }
-            Fact::CronDue { app } => {
-                Told::about(Info, *app, "cron", "cron_restart: its workers are replaced".to_owned())
+            Fact::CronDue { app, replaces } => {
+                let what = if *replaces { "its workers are replaced" } else { "it is started" };
+                Told::about(Info, *app, "cron", format!("cron_restart: {what}"))
             }
             Fact::CronPassed { app, why } => {
                 let why = match why {

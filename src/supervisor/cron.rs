@@ -25,15 +25,20 @@ impl App {
         if idle.is_empty() && !self.runs() {
             return turn.report(Fact::CronPassed { app: self.id, why: Pass::Starting });
         }
-        turn.report(Fact::CronDue { app: self.id });
+        turn.report(Fact::CronDue { app: self.id, replaces: idle.is_empty() });
         if idle.is_empty() {
             self.begin_reload_unasked(turn);
         } else {
+            let ended = |slot: &&Slot| matches!(slot.idle, Idle::Ended { .. } | Idle::Errored);
+            let again: Vec<SlotId> =
+                self.slots.iter().filter(ended).map(|slot| slot.id).filter(|id| idle.contains(id)).collect();
             // Of several jobs those that are still at it are let finish.
             if !self.runs() {
                 self.line_up(turn);
             }
             self.run(&idle);
+            // What ran before runs again: that counts as a restart.
+            self.slots.iter_mut().filter(|slot| again.contains(&slot.id)).for_each(|slot| slot.ran = true);
         }
         turn.changed = true;
     }

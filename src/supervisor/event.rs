@@ -1148,10 +1148,12 @@ pub enum Fact {
         /// The new generation.
         generation: Generation,
     },
-    /// Its `cron_restart` has come: its workers are replaced.
+    /// Its `cron_restart` has come.
     CronDue {
         /// Of which app.
         app: AppId,
+        /// Its workers are replaced; else those that do not run are started.
+        replaces: bool,
     },
     /// Its `cron_restart` has come, and nothing comes of it this time.
     CronPassed {

@@ -39,6 +39,9 @@ fn of_several_jobs_those_that_ended_run_again_once_and_the_others_are_let_finish
     bench.tell(Event::Exited { worker: WorkerId(1), status: ExitStatus::Code(0), left: false });
     due(&mut bench);
     assert_eq!(bench.spawned(), [WorkerId(3)]);
+    let restarts: Vec<u32> =
+        bench.supervisor.view(bench.now).apps[0].workers.iter().map(|worker| worker.restarts).collect();
+    assert_eq!(restarts, [1, 0]);
     bench.tell(Event::Started { worker: WorkerId(3) });
     bench.pass(ms(5000));
     assert_eq!(bench.spawned(), [WorkerId(3)]);

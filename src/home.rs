@@ -139,6 +139,12 @@ impl Home {
         Home { logs: folder.join("logs"), state: folder.clone(), runtime: folder }
     }
 
+    /// By what `--home` or CLUSTERD_HOME this home is found from elsewhere; none for the usual ones, which are found
+    /// without.
+    pub fn named(&self) -> Option<&Path> {
+        (self.runtime == self.state).then_some(self.runtime.as_path())
+    }
+
     /// The control socket.
     pub fn socket(&self) -> PathBuf {
         self.runtime.join("clusterd.sock")

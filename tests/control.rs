@@ -77,6 +77,18 @@ fn list_json_has_the_shape_of_the_contract() {
     assert_eq!(worker["last_exit"], Value::Null);
 }
 
+/// As PM2's: a deploy hook, or an app that looks after others.
+#[test]
+fn a_worker_talks_to_its_own_supervisor_wherever_that_lives() {
+    let home = Arc::new(Home::new(None));
+    let line = format!("{} restart other && echo done >done; exec sleep 1000", home.binary().display());
+    let caller = App::new("caller", &fixtures::shell(&line)).text("exec_mode", "fork");
+    let other = App::new("other", &fixtures::worker(&["idle"])).text("exec_mode", "fork");
+    let daemon = Builder::new(file(&[other, caller])).start_in(home);
+    wait_until(ms(20_000), "what it told the supervisor", || daemon.home.apps().join("done").exists());
+    assert_eq!(daemon.app("other").workers[0].restarts, 1);
+}
+
 #[test]
 fn list_tells_a_busy_worker_from_an_idle_one_however_often_it_is_asked() {
     let line = |name: &str, line: &str| App::new(name, &fixtures::shell(line)).text("exec_mode", "fork");

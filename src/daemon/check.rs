@@ -34,7 +34,7 @@ impl Daemon {
             false => Unfit::Worker(failure.message),
         };
         let who = identity::resolve(&recipe.spec.process).map_err(text)?;
-        let variables = Variables::of(&recipe, who.as_ref()).map_err(text)?;
+        let variables = Variables::of(&recipe, who.as_ref(), self.home.named()).map_err(text)?;
         let command = self.command_line(&check, &variables).map_err(text)?;
         let mut own = self.own_variables(&order, &recipe, "".into(), 0, false);
         own.retain(|(name, _)| !FOREIGN.contains(name));

@@ -3,6 +3,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use crate::config::guarded::Reader;
 use crate::config::launch::{self, CommandLine};
@@ -20,8 +21,12 @@ pub(super) struct Variables {
 }
 
 impl Variables {
-    /// Reads the files that are named.
-    pub(super) fn of(recipe: &Recipe, who: Option<&Who>) -> Result<Variables, SpawnFailure> {
+    /// Reads the files that are named. `home`: where a worker of our own user finds its supervisor.
+    pub(super) fn of(
+        recipe: &Recipe,
+        who: Option<&Who>,
+        home: Option<&Path>,
+    ) -> Result<Variables, SpawnFailure> {
         let process = &recipe.spec.process;
         let mut base = recipe.environment.as_ref().clone();
         base.retain(|name, _| !process.filter_env.drops(&name.to_string_lossy()));
@@ -32,7 +37,11 @@ impl Variables {
             };
         }
         let own = socket::own_uid();
-        let user = who.and_then(Who::other_user).unwrap_or(own);
+        let other = who.and_then(Who::other_user);
+        if let Some(home) = home.filter(|_| other.is_none()) {
+            base.insert("CLUSTERD_HOME".into(), home.into());
+        }
+        let user = other.unwrap_or(own);
         let reader = Reader { is_root: own == 0, user };
         let files = launch::read_env_files(&process.env_files, reader).map_err(launch_failure)?;
         let mut declared: Environment = files.into_iter().collect();

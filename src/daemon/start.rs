@@ -99,7 +99,7 @@ impl Daemon {
         let recipe = order.recipe.clone().ok_or_else(|| missing_recipe(order))?;
         let process = &recipe.spec.process;
         let who = identity::resolve(process)?;
-        let variables = Variables::of(&recipe, who.as_ref())?;
+        let variables = Variables::of(&recipe, who.as_ref(), self.home.named())?;
         let command = self.command_line(&recipe.spec, &variables)?;
         let notify = self.notify_address(who.as_ref())?;
         let pid_file = self.reserve_pid_file(order, &recipe)?;
@@ -521,7 +521,7 @@ fn step_failure(process: &Process, failure: Failure) -> SpawnFailure {
     let whom = settings::as_whom(process_settings);
     let (step, message) = match step {
         Step::Exec if errno == libc::E2BIG => {
-            let variables = Variables::of(&process.recipe, None);
+            let variables = Variables::of(&process.recipe, None, None);
             let lengths = variables.map_or_else(|_| Vec::new(), |variables| variables.lengths());
             return launch_failure(launch::too_much(&process.command, &lengths));
         }

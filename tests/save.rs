@@ -489,3 +489,19 @@ fn who_is_being_deleted_says_so_to_who_wants_it_back() {
     daemon.run(&["resurrect"]).expect_code(0);
     daemon.wait_online("slow", 1);
 }
+
+/// What ran on without something that it depends on does so again.
+#[test]
+fn who_ran_without_what_it_depends_on_comes_back_without_it() {
+    let app = |name: &str, on: &str| idle(name).set("depends_on", format!("[{on}]"));
+    let daemon = started(&[idle("db"), idle("gone"), app("api", "\"db\""), app("web", "\"gone\", \"api\"")]);
+    daemon.expects(&["runs on without it"]);
+    daemon.run(&["stop", "db"]).expect_code(0);
+    daemon.run(&["delete", "gone"]).expect_code(0);
+    daemon.run(&["save"]).expect_code(0);
+    let home = ended(daemon);
+    let (daemon, output) = resurrected(&home);
+    output.expect_code(0);
+    let online = |name: &str| state(name, "online");
+    assert_eq!(states(&daemon), [state("db", "stopped"), online("api"), online("web")]);
+}

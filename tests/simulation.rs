@@ -575,7 +575,11 @@ fn run_in(mut world: World, steps: u64) -> Vec<Action> {
     for app in 1..=APPS {
         let definition = world.definition(AppId(app));
         // Some come from an earlier supervisor, scaled and partly stopped.
-        let kept = Kept { instances: 1 + app, resting: BTreeSet::from([u32::try_from(seed % 5).unwrap()]) };
+        let kept = Kept {
+            instances: 1 + app,
+            resting: BTreeSet::from([u32::try_from(seed % 5).unwrap()]),
+            unordered: seed % 3 == 0,
+        };
         let command = match seed % 4 {
             3 => Command::Restore { app: AppId(app), definition, kept },
             _ => Command::Add { app: AppId(app), definition },

@@ -14,6 +14,7 @@ use crate::control::protocol::{AppFailure, Done, Error, Reply};
 use crate::control::server::ClientId;
 use crate::home::Home;
 use crate::supervisor::event::{AppId, Command, Kept};
+use crate::supervisor::policy::AppName;
 
 use super::Daemon;
 use super::catalog::Source;
@@ -64,6 +65,8 @@ pub fn clear_dump(home: &Home) -> io::Result<bool> {
 struct Read {
     source: Rc<Source>,
     saved: SavedApp,
+    /// Something that it depends on does not run.
+    unordered: bool,
     logs: (Option<PathBuf>, bool),
 }
 
@@ -189,7 +192,9 @@ impl Daemon {
                         if seen.insert((saved.namespace.clone(), saved.name.clone())) {
                             let source = Source { environment: Rc::new(environment), ..source.clone() };
                             let logs = self.log_settings(&config);
-                            let read = Read { source: Rc::new(source), saved: saved.clone(), logs };
+                            let unordered = app.policy.depends_on.iter().any(|on| !self.is_to_run(list, on));
+                            let read =
+                                Read { source: Rc::new(source), saved: saved.clone(), unordered, logs };
                             found.push((app.clone(), read));
                         }
                     }
@@ -202,6 +207,15 @@ impl Daemon {
             }
         }
         found
+    }
+
+    /// Whether an app runs here, or is to run by this list.
+    fn is_to_run(&self, list: &Saved, name: &AppName) -> bool {
+        let is_it = |app: &&SavedApp| app.name == name.name && app.namespace == name.namespace;
+        match list.apps.iter().find(is_it) {
+            Some(saved) => saved.stopped != Stopped::All,
+            None => self.catalog.find(&name.namespace, &name.name).is_some(),
+        }
     }
 
     fn find_saved(&self, app: &SavedApp) -> Option<AppId> {
@@ -233,7 +247,7 @@ impl Daemon {
             Stopped::All => (0..instances).collect(),
             Stopped::Some(places) => places,
         };
-        let kept = Kept { instances, resting: resting.into_iter().collect() };
+        let kept = Kept { instances, resting: resting.into_iter().collect(), unordered: read.unordered };
         let (app, _, definition) = self.catalog.take(app, &read.source, read.logs);
         (app, Command::Restore { app, definition, kept })
     }

@@ -180,6 +180,8 @@ pub struct Kept {
     pub instances: u32,
     /// The slots that were stopped, by their place in the order of instance, from 0.
     pub resting: BTreeSet<u32>,
+    /// Something that it depends on was stopped, or deleted, and it ran on without: it does not wait for that now.
+    pub unordered: bool,
 }
 
 /// A wish. Each is about one app, but for the last.

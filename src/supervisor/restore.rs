@@ -20,7 +20,9 @@ impl App {
         if wanted.is_empty() {
             return turn.reply(request, Outcome::Done);
         }
-        self.line_up(turn);
+        if !kept.unordered {
+            self.line_up(turn);
+        }
         self.requests.push(Request { id: request, until: Until::Ready(wanted) });
     }
 
@@ -31,7 +33,10 @@ impl App {
         let is_kept = |slot: &&Slot| !matches!(slot.wanted, Wanted::Remove(_));
         let slots = (0..instances).zip(self.slots.iter().filter(is_kept));
         let rests = |(place, slot): (u32, &Slot)| slot.was_stopped().then_some(place);
-        (self.version(self.good).spec, Kept { instances, resting: slots.filter_map(rests).collect() })
+        (
+            self.version(self.good).spec,
+            Kept { instances, resting: slots.filter_map(rests).collect(), unordered: false },
+        )
     }
 }
 

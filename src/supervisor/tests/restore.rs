@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::supervisor::policy::AppName;
 
 fn kept(instances: u32, resting: &[u32]) -> Kept {
-    Kept { instances, resting: resting.iter().copied().collect::<BTreeSet<u32>>() }
+    Kept { instances, resting: resting.iter().copied().collect::<BTreeSet<u32>>(), unordered: false }
 }
 
 fn restored(policy: Policy, kept: Kept) -> (Bench, RequestId) {
@@ -31,7 +32,7 @@ fn an_app_comes_back_with_its_own_number_of_workers_and_those_stopped_that_were(
         assert_eq!(done, started == 0, "nobody waits for what does not start");
         let (_, now) = bench.supervisor.keeps(APP).expect("it is known");
         let there = resting.iter().copied().filter(|place| *place < instances.max(1)).collect();
-        assert_eq!(now, Kept { instances: instances.max(1), resting: there });
+        assert_eq!(now, Kept { instances: instances.max(1), resting: there, unordered: false });
     }
 }
 
@@ -87,4 +88,14 @@ fn what_gave_up_or_crashed_is_kept_as_wanted_and_what_is_deleted_is_not_kept() {
     assert_eq!(bench.supervisor.keeps(APP), Some((SpecId(1), kept(3, &[1]))));
     bench.wish(Command::Delete { app: APP, scope: Scope::All });
     assert_eq!(bench.supervisor.keeps(APP), None);
+}
+
+#[test]
+fn who_ran_without_what_it_depends_on_waits_for_nothing() {
+    let on = AppName { namespace: "default".to_owned(), name: "gone".to_owned() };
+    let policy = Policy { depends_on: vec![on], ..cluster(2) };
+    for (unordered, started) in [(true, 2), (false, 0)] {
+        let (bench, _) = restored(policy.clone(), Kept { unordered, ..kept(2, &[]) });
+        assert_eq!(bench.spawned().len(), started);
+    }
 }

@@ -836,6 +836,8 @@ fn circles_and_strangers_are_refused_with_their_place() {
     for (text, expected) in rows {
         assert_eq!(lines(&text), [expected], "{text}");
     }
+    let nameless = app("all", "[]") + &app("web", "[\"db\"]");
+    assert!(lines(&nameless).concat().contains("help: the file has web"), "{nameless}");
     assert!(said("depends_on = [1]").contains("depends_on: expected the name of another app"));
     assert!(said("depends_on = \"a/b/c\"").contains("depends_on: expected the name of another app"));
     let many: Vec<String> = (0..65).map(|number| format!("a{number}")).collect();

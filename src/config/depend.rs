@@ -120,7 +120,9 @@ fn own_name(draft: &Draft) -> AppName {
 }
 
 fn nearest(on: &AppName, known: &BTreeMap<AppName, usize>) -> String {
-    let names: BTreeSet<String> = known.keys().map(ToString::to_string).collect();
+    // One whose name was refused has none.
+    let named = known.keys().filter(|app| !app.name.is_empty());
+    let names: BTreeSet<String> = named.map(ToString::to_string).collect();
     let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
     match keys::nearest(&on.to_string(), names.iter().copied()) {
         Some(near) => format!("did you mean {}? The file has {}", quoted(near), listed(&names)),

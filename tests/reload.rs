@@ -726,6 +726,7 @@ fn reload_in_fork_mode_is_stop_then_start_and_says_so() {
     let output = daemon.run(&["reload", "api"]).expect_code(0);
     let said = format!("{}{}", output.stdout, output.stderr);
     assert!(said.contains("instances") || said.contains("exec_mode"), "no line to write: {output:?}");
+    assert!(said.contains("begins: 1 worker;"), "{output:?}");
     assert_ne!(daemon.wait_online("api", 1), before);
 }
 

@@ -294,7 +294,7 @@ impl Daemon {
     }
 
     fn reload_begins(&self, app: AppId, generation: u32, total: u32) -> String {
-        let mut message = format!("reload to generation {generation} begins: {total} workers");
+        let mut message = format!("reload to generation {generation} begins: {total} {}", plural(total));
         if self.catalog.app(app).is_some_and(|record| record.recipe.policy.mode == Mode::Fork) {
             message += "; fork mode: each is stopped, then started, and nobody serves in between. For a reload \
                         without a gap write exec_mode = \"cluster\"";

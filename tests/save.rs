@@ -126,6 +126,7 @@ fn resurrect_twice_does_nothing_twice() {
     assert!(again.stdout.contains("saved 2 apps"), "PM2's word for it: {again:?}");
     let again = daemon.run(&["resurrect"]).expect_code(0);
     assert!(again.stdout.contains("nothing of it was missing"), "{again:?}");
+    assert!(!again.stdout.contains("resurrected"), "nobody was: {again:?}");
     assert_eq!((daemon.wait_online("one", 1), daemon.wait_online("two", 1)), (one, two));
 }
 

@@ -210,8 +210,8 @@ impl Daemon {
                 .join("\n");
             Reply::Error(Error { code: 1, message, failures: operation.failures })
         } else {
-            let message = format!("{} {}", operation.done, names.join(", "));
-            let message = [vec![message], operation.notes].concat().join("\n");
+            let done = (!names.is_empty()).then(|| format!("{} {}", operation.done, names.join(", ")));
+            let message = [done.into_iter().collect(), operation.notes].concat().join("\n");
             Reply::Done(Done { message, apps: names })
         };
         self.server.reply(client, &reply, true);

@@ -91,6 +91,7 @@ fn code_spans(text: &str) -> Vec<&str> {
         if line.trim_start().starts_with("```") {
             in_block = !in_block;
         } else if !in_block {
+            assert!(line.matches('`').count().is_multiple_of(2), "code that goes over a line's end: {line}");
             spans.extend(line.split('`').skip(1).step_by(2));
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::attributes::{self, ATTRIBUTES};
 use super::document::Document;
-use super::tree::{Member, Node, Value, member, put};
+use super::tree::{self, Member, Node, Value, member, put};
 
 /// Variables that PM2 adds. So is each that begins with `PM2_`.
 const PM2S: [&str; 5] =
@@ -96,8 +96,9 @@ pub(super) fn merged(processes: &[&Node], document: &mut Document) -> Vec<Node> 
 /// Whether two processes are instances of one app.
 fn is_same(one: &[Member], other: &[Member]) -> bool {
     const SAME: [&str; 6] = ["name", "namespace", "pm_exec_path", "pm_cwd", "args", "exec_interpreter"];
-    let value = |members, key| member(members, key).map(|node| &node.value);
-    SAME.iter().all(|key| format!("{:?}", value(one, key)) == format!("{:?}", value(other, key)))
+    // Without their places in the file, in which no two are the same.
+    let value = |members, key| member(members, key).map(tree::json);
+    SAME.iter().all(|key| value(one, key) == value(other, key))
 }
 
 fn app(group: &[&[Member]], left: &mut BTreeSet<String>) -> Node {

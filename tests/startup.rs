@@ -110,6 +110,33 @@ fn a_unit_for_a_user_has_that_users_folders_and_says_so() {
     host.run(&["startup", "--service-name", "../x"]).expect_code(2);
 }
 
+/// What removes another unit than the one that was written is worse than no word.
+#[test]
+fn the_way_back_that_is_told_leads_back() {
+    for (user, arguments, unit) in [
+        (None, &["-u", "nobody", "--hp", "/srv"][..], "clusterd-nobody.service"),
+        (None, &["--service-name", "shop"], "shop.service"),
+        (None, &["-u", "daemon", "--hp", "/srv", "--service-name", "shop"], "shop.service"),
+        (ordinary(), &["--user", "--service-name", "shop"], "shop.service"),
+    ] {
+        let Some(host) = Booted::new(user) else { return };
+        let said = host.run(&[&["startup"], arguments].concat()).expect_code(0).stdout;
+        let unit = match user {
+            None => host.units.join(unit),
+            Some(_) => host.home.path().join(".config/systemd/user").join(unit),
+        };
+        assert!(unit.exists(), "{said}");
+        let whose = fs::read_to_string(&unit).expect("it was written");
+        let whose = whose.lines().find_map(|line| line.strip_prefix("User="));
+        let whose = whose.unwrap_or(if user.is_some() { "nobody" } else { "root" });
+        assert!(said.contains(&format!("`clusterd kill` as {whose},")), "{said}");
+        let (_, undo) = said.split_once("undo: clusterd ").expect("it says how");
+        let undo: Vec<&str> = undo.lines().next().expect("a line").split(' ').collect();
+        host.run(&undo).expect_code(0);
+        assert!(!unit.exists(), "{said}");
+    }
+}
+
 /// Somebody's own unit is not written over, and not removed.
 #[test]
 fn a_unit_that_is_not_ours_stays_as_it_is() {
@@ -127,7 +154,34 @@ fn a_unit_that_is_not_ours_stays_as_it_is() {
 fn what_systemd_refuses_is_an_error_that_says_so() {
     let Some(mut host) = Booted::new(None) else { return };
     host.refuses = "enable";
-    host.run(&["startup"]).expect_code(1).expect_stderr(&["systemctl enable clusterd.service", "no"]);
+    let failed = host.run(&["startup"]).expect_code(1);
+    failed.expect_stderr(&[
+        "systemctl enable clusterd.service",
+        "no",
+        "/etc/systemd/system/clusterd.service",
+        "removed",
+    ]);
+    assert!(
+        fs::read_dir(&host.units).expect("a folder").next().is_none(),
+        "a unit that nobody enabled stays"
+    );
+    let asked = ["daemon-reload", "enable clusterd.service", "disable clusterd.service", "daemon-reload"];
+    assert_eq!(host.calls(), asked);
+}
+
+/// It may be enabled, and bring everything back at the next boot.
+#[test]
+fn a_unit_that_cannot_be_renewed_is_what_it_was() {
+    let Some(mut host) = Booted::new(None) else { return };
+    host.run(&["startup", "--home", "/srv/one"]).expect_code(0);
+    let unit = host.units.join("clusterd.service");
+    let before = fs::read_to_string(&unit).expect("it was written");
+    host.refuses = "is-enabled";
+    host.calls();
+    let failed = host.run(&["startup", "--home", "/srv/two"]).expect_code(1);
+    failed.expect_stderr(&["is-enabled", "/etc/systemd/system/clusterd.service", "as it was before"]);
+    assert_eq!(fs::read_to_string(&unit).expect("it is there"), before);
+    assert!(!host.calls().iter().any(|call| call.starts_with("disable")));
 }
 
 /// As PM2 has it.

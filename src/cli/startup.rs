@@ -55,19 +55,22 @@ pub(super) fn startup(arguments: &Startup, home: Option<PathBuf>, json: bool) ->
     let program = program()?;
     let unit =
         Unit { program: &program, manager: plan.manager, user: &plan.user, home: plan.home.as_deref() };
-    write(&plan.path(), &unit::text(&unit)?)?;
-    let said = verify(&plan)?;
-    call(plan.manager, &["daemon-reload"])?;
-    call(plan.manager, &["enable", &plan.name])?;
-    call(plan.manager, &["is-enabled", &plan.name])?;
     let path = plan.path();
+    let before = ours(&path)?;
+    write(&path, &unit::text(&unit)?)?;
+    let said = enable(&plan).map_err(|why| {
+        let became = take_back(&plan, before.as_deref());
+        Failure::failed(format_args!("{why}\n{became}"))
+    })?;
     let mut words = format!("wrote {} and enabled it: at boot it runs\n", path.display());
     words += &format!("  {} resurrect --foreground\n", program.display());
     words += &format!("as {}, which brings back what was saved, or else what ran last.\n", plan.user);
     words += &said;
     words += &format!(
-        "Now: {} (after `clusterd kill`, where a supervisor runs already); undo: clusterd unstartup",
-        plan.systemctl("start")
+        "Now: {} (after `clusterd kill` as {}, where a supervisor runs already); undo: clusterd {}",
+        plan.systemctl("start"),
+        plan.user,
+        undo(arguments)
     );
     let lingers = Path::new("/var/lib/systemd/linger").join(&plan.user).exists();
     if plan.manager == Manager::User && !lingers {
@@ -86,11 +89,11 @@ pub(super) fn unstartup(arguments: &Startup, home: Option<PathBuf>, json: bool) 
     expect_systemd(arguments.platform.as_deref())?;
     let Some(plan) = plan(arguments, home.clone())? else { return sudo("unstartup", arguments, home, json) };
     let path = plan.path();
-    let there = is_ours(&path)?;
+    let there = ours(&path)?.is_some();
     if there {
-        call(plan.manager, &["disable", &plan.name])?;
+        call(plan.manager, &["disable", &plan.name]).map_err(Failure::failed)?;
         fs::remove_file(&path).map_err(|error| unwritten(&path, &error))?;
-        call(plan.manager, &["daemon-reload"])?;
+        call(plan.manager, &["daemon-reload"]).map_err(Failure::failed)?;
     }
     let words = match there {
         true => format!("disabled and removed {}; what runs goes on", path.display()),
@@ -99,6 +102,20 @@ pub(super) fn unstartup(arguments: &Startup, home: Option<PathBuf>, json: bool) 
     let facts = json!({ "unit": path, "name": plan.name, "removed": there });
     Output::new(json, Shape::Table).facts(&words, &facts)?;
     Ok(0)
+}
+
+/// What removes the same unit: names decide which it is. They have no characters that a shell knows.
+fn undo(arguments: &Startup) -> String {
+    let mut words = "unstartup".to_owned();
+    if arguments.own {
+        words += " --user";
+    }
+    for (flag, name) in [("-u", &arguments.user), ("--service-name", &arguments.service_name)] {
+        if let Some(name) = name {
+            words += &format!(" {flag} {name}");
+        }
+    }
+    words
 }
 
 fn expect_systemd(platform: Option<&str>) -> Result<(), Failure> {
@@ -202,7 +219,6 @@ fn program() -> Result<PathBuf, Failure> {
 
 /// Whole, or as it was.
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    is_ours(path)?;
     let failed = |error: io::Error| unwritten(path, &error);
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
@@ -224,12 +240,12 @@ fn unwritten(path: &Path, error: &io::Error) -> Failure {
     Failure::failed(format_args!("{}: {error}", path.display()))
 }
 
-/// Whether it is there; one that somebody else wrote is an error.
-fn is_ours(path: &Path) -> Result<bool, Failure> {
+/// Its text, when it is there; one that somebody else wrote is an error.
+fn ours(path: &Path) -> Result<Option<String>, Failure> {
     match fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unwritten(path, &error)),
-        Ok(text) if text.starts_with(MARK) => Ok(true),
+        Ok(text) if text.starts_with(MARK) => Ok(Some(text)),
         Ok(_) => Err(Failure::failed(format_args!(
             "{}: `clusterd startup` did not write this unit, and leaves it as it is; take another name with \
              --service-name",
@@ -238,12 +254,40 @@ fn is_ours(path: &Path) -> Result<bool, Failure> {
     }
 }
 
-/// What systemd has to say of the file, where it has its own means to look; one that it refuses is gone again.
-fn verify(plan: &Plan) -> Result<String, Failure> {
-    let Some(analyze) = found("systemd-analyze") else { return Ok(String::new()) };
+/// Has systemd take the unit that was written. What it says of it is for people to read.
+fn enable(plan: &Plan) -> Result<String, String> {
+    let said = verify(plan)?;
+    call(plan.manager, &["daemon-reload"])?;
+    call(plan.manager, &["enable", &plan.name])?;
+    call(plan.manager, &["is-enabled", &plan.name])?;
+    Ok(said)
+}
+
+/// Makes it as it was before, and says what became of it. A unit that was there may be one that works.
+fn take_back(plan: &Plan, before: Option<&str>) -> String {
     let path = plan.path();
+    let taken_back = match before {
+        Some(text) => write(&path, text).is_ok(),
+        None => {
+            // It may be enabled in part. Why it is not as a whole is told already.
+            let _ = call(plan.manager, &["disable", &plan.name]);
+            fs::remove_file(&path).is_ok()
+        }
+    };
+    let _ = call(plan.manager, &["daemon-reload"]);
+    let became = match (taken_back, before) {
+        (true, Some(_)) => "is as it was before",
+        (true, None) => "was removed again",
+        (false, _) => "was written, and could not be taken back: remove it, or enable it by hand",
+    };
+    format!("{} {became}", path.display())
+}
+
+/// What systemd has to say of the file, where it has its own means to look.
+fn verify(plan: &Plan) -> Result<String, String> {
+    let Some(analyze) = found("systemd-analyze") else { return Ok(String::new()) };
     let mut command = Command::new(analyze);
-    command.arg("verify").args((plan.manager == Manager::User).then_some("--user")).arg(&path);
+    command.arg("verify").args((plan.manager == Manager::User).then_some("--user")).arg(plan.path());
     let output = command.output().map_err(|error| unstarted("systemd-analyze", &error))?;
     // It speaks of what the unit refers to as well: only lines about this one are ours.
     let said = String::from_utf8_lossy(&output.stderr);
@@ -253,14 +297,10 @@ fn verify(plan: &Plan) -> Result<String, Failure> {
     if output.status.success() || said.is_empty() {
         return Ok(said);
     }
-    let _ = fs::remove_file(&path);
-    Err(Failure::failed(format_args!(
-        "systemd refuses the unit, which was removed again:\n{}",
-        said.trim_end()
-    )))
+    Err(format!("systemd refuses the unit:\n{}", said.trim_end()))
 }
 
-fn call(manager: Manager, words: &[&str]) -> Result<(), Failure> {
+fn call(manager: Manager, words: &[&str]) -> Result<(), String> {
     let mut command = Command::new("systemctl");
     command.args((manager == Manager::User).then_some("--user")).args(words);
     let output = command.output().map_err(|error| unstarted("systemctl", &error))?;
@@ -268,16 +308,12 @@ fn call(manager: Manager, words: &[&str]) -> Result<(), Failure> {
         return Ok(());
     }
     let said = [output.stderr, output.stdout].concat();
-    Err(Failure::failed(format_args!(
-        "systemctl {}: {}: {}",
-        words.join(" "),
-        output.status,
-        String::from_utf8_lossy(&said).trim_end()
-    )))
+    let said = String::from_utf8_lossy(&said);
+    Err(format!("systemctl {}: {}: {}", words.join(" "), output.status, said.trim_end()))
 }
 
-fn unstarted(program: &str, error: &io::Error) -> Failure {
-    Failure::failed(format_args!("{program}: cannot be run: {error}"))
+fn unstarted(program: &str, error: &io::Error) -> String {
+    format!("{program}: cannot be run: {error}")
 }
 
 fn found(program: &str) -> Option<PathBuf> {

@@ -249,7 +249,8 @@ fn first_folder(list: &OsString) -> Option<PathBuf> {
     std::env::split_paths(list).next().filter(|path| path.is_absolute())
 }
 
-fn user_state(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+/// The state folder of a user who is not root and names no home. An empty variable is to be an unset one.
+pub fn user_state(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let xdg = variable("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let base = xdg.or_else(|| variable("HOME").map(|home| Path::new(&home).join(".local/state")));
     base.map(|base| base.join("clusterd"))

@@ -23,6 +23,8 @@ struct Booted {
     home: Home,
     units: PathBuf,
     refuses: &'static str,
+    /// More variables of the caller's.
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Booted {
@@ -41,7 +43,7 @@ impl Booted {
         home.put("calls", "");
         fs::set_permissions(home.apps().join("calls"), std::os::unix::fs::PermissionsExt::from_mode(0o666))
             .expect("it is ours");
-        Some(Booted { home, units, refuses: "nothing" })
+        Some(Booted { home, units, refuses: "nothing", variables: Vec::new() })
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
@@ -58,6 +60,7 @@ impl Booted {
         let path = format!("{}:/usr/bin:/bin", apps.display());
         command.env("PATH", path).env("HOME", self.home.path());
         command.env("CALLS", apps.join("calls")).env("REFUSES", self.refuses);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         self.home.finish(self.home.launch(command, arguments, |_| {}))
     }
 
@@ -206,6 +209,36 @@ fn a_unit_of_the_users_own_manager_takes_no_root() {
     assert!(host.calls().iter().all(|call| call.starts_with("--user ")));
     host.run(&["unstartup", "--user"]).expect_code(0);
     assert!(!unit.exists());
+}
+
+/// What they start and save is there, and a unit has no XDG_STATE_HOME: it would bring nothing back.
+#[test]
+fn a_user_whose_state_is_elsewhere_gets_a_unit_that_looks_there() {
+    let Some(mut host) = Booted::new(ordinary()) else { return };
+    let login = host.home.path().display().to_string();
+    let usual = format!("{login}/.local/state");
+    let unit = host.home.path().join(".config/systemd/user/clusterd.service");
+    for (state, home) in
+        [("/srv/my state", Some("/srv/my state/clusterd")), (&usual, None), ("relative", None)]
+    {
+        host.variables = vec![("XDG_STATE_HOME", state.to_owned())];
+        let asked = host.run(&["startup", "--json"]).expect_code(1).stdout;
+        let asked: serde_json::Value = serde_json::from_str(&asked).expect("one object");
+        let run = asked["run"].as_str().expect("a command");
+        assert_eq!(run.split_once(" --home ").map(|(_, home)| home.trim_matches('\'')), home, "{run}");
+        host.run(&["startup", "--user"]).expect_code(0);
+        let text = fs::read_to_string(&unit).expect("it was written");
+        let line = text.lines().find_map(|line| line.strip_prefix("Environment=\"CLUSTERD_HOME="));
+        assert_eq!(line.map(|home| home.trim_matches('"')), home, "{text}");
+    }
+    // What is said counts, and another user's state is not where ours is.
+    host.variables = vec![("XDG_STATE_HOME", "/srv/state".to_owned())];
+    for arguments in [&["startup", "-u", "daemon"][..], &["startup", "--hp", "/srv/login"]] {
+        let asked = host.run(arguments).expect_code(1).stdout;
+        assert!(!asked.contains("--home"), "{asked}");
+    }
+    let asked = host.run(&["startup", "--home", "/srv/other"]).expect_code(1).stdout;
+    assert!(asked.contains("--home /srv/other") && !asked.contains("/srv/state"), "{asked}");
 }
 
 /// It exits with 0 for keys that it does not know: nothing may be said.

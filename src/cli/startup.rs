@@ -13,6 +13,7 @@ use serde_json::json;
 use super::output::{Failure, Output, Shape};
 use super::unit::{self, MARK, Manager, Unit};
 use super::{Startup, file};
+use crate::home;
 use crate::sys::{accounts, socket};
 
 /// There while systemd is the system's manager (sd_booted(3)).
@@ -20,6 +21,9 @@ const BOOTED: &str = "/run/systemd/system";
 
 /// Where units of the system's administrator are (systemd.unit(5)).
 const SYSTEM_UNITS: &str = "/etc/systemd/system";
+
+/// Where a user's state is, below their home folder, unless they have said otherwise.
+const USUAL_STATE: &str = ".local/state/clusterd";
 
 /// What helps where there is no systemd.
 const OTHERWISE: &str = "`clusterd resurrect --foreground` brings back what was saved, stays, and ends by SIGTERM: have \
@@ -142,8 +146,9 @@ fn plan(arguments: &Startup, given: Option<PathBuf>) -> Result<Option<Plan>, Fai
     if arguments.own {
         let base = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
         let folder = base.unwrap_or_else(|| own.1.join(".config")).join("systemd/user");
+        let home = given.or_else(|| elsewhere(uid, &own.1));
         let name = name(arguments, "clusterd")?;
-        return Ok(Some(Plan { manager: Manager::User, user: own.0, home: given, name, folder }));
+        return Ok(Some(Plan { manager: Manager::User, user: own.0, home, name, folder }));
     }
     if uid != 0 {
         return Ok(None);
@@ -151,11 +156,19 @@ fn plan(arguments: &Startup, given: Option<PathBuf>) -> Result<Option<Plan>, Fai
     let (user, login) = arguments.user.as_deref().map_or(Ok(own), named)?;
     let login = arguments.hp.clone().unwrap_or(login);
     // A user's usual folder for sockets is there while they are logged in; that of their state always.
-    let usual = (user != "root").then(|| login.join(".local/state/clusterd"));
+    let usual = (user != "root").then(|| login.join(USUAL_STATE));
     let usual_name = if user == "root" { "clusterd".to_owned() } else { format!("clusterd-{user}") };
     let name = name(arguments, &usual_name)?;
     let (manager, folder) = (Manager::System, PathBuf::from(SYSTEM_UNITS));
     Ok(Some(Plan { manager, user, home: given.or(usual), name, folder }))
+}
+
+/// Where the caller's apps are saved, when that is not the usual place: a unit has no XDG_STATE_HOME to find it by.
+/// Root's place is the same everywhere.
+fn elsewhere(uid: u32, login: &Path) -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let state = (uid != 0).then(|| home::user_state(&variable)).flatten();
+    state.filter(|state| *state != login.join(USUAL_STATE))
 }
 
 fn name(arguments: &Startup, usual: &str) -> Result<String, Failure> {
@@ -189,8 +202,11 @@ fn unread(error: io::Error) -> Failure {
 
 /// What root is to be asked for.
 fn sudo(verb: &str, arguments: &Startup, home: Option<PathBuf>, json: bool) -> Result<i32, Failure> {
-    let (user, login) = account(socket::own_uid())?;
-    let user = arguments.user.clone().unwrap_or(user);
+    let uid = socket::own_uid();
+    let (own, login) = account(uid)?;
+    let user = arguments.user.clone().unwrap_or_else(|| own.clone());
+    let is_own = user == own && arguments.hp.is_none();
+    let home = home.or_else(|| is_own.then(|| elsewhere(uid, &login)).flatten());
     let login = arguments.hp.clone().unwrap_or(login);
     let mut words =
         vec!["sudo".to_owned(), program()?.display().to_string(), verb.to_owned(), "systemd".to_owned()];

@@ -47,6 +47,19 @@ fn a_report_has_host_apps_and_log_and_no_secret() {
     assert!(report["log"].as_array().is_some_and(|lines| !lines.is_empty()), "{report}");
 }
 
+/// What stands in front of the program of a shell line is variables.
+#[test]
+fn the_variables_of_a_line_are_no_part_of_a_report() {
+    let home = std::sync::Arc::new(Home::new(None));
+    let line = format!("STRIPE={SECRET} sleep 1000");
+    let (daemon, started) = Daemon::started_by(home, &["start", &line, "--name", "st"]);
+    started.expect_code(0);
+    for arguments in [&["report"][..], &["report", "--json"]] {
+        let report = daemon.run(arguments).expect_code(0).stdout;
+        assert!(report.contains("sleep") && !report.contains(SECRET), "{report}");
+    }
+}
+
 /// Maybe that is the question.
 #[test]
 fn without_a_supervisor_it_says_so_and_tells_of_the_host() {

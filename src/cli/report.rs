@@ -88,10 +88,32 @@ fn hide(value: &mut Value) {
 
 /// What runs, without its arguments.
 fn program(detail: &AppDetail) -> String {
-    let named = detail.settings.get("script").map(String::as_str).unwrap_or(&detail.command);
-    let first = named.split_whitespace().next().unwrap_or_default();
-    let name = Path::new(first).file_name().map(|name| name.to_string_lossy().into_owned());
+    let named = match detail.settings.get("script") {
+        Some(script) if is_line(script, detail) => program_of_line(script).unwrap_or_else(|| "sh".to_owned()),
+        Some(script) => script.clone(),
+        None => shlex::split(&detail.command).and_then(|words| words.into_iter().next()).unwrap_or_default(),
+    };
+    let name = Path::new(&named).file_name().map(|name| name.to_string_lossy().into_owned());
     redacted(&name.unwrap_or_default())
+}
+
+/// With an interpreter of its own it is a file, also where its name has blanks.
+fn is_line(script: &str, detail: &AppDetail) -> bool {
+    script.contains(char::is_whitespace) && !detail.settings.contains_key("interpreter")
+}
+
+/// What stands behind the variables of a line for a shell. None where only a shell can tell what that is.
+fn program_of_line(line: &str) -> Option<String> {
+    const SYNTAX: [char; 9] = [';', '&', '|', '<', '>', '(', ')', '`', '{'];
+    for word in shlex::split(line)? {
+        if word.contains(SYNTAX) {
+            return None;
+        }
+        if !word.contains('=') {
+            return Some(word);
+        }
+    }
+    None
 }
 
 /// Settings of kinds that cannot hold a secret, where they are not what holds without them.
@@ -209,6 +231,29 @@ mod tests {
         assert_eq!(program(&detail), "server.js");
         let exact = AppDetail { command: "/opt/bin/run sesame".to_owned(), ..AppDetail::default() };
         assert_eq!(program(&exact), "run");
+    }
+
+    #[test]
+    fn what_a_line_runs_is_told_without_variables_and_arguments() {
+        for (line, runs) in [
+            ("STRIPE=sesame sleep 1000", "sleep"),
+            ("A='sesame one' B=\"sesame two\" /usr/bin/node x.js sesame", "node"),
+            ("A=sesame;login sesame", "sh"),
+            ("A=$(cat sesame) node x.js", "sh"),
+            ("A=${B:-sesame one} node x.js", "sh"),
+            ("A=$B $HOME/bin/server sesame", "server"),
+            ("A=sesame B=sesame", "sh"),
+            ("A='sesame node", "sh"),
+            ("A=sesame >sesame node", "sh"),
+            ("npm start", "npm"),
+        ] {
+            let settings = [("script".to_owned(), line.to_owned())].into();
+            let detail = AppDetail { command: line.to_owned(), settings, ..AppDetail::default() };
+            assert_eq!(program(&detail), runs, "{line}");
+        }
+        let settings = [("script", "/srv/my server.js"), ("interpreter", "node")];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        assert_eq!(program(&AppDetail { settings, ..AppDetail::default() }), "my server.js");
     }
 
     #[test]

@@ -71,3 +71,51 @@ fn pm2s_file_beside_it_is_pointed_out() {
     assert_eq!(facts["import"], "clusterd import --run ecosystem.config.js > ecosystem.toml");
     assert_eq!(facts["from"], serde_json::Value::Null);
 }
+
+#[test]
+fn a_bad_line_of_a_procfile_is_told_and_the_good_ones_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("Procfile"), "web: ./server\n\nno line of a Procfile\nclock: ./tick\n")
+        .unwrap();
+    let output = clusterd(folder.path(), &["init"]);
+    let (said, told) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("Procfile:3:1: expected a line `name: command`"), "{told}");
+    assert!(said.contains("from Procfile") && !said.contains("nothing was found"), "{said}");
+    let written = fs::read_to_string(folder.path().join("ecosystem.toml")).unwrap();
+    for part in ["name = \"web\"", "name = \"clock\"", "Procfile:3:1: "] {
+        assert!(written.contains(part), "{part}\n{written}");
+    }
+    let output = clusterd(folder.path(), &["--json", "init", "--force"]);
+    let facts: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(facts["problems"][0]["source"], "Procfile");
+    assert_eq!(facts["problems"][0]["problems"][0]["line"], 3);
+}
+
+#[test]
+fn a_project_whose_only_file_is_broken_is_told_where_and_gets_none() {
+    for (name, content, place) in [
+        ("package.json", "{bad", "package.json:1:"),
+        ("Procfile", "# nothing\nweb ./server\n", "Procfile:2:1"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(name), content).unwrap();
+        let output = clusterd(folder.path(), &["init"]);
+        let (said, told) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(2), "{said}{told}");
+        assert!(told.contains(place) && !told.contains("--run"), "{told}");
+        assert!(said.is_empty() && !folder.path().join("ecosystem.toml").exists(), "{said}");
+    }
+}
+
+/// It may be nothing that counts.
+#[test]
+fn a_broken_file_beside_a_good_one_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("package.json"), "{bad").unwrap();
+    fs::write(folder.path().join("go.mod"), "module example.org/api\n").unwrap();
+    let output = clusterd(folder.path(), &["init"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("from go.mod"), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("package.json:1:"), "{}", text(&output.stderr));
+}

@@ -4,10 +4,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::file;
 use super::output::{Failure, Output, Shape};
+use crate::config::Diagnostics;
 use crate::import::project::{self, Project};
 
 /// What is written.
@@ -22,7 +23,15 @@ pub(super) fn init(force: bool, json: bool) -> Result<i32, Failure> {
     let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or("app");
     let text = |file: &str| read(&folder.join(file));
     let exists = |file: &str| folder.join(file).exists();
-    let drafted = project::draft(&Project { folder: name, text: &text, exists: &exists });
+    let mut drafted = project::draft(&Project { folder: name, text: &text, exists: &exists });
+    if drafted.from.is_none()
+        && let Some(last) = drafted.problems.pop()
+    {
+        for problems in drafted.problems {
+            file::wrong(problems).print(json);
+        }
+        return Err(file::wrong(last));
+    }
     file::checked(&drafted.text, FILE, folder.clone())?;
     write(&folder, &drafted.text, force)?;
     let next = format!("clusterd start {FILE}");
@@ -38,9 +47,22 @@ pub(super) fn init(force: bool, json: bool) -> Result<i32, Failure> {
         words += &format!("\nPM2's file is here too; for one made from that: {import}");
     }
     words += &format!("\nnext: {next}");
-    let facts = json!({ "file": FILE, "from": drafted.from, "next": next, "import": import });
+    let problems: Vec<Value> = drafted.problems.iter().map(Diagnostics::to_json).collect();
+    let facts =
+        json!({ "file": FILE, "from": drafted.from, "next": next, "import": import, "problems": problems });
     Output::new(json, Shape::Table).facts(&words, &facts)?;
+    if !json {
+        remark(&drafted.problems);
+    }
     Ok(0)
+}
+
+/// What was left out. That nobody reads this does not make the file any worse.
+fn remark(problems: &[Diagnostics]) {
+    let mut stderr = anstream::stderr().lock();
+    for line in problems.iter().flat_map(Diagnostics::one_line) {
+        let _ = writeln!(stderr, "left out: {line}");
+    }
 }
 
 fn read(path: &Path) -> Option<String> {

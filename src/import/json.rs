@@ -10,6 +10,15 @@ use super::tree::{MAX_DEPTH, Member, Node, Value, number, put};
 
 /// Reads the text; a mistake in it is in `problems`.
 pub(super) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Node> {
+    parsed(text, problems, Some("what has to be computed is evaluated by your own node with --run"))
+}
+
+/// Reads what nobody evaluates: package.json.
+pub(super) fn read_plain(text: &str, problems: &mut Problems<'_>) -> Option<Node> {
+    parsed(text, problems, None)
+}
+
+fn parsed(text: &str, problems: &mut Problems<'_>, help: Option<&str>) -> Option<Node> {
     let options = ParseOptions {
         allow_missing_commas: false,
         allow_non_finite_numbers: false,
@@ -20,8 +29,11 @@ pub(super) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Node> {
         Err(error) => {
             let range = error.range();
             let message = error.kind().to_string();
-            let said = Said::new(format!("this is not JSON: {}", lower(&message)))
-                .help("what has to be computed is evaluated by your own node with --run");
+            let said = Said::new(format!("this is not JSON: {}", lower(&message)));
+            let said = match help {
+                Some(help) => said.help(help),
+                None => said,
+            };
             problems.at(Some(range.start..range.end), said);
             return None;
         }

@@ -92,7 +92,11 @@ pub fn import(kind: Kind, text: &str, source: &str, facts: &Facts) -> Result<Imp
     match kind {
         Kind::Procfile => import.procfile(text, &mut problems),
         Kind::Json | Kind::Package | Kind::Yaml | Kind::JavaScript | Kind::Evaluated | Kind::Dump => {
-            let read = if kind == Kind::Yaml { yaml::read } else { json::read };
+            let read = match kind {
+                Kind::Yaml => yaml::read,
+                Kind::Package => json::read_plain,
+                Kind::Json | Kind::JavaScript | Kind::Evaluated | Kind::Dump | Kind::Procfile => json::read,
+            };
             if let Some(mut root) = read(text, &mut problems) {
                 if kind == Kind::Evaluated {
                     forget_places(&mut root);

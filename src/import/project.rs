@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use super::app::allowed;
-use super::document::{Document, Line, Table};
+use super::document::{Document, Line, Table, single_line};
 use super::problems::Problems;
 use super::tree::{Node, Value};
 use super::{Facts, Import, json};
+use crate::config::error::Diagnostics;
 
 /// A folder, as far as anybody may look into it.
 pub struct Project<'p> {
@@ -28,6 +29,8 @@ pub struct Drafted {
     pub from: Option<String>,
     /// PM2's file that is there as well.
     pub pm2: Option<String>,
+    /// What is wrong with files that should have said something.
+    pub problems: Vec<Diagnostics>,
 }
 
 /// What was found, and the apps that it means.
@@ -53,8 +56,9 @@ const PM2S: [&str; 9] = [
 
 /// Drafts the file.
 pub fn draft(project: &Project<'_>) -> Drafted {
-    let looks: [fn(&Project<'_>) -> Option<Found>; 5] = [procfile, node, ruby, go, python];
-    let mut found = looks.iter().filter_map(|look| look(project));
+    let mut problems = Vec::new();
+    let looks = [procfile(project, &mut problems), node(project, &mut problems)];
+    let mut found = looks.into_iter().chain([ruby(project), go(project), python(project)]).flatten();
     let first = found.next();
     let others: Vec<String> = found.map(|found| found.from).collect();
     let pm2 = PM2S.iter().find(|name| (project.exists)(name)).map(|name| (*name).to_owned());
@@ -81,7 +85,10 @@ pub fn draft(project: &Project<'_>) -> Drafted {
     let found = first.unwrap_or_else(|| example(project));
     document.apps = found.apps;
     document.tail = found.tail;
-    Drafted { text: document.text(), from, pm2 }
+    for line in problems.iter().flat_map(Diagnostics::one_line) {
+        document.tail.push(single_line(&format!("Left out, since it is not understood: {line}")));
+    }
+    Drafted { text: document.text(), from, pm2, problems }
 }
 
 fn text(text: &str) -> Value {
@@ -126,23 +133,24 @@ fn example(project: &Project<'_>) -> Found {
     Found { from: String::new(), apps: vec![table], tail: Vec::new() }
 }
 
-fn procfile(project: &Project<'_>) -> Option<Found> {
+/// Lines that are none are left out, as foreman does; a file without any other says nothing.
+fn procfile(project: &Project<'_>, wrong: &mut Vec<Diagnostics>) -> Option<Found> {
     let written = (project.text)("Procfile")?;
     let facts = Facts { home: None, has_env_file: (project.exists)(".env") };
     let mut problems = Problems::new(&written, "Procfile");
     let mut import = Import { document: Document::default(), left_out: Vec::new(), facts: &facts };
     import.procfile(&written, &mut problems);
-    if problems.finish().is_some() {
-        return None;
-    }
+    wrong.extend(problems.finish());
     let Document { apps, tail, .. } = import.document;
-    Some(Found { from: "Procfile".to_owned(), apps, tail })
+    (!apps.is_empty()).then(|| Found { from: "Procfile".to_owned(), apps, tail })
 }
 
-fn node(project: &Project<'_>) -> Option<Found> {
+fn node(project: &Project<'_>, wrong: &mut Vec<Diagnostics>) -> Option<Found> {
     let written = (project.text)("package.json")?;
     let mut problems = Problems::new(&written, "package.json");
-    let package = json::read(&written, &mut problems)?;
+    let package = json::read_plain(&written, &mut problems);
+    wrong.extend(problems.finish());
+    let package = package?;
     let name = package.get("name").and_then(Node::text);
     let name = name.map(|name| name.rsplit('/').next().unwrap_or(name)).filter(|name| !name.is_empty());
     let start = package.get("scripts").and_then(|scripts| scripts.get("start")).and_then(Node::text);

@@ -125,8 +125,8 @@ fn resurrect_twice_does_nothing_twice() {
     let again = daemon.run(&["dump"]).expect_code(0);
     assert!(again.stdout.contains("saved 2 apps"), "PM2's word for it: {again:?}");
     let again = daemon.run(&["resurrect"]).expect_code(0);
-    assert!(again.stdout.contains("nothing of it was missing"), "{again:?}");
-    assert!(!again.stdout.contains("resurrected"), "nobody was: {again:?}");
+    let first = again.stdout.lines().next().unwrap_or_default();
+    assert!(first.starts_with('/') && first.ends_with("nothing of it was missing"), "{again:?}");
     assert_eq!((daemon.wait_online("one", 1), daemon.wait_online("two", 1)), (one, two));
 }
 
@@ -217,7 +217,9 @@ fn a_list_that_is_broken_or_newer_is_moved_aside_and_the_one_before_it_comes_bac
         let home = ended(daemon);
         fs::write(dump(&home), text).expect("it is ours");
         let (daemon, output) = resurrected(&home);
-        output.expect_code(1).expect_stderr(&[reason, "dump.json", "moved to", "dump.json.bad"]);
+        let output = output.expect_code(1);
+        assert!(output.stderr.contains("resurrect: /"), "no app is meant: {output:?}");
+        output.expect_stderr(&[reason, "dump.json", "moved to", "dump.json.bad"]);
         assert_eq!(states(&daemon), [state("one", "online")]);
         let aside = fs::read_to_string(home.path().join("dump.json.bad"));
         assert_eq!(aside.expect("it is not lost"), text);

@@ -191,13 +191,7 @@ impl Daemon {
         let failed = !operation.failures.is_empty();
         if failed && operation.client.is_none() {
             for failure in &operation.failures {
-                log::log!(
-                    level_of(failure),
-                    "{}: {} failed: {}",
-                    failure.app,
-                    operation.verb,
-                    failure.message
-                );
+                log::log!(level_of(failure), "{}", logged(operation.verb, failure));
             }
         }
         let Some(client) = operation.client else { return };
@@ -205,13 +199,14 @@ impl Daemon {
             let message = operation
                 .failures
                 .iter()
-                .map(|f| format!("{} {}: {}", operation.verb, f.app, f.message))
+                .map(|failure| told(operation.verb, failure))
                 .collect::<Vec<_>>()
                 .join("\n");
             Reply::Error(Error { code: 1, message, failures: operation.failures })
         } else {
+            // Where nothing was to be done the notes say why.
             let done = (!names.is_empty()).then(|| format!("{} {}", operation.done, names.join(", ")));
-            let message = [done.into_iter().collect(), operation.notes].concat().join("\n");
+            let message = done.into_iter().chain(operation.notes).collect::<Vec<_>>().join("\n");
             Reply::Done(Done { message, apps: names })
         };
         self.server.reply(client, &reply, true);
@@ -242,10 +237,43 @@ impl Daemon {
     }
 }
 
+/// For the client. What failed before an app was known is about none.
+fn told(verb: &str, failure: &AppFailure) -> String {
+    match failure.app.as_str() {
+        "" => format!("{verb}: {}", failure.message),
+        app => format!("{verb} {app}: {}", failure.message),
+    }
+}
+
+/// For the log.
+fn logged(verb: &str, failure: &AppFailure) -> String {
+    match failure.app.as_str() {
+        "" => format!("{verb} failed: {}", failure.message),
+        app => format!("{app}: {verb} failed: {}", failure.message),
+    }
+}
+
 /// Of what an operator undid there is nothing to look into.
 fn level_of(failure: &AppFailure) -> Level {
     match failure.reason.as_str() {
         SUPERSEDED | ROLLED_BACK => Level::Info,
         _ => Level::Error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_its_app_where_it_has_one() {
+        let of = |app: &str| {
+            let (reason, message) = ("unreadable".to_owned(), "/a: broken".to_owned());
+            let failure = AppFailure { app: app.to_owned(), reason, message, last_lines: Vec::new() };
+            (told("resurrect", &failure), logged("resurrect", &failure))
+        };
+        let words = |told: &str, logged: &str| (told.to_owned(), logged.to_owned());
+        assert_eq!(of("api"), words("resurrect api: /a: broken", "api: resurrect failed: /a: broken"));
+        assert_eq!(of(""), words("resurrect: /a: broken", "resurrect failed: /a: broken"));
     }
 }

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use support::daemon::clusterd;
@@ -48,7 +49,32 @@ fn without_a_pipe_standard_input_is_at_its_end() {
     daemon.wait_online("api", 1);
     wait_for_output(&daemon, "END");
     let refused = daemon.run(&["send", "api", "hello"]);
-    refused.expect_code(1).expect_stderr(&["api/0", "has no standard input", "stdin = \"pipe\""]);
+    let file = daemon.home.file().display().to_string();
+    refused.expect_code(1).expect_stderr(&["api/0", "has no standard input", "stdin = \"pipe\"", &file]);
+}
+
+/// There is no file to write it into, and no flag.
+#[test]
+fn an_app_of_flags_is_told_what_gives_it_an_input() {
+    let home = Arc::new(Home::new(None));
+    let (daemon, started) =
+        Daemon::started_by(Arc::clone(&home), &["start", "while :; do sleep 0.05; done", "--name", "api"]);
+    started.expect_code(0);
+    let refused = daemon.run(&["send", "api", "hello"]).expect_code(1);
+    assert!(!refused.stderr.contains("its file"), "{refused:?}");
+    refused.expect_stderr(&[
+        "api/0",
+        "has no standard input",
+        "ecosystem file",
+        "stdin = \"pipe\"",
+        "clusterd start",
+    ]);
+    // As it is told.
+    home.write(&file(&[piped("api", ECHO)]));
+    let ecosystem = home.file().display().to_string();
+    daemon.run(&["start", &ecosystem]).expect_code(0);
+    daemon.wait_online("api", 1);
+    daemon.run(&["send", "api", "hello"]).expect_code(0);
 }
 
 #[test]

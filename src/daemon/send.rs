@@ -1,5 +1,7 @@
 //! `send`: a line to the standard input of workers that have one.
 
+use std::path::Path;
+
 use crate::control::protocol::{Done, Error, Reply};
 use crate::control::server::ClientId;
 use crate::supervisor::event::WorkerId;
@@ -44,11 +46,7 @@ impl Daemon {
 
     fn send_to(&mut self, worker: WorkerId, line: &str) -> Result<(), String> {
         let Some(process) = self.processes.get_mut(worker) else { return Err("it runs no more".to_owned()) };
-        let Some(pipe) = &process.input else {
-            return Err(
-                "it has no standard input; write stdin = \"pipe\" in its file, and reload it".to_owned()
-            );
-        };
+        let Some(pipe) = &process.input else { return Err(without(process.recipe.source.path.as_deref())) };
         let bytes = [line.as_bytes(), b"\n"].concat();
         match input::send(std::os::fd::AsFd::as_fd(pipe), &bytes) {
             Ok(Sent::Whole) => Ok(()),
@@ -60,6 +58,17 @@ impl Daemon {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// What gives it one, by the file that it came from: of flags none does.
+fn without(file: Option<&Path>) -> String {
+    let how = match file {
+        Some(file) => format!("write stdin = \"pipe\" in {}, and reload it", file.display()),
+        None => "it came without a file: have it in an ecosystem file, with stdin = \"pipe\", and `clusterd start` \
+                 that"
+            .to_owned(),
+    };
+    format!("it has no standard input; {how}")
 }
 
 fn check(line: &str) -> Result<(), Error> {

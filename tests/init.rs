@@ -119,3 +119,13 @@ fn a_broken_file_beside_a_good_one_is_told_of() {
     assert!(text(&output.stdout).contains("from go.mod"), "{}", text(&output.stdout));
     assert!(text(&output.stderr).contains("package.json:1:"), "{}", text(&output.stderr));
 }
+
+/// As `import` reads it.
+#[test]
+fn the_mark_that_editors_put_first_is_no_part_of_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("Procfile"), "\u{feff}web: ./server\n").unwrap();
+    let output = clusterd(folder.path(), &["init"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("from Procfile"), "{}", text(&output.stdout));
+}

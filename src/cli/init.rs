@@ -72,7 +72,7 @@ fn read(path: &Path) -> Option<String> {
     }
     let mut text = String::new();
     file.take(MAX_READ).read_to_string(&mut text).ok()?;
-    Some(text)
+    Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 fn write(folder: &Path, text: &str, force: bool) -> Result<(), Failure> {

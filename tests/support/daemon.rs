@@ -639,8 +639,9 @@ impl Daemon {
             }
             None if self.pid != 0 => {
                 let _ = kill(Pid::from_raw(self.pid), Signal::SIGTERM);
-                // Not our child: gone when the process table says so. The sweep takes the rest.
-                let _ = try_until(GOODBYE, || !Path::new(&format!("/proc/{}", self.pid)).exists());
+                // Not our child, and who reaps it may take a second for that. The sweep takes the rest.
+                let ended = || state_and_parent(self.pid).is_none_or(|(state, _)| state == 'Z');
+                let _ = try_until(GOODBYE, ended);
             }
             None => {}
         }

@@ -18,6 +18,7 @@ pub(crate) mod hammer;
 pub(crate) mod history;
 pub(crate) mod host;
 pub(crate) mod memory_group;
+pub(crate) mod pm2;
 pub(crate) mod ports;
 pub(crate) mod reloading;
 pub(crate) mod strace;

@@ -816,7 +816,7 @@ const LATER_FAULTS: &[u32] = &[9, 16, 21, 30, 31, 42, 44, 48, 66, 70, 71, 73, 74
 type Tests = std::collections::BTreeMap<String, Vec<u32>>;
 
 #[test]
-fn every_fault_has_its_row_of_tests_that_exist() {
+fn every_fault_and_every_test_of_pm2_has_its_row_of_tests_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = fs::read_to_string(root.join("tests/README.md")).expect("it belongs to the sources");
     let mut tests = Tests::new();
@@ -830,7 +830,9 @@ fn every_fault_has_its_row_of_tests_that_exist() {
         }
     }
     let exists = |path: &str| root.join(path).exists();
+    let (pm2, readme) = apart(&readme);
     assert_eq!(fault_complaints(&readme, &tests, &exists), Vec::<String>::new());
+    assert_eq!(pm2_complaints(&pm2, &tests), Vec::<String>::new());
 }
 
 /// The names of the tests in a file, with the faults that their comments begin with (`/// Faults 7 and 12: …`).
@@ -917,4 +919,67 @@ fn a_table_of_faults_that_says_too_little_is_caught() {
     }
     let awaited = |there: bool| fault_complaints("| 5 | f | r | `tests/b.rs` |\n", &Tests::new(), &|_| there);
     assert_eq!(awaited(true).len(), awaited(false).len() + 1);
+}
+
+// --- PM2's own tests -----------------------------------------------------------------------------------
+
+/// So many of PM2's own tests have to have a row.
+const PM2_TESTS: u32 = 47;
+
+/// The table of PM2's own tests, and the README without it: the rows of both begin with a number.
+fn apart(readme: &str) -> (String, String) {
+    let (before, rest) = readme.split_once("## PM2's own tests\n").unwrap_or((readme, ""));
+    let (table, after) = rest.split_once("\n## ").unwrap_or((rest, ""));
+    (table.to_owned(), format!("{before}{after}"))
+}
+
+/// What is wrong with that table: a row names tests, or says why there is none.
+fn pm2_complaints(table: &str, tests: &Tests) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let mut rows = std::collections::BTreeSet::new();
+    for line in table.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let Ok(number) = cells[0].parse::<u32>() else { continue };
+        let proof = if cells.len() == 4 { cells[3] } else { "" };
+        let named: Vec<&str> = proof.split('`').skip(1).step_by(2).collect();
+        let excused = ["gone: ", "later: "].iter().any(|word| proof.starts_with(word));
+        if named.is_empty() && !excused {
+            complaints.push(format!("PM2's test {number}: four cells, the last with a test, or `gone: why`"));
+        }
+        let strange = named.iter().filter(|name| !tests.contains_key(**name));
+        complaints.extend(strange.map(|name| format!("there is no test `{name}`")));
+        if !rows.insert(number) {
+            complaints.push(format!("PM2's test {number} has two rows"));
+        }
+    }
+    let missing = (1..=PM2_TESTS).filter(|number| !rows.contains(number));
+    complaints.extend(missing.map(|number| format!("PM2's test {number} has no row")));
+    complaints
+}
+
+#[test]
+fn a_table_of_pm2s_tests_that_says_too_little_is_caught() {
+    let tests = Tests::from([("a::one".to_owned(), Vec::new())]);
+    let rows = |change: (u32, &str)| -> String {
+        let row = |number| match number == change.0 {
+            true => change.1.to_owned(),
+            false => format!("| {number} | t | p | `a::one` |\n"),
+        };
+        (1..=PM2_TESTS).map(row).collect()
+    };
+    for good in ["| 5 | t | p | `a::one` |\n", "| 5 | t | p | gone: no such verb |\n"] {
+        assert_eq!(pm2_complaints(&rows((5, good)), &tests), Vec::<String>::new());
+    }
+    for (row, says) in [
+        ("| 5 | t | p | `a::three` |\n", "there is no test `a::three`"),
+        ("| 5 | t | p | some day |\n", "PM2's test 5: four cells"),
+        ("| 5 | t | `a::one` |\n", "PM2's test 5: four cells"),
+        ("| x |\n", "PM2's test 5 has no row"),
+        ("| 5 | t | p | `a::one` |\n| 5 | t | p | `a::one` |\n", "PM2's test 5 has two rows"),
+    ] {
+        let found = pm2_complaints(&rows((5, row)), &tests);
+        assert!(found.len() == 1 && found[0].contains(says), "{row}: {found:?}");
+    }
+    let (table, rest) = apart("# a\n| 1 | f |\n## PM2's own tests\n| 1 | p |\n\n## Security\n| s |\n");
+    assert_eq!((table.as_str(), rest.as_str()), ("| 1 | p |\n", "# a\n| 1 | f |\nSecurity\n| s |\n"));
 }

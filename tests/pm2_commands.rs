@@ -201,7 +201,8 @@ fn a_named_pid_file_is_there_as_long_as_its_worker() {
     let daemon = started(home(), &words);
     let path = daemon.home.apps().join("run/echo.pid");
     let read = || fs::read_to_string(&path).map(|text| text.trim().to_owned());
-    for _ in 0..2 {
+    // Once is not enough to see an answer that comes before the file is gone.
+    for _ in 0..10 {
         let pid = daemon.wait_online("echo", 1)[0];
         assert_eq!(read().expect("it is there while it runs"), pid.to_string());
         daemon.run(&["stop", "all"]).expect_code(0);

@@ -670,6 +670,10 @@ impl Daemon {
         }
         self.may_be_over |= matches!(event, Event::Dropped { .. });
         self.supervisor.handle(event, self.now, actions);
+        // Before somebody is answered: what `stop` has stopped has no file any more.
+        if let Some(worker) = over {
+            self.retire_pid(worker);
+        }
         for action in actions.drain(..) {
             if matches!(action, Action::Reply { .. }) {
                 self.keeper.touch(self.now);
@@ -737,9 +741,9 @@ impl Daemon {
     /// Deregisters what was watched before its descriptors are closed.
     fn forget_process(&mut self, worker: WorkerId) {
         self.scales.forget(worker);
+        self.retire_pid(worker);
         if let Some(process) = self.processes.remove(worker) {
             self.unwatch(&process.tokens);
-            self.retire_pid(&process);
         }
         self.close_unused_abroad();
     }

@@ -134,18 +134,19 @@ impl Daemon {
         }
     }
 
-    /// The process has ended, and is known no more.
-    pub(super) fn retire_pid(&self, process: &Process) {
-        let Some(path) = &process.pid_file else { return };
+    /// The worker has ended; it has no file from then on.
+    pub(super) fn retire_pid(&mut self, worker: WorkerId) {
+        let Some(process) = self.processes.get_mut(worker) else { return };
+        let (Some(path), pid) = (process.pid_file.take(), process.pid) else { return };
         let heir = self
             .processes
             .iter()
-            .filter(|(_, other)| other.pid_file.as_ref() == Some(path) && !other.leader_gone)
+            .filter(|(_, other)| other.pid_file.as_ref() == Some(&path) && !other.leader_gone)
             .max_by_key(|(worker, _)| *worker);
         let done = match heir {
             // The newest wrote it last, unless it is the one that has just ended.
-            Some((worker, heir)) => Draft::new(path, worker.0).and_then(|draft| draft.publish(heir.pid)),
-            None => pidfile::remove(path, process.pid),
+            Some((worker, heir)) => Draft::new(&path, worker.0).and_then(|draft| draft.publish(heir.pid)),
+            None => pidfile::remove(&path, pid),
         };
         if let Err(error) = done {
             log::warn!("pid file {}: {error}", path.display());

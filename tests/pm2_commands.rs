@@ -408,10 +408,12 @@ fn a_day_of_many_processes_is_counted_right() {
     daemon.run(&["stop", &second]).expect_code(0);
     let stopped: Vec<bool> =
         daemon.app("tota").workers.iter().map(|worker| worker.status == "stopped").collect();
-    assert_eq!(
-        (daemon.app("child").status.as_str(), stopped),
-        ("stopped", vec![false, true, false, false, false])
-    );
+    assert_eq!(daemon.app("child").status, "stopped");
+    assert_eq!(stopped, [false, true, false, false, false]);
+    for (words, restarts) in [(["start", &second], 5), (["restart", &second], 6)] {
+        daemon.run(&words).expect_code(0);
+        assert_eq!(daemon.app("tota").workers[1].restarts, restarts, "after {words:?}");
+    }
 }
 
 /// Test 40.

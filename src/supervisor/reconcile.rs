@@ -538,10 +538,9 @@ impl App {
         if resting && !self.resting {
             turn.report(Fact::Stopped { app: self.id });
         }
-        if resting {
-            for slot in &mut self.slots {
-                slot.ran = false;
-            }
+        // Who is stopped and started later was not restarted.
+        for slot in self.slots.iter_mut().filter(|slot| !slot.is_wanted() && slot.workers.is_empty()) {
+            slot.ran = false;
         }
         self.resting = resting;
     }

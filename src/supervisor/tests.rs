@@ -889,6 +889,23 @@ fn restart_drains_first_and_starts_when_the_tree_is_empty() {
 }
 
 #[test]
+fn a_worker_that_was_stopped_and_started_was_not_restarted() {
+    let mut bench = Bench::online(cluster(2));
+    let slots: Vec<SlotId> = bench.supervisor.probe().iter().map(|row| row.slot).collect();
+    let (scope, definition) = (Scope::Slot(slots[0]), None);
+    bench.wish(Command::Stop { app: APP, scope });
+    bench.drain(WorkerId(1));
+    bench.wish(Command::Start { app: APP, scope, definition });
+    bench.boot(WorkerId(3));
+    let restarts = |bench: &Bench| {
+        bench.supervisor.view(bench.now).apps[0].workers.iter().map(|row| row.restarts).collect::<Vec<_>>()
+    };
+    assert_eq!(restarts(&bench), [0, 0]);
+    bench.exit(WorkerId(3));
+    assert_eq!(restarts(&bench), [1, 0]);
+}
+
+#[test]
 fn delete_forgets_the_app_and_its_spec() {
     let mut bench = Bench::online(cluster(1));
     let request = bench.wish(Command::Delete { app: APP, scope: Scope::All });

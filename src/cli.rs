@@ -15,6 +15,7 @@ mod pm2;
 mod redact;
 mod report;
 mod screen;
+pub mod sort;
 mod stamp;
 mod start;
 mod startup;
@@ -27,6 +28,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::date;
 use flags::Flags;
+use sort::Sort;
 
 /// Everything that can be written after `clusterd`.
 #[derive(Debug, Parser)]
@@ -186,7 +188,7 @@ pub enum Verb {
     #[command(
         visible_aliases = ["ls", "status"],
         aliases = ["l", "ps"],
-        after_help = "Examples:\n  clusterd list\n  clusterd list api --connections\n  clusterd list --json"
+        after_help = "Examples:\n  clusterd list\n  clusterd list api --connections\n  clusterd list --sort memory:desc\n  clusterd list --json"
     )]
     List(List),
 
@@ -524,6 +526,10 @@ pub struct List {
     /// Counts the open connections of each worker too.
     #[arg(long)]
     pub connections: bool,
+
+    /// By name, namespace, id, pid, memory, cpu, status, uptime or restarts; memory:desc has the largest first.
+    #[arg(long, value_name = "FIELD[:desc]")]
+    pub sort: Option<Sort>,
 }
 
 /// `describe`.

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 use support::daemon::{BOOT, exists, send, state_and_parent};
-use support::{App, Daemon, Home, ORDINARY, file, fixtures, root, skip, wait_until};
+use support::hammer::get;
+use support::{App, Daemon, Home, ORDINARY, file, fixtures, free_port, root, skip, wait_until};
 
 fn idle(name: &str) -> App {
     App::new(name, &fixtures::worker(&["idle"])).text("exec_mode", "fork")
@@ -124,6 +125,33 @@ fn a_user_is_given_by_name_or_number_and_an_unknown_one_runs_nothing() {
             assert_eq!(all, [ORDINARY; 4], "{key} of {name}");
         }
     }
+}
+
+#[test]
+fn a_list_is_sorted_by_the_field_that_is_asked_for_either_way() {
+    let port = free_port();
+    let fat = App::new("http", &fixtures::worker(&["serve"])).text("exec_mode", "fork").port(port);
+    let (daemon, output) = Daemon::background(file(&[idle("other"), fat.env("BALLAST_MIB", 40)]));
+    output.expect_code(0);
+    wait_until(BOOT, "a server that has taken its memory", || get(port, "/").is_ok());
+    for (field, first) in [
+        ("name", "http"),
+        ("name:asc", "http"),
+        ("name:desc", "other"),
+        ("id", "other"),
+        ("id:desc", "http"),
+        ("memory:desc", "http"),
+        ("memory", "other"),
+    ] {
+        let sort = format!("--sort={field}");
+        let table = daemon.run(&["list", &sort]).expect_code(0).stdout;
+        let place = |name: &str| table.find(name).unwrap_or_else(|| panic!("{name} is missing: {table}"));
+        assert_eq!(place("http") < place("other"), first == "http", "{field}: {table}");
+        let json = daemon.run(&["ls", "--sort", field, "--json"]).expect_code(0).stdout;
+        let list: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(list["apps"][0]["name"], first, "{field}");
+    }
+    daemon.run(&["list", "--sort", "size"]).expect_code(2).expect_stderr(&["--sort", "memory", ":desc"]);
 }
 
 /// As `kill $(cat pidfile)` does; the list on the disk is that of before, not of everything stopped.

@@ -63,10 +63,7 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         Verb::Signal(sent) => {
             given.ask(Request::Signal { targets: meant(sent.targets)?, signal: sent.signal }, read)
         }
-        Verb::List(list) => {
-            let targets = meant(list.targets)?;
-            given.ask(Request::List { targets, connections: list.connections, detail: false }, read)
-        }
+        Verb::List(list) => given.list(list),
         Verb::Report => given.report(),
         Verb::Jlist => given.pm2_list(|processes| processes.to_string()),
         Verb::Prettylist => given.pm2_list(pm2::pretty),
@@ -350,6 +347,20 @@ impl Caller {
         let list = answer.as_ref().ok().map(|(list, _)| list.clone());
         let report = report::of(&home, answer);
         self.output(Shape::Table).facts(&report::text(&report, list.as_ref()), &report)?;
+        Ok(0)
+    }
+
+    fn list(&self, words: super::List) -> Result<i32, Failure> {
+        let targets = meant(words.targets)?;
+        let request = Request::List { targets, connections: words.connections, detail: false };
+        let mut output = self.output(Shape::Table);
+        for reply in client::ask(&self.home()?, request, Some(ANSWER_TIME)).map_err(Failure::failed)? {
+            let mut reply = reply.map_err(Failure::failed)?;
+            if let (Reply::List(list), Some(sort)) = (&mut reply, words.sort) {
+                sort.apply(list);
+            }
+            output.show(reply)?;
+        }
         Ok(0)
     }
 

@@ -191,21 +191,23 @@ fn folders_of_a_log_file_are_made_however_many_are_missing() {
 #[test]
 fn a_namespace_is_followed_with_and_without_the_lines_before() {
     let app = |name: &str, word: &str, namespace: &str| {
-        let line = format!("echo start {word}; while :; do echo tick {word}; sleep 0.05; done");
-        App::new(name, &fixtures::shell(&line)).text("exec_mode", "fork").text("namespace", namespace)
+        let ticks = format!("while :; do [ -e go ] && echo tick {word}; sleep 0.1; done");
+        let app = App::new(name, &fixtures::shell(&format!("echo start {word}; {ticks}")));
+        app.text("exec_mode", "fork").text("namespace", namespace)
     };
     let (daemon, output) =
         Daemon::background(file(&[app("one", "red", "front"), app("two", "blue", "back")]));
     output.expect_code(0);
     let remembered = || daemon.run(&["logs", "front", "--lines", "1000", "--no-follow"]).stdout;
-    wait_until(BOOT, "its first lines", || remembered().matches("tick red").count() > 2);
-    assert!(remembered().contains("start red"), "{}", remembered());
-    for words in [["logs", "front", "--lines", "1000"].as_slice(), &["logs", "front", "--lines", "0"]] {
-        let mut following = daemon.spawn(words);
-        wait_until(BOOT, "lines as they come", || following.stdout().matches("tick red").count() > 5);
+    wait_until(BOOT, "its first line", || remembered().contains("start red"));
+    let following = |lines: &str| daemon.spawn(&["logs", "front", "--lines", lines]);
+    let mut both = [following("0"), following("1000")];
+    daemon.home.put("go", "");
+    for (following, has_start) in both.iter_mut().zip([false, true]) {
+        wait_until(BOOT, "lines as they come", || following.stdout().matches("tick red").count() > 3);
         let text = following.stdout();
         assert!(!text.contains("blue"), "{text}");
-        assert_eq!(text.contains("start red"), words[3] == "1000", "{text}");
+        assert_eq!(text.contains("start red"), has_start, "{text}");
         following.child.kill().expect("it is our child");
         following.child.wait().expect("it is our child");
     }

@@ -109,6 +109,9 @@ fn a_unit_for_a_user_has_that_users_folders_and_says_so() {
     host.run(&["startup", "--service-name", "shop", "--home", "/srv/shop"]).expect_code(0);
     let text = fs::read_to_string(host.units.join("shop.service")).expect("it was written");
     assert!(text.contains("Environment=\"CLUSTERD_HOME=/srv/shop\"\n"), "{text}");
+    host.run(&["unstartup", "--service-name", "shop"]).expect_code(0);
+    let left = ["shop", "clusterd-nobody"].map(|name| host.units.join(format!("{name}.service")).exists());
+    assert_eq!(left, [false, true], "the one that was named");
     host.run(&["startup", "-u", "no-such-user"]).expect_code(1).expect_stderr(&["no such user"]);
     host.run(&["startup", "--service-name", "../x"]).expect_code(2);
 }

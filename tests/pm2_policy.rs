@@ -147,21 +147,20 @@ fn files_are_watched_over_a_restart_and_a_stop_until_the_app_is_deleted() {
             if now == before { Err(now) } else { Ok(()) }
         });
     };
-    changed("a line more", &append);
-    daemon.run(&["restart", "watched"]).expect_code(0);
-    changed("a line more after a restart", &append);
-    let new = src.join("new.js");
-    changed("a file more", &|| fs::write(&new, "").expect("ours"));
-    changed("a file less", &|| fs::remove_file(&new).expect("ours"));
     let before = daemon.wait_online("watched", 1);
     fs::write(src.join("pm2.log"), "x").expect("ours");
     holds_for(ms(1000), "a log is no change", || daemon.pids("watched") == before);
-
+    changed("a line more", &append);
     daemon.run(&["stop", "watched"]).expect_code(0);
     append();
     holds_for(ms(1000), "it was stopped", || daemon.app("watched").status == "stopped");
     daemon.run(&["start", "watched"]).expect_code(0);
     changed("a line more after a stop", &append);
+    daemon.run(&["restart", "watched"]).expect_code(0);
+    changed("a line more after a restart", &append);
+    let new = src.join("new.js");
+    changed("a file more", &|| fs::write(&new, "").expect("ours"));
+    changed("a file less", &|| fs::remove_file(&new).expect("ours"));
     daemon.run(&["delete", "ecosystem.toml"]).expect_code(0);
     append();
     holds_for(ms(500), "it was deleted", || daemon.list().apps.is_empty());

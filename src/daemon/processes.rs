@@ -1,7 +1,7 @@
 //! [`WorkerId`] ↔ process: what the shell knows about each worker that runs, and whose child an
 //! orphan is. A process is only ever signalled through its descriptor, never by a bare number.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -320,14 +320,16 @@ impl Processes {
             return Ok(());
         }
         let others = if beheaded {
-            left.into_iter().filter(|pid| !process.told.contains(pid)).collect()
+            left.into_iter().filter(|pid| !process.told.contains(pid)).collect::<BTreeSet<i32>>()
         } else {
-            let below = wrappers::below(process.pid);
+            let below = wrappers::below(process.pid, signal);
             // Continued first: a signal that comes while all threads stand still is taken by whichever runs first
             // then (`wants_signal` in Linux), and many a runtime hears it in its main thread alone.
             process.signal(libc::SIGCONT)?;
             process.signal(signal)?;
-            below
+            // And again: a shell may have gone on to its next command in between, and waits for that now.
+            let next = wrappers::below(process.pid, signal);
+            below.union(&next).copied().collect()
         };
         process.told.extend(&others);
         for pid in others {

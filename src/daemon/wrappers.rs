@@ -2,8 +2,11 @@
 //! waits for what it started, and so does npm, since on a terminal ^C reaches everybody by itself. What they
 //! run gets the signal with them, as there.
 //!
-//! A shell that runs a script file is left alone: its author may have written a trap that says who is to hear
-//! what.
+//! A shell that runs a script file is left alone, as its author may have written a trap that says who is to hear
+//! what. Not so with SIGINT: it comes from a terminal to all of them, which scripts are written for, and a shell
+//! without a trap waits for what it runs and passes nothing on (bash(1), SIGNALS).
+
+use std::collections::BTreeSet;
 
 use crate::sys::process;
 
@@ -16,16 +19,15 @@ const SHELLS: &[&str] = &["sh", "dash", "bash", "ash", "ksh", "zsh", "busybox"];
 const RUNNERS: &[&str] = &["npm", "npx", "yarn", "pnpm"];
 
 /// Whom a stop signal to this process would not reach.
-pub(super) fn below(leader: i32) -> Vec<i32> {
-    let mut below: Vec<i32> = Vec::new();
+pub(super) fn below(leader: i32, signal: i32) -> BTreeSet<i32> {
+    let mut below = BTreeSet::new();
     let mut open = vec![leader];
     while let Some(pid) = open.pop() {
-        if !is_wrapper(&process::arguments(pid)) {
+        if !is_wrapper(&process::arguments(pid), signal) {
             continue;
         }
         for child in process::children(pid) {
-            if below.len() < MOST && !below.contains(&child) {
-                below.push(child);
+            if below.len() < MOST && below.insert(child) {
                 open.push(child);
             }
         }
@@ -33,8 +35,8 @@ pub(super) fn below(leader: i32) -> Vec<i32> {
     below
 }
 
-/// Whether these are the arguments of a program that waits for what it started and passes nothing on.
-fn is_wrapper(arguments: &[String]) -> bool {
+/// Whether these are the arguments of a program that waits for what it started and does not pass this signal on.
+fn is_wrapper(arguments: &[String], signal: i32) -> bool {
     let file = |at: usize| arguments.get(at).map_or("", |word| word.rsplit('/').next().unwrap_or_default());
     // npm writes what it does over its arguments: `npm start`, `npm run dev`.
     let title = file(0).split(' ').next().unwrap_or_default();
@@ -46,7 +48,8 @@ fn is_wrapper(arguments: &[String]) -> bool {
     let options: Vec<&String> = arguments.iter().skip(1).take_while(|word| word.starts_with('-')).collect();
     let runs_a_line = options.iter().any(|word| !word.starts_with("--") && word.contains('c'))
         || (title == "busybox" && arguments.get(2).is_some_and(|word| word == "-c"));
-    RUNNERS.contains(&title) || (runs_node && RUNNERS.contains(&script)) || (shell && runs_a_line)
+    let keeps_it = shell && (runs_a_line || signal == libc::SIGINT);
+    RUNNERS.contains(&title) || (runs_node && RUNNERS.contains(&script)) || keeps_it
 }
 
 #[cfg(test)]
@@ -75,8 +78,10 @@ mod tests {
             ("", false),
         ] {
             let arguments: Vec<String> = line.split('|').map(str::to_owned).collect();
-            assert_eq!(is_wrapper(&arguments), expected, "{line}");
+            assert_eq!(is_wrapper(&arguments, libc::SIGTERM), expected, "{line}");
+            let shell = ["sh|", "bash|"].iter().any(|shell| line.starts_with(shell));
+            assert_eq!(is_wrapper(&arguments, libc::SIGINT), expected || shell, "{line}");
         }
-        assert!(!is_wrapper(&[]));
+        assert!(!is_wrapper(&[], libc::SIGINT));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clusterd::config::date::DatePattern;
 use clusterd::config::keys::{self, AppKey, Kind};
-use clusterd::config::logs::{LogSettings, Rotation};
+use clusterd::config::logs::{LogSettings, Rate, Rotation};
 use clusterd::config::{
     self, Account, Config, Diagnostics, FilterEnv, Host, Interpreter, LogTarget, ProcessSettings, Program,
     Spec,
@@ -118,6 +118,7 @@ fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
             both: Some(LogTarget::File("/srv/site/hello.log".into())),
             rotation: Rotation { max_age: Some(seconds(86_400)), ..Rotation::USUAL },
             date: Some(DatePattern::parse("YYYY-MM-DD HH:mm:ss.SSS Z").unwrap()),
+            rate: Some(Rate { lines: 10_000, over: seconds(30) }),
             ..plain.apps[0].spec.logs.clone()
         },
         process: examples_of_process(),
@@ -710,7 +711,11 @@ fn absurd_values_are_refused_with_what_would_be_right() {
         ("cwd = \"\"", "the path of a folder"),
         ("cwd = \"~/x\"", "write the whole path"),
         ("out_file = \"logs/\"", "add the file's name"),
-        ("interpreter = \"python3 -u\"", "arguments go into interpreter_args"),
+        ("log_rate_limit = 0", "lines and a time from 1s to 1h"),
+        ("log_rate_limit = \"10/\"", "lines and a time from 1s to 1h"),
+        ("log_rate_limit = \"10/2h\"", "lines and a time from 1s to 1h"),
+        ("log_rate_limit = \"-1/s\"", "lines and a time from 1s to 1h"),
+        ("interpreter = \"python3 -u\""," "arguments go into interpreter_args"),
         ("interpreter = \"node@18\"", "write the path of the node to use"),
         ("env = \"A=1\"", "write env = { NAME = \"value\" }"),
         ("env = { \"A=B\" = 1 }", "env.A=B: a variable's name"),

@@ -16,6 +16,7 @@ use clusterd::logs::files::{LogFiles, Notice};
 use clusterd::logs::foreground::{Foreground, lock};
 use clusterd::logs::lines::LINE_LIMIT;
 use clusterd::logs::logger::{Destination, Prefix, build};
+use clusterd::logs::rate::Meters;
 use clusterd::logs::ring::{APP_BYTES, Rings};
 use clusterd::logs::worker::{BUFFER, Files, Pumped, Sinks, WorkerOutput};
 use clusterd::logs::{Line, Origin};
@@ -49,6 +50,7 @@ struct Bench {
     files: LogFiles,
     foreground: Option<Foreground>,
     rings: Rings,
+    meters: Meters,
     followed: u64,
     output: WorkerOutput,
     buffer: Vec<u8>,
@@ -71,6 +73,7 @@ impl Bench {
             files,
             foreground: None,
             rings: Rings::default(),
+            meters: Meters::default(),
             followed: 0,
             output,
             buffer: vec![0; BUFFER],
@@ -85,6 +88,7 @@ impl Bench {
             foreground: self.foreground.as_ref(),
             rings: &mut self.rings,
             follow: Some(&mut |_| self.followed += 1),
+            meters: &mut self.meters,
         };
         self.output.pump(stream, budget, &mut self.buffer, &mut sinks, self.now)
     }

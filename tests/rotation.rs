@@ -360,3 +360,64 @@ fn a_wrong_pattern_of_dates_is_an_error_at_its_key() {
         "YYYY-MM-DD HH:mm:ss.SSS Z",
     ]);
 }
+
+/// The numbers that a text of numbered lines has, with those that its notices stand for: how many lines are missing,
+/// and what comes after them.
+fn counted(text: &str) -> (u32, u32) {
+    let (mut next, mut missing) = (1, 0);
+    for line in text.lines() {
+        if let Some(told) = line.strip_prefix("[clusterd] ") {
+            assert!(told.ends_with(" left out: over log_rate_limit"), "{line}");
+            let lines: u32 = told.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
+            (next, missing) = (next + lines, missing + lines);
+        } else {
+            assert_eq!(line.parse(), Ok(next), "a line is missing, torn or out of order");
+            next += 1;
+        }
+    }
+    (next - 1, missing)
+}
+
+#[test]
+fn what_is_over_the_limit_is_left_out_by_whole_lines_and_counted_where_it_is_missing() {
+    const LINES: u32 = 200_000;
+    let line = format!("seq 1 {LINES}; touch done-1; exec sleep 1000");
+    let app = fork("api", &line).text("log_rate_limit", "1000/2s");
+    let json = fork("json", "seq 1 500; exec sleep 1000").set("log_rate_limit", 100).text("log_type", "json");
+    let daemon = Daemon::foreground(file(&[app, json]));
+    wait_written(&daemon, 1);
+    // Nothing comes any more: what is missing at the end is told all the same.
+    let path = daemon.home.path().join("logs/api-out.log");
+    wait_until(ms(20_000), "a word on every line", || counted(&read(&path)).0 == LINES);
+    let (_, missing) = counted(&read(&path));
+    assert!(missing > LINES / 2, "only {missing} of {LINES} lines were left out");
+    let described = daemon.run(&["describe", "api", "--json"]).expect_code(0).stdout;
+    let described: serde_json::Value = serde_json::from_str(&described).expect("JSON");
+    let detail = &described["apps"][0]["detail"];
+    assert_eq!(detail["log_lines_left_out"], missing, "{detail}");
+    assert_eq!(detail["settings"]["log_rate_limit"], "1000/2s");
+    let shown = daemon.run(&["logs", "api", "--no-follow"]).expect_code(0).stdout;
+    assert!(shown.contains("left out: over log_rate_limit"), "{shown}");
+    let json = daemon.home.path().join("logs/json-out.log");
+    wait_until(ms(20_000), "a word on it as JSON", || read(&json).contains("left out"));
+    let records = read(&json);
+    let parse = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
+    let notice =
+        records.lines().map(parse).find(|r| r["message"].as_str().is_some_and(|m| m.contains("left")));
+    assert_eq!(notice.expect("there is one")["app_name"], "json");
+}
+
+#[test]
+fn a_change_of_the_limit_holds_for_workers_that_run() {
+    let line = "while :; do seq 1 200; sleep 0.1; done";
+    let app = |limit: &str| fork("api", line).text("log_rate_limit", limit);
+    let daemon = Daemon::foreground(app("10/1h"));
+    let pids = daemon.wait_online("api", 1);
+    let path = daemon.home.path().join("logs/api-out.log");
+    wait_until(ms(20_000), "the first lines", || read(&path).lines().count() == 10);
+    daemon.home.write(&fork("api", line).to_string());
+    daemon.run(&["apply", &daemon.home.file().display().to_string()]).expect_code(0);
+    wait_until(ms(20_000), "lines without a limit", || read(&path).lines().count() > 1000);
+    assert!(read(&path).contains("left out: over log_rate_limit"), "what was left out before is told");
+    assert_eq!(daemon.wait_online("api", 1), pids);
+}

@@ -56,6 +56,8 @@ pub enum Kind {
     DatePattern,
     /// Bytes of a log file, or 0.
     FileSize,
+    /// Lines in a while.
+    LineRate,
     /// A user or a group.
     Account,
     /// Permission bits in octal.
@@ -147,6 +149,10 @@ impl Kind {
                                   Z ZZ, with other letters in [ ], such as \"YYYY-MM-DD HH:mm:ss.SSS Z\""
                 .into(),
             Kind::FileSize => "an amount from 64 KiB: \"10M\", \"1.5G\", bytes; or 0 for no limit".into(),
+            Kind::LineRate => {
+                "lines and a time from 1s to 1h, such as \"10000/30s\" or \"1000/s\", or a whole number of lines a second"
+                    .into()
+            }
             Kind::Ready => "\"auto\", \"notify\", \"ipc\", \"listen\", \"exec\" or \"http:/path\"".into(),
             Kind::Health => "{ http = \"/healthz\" }, { tcp = true } or { command = [\"program\", \"argument\"] }, with \
                              interval, timeout, retries and start_period where they differ from \"10s\", \"2s\", 3 \
@@ -270,6 +276,7 @@ pub enum AppKey {
     LogMaxFiles,
     LogMaxAge,
     LogCompress,
+    LogRateLimit,
     LogType,
     LogDateFormat,
     Time,
@@ -784,6 +791,14 @@ pub const APP: &[Key<AppKey>] = &[
         "how old the first line of a log file may be until a new one is begun",
     ),
     key(AppKey::LogCompress, "log_compress", &[], Kind::Flag, "true", "old log files are compressed (gzip)"),
+    key(
+        AppKey::LogRateLimit,
+        "log_rate_limit",
+        &[],
+        Kind::LineRate,
+        "none: no limit",
+        "how many lines all workers together may print in a while; the rest is left out, counted and told of",
+    ),
     key(
         AppKey::LogType,
         "log_type",

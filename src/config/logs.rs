@@ -1,5 +1,6 @@
 //! The keys that say where the output of an app's workers is kept, and how.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::LogTarget;
 use super::date::DatePattern;
 use super::keys::AppKey;
 use super::reader::{Reader, join};
-use super::units::show_duration;
+use super::units::{parse_duration, show_duration};
 use super::value::{self, Refusal};
 use super::{Spec, error::printable, size};
 
@@ -32,6 +33,44 @@ impl Rotation {
         Rotation { max_size: 10 * 1024 * 1024, max_files: 10, max_age: None, compress: true };
 }
 
+/// So many lines in so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// At least one.
+    pub lines: u32,
+    /// How long they are counted.
+    pub over: Duration,
+}
+
+impl Rate {
+    const SHORTEST: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(60 * 60);
+
+    /// `"10000/30s"`, `"1000/s"`; a bare number is lines a second.
+    fn parse(value: &DeValue<'_>) -> Result<Rate, Refusal> {
+        let text = match value::integer(value) {
+            Some(lines) => format!("{lines}/s"),
+            None => value::text(value)?.to_owned(),
+        };
+        let (lines, over) = text.split_once('/').ok_or(Refusal::WRONG)?;
+        let lines: u32 = lines.trim().parse().map_err(|_| Refusal::WRONG)?;
+        let over = over.trim();
+        let over = match over.starts_with(|first: char| first.is_ascii_alphabetic()) {
+            true => parse_duration(&format!("1{over}")),
+            false => parse_duration(over),
+        };
+        let over = over.ok().filter(|over| (Rate::SHORTEST..=Rate::LONGEST).contains(over));
+        let over = over.filter(|_| lines > 0).ok_or(Refusal::WRONG)?;
+        Ok(Rate { lines, over })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.lines, show_duration(self.over))
+    }
+}
+
 /// What holds for all log files of an app. Workers that run take it over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSettings {
@@ -47,6 +86,8 @@ pub struct LogSettings {
     pub json: bool,
     /// What stands before each line, or in its object.
     pub date: Option<DatePattern>,
+    /// What the app may print; the rest is left out.
+    pub rate: Option<Rate>,
 }
 
 impl Spec {
@@ -71,6 +112,7 @@ impl Reader<'_, '_, '_, AppKey> {
             rotation: self.rotation(),
             json: self.choice(AppKey::LogType) == Some("json"),
             date: self.date(),
+            rate: self.read(AppKey::LogRateLimit, Rate::parse),
         }
     }
 
@@ -130,6 +172,7 @@ pub(super) fn shown(key: AppKey, spec: &Spec) -> Option<String> {
         AppKey::LogType => Some(if logs.json { "json" } else { "raw" }.to_owned()),
         // `time` is one of them.
         AppKey::LogDateFormat => logs.date.as_ref().map(|date| date.text().to_owned()),
+        AppKey::LogRateLimit => logs.rate.map(|rate| rate.to_string()),
         AppKey::LogCompress => Some(logs.rotation.compress.to_string()),
         _ => None,
     }

@@ -104,6 +104,7 @@ pub(super) fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<Stri
         | AppKey::LogMaxFiles
         | AppKey::LogMaxAge
         | AppKey::LogCompress
+        | AppKey::LogRateLimit
         | AppKey::LogType
         | AppKey::LogDateFormat
         | AppKey::Time => {

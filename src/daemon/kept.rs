@@ -90,6 +90,7 @@ impl Daemon {
     /// warning: they go on as before.
     pub(super) fn exchange_files(&mut self, app: AppId) {
         let Some(recipe) = self.catalog.app(app).map(|record| Rc::clone(&record.recipe)) else { return };
+        self.output.take_over(app, &recipe.spec.logs);
         for (worker, instance) in self.output.workers_of(app) {
             match self.open_files(app, instance, &recipe) {
                 Ok(files) => {

@@ -186,6 +186,7 @@ impl Daemon {
             out_file: file(Some(Stream::Out)),
             error_file: file(Some(Stream::Err)),
             log_file: file(None),
+            log_lines_left_out: self.output.left_out(app.app),
             env: recipe.spec.env.keys().cloned().collect(),
             sharing: self.sharing(app),
             settings: settings(recipe),

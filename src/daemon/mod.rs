@@ -631,6 +631,7 @@ impl Daemon {
             self.inbox.push_back(Event::Deadline { heard: self.heard });
         }
         self.output.retry(self.now);
+        self.tell_left_out();
         self.look_at_queues(self.now);
         self.look_at_exams(self.now);
         self.look_at_probes(self.now);

@@ -17,6 +17,7 @@ use crate::logs::console::QUEUE_LIMIT;
 use crate::logs::file::LogFile;
 use crate::logs::files::{FileId, LogFiles, Notice};
 use crate::logs::foreground::{self, Foreground, SharedConsole};
+use crate::logs::rate::Meters;
 use crate::logs::ring::{Kept, Rings};
 use crate::logs::worker::{Files, Sinks, WorkerOutput};
 use crate::supervisor::event::{AppId, WorkerId};
@@ -54,6 +55,7 @@ pub(super) struct Output {
     files: LogFiles,
     pub(super) foreground: Option<Foreground>,
     rings: Rings,
+    meters: Meters,
     /// Boxed: half of the places of a table are empty, and each pump takes its entry out.
     pub(super) workers: HashMap<WorkerId, Box<Entry>>,
     pub(super) followers: Followers,
@@ -84,6 +86,7 @@ impl Output {
             files: LogFiles::default(),
             foreground,
             rings: Rings::default(),
+            meters: Meters::default(),
             workers: HashMap::new(),
             followers: Followers::default(),
             held_back: Vec::new(),
@@ -155,7 +158,8 @@ impl Output {
 
     pub(super) fn next_deadline(&self) -> Option<Time> {
         let patience = (!self.held_back.is_empty()).then(|| self.moved + PATIENCE);
-        let deadlines = [self.files.next_deadline(), patience, self.resting.next_deadline()];
+        let deadlines =
+            [self.files.next_deadline(), patience, self.resting.next_deadline(), self.meters.next_deadline()];
         deadlines.into_iter().flatten().min()
     }
 
@@ -187,6 +191,7 @@ impl Output {
 
     pub(super) fn forget_app(&mut self, app: AppId) {
         self.rings.forget_app(app);
+        self.meters.forget(app);
         self.followers.forget_app(app);
         if let Some(foreground) = &self.foreground {
             foreground.forget(app);
@@ -212,6 +217,16 @@ impl Output {
         let file = self.files.open(path)?;
         self.files.set(file, logs, now);
         Ok(file)
+    }
+
+    /// What holds for all output of an app from now on.
+    pub(super) fn take_over(&mut self, app: AppId, logs: &LogSettings) {
+        self.meters.set(app, logs.rate);
+    }
+
+    /// Lines of an app that were over its limit; none where it never had one.
+    pub(super) fn left_out(&self, app: AppId) -> Option<u64> {
+        self.meters.left_out(app)
     }
 
     pub(super) fn look_after(&mut self, own: &mut LogFile, now: Time) {
@@ -297,6 +312,22 @@ impl Daemon {
         self.output.rings.forget_worker(worker);
     }
 
+    /// Says of apps that print no more, for now, what was left out.
+    pub(super) fn tell_left_out(&mut self) {
+        let now = self.now;
+        for app in self.output.meters.due(now) {
+            let workers = self.output.workers.iter().filter(|(_, entry)| entry.output.origin().app == app);
+            let workers: Vec<WorkerId> = workers.map(|(worker, _)| *worker).collect();
+            for worker in workers {
+                let Some(mut entry) = self.output.workers.remove(&worker) else { continue };
+                for stream in [Stream::Out, Stream::Err] {
+                    self.with_sinks(|sinks, _| entry.output.tell_left_out(stream, sinks, now));
+                }
+                self.output.workers.insert(worker, entry);
+            }
+        }
+    }
+
     fn close_output(&mut self, entry: &mut Entry, stream: Stream) {
         let Some(fd) = entry.output.source(stream) else { return };
         if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
@@ -321,6 +352,7 @@ impl Daemon {
             foreground: self.output.foreground.as_ref(),
             rings: &mut self.output.rings,
             follow: followed.then_some(&mut follow),
+            meters: &mut self.output.meters,
         };
         let result = work(&mut sinks, &mut self.buffer);
         self.output.followers = followers;

@@ -433,6 +433,7 @@ impl Daemon {
         let mut output = WorkerOutput::new(origin, out, err, files);
         let logs = self.processes.get(order.worker).map(|process| &process.recipe.spec.logs);
         output.set_form(logs.and_then(|logs| kept::form(logs, order.slot)));
+        logs.into_iter().for_each(|logs| self.output.take_over(order.app, logs));
         self.output.insert(order.worker, output);
         self.introduce(order.app);
         for (stream, (token, _)) in [Stream::Out, Stream::Err].into_iter().zip(watched) {

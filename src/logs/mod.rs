@@ -16,6 +16,7 @@ pub mod form;
 pub mod lines;
 pub mod logger;
 pub mod pace;
+pub mod rate;
 pub mod ring;
 pub mod rotation;
 pub mod worker;

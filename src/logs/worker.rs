@@ -11,6 +11,7 @@ use super::foreground::Foreground;
 use super::form::Form;
 use super::lines::{Batch, LineFramer, Piece};
 use super::pace::Pace;
+use super::rate::{self, Gate, Meters};
 use super::ring::Rings;
 use super::{Line, Origin};
 use crate::control::protocol::Stream;
@@ -34,6 +35,8 @@ pub struct Sinks<'a> {
     pub rings: &'a mut Rings,
     /// Clients that follow, if there are any.
     pub follow: Option<&'a mut dyn FnMut(&Line<'_>)>,
+    /// How many lines each app may print.
+    pub meters: &'a mut Meters,
 }
 
 impl<'s> Sinks<'s> {
@@ -116,11 +119,17 @@ struct Output {
     pipe: Option<OwnedFd>,
     framer: LineFramer,
     pace: Pace,
+    gate: Gate,
 }
 
 impl Output {
     fn new(pipe: OwnedFd) -> Output {
-        Output { pipe: Some(pipe), framer: LineFramer::default(), pace: Pace::default() }
+        Output {
+            pipe: Some(pipe),
+            framer: LineFramer::default(),
+            pace: Pace::default(),
+            gate: Gate::default(),
+        }
     }
 }
 
@@ -171,10 +180,10 @@ impl WorkerOutput {
                 Read::Bytes(count) => {
                     pumped.read += count;
                     self.pace(stream).read(count);
-                    self.take(stream, Some(&buffer[..count]), sinks, now);
+                    self.limit(stream, &buffer[..count], sinks, now);
                 }
                 Read::End => {
-                    self.take(stream, None, sinks, now);
+                    self.finish(stream, sinks, now);
                     pumped.eof = true;
                     return pumped;
                 }
@@ -201,7 +210,14 @@ impl WorkerOutput {
     /// Hands on what stands without a newline, when nothing more is waited for (the worker is gone, and a
     /// process that it left behind keeps the pipe open).
     pub fn finish(&mut self, stream: Stream, sinks: &mut Sinks<'_>, now: Time) {
+        self.tell_left_out(stream, sinks, now);
         self.take(stream, None, sinks, now);
+    }
+
+    /// Says in every sink how many lines were left out that nobody was told of yet.
+    pub fn tell_left_out(&mut self, stream: Stream, sinks: &mut Sinks<'_>, now: Time) {
+        let lines = self.output_mut(stream).gate.take_untold();
+        self.tell(stream, lines, sinks, now);
     }
 
     /// Closes a pipe, after it was deregistered.
@@ -222,6 +238,23 @@ impl WorkerOutput {
     /// Bytes of unfinished lines that are held in memory.
     pub fn held(&self) -> usize {
         self.out.framer.held() + self.err.framer.held()
+    }
+
+    /// Takes of one chunk what the app may print.
+    fn limit(&mut self, stream: Stream, bytes: &[u8], sinks: &mut Sinks<'_>, now: Time) {
+        let Some(meter) = sinks.meters.get_mut(self.origin.app) else {
+            return self.take(stream, Some(bytes), sinks, now);
+        };
+        let (missing, passed) = self.output_mut(stream).gate.pass(bytes, meter, now);
+        self.tell(stream, missing, sinks, now);
+        self.take(stream, Some(passed), sinks, now);
+    }
+
+    /// So many lines are missing here: that is a line of its own, between two of the output's.
+    fn tell(&mut self, stream: Stream, missing: u64, sinks: &mut Sinks<'_>, now: Time) {
+        if missing > 0 {
+            self.take(stream, Some(rate::notice(missing).as_bytes()), sinks, now);
+        }
     }
 
     /// Frames one chunk (none: the end) and gives its pieces to the line sinks, then its bytes to the file.

@@ -715,7 +715,7 @@ fn absurd_values_are_refused_with_what_would_be_right() {
         ("log_rate_limit = \"10/\"", "lines and a time from 1s to 1h"),
         ("log_rate_limit = \"10/2h\"", "lines and a time from 1s to 1h"),
         ("log_rate_limit = \"-1/s\"", "lines and a time from 1s to 1h"),
-        ("interpreter = \"python3 -u\""," "arguments go into interpreter_args"),
+        ("interpreter = \"python3 -u\"", "arguments go into interpreter_args"),
         ("interpreter = \"node@18\"", "write the path of the node to use"),
         ("env = \"A=1\"", "write env = { NAME = \"value\" }"),
         ("env = { \"A=B\" = 1 }", "env.A=B: a variable's name"),

@@ -118,6 +118,7 @@ fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
             both: Some(LogTarget::File("/srv/site/hello.log".into())),
             rotation: Rotation { max_age: Some(seconds(86_400)), ..Rotation::USUAL },
             date: Some(DatePattern::parse("YYYY-MM-DD HH:mm:ss.SSS Z").unwrap()),
+            total_size: 500 * 1024 * 1024,
             rate: Some(Rate { lines: 10_000, over: seconds(30) }),
             ..plain.apps[0].spec.logs.clone()
         },

@@ -421,3 +421,48 @@ fn a_change_of_the_limit_holds_for_workers_that_run() {
     assert!(read(&path).contains("left out: over log_rate_limit"), "what was left out before is told");
     assert_eq!(daemon.wait_online("api", 1), pids);
 }
+
+#[test]
+fn all_old_files_of_an_app_together_keep_to_their_limit_and_the_oldest_go() {
+    const LIMIT: u64 = 400 * 1024;
+    let line = "seq -f 'line %08.0f of a worker that says a little more than needed' 20000 >&2; \
+                seq -f 'line %08.0f of a worker that says a little more than needed' 20000; \
+                touch done-$$; exec sleep 1000";
+    let app = |name: &str| {
+        let app = App::new(name, &fixtures::shell(line)).instances(2).text("log_max_size", "64K");
+        app.set("log_max_files", 1000).set("log_compress", false)
+    };
+    let daemon = Daemon::foreground(file(&[app("api").set("log_total_size", LIMIT), app("other")]));
+    wait_written(&daemon, 4);
+    let logs = daemon.home.path().join("logs");
+    let old = |app: &str| {
+        let names = names(&logs).into_iter().filter(|name| name.starts_with(app) && name.contains(".log."));
+        names.collect::<Vec<_>>()
+    };
+    let taken = |names: &[String]| {
+        names.iter().filter_map(|name| std::fs::metadata(logs.join(name)).ok()).map(|m| m.len()).sum::<u64>()
+    };
+    // An old file has 64 KiB less a line at most.
+    wait_until(ms(60_000), "old files within their limit", || {
+        let taken = taken(&old("api"));
+        taken <= LIMIT && taken > LIMIT - 65 * 1024
+    });
+    assert!(taken(&old("other")) > 4 * 1024 * 1024, "another app's files went");
+    // All of standard error came before standard output.
+    assert!(old("api").iter().all(|name| name.starts_with("api-out-")), "{:?}", old("api"));
+    for instance in [0, 1] {
+        let last = read(&logs.join(format!("api-error-{instance}.log")));
+        assert!(last.ends_with("line 00020000 of a worker that says a little more than needed\n"));
+    }
+}
+
+#[test]
+fn a_file_that_is_old_is_begun_anew_without_another_line() {
+    let daemon = Daemon::foreground(fork("api", "echo one; exec sleep 1000").text("log_max_age", "1s"));
+    let logs = daemon.home.path().join("logs");
+    let old =
+        || names(&logs).into_iter().find(|name| name.starts_with("api-out.log.") && name.ends_with(".gz"));
+    wait_until(ms(20_000), "an old file", || old().is_some());
+    assert_eq!(unpacked(&logs.join(old().expect("it is there"))), "one\n");
+    assert_eq!(read(&logs.join("api-out.log")), "");
+}

@@ -84,6 +84,8 @@ pub struct LogSettings {
     pub rotation: Rotation,
     /// Each line is an object of JSON.
     pub json: bool,
+    /// What all old files of the app may take together, in bytes; 0 for no limit.
+    pub total_size: u64,
     /// What stands before each line, or in its object.
     pub date: Option<DatePattern>,
     /// What the app may print; the rest is left out.
@@ -110,6 +112,7 @@ impl Reader<'_, '_, '_, AppKey> {
             merged: self.flag(AppKey::MergeLogs).unwrap_or(false),
             disabled: self.flag(AppKey::DisableLogs).unwrap_or(false),
             rotation: self.rotation(),
+            total_size: self.read(AppKey::LogTotalSize, size::log_file).unwrap_or(0),
             json: self.choice(AppKey::LogType) == Some("json"),
             date: self.date(),
             rate: self.read(AppKey::LogRateLimit, Rate::parse),
@@ -168,6 +171,7 @@ pub(super) fn shown(key: AppKey, spec: &Spec) -> Option<String> {
         AppKey::DisableLogs => Some(logs.disabled.to_string()),
         AppKey::LogMaxSize => Some(size::show_log_file(logs.rotation.max_size)),
         AppKey::LogMaxFiles => Some(logs.rotation.max_files.to_string()),
+        AppKey::LogTotalSize => (logs.total_size > 0).then(|| size::show_log_file(logs.total_size)),
         AppKey::LogMaxAge => logs.rotation.max_age.map(show_duration),
         AppKey::LogType => Some(if logs.json { "json" } else { "raw" }.to_owned()),
         // `time` is one of them.

@@ -102,6 +102,7 @@ pub(super) fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<Stri
         | AppKey::DisableLogs
         | AppKey::LogMaxSize
         | AppKey::LogMaxFiles
+        | AppKey::LogTotalSize
         | AppKey::LogMaxAge
         | AppKey::LogCompress
         | AppKey::LogRateLimit

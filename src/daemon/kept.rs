@@ -72,7 +72,7 @@ impl Daemon {
             wanted.iter().any(|file| file.default) && self.may_write_to(recipe.log_dir.as_deref());
         let mut files = Files::default();
         for file in wanted.into_iter().filter(|file| may_write || !file.default) {
-            match self.output.open(&file.path, &recipe.spec.logs, self.now) {
+            match self.output.open(&file.path, app, &recipe.spec.logs, self.now) {
                 Ok(id) => put(&mut files, file.takes, id),
                 Err(error) if file.default => {
                     self.warn_once("default log file", || format!("no log files are written: {error}"));

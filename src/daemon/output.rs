@@ -192,6 +192,7 @@ impl Output {
     pub(super) fn forget_app(&mut self, app: AppId) {
         self.rings.forget_app(app);
         self.meters.forget(app);
+        self.files.forget_app(app);
         self.followers.forget_app(app);
         if let Some(foreground) = &self.foreground {
             foreground.forget(app);
@@ -213,9 +214,15 @@ impl Output {
         }
     }
 
-    pub(super) fn open(&mut self, path: &Path, logs: &LogSettings, now: Time) -> Result<FileId, OpenError> {
+    pub(super) fn open(
+        &mut self,
+        path: &Path,
+        app: AppId,
+        logs: &LogSettings,
+        now: Time,
+    ) -> Result<FileId, OpenError> {
         let file = self.files.open(path)?;
-        self.files.set(file, logs, now);
+        self.files.set(file, app, logs, now);
         Ok(file)
     }
 

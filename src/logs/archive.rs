@@ -7,9 +7,10 @@
 //! leaves half done is done again with the file's next rotation. Refuses to touch what `rotation` does not know as
 //! an old log file.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -18,8 +19,10 @@ use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
-use super::rotation::{self, COMPRESSED, PARTIAL};
+use super::rotation::{self, COMPRESSED, Old, PARTIAL};
+use super::totals::Total;
 use crate::config::logs::Rotation;
+use crate::supervisor::event::AppId;
 use crate::sys::rotate;
 
 /// Files that wait; of more the next rotation takes care.
@@ -42,19 +45,51 @@ pub struct Archive {
 
 #[derive(Debug, Default)]
 struct Shared {
-    queue: VecDeque<(PathBuf, Rotation)>,
+    queue: VecDeque<Chore>,
     runs: bool,
     notices: Vec<String>,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+enum Chore {
+    /// The old files of this one are compressed, or too many.
+    File(PathBuf, Rotation),
+    /// Those of an app take too much together.
+    Total(AppId, Total),
+}
+
+impl Chore {
+    /// The same chore, whatever is known of it.
+    fn is_for(&self, other: &Chore) -> bool {
+        match (self, other) {
+            (Chore::File(path, _), Chore::File(other, _)) => path == other,
+            (Chore::Total(app, _), Chore::Total(other, _)) => app == other,
+            (Chore::File(..), Chore::Total(..)) | (Chore::Total(..), Chore::File(..)) => false,
+        }
+    }
 }
 
 impl Archive {
     /// Has the old files of this one looked after.
     pub fn tend(&self, path: &Path, rotation: Rotation) {
+        self.add(Chore::File(path.to_owned(), rotation));
+    }
+
+    /// Has the oldest files of an app removed where all of them together take too much.
+    pub fn cap(&self, app: AppId, total: Total) {
+        self.add(Chore::Total(app, total));
+    }
+
+    fn add(&self, chore: Chore) {
         let mut shared = lock(&self.shared);
-        if shared.queue.iter().any(|(queued, _)| queued == path) || shared.queue.len() >= QUEUE_LIMIT {
+        if shared.queue.len() >= QUEUE_LIMIT {
             return;
         }
-        shared.queue.push_back((path.to_owned(), rotation));
+        match shared.queue.iter_mut().find(|queued| queued.is_for(&chore)) {
+            Some(queued) => *queued = chore,
+            None => shared.queue.push_back(chore),
+        }
         if shared.runs {
             return;
         }
@@ -73,6 +108,19 @@ impl Archive {
 }
 
 impl Shared {
+    /// Of what waits, that which is about these files.
+    fn take_files(&mut self, paths: &BTreeSet<PathBuf>) -> Vec<(PathBuf, Rotation)> {
+        let mut taken = Vec::new();
+        self.queue.retain(|chore| match chore {
+            Chore::File(path, rotation) if paths.contains(path) => {
+                taken.push((path.clone(), *rotation));
+                false
+            }
+            Chore::File(..) | Chore::Total(..) => true,
+        });
+        taken
+    }
+
     fn tell(&mut self, notice: String) {
         if self.notices.len() < NOTICE_LIMIT {
             self.notices.push(notice);
@@ -99,10 +147,55 @@ fn work(shared: &Mutex<Shared>) {
             shared.runs = next.is_some();
             next
         };
-        let Some((path, rotation)) = next else { return };
-        for failure in tend(&path, &rotation) {
-            lock(shared).tell(failure);
+        let failures = match next {
+            None => return,
+            Some(Chore::File(path, rotation)) => tend(&path, &rotation),
+            Some(Chore::Total(_, total)) => {
+                let paths =
+                    total.paths.iter().map(|path| rotate::real(path).unwrap_or_else(|_| path.clone()));
+                let paths = paths.collect();
+                // How much they take is known when they are compressed.
+                let waiting = lock(shared).take_files(&paths);
+                let tended = waiting.iter().flat_map(|(path, rotation)| tend(path, rotation));
+                tended.chain(cap(&paths, total.limit)).collect()
+            }
+        };
+        failures.into_iter().for_each(|failure| lock(shared).tell(failure));
+    }
+}
+
+/// Removes the oldest files of these until the others take no more than that; what failed, in words.
+fn cap(paths: &BTreeSet<PathBuf>, limit: u64) -> Vec<String> {
+    let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
+    for folder in folders {
+        match names(folder) {
+            Ok(names) => found.extend(names.iter().filter_map(|name| old_of(paths, folder, name))),
+            // Nothing was ever written there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => failures.push(format!("log folder {}: {error}", folder.display())),
         }
+    }
+    failures.extend(rotation::surplus(found, limit).iter().filter_map(|old| remove(old)));
+    failures
+}
+
+/// What this name is among the old files of these.
+fn old_of(paths: &BTreeSet<PathBuf>, folder: &Path, name: &str) -> Option<Old<PathBuf>> {
+    let (base, mark) = rotation::old(name)?;
+    let path = folder.join(name);
+    let meta = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?;
+    let last = (meta.mtime(), meta.mtime_nsec());
+    paths.contains(&folder.join(base)).then(|| Old { last, mark, path, size: meta.len() })
+}
+
+/// That it could not be removed.
+fn remove(old: &Path) -> Option<String> {
+    match fs::remove_file(old) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Some(format!("old log file {}: cannot be removed: {error}", old.display()))
+        }
+        Ok(()) | Err(_) => None,
     }
 }
 
@@ -116,16 +209,8 @@ fn tend(path: &Path, rotation: &Rotation) -> Vec<String> {
         Err(error) => return vec![format!("log folder {}: {error}", folder.display())],
     };
     let chores = rotation::chores(base, &names, rotation);
-    let mut failures = Vec::new();
-    for name in chores.remove {
-        let old = folder.join(name);
-        match fs::remove_file(&old) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                failures.push(format!("old log file {}: cannot be removed: {error}", old.display()));
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
+    let removed = chores.remove.iter().map(|name| folder.join(name));
+    let mut failures: Vec<String> = removed.filter_map(|old| remove(&old)).collect();
     for name in chores.compress {
         let old = folder.join(name);
         if let Err(error) = compress(folder, &old) {
@@ -288,5 +373,26 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("secret"), &old).unwrap();
         assert_eq!(tend(&dir.path().join("a.log"), &KEPT).len(), 1);
         assert_eq!(sorted(dir.path()), ["a.log.20261123T084011Z", "secret"]);
+    }
+
+    #[test]
+    fn the_oldest_files_of_an_app_go_and_never_one_that_is_written_to_or_anothers() {
+        let stamp = |second: u32| format!("20261123T0840{second:02}Z");
+        let (first, second, third) = (stamp(10), stamp(11), stamp(12));
+        let old = |base: &str, stamp: &str| format!("{base}.{stamp}");
+        let names = [old("a-out.log", &first), old("a-err.log", &second), old("a-out.log", &third)];
+        let others = [old("b.log", &first), old("a-out.log", "1"), "a-out.log".to_owned()];
+        let files: Vec<(&str, &str)> =
+            names.iter().chain(&others).map(|name| (name.as_str(), "ten bytes\n")).collect();
+        let dir = folder(&files);
+        let paths: BTreeSet<PathBuf> =
+            ["a-out.log", "a-err.log", "never/a.log"].map(|name| dir.path().join(name)).into();
+        assert_eq!(cap(&paths, 30), [""; 0]);
+        assert_eq!(sorted(dir.path()).len(), 6);
+        assert_eq!(cap(&paths, 15), [""; 0]);
+        let mut left = others.to_vec();
+        left.push(names[2].clone());
+        left.sort();
+        assert_eq!(sorted(dir.path()), left);
     }
 }

@@ -12,7 +12,9 @@ use nix::errno::Errno;
 use super::archive::Archive;
 use super::file::{LogFile, Source, Turn};
 use super::rotation;
+use super::totals::Totals;
 use crate::config::logs::{LogSettings, Rotation};
+use crate::supervisor::event::AppId;
 use crate::supervisor::time::Time;
 use crate::sys::clock;
 use crate::sys::output::OpenError;
@@ -88,6 +90,7 @@ pub struct LogFiles {
     next: u64,
     notices: Vec<Notice>,
     archive: Archive,
+    totals: Totals,
     /// When the supervisor's own log is looked at next.
     own_at: Time,
 }
@@ -137,12 +140,20 @@ impl LogFiles {
         Ok(id)
     }
 
-    /// How far a file grows, and whether its lines are JSON. Who opened it last has the say.
-    pub fn set(&mut self, id: FileId, logs: &LogSettings, now: Time) {
+    /// How far a file of an app grows, and whether its lines are JSON. Who opened it last has the say.
+    pub fn set(&mut self, id: FileId, app: AppId, logs: &LogSettings, now: Time) {
         if let Some(entry) = self.files.get_mut(&id) {
             entry.file.set_json(logs.json);
+            self.totals.add(app, entry.file.path(), logs.total_size);
+            let mine = self.totals.of(entry.file.path()).find(|(of, _)| *of == app);
+            mine.into_iter().for_each(|(app, total)| self.archive.cap(app, total.clone()));
         }
         self.set_rotation(id, logs.rotation, now);
+    }
+
+    /// An app was deleted.
+    pub fn forget_app(&mut self, app: AppId) {
+        self.totals.forget(app);
     }
 
     fn set_rotation(&mut self, id: FileId, rotation: Rotation, now: Time) {
@@ -212,7 +223,9 @@ impl LogFiles {
         match entry.failing {
             Some(Failing { retry_at, .. }) if now < retry_at => entry.file.drop_batch(parts),
             Some(_) | None => {
-                let told = entry.keep_small(parts, now, &self.archive);
+                let more = parts.iter().map(|part| part.len() as u64).sum();
+                let tender = Tender { archive: &self.archive, totals: &self.totals };
+                let told = if more > 0 { entry.keep_small(more, now, tender) } else { None };
                 let notice = entry.attempt(source, parts, now);
                 self.tell(told);
                 self.tell(notice);
@@ -220,10 +233,15 @@ impl LogFiles {
         }
     }
 
-    /// Tries the failing files again whose time has come, so that a quiet app's missing lines are told too.
+    /// Tries the failing files again whose time has come, so that a quiet app's missing lines are told too; and begins
+    /// those anew whose first line is too old, also when no other comes.
     pub fn retry(&mut self, now: Time) {
         let mut notices = Vec::new();
         for entry in self.files.values_mut() {
+            if entry.expires_at().is_some_and(|at| at <= now) {
+                let tender = Tender { archive: &self.archive, totals: &self.totals };
+                notices.push(entry.keep_small(0, now, tender));
+            }
             if let Some(Failing { source, retry_at }) = entry.failing
                 && retry_at <= now
             {
@@ -233,9 +251,13 @@ impl LogFiles {
         notices.into_iter().for_each(|notice| self.tell(notice));
     }
 
-    /// When [`LogFiles::retry`] is due; none while every file can be written.
+    /// When [`LogFiles::retry`] is due; none while every file can be written, and none grows old.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.files.values().filter_map(|entry| entry.failing).map(|failing| failing.retry_at).min()
+        let deadline = |entry: &Entry| match entry.failing {
+            Some(failing) => Some(failing.retry_at),
+            None => entry.expires_at(),
+        };
+        self.files.values().filter_map(|entry| deadline(entry)).min()
     }
 
     /// Opens every path anew. Files that cannot be opened stay as they are and are named.
@@ -258,6 +280,21 @@ impl LogFiles {
     }
 }
 
+/// Who looks after files that are begun anew.
+#[derive(Clone, Copy)]
+struct Tender<'a> {
+    archive: &'a Archive,
+    totals: &'a Totals,
+}
+
+impl Tender<'_> {
+    /// A file was begun anew, which really is at `real`.
+    fn tend(&self, file: &LogFile, real: &Path, rotation: Rotation) {
+        self.archive.tend(real, rotation);
+        self.totals.of(file.path()).for_each(|(app, total)| self.archive.cap(app, total.clone()));
+    }
+}
+
 impl Entry {
     fn new(file: LogFile) -> Entry {
         let (rotation, never) = (Rotation::default(), None);
@@ -270,10 +307,17 @@ impl Entry {
         self.expires = self.rotation.max_age.map(|limit| now + limit.saturating_sub(age));
     }
 
-    /// Begins a new file where the parts find no room in this one. Where that fails, this one grows on.
-    fn keep_small(&mut self, parts: [&[u8]; 2], now: Time, archive: &Archive) -> Option<Notice> {
-        let more = parts.iter().map(|part| part.len() as u64).sum();
-        if more == 0 || self.failing.is_some() {
+    /// When it is begun anew without another line: not while it ends in the middle of one.
+    fn expires_at(&self) -> Option<Time> {
+        let growth = self.file.growth(0, true)?;
+        let holds_lines = growth.size > 0 && !growth.mid_line && self.failing.is_none();
+        self.expires.filter(|_| holds_lines).map(|at| at.max(self.rotate_at))
+    }
+
+    /// Begins a new file where so many bytes more find no room in this one, or it is too old. Where that fails, this
+    /// one grows on.
+    fn keep_small(&mut self, more: u64, now: Time, tender: Tender<'_>) -> Option<Notice> {
+        if self.failing.is_some() {
             return None;
         }
         let failed =
@@ -281,7 +325,7 @@ impl Entry {
         if now >= self.look_at {
             self.look_at = now + LOOK;
             if let Err(error) = self.file.look() {
-                self.look_at = now + ROTATE_AGAIN;
+                (self.look_at, self.rotate_at) = (now + ROTATE_AGAIN, now + ROTATE_AGAIN);
                 return failed(&self.file, error.to_string());
             }
         }
@@ -295,7 +339,7 @@ impl Entry {
         match self.file.rotate(clock::wall()) {
             Ok(path) => {
                 self.begin(Duration::ZERO, now);
-                archive.tend(&path, self.rotation);
+                tender.tend(&self.file, &path, self.rotation);
                 None
             }
             Err(error) => {
@@ -404,6 +448,41 @@ mod tests {
             files.write(id, OUT, [b"", text.as_bytes()], at(millis));
         }
         assert_eq!(all(dir.path()), ["a\nb\n", "c\nd\n"]);
+    }
+
+    #[test]
+    fn a_file_whose_first_line_is_too_old_is_begun_anew_also_when_no_other_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = LogFiles::default();
+        let id = files.open(&dir.path().join("a.log")).unwrap();
+        files.set_rotation(id, small(0, Some(Duration::from_secs(60))), at(0));
+        assert_eq!(files.next_deadline(), None, "an empty file does not grow old");
+        files.write(id, OUT, [b"", b"a\n"], at(1000));
+        assert_eq!(files.next_deadline(), Some(at(61_000)));
+        files.retry(at(60_999));
+        assert_eq!(all(dir.path()), ["a\n"]);
+        files.retry(at(61_000));
+        assert_eq!(all(dir.path()), ["a\n", ""]);
+        assert_eq!(files.next_deadline(), None);
+        files.write(id, OUT, [b"", b"half"], at(70_000));
+        assert_eq!(files.next_deadline(), None, "a line is not torn");
+        files.write(id, OUT, [b"", b" a line\n"], at(131_000));
+        assert_eq!(files.next_deadline(), Some(at(130_000)));
+        files.retry(at(131_000));
+        assert_eq!(all(dir.path()), ["a\n", "half a line\n", ""]);
+    }
+
+    /// Nothing is tried all the time.
+    #[test]
+    fn one_that_is_too_old_and_cannot_be_begun_anew_is_tried_once_a_minute() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = LogFiles::default();
+        let id = files.open(&dir.path().join("\u{e9}".repeat(120) + ".log")).unwrap();
+        files.set_rotation(id, small(0, Some(Duration::from_secs(1))), at(0));
+        files.write(id, OUT, [b"", b"a\n"], at(0));
+        files.retry(at(1000));
+        assert_eq!(files.next_deadline(), Some(at(61_000)));
+        assert!(matches!(files.take_notices().as_slice(), [Notice::NotRotated { .. }]));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod pace;
 pub mod rate;
 pub mod ring;
 pub mod rotation;
+pub mod totals;
 pub mod worker;
 
 use std::path::{Path, PathBuf};

@@ -150,6 +150,43 @@ pub fn chores(base: &str, names: &[String], rotation: &Rotation) -> Chores {
     chores
 }
 
+/// An old log file of an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Old<P> {
+    /// When it was last written to: seconds since 1970, and nanoseconds.
+    pub last: (i64, i64),
+    /// What its name says of when it was renamed, as digits, which sort as the moments do.
+    pub mark: (String, u32),
+    /// Which.
+    pub path: P,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// What a name says of an old file: the name of its log file, and its mark. None for what is no old file, or not
+/// a whole one.
+pub fn old(name: &str) -> Option<(&str, (String, u32))> {
+    let bare = name.strip_suffix(COMPRESSED).unwrap_or(name);
+    let (base, _) = bare.rsplit_once('.')?;
+    let (stamp, number, state) = parse(base, name)?;
+    (state != State::Partial).then(|| (base, (stamp.to_owned(), number)))
+}
+
+/// Those that go because all together take more than `limit` bytes: the oldest.
+pub fn surplus<P: Ord>(mut found: Vec<Old<P>>, limit: u64) -> Vec<P> {
+    found.sort_by(|one, other| (one.last, &one.mark, &one.path).cmp(&(other.last, &other.mark, &other.path)));
+    let mut taken: u64 = found.iter().map(|old| old.size).sum();
+    let mut surplus = Vec::new();
+    for old in found {
+        if taken <= limit {
+            break;
+        }
+        taken -= old.size;
+        surplus.push(old.path);
+    }
+    surplus
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,5 +270,27 @@ mod tests {
         assert_eq!(all.compress, [&ours[4], &ours[7]].map(String::clone));
         let plain = chores("a.log", &names, &rotation(1, 10, false));
         assert_eq!((plain.remove.as_slice(), plain.compress.as_slice()), (&ours[6..7], &[][..]));
+    }
+
+    #[test]
+    fn of_all_old_files_the_oldest_go_whatever_they_belong_to() {
+        let names = ["a.log.20261123T084011Z.gz", "b.log.20261123T084010Z", "a.log.20261123T084011Z-2"];
+        let found = |sizes: [u64; 3]| {
+            let one = |(name, size): (&&'static str, u64)| {
+                let (base, mark) = old(name).unwrap();
+                assert!(["a.log", "b.log"].contains(&base));
+                Old { last: (0, 0), mark, path: *name, size }
+            };
+            names.iter().zip(sizes).map(one).collect::<Vec<_>>()
+        };
+        assert_eq!(surplus(found([10, 10, 10]), 30), [""; 0]);
+        let mut late = found([10, 10, 10]);
+        late[1].last = (0, 1);
+        assert_eq!(surplus(late, 19), [names[0], names[2]]);
+        assert_eq!(surplus(found([10, 10, 10]), 29), [names[1]]);
+        assert_eq!(surplus(found([10, 1, 10]), 19), [names[1], names[0]]);
+        assert_eq!(surplus(found([10, 10, 50]), 49), [names[1], names[0], names[2]]);
+        let foreign = ["a.log", "a.log.gz", "a.log.20261123T084011Z.gz.part", "a.log.20261123T084011Z.bz2"];
+        assert!(foreign.iter().all(|name| old(name).is_none()));
     }
 }

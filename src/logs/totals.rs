@@ -1,0 +1,67 @@
+//! Which log files belong together: those of one app, whose old files have a limit for all of them. Refuses to look
+//! at any file: that is the archive's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::supervisor::event::AppId;
+
+/// Files of one app: each of a thousand workers may have three.
+const FILE_LIMIT: usize = 4096;
+
+/// The log files of one app, and what their old ones may take.
+#[derive(Clone, Debug, Default)]
+pub struct Total {
+    /// Bytes; 0 for no limit.
+    pub limit: u64,
+    /// The files that are, or were, written to.
+    pub paths: Arc<BTreeSet<PathBuf>>,
+}
+
+/// Those of every app.
+#[derive(Debug, Default)]
+pub struct Totals(BTreeMap<AppId, Total>);
+
+impl Totals {
+    /// An app writes to this file, too, and its limit is this one.
+    pub fn add(&mut self, app: AppId, path: &Path, limit: u64) {
+        let total = self.0.entry(app).or_default();
+        total.limit = limit;
+        if total.paths.len() < FILE_LIMIT && !total.paths.contains(path) {
+            Arc::make_mut(&mut total.paths).insert(path.to_owned());
+        }
+    }
+
+    /// One that was deleted: its files are nobody's.
+    pub fn forget(&mut self, app: AppId) {
+        self.0.remove(&app);
+    }
+
+    /// Apps with a limit that write to this file.
+    pub fn of(&self, path: &Path) -> impl Iterator<Item = (AppId, &Total)> {
+        let limited = self.0.iter().filter(|(_, total)| total.limit > 0);
+        limited.filter(move |(_, total)| total.paths.contains(path)).map(|(app, total)| (*app, total))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_two_apps_counts_for_both_and_one_without_a_limit_for_none() {
+        let mut totals = Totals::default();
+        let (one, two, three) = (AppId(1), AppId(2), AppId(3));
+        let [shared, own] = ["/var/log/all.log", "/var/log/own.log"].map(Path::new);
+        totals.add(one, shared, 100);
+        totals.add(one, own, 200);
+        totals.add(two, shared, 300);
+        totals.add(three, shared, 0);
+        let of = |totals: &Totals, path| totals.of(path).map(|(app, t)| (app, t.limit)).collect::<Vec<_>>();
+        assert_eq!(of(&totals, shared), [(one, 200), (two, 300)]);
+        assert_eq!(of(&totals, own), [(one, 200)]);
+        totals.forget(one);
+        assert_eq!(of(&totals, own), []);
+    }
+}

@@ -22,7 +22,7 @@
 //! | [`config`] | the ecosystem file: text → what it means on this host, or every mistake in it with its place |
 //! | [`import`] | PM2's files, its dump and Procfiles → an ecosystem file: text in, text out |
 //! | [`control`] | the control socket: frames, server, client, and what the client prints |
-//! | [`logs`] | what workers print: lines, files and their rotation, the foreground's terminal, the memory of last lines |
+//! | [`logs`] | what workers print: lines, files and their rotation, the host's journal, the foreground's terminal, the memory of last lines |
 //! | [`monit`] | the full screen: events → what is shown → cells; the command line owns the terminal |
 //! | [`daemon`] | the loop: waits, collects facts, has them decided, performs the orders |
 //! | [`cli`], [`background`], [`home`] | the command line, the background supervisor's start, which folders |

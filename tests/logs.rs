@@ -14,6 +14,7 @@ use clusterd::control::protocol::Stream;
 use clusterd::logs::console::{Console, QUEUE_LIMIT};
 use clusterd::logs::files::{LogFiles, Notice};
 use clusterd::logs::foreground::{Foreground, lock};
+use clusterd::logs::journal::Journal;
 use clusterd::logs::lines::LINE_LIMIT;
 use clusterd::logs::logger::{Destination, Prefix, build};
 use clusterd::logs::rate::Meters;
@@ -51,6 +52,7 @@ struct Bench {
     foreground: Option<Foreground>,
     rings: Rings,
     meters: Meters,
+    journal: Journal,
     followed: u64,
     output: WorkerOutput,
     buffer: Vec<u8>,
@@ -74,6 +76,7 @@ impl Bench {
             foreground: None,
             rings: Rings::default(),
             meters: Meters::default(),
+            journal: Journal::new("/nowhere".into()),
             followed: 0,
             output,
             buffer: vec![0; BUFFER],
@@ -89,6 +92,7 @@ impl Bench {
             rings: &mut self.rings,
             follow: Some(&mut |_| self.followed += 1),
             meters: &mut self.meters,
+            journal: &mut self.journal,
         };
         self.output.pump(stream, budget, &mut self.buffer, &mut sinks, self.now)
     }

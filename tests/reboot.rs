@@ -11,7 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use clusterd::control::protocol::List;
 use support::daemon::BOOT;
-use support::{App, file, root, runtime, skip, wait_until};
+use support::{App, file, fixtures, root, runtime, skip, wait_until};
 
 /// As whom the apps run; systemd warns of `nobody`.
 const USER: &str = "daemon";
@@ -186,6 +186,8 @@ fn after_startup_and_a_reboot_everything_is_back_also_after_a_kill() {
     let apps = [
         worker("web", &["serve"]).instances(2).port(8080),
         worker("off", &["idle"]).text("exec_mode", "fork"),
+        App::new("teller", &fixtures::shell("printf 'a \\033[1mword\\n'; exec sleep 1000"))
+            .text("log_to", "journald"),
     ];
     fs::write(place("srv/home/ecosystem.toml"), file(&apps)).expect("it is ours");
 
@@ -197,6 +199,17 @@ fn after_startup_and_a_reboot_everything_is_back_also_after_a_kill() {
     succeeded(host.clusterd(&["scale", "web", "3"]));
     succeeded(host.clusterd(&["stop", "off"]));
     host.wait_back();
+    let told = || succeeded(host.run(&["journalctl", "--no-pager", "-o", "json", "CLUSTERD_APP=teller"]));
+    wait_until(BOOT, "a worker's line in the journal", || told().contains("CLUSTERD_INSTANCE"));
+    let entry = told();
+    let entry: serde_json::Value =
+        serde_json::from_str(entry.lines().next().unwrap_or_default()).expect("a line of JSON");
+    let field = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    let fields = ["SYSLOG_IDENTIFIER", "PRIORITY", "CLUSTERD_INSTANCE", "_COMM"].map(field);
+    assert_eq!(fields, ["teller", "6", "0", "clusterd"], "{entry}");
+    let bytes: Vec<u8> =
+        serde_json::from_value(entry["MESSAGE"].clone()).expect("not printable: as its bytes");
+    assert_eq!(bytes, b"a \x1b[1mword");
 
     host.reboot();
     host.wait_back();

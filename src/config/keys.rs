@@ -272,6 +272,7 @@ pub enum AppKey {
     LogFile,
     MergeLogs,
     DisableLogs,
+    LogTo,
     LogMaxSize,
     LogMaxFiles,
     LogTotalSize,
@@ -766,6 +767,14 @@ pub const APP: &[Key<AppKey>] = &[
         Kind::Flag,
         "false",
         "no log files are written; `clusterd logs` shows what is printed all the same",
+    ),
+    key(
+        AppKey::LogTo,
+        "log_to",
+        &[],
+        Kind::Choice(&["files", "journald", "both"]),
+        "\"files\"",
+        "whether lines go to log files, to the host's journal with fields of their own, or to both",
     ),
     key(
         AppKey::LogMaxSize,

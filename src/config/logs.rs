@@ -71,6 +71,30 @@ impl fmt::Display for Rate {
     }
 }
 
+/// Where lines go, beside the memory of the last ones and who reads along.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogsTo {
+    /// To log files.
+    #[default]
+    Files,
+    /// To the host's journal.
+    Journald,
+    /// To both.
+    Both,
+}
+
+impl LogsTo {
+    /// Log files are written.
+    pub fn has_files(self) -> bool {
+        self != LogsTo::Journald
+    }
+
+    /// The journal is written.
+    pub fn has_journal(self) -> bool {
+        self != LogsTo::Files
+    }
+}
+
 /// What holds for all log files of an app. Workers that run take it over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSettings {
@@ -88,6 +112,8 @@ pub struct LogSettings {
     pub total_size: u64,
     /// What stands before each line, or in its object.
     pub date: Option<DatePattern>,
+    /// Where its lines go.
+    pub to: LogsTo,
     /// What the app may print; the rest is left out.
     pub rate: Option<Rate>,
 }
@@ -115,6 +141,11 @@ impl Reader<'_, '_, '_, AppKey> {
             total_size: self.read(AppKey::LogTotalSize, size::log_file).unwrap_or(0),
             json: self.choice(AppKey::LogType) == Some("json"),
             date: self.date(),
+            to: match self.choice(AppKey::LogTo) {
+                Some("journald") => LogsTo::Journald,
+                Some("both") => LogsTo::Both,
+                Some(_) | None => LogsTo::Files,
+            },
             rate: self.read(AppKey::LogRateLimit, Rate::parse),
         }
     }
@@ -169,6 +200,14 @@ pub(super) fn shown(key: AppKey, spec: &Spec) -> Option<String> {
         AppKey::LogFile => logs.both.as_ref().map(show_target),
         AppKey::MergeLogs => Some(logs.merged.to_string()),
         AppKey::DisableLogs => Some(logs.disabled.to_string()),
+        AppKey::LogTo => {
+            let word = match logs.to {
+                LogsTo::Files => "files",
+                LogsTo::Journald => "journald",
+                LogsTo::Both => "both",
+            };
+            Some(word.to_owned())
+        }
         AppKey::LogMaxSize => Some(size::show_log_file(logs.rotation.max_size)),
         AppKey::LogMaxFiles => Some(logs.rotation.max_files.to_string()),
         AppKey::LogTotalSize => (logs.total_size > 0).then(|| size::show_log_file(logs.total_size)),

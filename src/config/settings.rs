@@ -100,6 +100,7 @@ pub(super) fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<Stri
         | AppKey::LogFile
         | AppKey::MergeLogs
         | AppKey::DisableLogs
+        | AppKey::LogTo
         | AppKey::LogMaxSize
         | AppKey::LogMaxFiles
         | AppKey::LogTotalSize

@@ -563,6 +563,9 @@ pub struct AppDetail {
     /// Lines that were over `log_rate_limit` and are in no log; not there where there never was a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_lines_left_out: Option<u64>,
+    /// Lines that journald did not take; not there where none went there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal_lines_dropped: Option<u64>,
     /// Names of declared variables; values are not shown.
     pub env: Vec<String>,
     /// How ports are shared: the level that holds, in words.

@@ -425,7 +425,7 @@ fn describe_app(app: &AppInfo, width: Option<usize>) -> String {
     text
 }
 
-fn detail_facts(detail: &AppDetail) -> [(&'static str, Option<String>); 10] {
+fn detail_facts(detail: &AppDetail) -> [(&'static str, Option<String>); 11] {
     [
         ("command", Some(detail.command.clone())),
         ("cwd", Some(detail.cwd.clone())),
@@ -435,6 +435,7 @@ fn detail_facts(detail: &AppDetail) -> [(&'static str, Option<String>); 10] {
         ("error_file", detail.error_file.clone()),
         ("log_file", detail.log_file.clone()),
         ("lines left out", detail.log_lines_left_out.map(|lines| lines.to_string())),
+        ("journald dropped", detail.journal_lines_dropped.map(|lines| lines.to_string())),
         ("env", some_list(&detail.env)),
         ("sharing", Some(detail.sharing.clone()).filter(|text| !text.is_empty())),
     ]

@@ -12,6 +12,7 @@ use crate::home;
 use crate::logs::file_path;
 use crate::logs::files::FileId;
 use crate::logs::form::Form;
+use crate::logs::journal::Fields;
 use crate::logs::worker::Files;
 use crate::supervisor::event::{AppId, SlotId, SpawnFailure, WorkerId};
 use crate::sys::output::OpenError;
@@ -36,7 +37,7 @@ fn wanted(recipe: &Recipe, folder: &Path, name: &str, instance: u32) -> Vec<Want
     let spec = &recipe.spec;
     let several = recipe.policy.instances > 1 || instance > 0;
     let instance = (several && !spec.logs.merged).then_some(instance);
-    if spec.logs.disabled {
+    if spec.logs.disabled || !spec.logs.to.has_files() {
         return Vec::new();
     }
     let targets = [
@@ -97,6 +98,11 @@ impl Daemon {
                     let slot = self.supervisor.slots(app).find(|slot| slot.instance == instance);
                     let form = slot.and_then(|slot| form(&recipe.spec.logs, slot.slot));
                     self.output.exchange(worker, files, form);
+                    let generation = self.supervisor.worker(worker).map(|place| place.generation);
+                    let fields = generation.and_then(|generation| {
+                        self.fields(worker, (app, instance, generation), &recipe.spec.logs)
+                    });
+                    self.output.tell_journal(worker, fields);
                 }
                 Err(failure) => log::warn!("{}: {}", self.label(worker), failure.message),
             }
@@ -142,6 +148,12 @@ impl super::output::Output {
     fn workers_of(&self, app: AppId) -> Vec<(WorkerId, u32)> {
         let origins = self.workers.values().map(|entry| entry.output.origin());
         origins.filter(|origin| origin.app == app).map(|origin| (origin.worker, origin.instance)).collect()
+    }
+
+    fn tell_journal(&mut self, worker: WorkerId, fields: Option<Fields>) {
+        if let Some(entry) = self.workers.get_mut(&worker) {
+            entry.output.set_fields(fields);
+        }
     }
 
     fn exchange(&mut self, worker: WorkerId, files: Files, form: Option<Form>) {

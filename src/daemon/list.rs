@@ -186,6 +186,12 @@ impl Daemon {
             out_file: file(Some(Stream::Out)),
             error_file: file(Some(Stream::Err)),
             log_file: file(None),
+            journal_lines_dropped: recipe
+                .spec
+                .logs
+                .to
+                .has_journal()
+                .then(|| self.output.journal.dropped(app.app)),
             log_lines_left_out: self.output.left_out(app.app),
             env: recipe.spec.env.keys().cloned().collect(),
             sharing: self.sharing(app),

@@ -31,6 +31,7 @@ mod host;
 mod host_sockets;
 mod identity;
 mod intercept;
+mod journal;
 mod keep;
 mod kept;
 mod knock;
@@ -550,7 +551,7 @@ impl Daemon {
         let deadlines = [
             self.supervisor.next_deadline(),
             self.server.next_deadline(),
-            self.output.next_deadline(),
+            self.output.next_deadline(now),
             self.relays.next_deadline(),
             self.exams.next_deadline(),
             self.probes.next_deadline(),
@@ -719,6 +720,7 @@ impl Daemon {
         }
         self.feed_followers();
         self.output.flush(self.now);
+        self.look_after_journal();
         for (worker, stream) in self.output.released(self.now) {
             self.again.push_back(Source::Output(worker, stream));
         }
@@ -887,8 +889,9 @@ fn install_log(foreground: bool, home: &Home) -> Result<(Option<Foreground>, Own
     let (outputs, file, destination) = if foreground {
         let may_colour = std::env::var_os("NO_COLOR").is_none_or(|v| v == OsStr::new(""));
         let (out, err) = (io::stdout(), io::stderr());
-        let outputs =
+        let mut outputs =
             Foreground::open(out.as_fd(), err.as_fd(), may_colour).map_err(host("open standard output"))?;
+        outputs.know_journal(journal.as_deref());
         let destination = Destination::Console(outputs.err().clone());
         (Some(outputs), None, destination)
     } else {

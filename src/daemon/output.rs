@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::mem;
 use std::os::fd::RawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mio::Token;
@@ -17,6 +17,7 @@ use crate::logs::console::QUEUE_LIMIT;
 use crate::logs::file::LogFile;
 use crate::logs::files::{FileId, LogFiles, Notice};
 use crate::logs::foreground::{self, Foreground, SharedConsole};
+use crate::logs::journal::{self, Journal};
 use crate::logs::rate::Meters;
 use crate::logs::ring::{Kept, Rings};
 use crate::logs::worker::{Files, Sinks, WorkerOutput};
@@ -56,6 +57,9 @@ pub(super) struct Output {
     pub(super) foreground: Option<Foreground>,
     rings: Rings,
     meters: Meters,
+    pub(super) journal: Journal,
+    /// Of its socket.
+    pub(super) journal_token: Option<Token>,
     /// Boxed: half of the places of a table are empty, and each pump takes its entry out.
     pub(super) workers: HashMap<WorkerId, Box<Entry>>,
     pub(super) followers: Followers,
@@ -67,6 +71,12 @@ pub(super) struct Output {
     moved: Time,
     /// Bytes that each output may be read in this turn.
     share: usize,
+}
+
+/// Where journald listens; CLUSTERD_JOURNAL_SOCKET says otherwise.
+fn journal_socket() -> PathBuf {
+    let variable = std::env::var_os("CLUSTERD_JOURNAL_SOCKET").filter(|path| !path.is_empty());
+    variable.map_or_else(|| PathBuf::from(journal::SOCKET), PathBuf::from)
 }
 
 #[derive(Debug)]
@@ -87,6 +97,8 @@ impl Output {
             foreground,
             rings: Rings::default(),
             meters: Meters::default(),
+            journal: Journal::new(journal_socket()),
+            journal_token: None,
             workers: HashMap::new(),
             followers: Followers::default(),
             held_back: Vec::new(),
@@ -110,6 +122,9 @@ impl Output {
         if before == 0 || self.waiting() < before {
             self.moved = now;
         }
+        if self.journal.has_waiting() {
+            self.journal.flush(now);
+        }
     }
 
     /// Our own outputs whose readers are behind.
@@ -119,7 +134,7 @@ impl Output {
             let console = foreground::lock(console);
             console.wants_write().then(|| console.source()).flatten()
         };
-        consoles.filter_map(behind).collect()
+        consoles.filter_map(behind).chain(self.journal.backlog()).collect()
     }
 
     fn waiting(&self) -> usize {
@@ -127,9 +142,11 @@ impl Output {
         consoles.map(|console| foreground::lock(console).waiting()).sum()
     }
 
-    /// How much is read before the reader of our own output has its say.
-    fn part(&self, stream: Stream) -> usize {
-        if self.foreground.as_ref().is_some_and(|foreground| foreground.is_read(stream)) {
+    /// How much is read before the reader of our own output, or the journal, has its say.
+    fn part(&self, worker: WorkerId, stream: Stream) -> usize {
+        if self.is_told(worker) {
+            journal::CHUNK
+        } else if self.foreground.as_ref().is_some_and(|foreground| foreground.is_read(stream)) {
             CHUNK
         } else {
             BUDGET
@@ -141,6 +158,16 @@ impl Output {
         self.waiting() > CONGESTED && now.since(self.moved) < PATIENCE
     }
 
+    /// Its lines go to the journal.
+    pub(super) fn is_told(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(|entry| entry.output.has_fields())
+    }
+
+    /// Whoever takes its lines is behind.
+    fn must_wait(&self, worker: WorkerId, now: Time) -> bool {
+        self.is_congested(now) || (self.is_told(worker) && self.journal.behind_until(now).is_some())
+    }
+
     fn hold_back(&mut self, worker: WorkerId, stream: Stream, now: Time) {
         self.resting.put_off(worker, stream, now + PATIENCE);
         if !self.held_back.contains(&(worker, stream)) {
@@ -150,21 +177,29 @@ impl Output {
 
     /// Outputs that can be read again.
     pub(super) fn released(&mut self, now: Time) -> Vec<(WorkerId, Stream)> {
-        if self.held_back.is_empty() || self.is_congested(now) {
+        if self.held_back.is_empty() || self.is_congested(now) || self.journal.behind_until(now).is_some() {
             return Vec::new();
         }
         mem::take(&mut self.held_back)
     }
 
-    pub(super) fn next_deadline(&self) -> Option<Time> {
+    pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
         let patience = (!self.held_back.is_empty()).then(|| self.moved + PATIENCE);
-        let deadlines =
-            [self.files.next_deadline(), patience, self.resting.next_deadline(), self.meters.next_deadline()];
+        let behind = self.journal.behind_until(now).filter(|_| !self.held_back.is_empty());
+        let deadlines = [
+            self.files.next_deadline(),
+            patience,
+            self.resting.next_deadline(),
+            self.meters.next_deadline(),
+            self.journal.next_deadline(),
+            behind,
+        ];
         deadlines.into_iter().flatten().min()
     }
 
     pub(super) fn retry(&mut self, now: Time) {
         self.files.retry(now);
+        self.journal.retry(now);
     }
 
     pub(super) fn take_notices(&mut self) -> Vec<Notice> {
@@ -193,6 +228,7 @@ impl Output {
         self.rings.forget_app(app);
         self.meters.forget(app);
         self.files.forget_app(app);
+        self.journal.forget(app);
         self.followers.forget_app(app);
         if let Some(foreground) = &self.foreground {
             foreground.forget(app);
@@ -274,11 +310,11 @@ impl Daemon {
     fn read_one(&mut self, worker: WorkerId, stream: Stream) -> bool {
         let mut read = 0;
         while read < self.output.share {
-            if self.output.is_congested(self.now) {
+            if self.output.must_wait(worker, self.now) {
                 self.output.hold_back(worker, stream, self.now);
                 return false;
             }
-            let part = self.output.part(stream).min(self.output.share - read);
+            let part = self.output.part(worker, stream).min(self.output.share - read);
             if !self.pump(worker, stream, part) {
                 self.pace_output(worker, stream);
                 return false;
@@ -360,6 +396,7 @@ impl Daemon {
             rings: &mut self.output.rings,
             follow: followed.then_some(&mut follow),
             meters: &mut self.output.meters,
+            journal: &mut self.output.journal,
         };
         let result = work(&mut sinks, &mut self.buffer);
         self.output.followers = followers;

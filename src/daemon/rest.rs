@@ -122,6 +122,7 @@ impl Daemon {
     /// is kept for a slow reader.
     fn enlarge(&mut self, worker: WorkerId, stream: Stream) -> bool {
         !self.output.is_read_along(stream)
+            && !self.output.is_told(worker)
             && self.output.resting.may_enlarge()
             && self
                 .output

@@ -41,6 +41,8 @@ pub(super) enum Source {
     Files(AppId),
     /// Our own standard output or error has room again.
     Console,
+    /// journald has room again.
+    Journal,
 }
 
 /// Token ↔ source. Tokens are not reused, so that readiness that was reported together with the end of
@@ -107,7 +109,7 @@ impl Daemon {
                 false
             }
             Source::Files(app) => self.collect_files(app),
-            Source::Console => {
+            Source::Console | Source::Journal => {
                 self.output.flush(self.now);
                 false
             }

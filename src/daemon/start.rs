@@ -433,6 +433,8 @@ impl Daemon {
         let mut output = WorkerOutput::new(origin, out, err, files);
         let logs = self.processes.get(order.worker).map(|process| &process.recipe.spec.logs);
         output.set_form(logs.and_then(|logs| kept::form(logs, order.slot)));
+        let place = (order.app, order.instance, order.generation);
+        output.set_fields(logs.and_then(|logs| self.fields(order.worker, place, logs)));
         logs.into_iter().for_each(|logs| self.output.take_over(order.app, logs));
         self.output.insert(order.worker, output);
         self.introduce(order.app);

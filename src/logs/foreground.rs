@@ -1,6 +1,7 @@
 //! The foreground supervisor's standard output and standard error. Where both lead to the same terminal or
 //! pipe they are one queue, so that a line of one never lands in the middle of the other's.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,8 @@ pub fn lock(console: &SharedConsole) -> MutexGuard<'_, Console> {
 pub struct Foreground {
     out: SharedConsole,
     err: SharedConsole,
+    /// The journal, by device and inode.
+    journal: Option<(u64, u64)>,
 }
 
 impl Foreground {
@@ -33,7 +36,18 @@ impl Foreground {
         let same = first.identity() == second.identity();
         let out = Arc::new(Mutex::new(first));
         let err = if same { out.clone() } else { Arc::new(Mutex::new(second)) };
-        Ok(Foreground { out, err })
+        Ok(Foreground { out, err, journal: None })
+    }
+
+    /// Which of them leads to the journal: JOURNAL_STREAM (systemd.exec(5)).
+    pub fn know_journal(&mut self, stream: Option<&OsStr>) {
+        let numbers = stream.and_then(OsStr::to_str).and_then(|text| text.split_once(':'));
+        self.journal = numbers.and_then(|(device, inode)| Some((device.parse().ok()?, inode.parse().ok()?)));
+    }
+
+    /// What goes to this stream is in the journal.
+    pub fn is_journal(&self, stream: Stream) -> bool {
+        self.journal.is_some_and(|journal| lock(self.console(stream)).identity() == journal)
     }
 
     /// Standard error: where the supervisor's own log goes.

@@ -13,6 +13,7 @@ pub mod file;
 pub mod files;
 pub mod foreground;
 pub mod form;
+pub mod journal;
 pub mod lines;
 pub mod logger;
 pub mod pace;

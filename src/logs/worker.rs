@@ -9,6 +9,7 @@ use super::file::Source;
 use super::files::{FileId, LogFiles};
 use super::foreground::Foreground;
 use super::form::Form;
+use super::journal::{Fields, Journal};
 use super::lines::{Batch, LineFramer, Piece};
 use super::pace::Pace;
 use super::rate::{self, Gate, Meters};
@@ -37,18 +38,23 @@ pub struct Sinks<'a> {
     pub follow: Option<&'a mut dyn FnMut(&Line<'_>)>,
     /// How many lines each app may print.
     pub meters: &'a mut Meters,
+    /// Where lines go whose worker has fields for it.
+    pub journal: &'a mut Journal,
 }
 
 impl<'s> Sinks<'s> {
-    /// Our own outputs, where somebody reads what goes there.
-    fn reader(&self, stream: Stream) -> Option<&'s Foreground> {
-        self.foreground.filter(|foreground| foreground.is_read(stream))
+    /// Our own outputs, where somebody reads what goes there: not the journal what it is told anyway.
+    fn reader(&self, stream: Stream, is_told: bool) -> Option<&'s Foreground> {
+        let is_wanted = |foreground: &&Foreground| {
+            foreground.is_read(stream) && !(is_told && foreground.is_journal(stream))
+        };
+        self.foreground.filter(is_wanted)
     }
 
     /// Gives one piece to all but the files.
     fn deliver<'a>(
         &mut self,
-        origin: &'a Origin,
+        (origin, fields, now): (&'a Origin, Option<&Fields>, Time),
         stream: Stream,
         piece: &Piece<'a>,
         foreground: Option<&Foreground>,
@@ -57,6 +63,9 @@ impl<'s> Sinks<'s> {
         self.rings.push(&line);
         if let Some(foreground) = foreground {
             foreground.write_line(&line);
+        }
+        if let Some(fields) = fields {
+            self.journal.write(fields, &line, now);
         }
         if let Some(follow) = &mut self.follow {
             follow(&line);
@@ -110,6 +119,8 @@ pub struct WorkerOutput {
     files: Files,
     /// None: as they are.
     form: Option<Box<Form>>,
+    /// None: its lines do not go to the journal.
+    fields: Option<Fields>,
     out: Output,
     err: Output,
 }
@@ -136,7 +147,7 @@ impl Output {
 impl WorkerOutput {
     /// Takes over the non-blocking read ends, and the files that their bytes go to.
     pub fn new(origin: Origin, out: OwnedFd, err: OwnedFd, files: Files) -> WorkerOutput {
-        WorkerOutput { origin, files, form: None, out: Output::new(out), err: Output::new(err) }
+        WorkerOutput { origin, files, form: None, fields: None, out: Output::new(out), err: Output::new(err) }
     }
 
     /// What is read from now on goes to these; returns those that it went to.
@@ -147,6 +158,16 @@ impl WorkerOutput {
     /// How lines that are read from now on are written to the files.
     pub fn set_form(&mut self, form: Option<Form>) {
         self.form = form.map(Box::new);
+    }
+
+    /// What the journal is told of it; none where its lines do not go there.
+    pub fn set_fields(&mut self, fields: Option<Fields>) {
+        self.fields = fields;
+    }
+
+    /// Its lines go to the journal.
+    pub fn has_fields(&self) -> bool {
+        self.fields.is_some()
     }
 
     /// Whose output it is.
@@ -262,15 +283,16 @@ impl WorkerOutput {
         if self.form.is_some() {
             return self.take_formed(stream, chunk, sinks, now);
         }
-        let WorkerOutput { origin, files: kept, out, err, .. } = self;
+        let WorkerOutput { origin, files: kept, fields, out, err, .. } = self;
+        let fields = fields.as_ref();
         let output = match stream {
             Stream::Out => out,
             Stream::Err => err,
         };
-        let foreground = sinks.reader(stream);
-        let by_line = foreground.is_some() || sinks.follow.is_some();
+        let foreground = sinks.reader(stream, fields.is_some());
+        let by_line = foreground.is_some() || sinks.follow.is_some() || fields.is_some();
         let mut deliver = |piece: Piece<'_>| {
-            sinks.deliver(origin, stream, &piece, foreground);
+            sinks.deliver((origin, fields, now), stream, &piece, foreground);
         };
         let Batch { head, body } = match chunk {
             Some(bytes) if by_line => output.framer.push(bytes, &mut deliver),
@@ -284,17 +306,18 @@ impl WorkerOutput {
 
     /// The same where files do not get the bytes as they are.
     fn take_formed(&mut self, stream: Stream, chunk: Option<&[u8]>, sinks: &mut Sinks<'_>, now: Time) {
-        let WorkerOutput { origin, files: kept, form: Some(form), out, err } = self else { return };
+        let WorkerOutput { origin, files: kept, form: Some(form), fields, out, err } = self else { return };
+        let fields = fields.as_ref();
         let output = match stream {
             Stream::Out => out,
             Stream::Err => err,
         };
-        let foreground = sinks.reader(stream);
+        let foreground = sinks.reader(stream, fields.is_some());
         let lead = form.lead(origin, stream, clock::wall());
         let source: Source = (origin.worker, stream);
         let mut formed = Vec::new();
         let mut deliver = |piece: Piece<'_>| {
-            let line = sinks.deliver(origin, stream, &piece, foreground);
+            let line = sinks.deliver((origin, fields, now), stream, &piece, foreground);
             form.write(&lead, &line, piece.bytes.ends_with(b"\n"), &mut formed);
             if formed.len() >= FORMED {
                 kept.of(stream).for_each(|file| sinks.files.write(file, source, [&[], &formed], now));

@@ -17,6 +17,7 @@ pub mod inherited;
 pub mod inotify;
 pub mod input;
 pub mod intercept;
+pub mod journal;
 pub mod listen;
 pub mod memory;
 pub mod multipath;

@@ -205,15 +205,12 @@ fn number(line: &str) -> Option<usize> {
 }
 
 /// Reads from another thread until a message has this text; all texts, in their order.
-fn collect(socket: UnixDatagram, last: &str, pause_every: usize) -> mpsc::Receiver<Vec<String>> {
+fn collect(socket: UnixDatagram, last: &str) -> mpsc::Receiver<Vec<String>> {
     let (tell, told) = mpsc::channel();
     let last = last.to_owned();
     thread::spawn(move || {
         let mut texts: Vec<String> = Vec::new();
         while texts.last() != Some(&last) {
-            if texts.len() % pause_every == 0 {
-                thread::yield_now();
-            }
             texts.push(text(&parse(&next(&socket).0), "MESSAGE"));
         }
         let _ = tell.send(texts);
@@ -225,7 +222,7 @@ fn collect(socket: UnixDatagram, last: &str, pause_every: usize) -> mpsc::Receiv
 fn a_journal_that_takes_its_time_gets_every_line() {
     const LINES: usize = 20_000;
     let journal = Journal::new();
-    let told = collect(journal.listen(), "end", 10);
+    let told = collect(journal.listen(), "end");
     let daemon = journal.start(fork("api", &format!("{}; echo end; exec sleep 1000", numbered(LINES))));
     let texts = told.recv_timeout(ms(60_000)).expect("the last line");
     assert_eq!(texts.len(), LINES + 1);
@@ -252,7 +249,7 @@ fn a_journal_that_takes_nothing_holds_up_nobody_and_is_told_what_it_missed() {
         exists(&daemon, "done")
     });
     assert!(slowest.get() < ms(5000), "the supervisor took {:?} for an answer", slowest.get());
-    let told = collect(socket, "end", usize::MAX);
+    let told = collect(socket, "end");
     daemon.wait_for_text("takes lines again, dropped lines: ");
     daemon.home.put("go", "");
     let texts = told.recv_timeout(ms(60_000)).expect("the last line");

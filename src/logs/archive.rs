@@ -186,7 +186,7 @@ fn old_of(paths: &BTreeSet<PathBuf>, folder: &Path, name: &str) -> Option<Old<Pa
     let path = folder.join(name);
     let meta = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?;
     let last = (meta.mtime(), meta.mtime_nsec());
-    paths.contains(&folder.join(base)).then(|| Old { last, mark, path, size: meta.len() })
+    paths.contains(&folder.join(base)).then_some(Old { last, mark, path, size: meta.len() })
 }
 
 /// That it could not be removed.

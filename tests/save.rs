@@ -504,6 +504,8 @@ fn who_ran_without_what_it_depends_on_comes_back_without_it() {
     daemon.run(&["save"]).expect_code(0);
     let home = ended(daemon);
     let (daemon, output) = resurrected(&home);
+    // Both have one log.
+    daemon.expects(&["runs on without it"]);
     output.expect_code(0);
     let online = |name: &str| state(name, "online");
     assert_eq!(states(&daemon), [state("db", "stopped"), online("api"), online("web")]);

@@ -578,7 +578,7 @@ fn run_in(mut world: World, steps: u64) -> Vec<Action> {
         let kept = Kept {
             instances: 1 + app,
             resting: BTreeSet::from([u32::try_from(seed % 5).unwrap()]),
-            unordered: seed % 3 == 0,
+            unordered: seed.is_multiple_of(3),
         };
         let command = match seed % 4 {
             3 => Command::Restore { app: AppId(app), definition, kept },

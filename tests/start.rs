@@ -38,6 +38,10 @@ fn described(daemon: &Daemon, name: &str) -> AppInfo {
     list.apps.into_iter().next().unwrap()
 }
 
+fn setting(daemon: &Daemon, name: &str, key: &str) -> Option<String> {
+    described(daemon, name).detail.unwrap().settings.remove(key)
+}
+
 /// Each app with its status, and how often each of its workers was started again.
 fn standing(daemon: &Daemon) -> Vec<(String, String, Vec<u32>)> {
     let apps = daemon.list().apps.into_iter();
@@ -151,6 +155,17 @@ fn every_flag_is_the_key_that_it_names() {
         "/dev/null",
         "-p",
         "jobs.pid",
+        "--log",
+        "both.log",
+        "--log-type",
+        "json",
+        "--log-date-format",
+        "YYYY",
+        "--watch=.,echo.sh",
+        "--ignore-watch",
+        "*.log tmp",
+        "--watch-delay",
+        "4000ms",
         "--interpreter",
         "bash",
         "--interpreter-args=-e -f",
@@ -175,6 +190,11 @@ fn every_flag_is_the_key_that_it_names() {
         ("interpreter", "bash"),
         ("interpreter_args", "[\"-e\",\"-f\"]"),
         ("args", "[\"one two\"]"),
+        ("log_type", "json"),
+        ("log_date_format", "YYYY"),
+        ("watch", "[\".\",\"echo.sh\"]"),
+        ("ignore_watch", "[\"*.log\",\"tmp\"]"),
+        ("watch_delay", "4s"),
     ] {
         assert_eq!(settings.get(key), Some(&value), "{key}: {settings:#?}");
     }
@@ -185,9 +205,31 @@ fn every_flag_is_the_key_that_it_names() {
 }
 
 #[test]
+fn an_app_without_a_file_can_be_watched_and_have_logs_of_any_form() {
+    let home = home();
+    fs::create_dir_all(home.apps().join("src/out")).unwrap();
+    let words =
+        ["start", "--watch=src", "--ignore-watch", "out", "--watch-delay", "10ms", "echo.sh", "--time"];
+    let (daemon, output) = Daemon::started_by(home, &[&words[..], &["--merge-logs", "-i", "2"]].concat());
+    output.expect_code(0);
+    let before = daemon.wait_online("echo", 2);
+    // By both workers to one file, after the date.
+    log_has(&daemon, "echo-out.log", ": word ");
+    fs::write(daemon.home.apps().join("src/out/x"), "1").unwrap();
+    fs::write(daemon.home.apps().join("src/server.js"), "1").unwrap();
+    wait_until(BOOT, "new workers", || daemon.app("echo").generation == 2);
+    assert!(daemon.wait_online("echo", 2).iter().all(|pid| !before.contains(pid)));
+    daemon.run(&["start", "child.sh", "--disable-logs", "-w"]).expect_code(0);
+    assert!(!daemon.home.path().join("logs/child-out.log").exists());
+    assert_eq!(setting(&daemon, "child", "watch").as_deref(), Some("[\".\"]"));
+}
+
+#[test]
 fn mistakes_name_the_flag_and_start_nothing() {
     let home = home();
     fs::create_dir(home.apps().join("folder")).unwrap();
+    // There is a program of this name, too.
+    fs::create_dir(home.apps().join("test")).unwrap();
     home.put("ecosystem.config.js", "");
     home.put("plain.conf", "");
     for (words, code, says) in [
@@ -195,8 +237,13 @@ fn mistakes_name_the_flag_and_start_nothing() {
         (&["echo.sh", "-i", "many"], 2, "--instances: expected a whole number"),
         (&["echo.sh", "--name", "a b"], 2, "--name: expected 1 to 64 letters"),
         (&["echo.sh", "-c", "never"], 2, "--cron-restart: expected five fields"),
-        (&["echo.sh", "--watch"], 2, "--watch: "),
-        (&["echo.sh", "--log-date-format", "YYYY"], 2, "--log-date-format: "),
+        (&["echo.sh", "--log-date-format", "Q"], 2, "--log-date-format: expected a pattern of YYYY"),
+        (&["echo.sh", "--log-type", "xml"], 2, "--log-type: expected \"raw\" or \"json\""),
+        (&["echo.sh", "--watch", "folder"], 2, "folder: this is a folder; to watch it write --watch=folder"),
+        (&["echo.sh", "--watch", "test"], 2, "test: this is a folder; to watch it write --watch=test"),
+        (&["echo.sh", "--ignore-watch", "/"], 2, "--ignore-watch: it names no file"),
+        (&["echo.sh", "--watch-delay", "4"], 2, "--watch-delay: 4 would be seconds in PM2"),
+        (&["echo.sh", "--attach"], 2, "--attach: follow the output with `clusterd logs NAME`"),
         (&["echo.sh", "child.sh", "--name", "a"], 2, "--name: one name for several apps"),
         (&["echo.sh", "--env", "production"], 2, "NODE_ENV=production clusterd start"),
         (&["ecosystem.config.js"], 2, "clusterd import --run ecosystem.config.js"),
@@ -401,10 +448,19 @@ fn the_flags_fit_on_a_terminal() {
     });
     let help = home.finish(running).expect_code(0).stdout;
     assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
-    for flag in ["--name", "--instances", "--max-memory-restart", "--output", "--update-env", "--force"] {
+    for flag in [
+        "--name",
+        "--instances",
+        "--max-memory-restart",
+        "--output",
+        "--update-env",
+        "--force",
+        "--watch[=<A,B>]",
+        "--time",
+    ] {
         assert!(help.contains(flag), "{flag}: {help}");
     }
-    assert!(!help.contains("--log-date-format"), "{help}");
+    assert!(!help.contains("--attach"), "{help}");
 }
 
 /// pm2.md's table of exit codes, where it blesses no defect.

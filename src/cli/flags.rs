@@ -16,6 +16,8 @@ struct Flag {
     aliases: &'static [&'static str],
     /// What stands for its value in the help; none for a switch.
     value: Option<&'static str>,
+    /// What it means without a value, which else stands behind `=`: a word that follows is a target.
+    alone: Option<&'static str>,
     does: Does,
     help: &'static str,
 }
@@ -30,15 +32,15 @@ enum Does {
 }
 
 const fn sets(long: &'static str, value: &'static str, key: AppKey, help: &'static str) -> Flag {
-    Flag { long, short: None, aliases: &[], value: Some(value), does: Does::Sets(key), help }
+    Flag { long, short: None, aliases: &[], value: Some(value), alone: None, does: Does::Sets(key), help }
 }
 
 const fn switch(long: &'static str, key: AppKey, help: &'static str) -> Flag {
-    Flag { long, short: None, aliases: &[], value: None, does: Does::Sets(key), help }
+    Flag { long, short: None, aliases: &[], value: None, alone: None, does: Does::Sets(key), help }
 }
 
 const fn lacks(long: &'static str, value: Option<&'static str>, why: &'static str) -> Flag {
-    Flag { long, short: None, aliases: &[], value, does: Does::Lacks(why), help: "" }
+    Flag { long, short: None, aliases: &[], value, alone: None, does: Does::Lacks(why), help: "" }
 }
 
 impl Flag {
@@ -46,14 +48,14 @@ impl Flag {
         Flag { short: Some(short), ..self }
     }
 
+    const fn alone(self, value: &'static str) -> Flag {
+        Flag { alone: Some(value), ..self }
+    }
+
     const fn also(self, aliases: &'static [&'static str]) -> Flag {
         Flag { aliases, ..self }
     }
 }
-
-const NO_LOG_FORMAT: &str = "this version of clusterd writes logs as they come, without a format of its own";
-const NO_WATCH: &str = "this version of clusterd does not watch files; `clusterd reload NAME` after a change";
-const LOG_PATHS: &str = "name both files: -o FILE -e FILE, also the same one twice";
 
 /// Every flag, by the heading under which the help shows it. A key that is new is one line here.
 const GROUPS: &[(&str, &[Flag])] = &[
@@ -119,21 +121,33 @@ const GROUPS: &[(&str, &[Flag])] = &[
         &[
             sets("output", "FILE", AppKey::OutFile, "Standard output; /dev/null discards").short('o'),
             sets("error", "FILE", AppKey::ErrorFile, "Standard error").short('e'),
+            sets("log", "FILE", AppKey::LogFile, "One more file, with both").short('l'),
+            switch("merge-logs", AppKey::MergeLogs, "All workers write to the same files"),
+            sets("log-type", "raw|json", AppKey::LogType, "json: one object for each line [raw]"),
+            sets(
+                "log-date-format",
+                "FORMAT",
+                AppKey::LogDateFormat,
+                "The date before each line: \"HH:mm:ss\"",
+            ),
+            switch("time", AppKey::Time, "The same as YYYY-MM-DDTHH:mm:ss"),
+            switch("disable-logs", AppKey::DisableLogs, "No log files"),
             sets("pid", "FILE", AppKey::PidFile, "The process id").short('p'),
+        ],
+    ),
+    (
+        "When files change",
+        &[
+            sets("watch", "A,B", AppKey::Watch, "Replaces all when one below these changes [.]")
+                .short('w')
+                .alone("true"),
+            sets("ignore-watch", "A,B", AppKey::IgnoreWatch, "But for these, as in .gitignore"),
+            sets("watch-delay", "TIME", AppKey::WatchDelay, "Once all are at rest for so long [200ms]"),
         ],
     ),
     (
         "Of PM2, not here",
         &[
-            lacks("log", Some("FILE"), LOG_PATHS).short('l'),
-            lacks("merge-logs", None, LOG_PATHS),
-            lacks("log-type", Some("TYPE"), NO_LOG_FORMAT),
-            lacks("log-date-format", Some("FORMAT"), NO_LOG_FORMAT),
-            lacks("time", None, NO_LOG_FORMAT),
-            lacks("disable-logs", None, "write -o /dev/null -e /dev/null"),
-            lacks("watch", None, NO_WATCH).short('w'),
-            lacks("ignore-watch", Some("PATTERN"), NO_WATCH),
-            lacks("watch-delay", Some("TIME"), NO_WATCH),
             lacks("no-treekill", None, "a stop here is done when the whole tree is gone; leave it out"),
             lacks("no-daemon", None, "write an ecosystem file: `clusterd FILE` stays in the foreground"),
             lacks("attach", None, "follow the output with `clusterd logs NAME`"),
@@ -168,7 +182,12 @@ impl Flag {
     }
 
     fn takes_several(&self) -> bool {
-        matches!(self.kind(), Some(Kind::ExitCodes | Kind::Listen | Kind::EnvFiles | Kind::Filter))
+        matches!(
+            self.kind(),
+            Some(
+                Kind::ExitCodes | Kind::Listen | Kind::EnvFiles | Kind::Filter | Kind::Watch | Kind::Patterns
+            )
+        )
     }
 
     fn arg(&self, heading: &'static str) -> Arg {
@@ -182,6 +201,10 @@ impl Flag {
         let Some(name) = self.value else { return arg.action(ArgAction::SetTrue) };
         let dashed = matches!(self.kind(), Some(Kind::Words));
         let arg = arg.value_name(name).allow_hyphen_values(dashed).allow_negative_numbers(!dashed);
+        let arg = match self.alone {
+            Some(value) => arg.num_args(0..=1).require_equals(true).default_missing_value(value),
+            None => arg,
+        };
         match self.takes_several() {
             true => arg.action(ArgAction::Append).value_delimiter(','),
             false => arg.action(ArgAction::Set),
@@ -202,15 +225,38 @@ impl Flag {
         if kind == Kind::Flag {
             return (!self.long.starts_with("no-")).to_string();
         }
-        if kind == Kind::Filter && values.len() == 1 {
-            return if matches!(first, "true" | "false") { first.to_owned() } else { string(first) };
+        let is_truth = matches!(first, "true" | "false");
+        if is_truth && values.len() == 1 && matches!(kind, Kind::Filter | Kind::Watch | Kind::JointLog) {
+            return first.to_owned();
         }
-        let one = |value: &str| if is_number(kind) { number(value) } else { string(value) };
+        if kind == Kind::Filter && values.len() == 1 {
+            return string(first);
+        }
+        let one = |value: &str| match value {
+            "true" if kind == Kind::Watch => string("."),
+            value if is_number(kind) => number(value),
+            value => string(value),
+        };
         if self.takes_several() {
-            return format!("[{}]", values.iter().map(|value| one(value)).collect::<Vec<_>>().join(", "));
+            // PM2 splits the patterns of one text.
+            let is_end = |c: char| kind == Kind::Patterns && c.is_whitespace();
+            let values = values.iter().flat_map(|value| value.split(is_end));
+            let values = values.filter(|value| kind != Kind::Patterns || !value.is_empty());
+            return format!("[{}]", values.map(one).collect::<Vec<_>>().join(", "));
         }
         one(first)
     }
+}
+
+/// PM2 takes seconds here, while its files and all else here take milliseconds.
+fn of_two_units(flag: &Flag, value: &str) -> Option<String> {
+    let is_bare = value.bytes().all(|byte| byte.is_ascii_digit());
+    is_bare.then(|| {
+        format!(
+            "--{}: {value} would be seconds in PM2 and milliseconds in a file; write {value}s or {value}ms",
+            flag.long
+        )
+    })
 }
 
 /// Where digits alone are a number, as milliseconds and bytes are. Names and paths stay what they are.
@@ -259,8 +305,9 @@ impl Flags {
 
     /// Why the first of them that nothing takes is not taken.
     pub(super) fn refused(&self) -> Option<String> {
-        self.given.iter().find_map(|(flag, _)| match flag.does {
+        self.given.iter().find_map(|(flag, values)| match flag.does {
             Does::Lacks(why) => Some(format!("--{}: {why}", flag.long)),
+            Does::Sets(AppKey::WatchDelay) => of_two_units(flag, values.first()?),
             Does::Sets(_) => None,
         })
     }
@@ -313,14 +360,20 @@ fn flag_of(key: &str) -> Option<&'static Flag> {
 
 /// Advice that shows a line of a file shows the flag.
 fn with_flags(help: &str) -> String {
-    let mut help = help.to_owned();
-    for flag in table() {
-        if let Does::Sets(key) = flag.does {
-            help =
-                help.replace(&format!("{} = ", keys::row(keys::APP, key).name), &format!("--{} ", flag.long));
+    let words: Vec<&str> = help.split(' ').collect();
+    let mut shown: Vec<String> = Vec::new();
+    let mut rest = words.iter().peekable();
+    while let Some(word) = rest.next() {
+        let flag = flag_of(word).filter(|_| rest.peek() == Some(&&"="));
+        match flag {
+            Some(flag) => {
+                rest.next();
+                shown.push(format!("--{}", flag.long));
+            }
+            None => shown.push((*word).to_owned()),
         }
     }
-    help
+    shown.join(" ")
 }
 
 impl Args for Flags {
@@ -395,6 +448,16 @@ mod tests {
             (&["--wait-ready"], "wait_ready = true"),
             (&["--uid", "1000"], "user = \"1000\""),
             (&["-o", "/dev/null"], "out_file = \"/dev/null\""),
+            (&["-l", "all.log"], "log_file = \"all.log\""),
+            (&["--log", "true"], "log_file = true"),
+            (&["--watch"], "watch = true"),
+            (&["-w"], "watch = true"),
+            (&["--watch=false"], "watch = false"),
+            (&["--watch=src,lib", "--watch=a b"], "watch = [\"src\", \"lib\", \"a b\"]"),
+            (&["--watch", "--watch=../shared"], "watch = [\".\", \"../shared\"]"),
+            (&["--ignore-watch", "*.log tmp/,!keep"], "ignore_watch = [\"*.log\", \"tmp/\", \"!keep\"]"),
+            (&["--watch-delay", "4000ms"], "watch_delay = \"4000ms\""),
+            (&["--time"], "time = true"),
         ] {
             assert_eq!(lines(words), [line], "{words:?}");
         }
@@ -411,6 +474,29 @@ mod tests {
         assert!(lines[0].starts_with("--interpreter-args: has no effect"), "{lines:?}");
         assert!(lines[0].ends_with("write --interpreter \"…\" too, or use args"), "{lines:?}");
         assert!(lines[1].starts_with("--kill-timeout: expected a time"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_word_behind_a_flag_that_can_be_alone_is_no_value_of_it() {
+        let command =
+            Flags::augment_args(Command::new("start").no_binary_name(true).arg(Arg::new("targets")));
+        let matches = command.try_get_matches_from(["--watch", "server.js"]).expect("both are known");
+        assert_eq!(matches.get_one::<String>("targets").map(String::as_str), Some("server.js"));
+        assert_eq!(Flags::from_arg_matches(&matches).expect("flags").value(AppKey::Watch), Some("true"));
+    }
+
+    #[test]
+    fn a_bare_number_of_two_meanings_is_refused() {
+        let why = parsed(&["--watch-delay", "4"]).expect("known").refused().expect("refused");
+        assert!(why.ends_with("write 4s or 4ms"), "{why}");
+        assert_eq!(parsed(&["--watch-delay", "4s"]).expect("known").refused(), None);
+    }
+
+    #[test]
+    fn advice_names_whole_keys() {
+        assert_eq!(with_flags("write watch = true, or time"), "write --watch true, or time");
+        assert_eq!(with_flags("ignore_watch = \"x\""), "--ignore-watch \"x\"");
+        assert_eq!(with_flags("max_surge = 2"), "max_surge = 2");
     }
 
     #[test]

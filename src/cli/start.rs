@@ -38,6 +38,8 @@ struct Place<'a> {
     path: Option<&'a OsStr>,
     /// There are flags or arguments, which only a program can have.
     makes: bool,
+    /// There is `--watch` without a folder: one that is named beside it was to be watched.
+    watches: bool,
     /// Whether the supervisor knows something of this name.
     is_known: &'a dyn Fn(&str) -> Result<bool, Failure>,
 }
@@ -54,7 +56,8 @@ pub(super) fn steps(
     let cwd = start.flags.value(AppKey::Cwd).map_or_else(|| here.clone(), |cwd| here.join(cwd));
     let path = std::env::var_os("PATH");
     let makes = start.flags.first().is_some() || !start.args.is_empty();
-    let place = Place { here, cwd, path: path.as_deref(), makes, is_known };
+    let watches = start.flags.value(AppKey::Watch) == Some("true");
+    let place = Place { here, cwd, path: path.as_deref(), makes, watches, is_known };
     let mut meant = Vec::new();
     for word in &start.targets {
         meant.push((word, place.meaning(word)?));
@@ -211,7 +214,7 @@ impl Place<'_> {
 
     fn path_to(&self, word: &str, found: &Path) -> Result<Meaning, Failure> {
         if found.is_dir() {
-            return Err(folder(word, found));
+            return Err(if self.watches { to_watch(word) } else { folder(word, found) });
         }
         if is_ecosystem(found) {
             return Ok(Meaning::File);
@@ -231,7 +234,7 @@ impl Place<'_> {
             return Ok(Meaning::Known);
         }
         match found {
-            Some(found) if !found.is_dir() || !is_program => self.path_to(word, found),
+            Some(found) if !found.is_dir() || !is_program || self.watches => self.path_to(word, found),
             Some(_) | None => Ok(Meaning::Program { script: word.to_owned(), is_file: false }),
         }
     }
@@ -249,6 +252,11 @@ impl Place<'_> {
         let runs = |folder: PathBuf| file::is_executable(&folder.join(word));
         self.path.is_some_and(|path| std::env::split_paths(path).any(runs))
     }
+}
+
+/// PM2 takes the words behind `--watch` for folders, and so the script in `--watch server.js`.
+fn to_watch(word: &str) -> Failure {
+    Failure::usage(format_args!("{word}: this is a folder; to watch it write --watch={word}"))
 }
 
 fn folder(word: &str, found: &Path) -> Failure {
@@ -305,6 +313,7 @@ mod tests {
             here: here.clone(),
             path: Some("/bin".as_ref()),
             makes: false,
+            watches: false,
             is_known: &is_known,
         };
         let program = |script: &str, is_file| Some(Meaning::Program { script: script.to_owned(), is_file });

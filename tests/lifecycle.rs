@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use support::daemon::{Builder, cpu_ticks, exists, send};
+use support::daemon::{Builder, cpu_ticks, exists, send, state_and_parent};
 use support::hammer::get;
 use support::wait::holds_for;
 use support::{
@@ -424,6 +424,85 @@ fn a_grandchild_in_a_session_of_its_own_is_stopped_with_its_app() {
     let daemon = Daemon::foreground(app);
     wait_until(ms(10_000), "both", || daemon.workers().len() == 2);
     stop_empties_the_tree(&daemon, ms(6_000));
+}
+
+/// A leader with this trap, and a helper in a session of its own that prints on.
+fn with_helper(trap: &str) -> App {
+    let helper = r#"trap "" INT TERM; while :; do echo tick; sleep 0.05; done"#;
+    let line = format!("trap {trap} INT; setsid -f sh -c '{helper}'; while :; do sleep 0.05; done");
+    fork("api", &fixtures::shell(&line)).set("treekill", false)
+}
+
+/// Whether it leads a session (proc_pid_stat(5)).
+fn leads(pid: i32) -> bool {
+    rustix::process::Pid::from_raw(pid)
+        .and_then(|pid| rustix::process::getsid(Some(pid)).ok().map(|session| session == pid))
+        .unwrap_or(false)
+}
+
+fn ticks(daemon: &Daemon) -> usize {
+    daemon.output().matches("tick").count()
+}
+
+/// PM2's #1036 and #3977.
+#[test]
+fn without_treekill_what_a_worker_started_outlives_it_and_is_named() {
+    let daemon = Daemon::foreground(file(&[with_helper("'exit 0'"), bystander()]));
+    daemon.wait_online("api", 1);
+    wait_until(ms(10_000), "the helper", || ticks(&daemon) > 0);
+    let output = daemon.run(&["stop", "api"]).expect_code(0);
+    assert!(output.stdout.contains("that it started run on (treekill = false): "), "{output:?}");
+    assert!(output.took < ms(1_500), "it was waited for: {output:?}");
+    let app = daemon.app("api");
+    assert_eq!((app.status.as_str(), app.workers[0].pid), ("stopped", None));
+    let before = ticks(&daemon);
+    wait_until(ms(10_000), "it prints on", || ticks(&daemon) > before + 3);
+    // A stop signal, a reload, the end of the app: none of it is the helper's.
+    // It forks to sleep, and is two of them for a moment.
+    let helper = |process: &support::daemon::Process| process.line.starts_with("sh -c trap");
+    let helpers = || daemon.workers().into_iter().filter(helper).filter(|process| leads(process.pid)).count();
+    daemon.run(&["start", "api"]).expect_code(0);
+    wait_until(ms(10_000), "two helpers", || helpers() == 2);
+    daemon.run(&["reload", "api"]).expect_code(0);
+    wait_until(ms(10_000), "three helpers", || helpers() == 3);
+    let descriptors = daemon.descriptors();
+    daemon.run(&["delete", "api"]).expect_code(0);
+    holds_for(ms(300), "the helpers run on", || helpers() == 3);
+    for process in daemon.workers().into_iter().filter(helper).filter(|process| leads(process.pid)) {
+        send(process.pid, Signal::SIGKILL);
+    }
+    // Two pipes for each of them.
+    wait_until(ms(10_000), "their outputs are let go of", || daemon.descriptors() + 6 <= descriptors);
+}
+
+#[test]
+fn without_treekill_a_worker_that_ignores_the_signal_is_killed_alone() {
+    let daemon = Daemon::foreground(file(&[with_helper("''").text("kill_timeout", "300ms"), bystander()]));
+    daemon.expects(&["did not end in kill_timeout"]);
+    let pid = daemon.wait_online("api", 1)[0];
+    wait_until(ms(10_000), "the helper", || ticks(&daemon) > 0);
+    daemon.run(&["stop", "api"]).expect_code(0);
+    let before = ticks(&daemon);
+    assert!(!exists(pid));
+    wait_until(ms(10_000), "it prints on", || ticks(&daemon) > before + 3);
+}
+
+/// Nor does the next supervisor end it, which ends the worker itself.
+#[test]
+fn without_treekill_a_helper_survives_a_supervisor_that_is_killed() {
+    let helper = "trap '' INT TERM; while :; do sleep 0.05; done";
+    let line = format!("setsid -f sh -c \"{helper}\"; trap '' INT; while :; do sleep 0.05; done");
+    let app = || fork("api", &fixtures::shell(&line)).set("treekill", false);
+    let daemon = Daemon::foreground(app());
+    let pid = daemon.wait_online("api", 1)[0];
+    wait_until(ms(10_000), "both", || daemon.workers().iter().filter(|p| leads(p.pid)).count() == 2);
+    let helper =
+        |process: &support::daemon::Process| process.line.starts_with("sh -c trap") && leads(process.pid);
+    let helper = daemon.workers().into_iter().find(helper).expect("the helper").pid;
+    let daemon = Builder::new(app()).start_in(daemon.kill_hard());
+    daemon.wait_online("api", 1);
+    assert!(exists(helper), "ended by the next supervisor");
+    assert!(state_and_parent(pid).is_none_or(|(state, _)| state == 'Z'), "beside its successor");
 }
 
 /// Fault 19.

@@ -94,6 +94,7 @@ const GROUPS: &[(&str, &[Flag])] = &[
             sets("kill-timeout", "TIME", AppKey::KillTimeout, "From then until it is killed [1600]")
                 .short('k'),
             switch("shutdown-with-message", AppKey::ShutdownWithMessage, "Asks by Node's channel instead"),
+            switch("no-treekill", AppKey::Treekill, "What it started stays when it ends"),
         ],
     ),
     (
@@ -148,7 +149,6 @@ const GROUPS: &[(&str, &[Flag])] = &[
     (
         "Of PM2, not here",
         &[
-            lacks("no-treekill", None, "a stop here is done when the whole tree is gone; leave it out"),
             lacks("no-daemon", None, "write an ecosystem file: `clusterd FILE` stays in the foreground"),
             lacks("attach", None, "follow the output with `clusterd logs NAME`"),
             lacks(

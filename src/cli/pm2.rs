@@ -79,7 +79,7 @@ impl Facts<'_> {
             ("axm_options", json!({})),
             ("axm_dynamic", json!({})),
             ("watch", json!(self.setting("watch").is_some())),
-            ("treekill", json!(true)),
+            ("treekill", json!(self.setting("treekill") != Some("false"))),
             ("vizion", json!(false)),
             ("vizion_running", json!(false)),
             ("km_link", json!(false)),

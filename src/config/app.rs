@@ -372,6 +372,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             ready_path: self.ready_path(),
             check: self.check(),
             shutdown_with_message: self.flag(AppKey::ShutdownWithMessage).unwrap_or(false),
+            treekill: self.flag(AppKey::Treekill).unwrap_or(true),
             kill_signal: self.read(AppKey::KillSignal, value::signal).unwrap_or(libc::SIGINT),
             drain_idle: self.duration(AppKey::DrainIdle).unwrap_or(super::DRAIN_IDLE),
             out_file: self.log_target(AppKey::OutFile, &cwd),

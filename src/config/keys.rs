@@ -233,6 +233,8 @@ pub enum AppKey {
     KillSignal,
     KillTimeout,
     ShutdownWithMessage,
+    /// Whether a worker's end is that of all that it started.
+    Treekill,
     WaitReady,
     Ready,
     Health,
@@ -501,6 +503,14 @@ pub const APP: &[Key<AppKey>] = &[
         Kind::Flag,
         "false",
         "a worker is asked to stop by the message \"shutdown\" over Node's channel in place of kill_signal",
+    ),
+    key(
+        AppKey::Treekill,
+        "treekill",
+        &[],
+        Kind::Flag,
+        "true",
+        "a worker ends with all that it started; false: kill_signal and SIGKILL reach its first process alone, and what else runs stays",
     ),
     key(
         AppKey::WaitReady,
@@ -917,7 +927,6 @@ const PM2_ONLY: &[&str] = &[
     "post_update",
     "source_map_support",
     "trace",
-    "treekill",
     "v8",
     "vizion",
     "watch_options",

@@ -134,6 +134,8 @@ pub struct Spec {
     pub check: Option<Check>,
     /// In place of `kill_signal` the message `shutdown` is sent over Node's channel, where there is one.
     pub shutdown_with_message: bool,
+    /// A worker ends with all that it started; else its first process alone is signalled, and the rest stays.
+    pub treekill: bool,
     /// How long a connection must be quiet until it counts as finished.
     pub drain_idle: Duration,
     /// Where standard output goes.

@@ -53,6 +53,7 @@ pub(super) fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<Stri
         AppKey::KillSignal => signal_name(spec.kill_signal),
         AppKey::KillTimeout => show_duration(policy.kill_timeout),
         AppKey::ShutdownWithMessage => spec.shutdown_with_message.to_string(),
+        AppKey::Treekill => spec.treekill.to_string(),
         AppKey::WaitReady => (policy.ready == Readiness::Word).to_string(),
         AppKey::Ready => match policy.ready {
             Readiness::Auto | Readiness::Word => "auto".to_owned(),

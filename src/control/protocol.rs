@@ -355,7 +355,7 @@ pub struct Progress {
     /// A fixed word: `starting`, `ready`, `draining`, `exited`, `late`, `spawn_failed`, `backing_off`,
     /// `errored`, `unwell`, `drain_timed_out`, `drain_cut_short`, `kill_timed_out`, `reload_started`,
     /// `reload_narrowed`, `canary`, `promoted`, `rolled_back`, `reload_progress`, `reload_done`,
-    /// `reload_failed`, `stopped`, `deleted`, `ended`, `awaits`, `forgone`.
+    /// `reload_failed`, `stopped`, `deleted`, `ended`, `awaits`, `forgone`, `left_running`.
     pub event: String,
     /// The slot's id, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -46,6 +46,7 @@ mod node;
 mod notified;
 mod options;
 mod order;
+mod outlive;
 mod output;
 mod overflow;
 mod owner;
@@ -297,6 +298,7 @@ struct Daemon {
     /// When the last closer look at connections ended.
     looked_closer: Time,
     output: Output,
+    outlived: outlive::Outlived,
     requests: Requests,
     /// The notify sockets of workers of other users.
     abroad: Abroad,
@@ -419,6 +421,7 @@ impl Daemon {
             unseen: host::Unseen::default(),
             looked_closer: Time::START,
             output: Output::new(foreground),
+            outlived: outlive::Outlived::default(),
             requests: Requests::default(),
             abroad: Abroad::default(),
             notified,
@@ -671,6 +674,9 @@ impl Daemon {
             self.keeper.touch(self.now);
         }
         self.may_be_over |= matches!(event, Event::Dropped { .. });
+        if let Event::Gone { worker } = &event {
+            self.tell_of_what_stays(*worker);
+        }
         self.supervisor.handle(event, self.now, actions);
         // Before somebody is answered: what `stop` has stopped has no file any more.
         if let Some(worker) = over {
@@ -728,7 +734,7 @@ impl Daemon {
 
     /// The last of a worker is gone: what the shell held for it goes, too.
     fn bury(&mut self, worker: WorkerId) {
-        self.end_output(worker);
+        self.outlive_or_end_output(worker);
         self.leaving.remove(&worker);
         self.unseen.cohorts.remove(&worker);
         self.let_go(worker);

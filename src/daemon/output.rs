@@ -339,6 +339,9 @@ impl Daemon {
             self.close_output(&mut entry, stream);
         }
         self.output.workers.insert(worker, entry);
+        if pumped.eof {
+            self.end_outlived();
+        }
         pumped.more && !pumped.eof
     }
 

@@ -130,6 +130,14 @@ impl Process {
         }
     }
 
+    /// SIGKILL to the first process, and to the one that it named its main one.
+    fn kill_alone(&self) -> io::Result<()> {
+        let main =
+            self.main.as_ref().map_or(Ok(()), |main| process::signal(main.pidfd.as_fd(), libc::SIGKILL));
+        let first = if self.leader_gone { Ok(()) } else { self.signal(libc::SIGKILL) };
+        first.and(main.or_else(super::perform::ended_already))
+    }
+
     /// Whether it may do something of its own about being told to stop.
     pub(super) fn may_handle_stop(&self) -> bool {
         let caught = || process::catches(self.pid, self.recipe.spec.kill_signal);
@@ -310,10 +318,11 @@ impl Processes {
 
     /// The stop signal: to the first process, and below it to those that it would keep the signal from; when
     /// it is gone to all that is left and was not told yet. A stopped process is continued, or it would not
-    /// hear it.
+    /// hear it. With `treekill = false` to the first process alone.
     pub(super) fn stop(&mut self, worker: WorkerId) -> io::Result<()> {
+        let whole = self.by_worker.get(&worker).is_some_and(|process| process.recipe.spec.treekill);
         let beheaded = self.by_worker.get(&worker).is_some_and(|process| process.leader_gone);
-        let left = if beheaded { self.tree_of(worker) } else { Vec::new() };
+        let left = if beheaded && whole { self.tree_of(worker) } else { Vec::new() };
         let Some(process) = self.by_worker.get_mut(&worker) else { return Ok(()) };
         let signal = process.recipe.spec.kill_signal;
         if !beheaded && process.asks_otherwise(signal)? {
@@ -322,14 +331,14 @@ impl Processes {
         let others = if beheaded {
             left.into_iter().filter(|pid| !process.told.contains(pid)).collect::<BTreeSet<i32>>()
         } else {
-            let below = wrappers::below(process.pid, signal);
+            let below = || if whole { wrappers::below(process.pid, signal) } else { BTreeSet::new() };
+            let now = below();
             // Continued first: a signal that comes while all threads stand still is taken by whichever runs first
             // then (`wants_signal` in Linux), and many a runtime hears it in its main thread alone.
             process.signal(libc::SIGCONT)?;
             process.signal(signal)?;
             // And again: a shell may have gone on to its next command in between, and waits for that now.
-            let next = wrappers::below(process.pid, signal);
-            below.union(&next).copied().collect()
+            now.union(&below()).copied().collect()
         };
         process.told.extend(&others);
         for pid in others {
@@ -339,10 +348,13 @@ impl Processes {
         Ok(())
     }
 
-    /// SIGKILL to the whole tree, looked through again for what was forked meanwhile.
+    /// SIGKILL to the whole tree (with `treekill = false` to the first process), looked through again for what was forked meanwhile.
     pub(super) fn kill(&mut self, worker: WorkerId) -> io::Result<()> {
         if let Some(process) = self.by_worker.get_mut(&worker) {
             process.killed = true;
+            if !process.recipe.spec.treekill {
+                return process.kill_alone();
+            }
             // All that can be said of a tree that is not shown; it still leads, so the number is its own.
             if !process.leader_gone && !process::are_shown() {
                 process::signal_group(process.pid, libc::SIGKILL)?;

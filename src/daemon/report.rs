@@ -523,7 +523,7 @@ fn advice(cause: Cause) -> &'static str {
     match cause {
         Cause::Daemonised => {
             ": it put itself in the background, where it is neither kept alive nor reloaded, so what it left \
-             running is stopped; run it in the foreground (nginx: `daemon off;`, gunicorn: no --daemon, \
+             running is stopped (with treekill = false it stays); run it in the foreground (nginx: `daemon off;`, gunicorn: no --daemon, \
              redis: `daemonize no`)"
         }
         Cause::OutOfMemory => {

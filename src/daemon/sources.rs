@@ -142,14 +142,14 @@ impl Daemon {
             self.leader_ended(worker, status);
         }
         for worker in self.processes.remnants() {
-            if !self.processes.has_leftovers(worker) {
+            if self.ends_alone(worker) || !self.processes.has_leftovers(worker) {
                 self.inbox.push_back(Event::Gone { worker });
             }
         }
     }
 
     fn leader_ended(&mut self, worker: WorkerId, status: ExitStatus) {
-        if !self.surroundings.shows_processes {
+        if !self.surroundings.shows_processes && !self.ends_alone(worker) {
             self.end_group(worker);
         }
         // What it said before it ended comes first: exec's outcome, READY=1, its last lines.

@@ -259,7 +259,10 @@ impl Daemon {
         set("CLUSTERD_APP", self.app_name(order.app).into());
         set("CLUSTERD_INSTANCE", order.instance.to_string().into());
         set("CLUSTERD_GENERATION", order.generation.0.to_string().into());
-        set(RUN_VARIABLE, self.recorded.mark.clone().into());
+        // By which a later supervisor finds what is to be ended, should this one be killed.
+        if recipe.spec.treekill {
+            set(RUN_VARIABLE, self.recorded.mark.clone().into());
+        }
         set(WORKER_VARIABLE, order.worker.0.to_string().into());
         set("NOTIFY_SOCKET", notify);
         if sockets > 0 {

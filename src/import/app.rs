@@ -196,7 +196,7 @@ impl<'n> Draft<'n, '_, '_> {
             return;
         }
         let mut line = setting(key, value);
-        if let Some(remark) = remark.filter(|_| key != "treekill") {
+        if let Some(remark) = remark {
             line = line.because(remark);
         }
         let home = form == Form::Path && member.node.text().is_some_and(|text| text.starts_with('~'));

@@ -109,7 +109,7 @@ pub(super) const ATTRIBUTES: &[Attribute] = &[
     same("append_env_to_name", Form::Flag),
     same("kill_timeout", Form::Time),
     same("shutdown_with_message", Form::Flag),
-    differs("treekill", Form::Flag, "clusterd ends the whole tree, also processes that left it"),
+    same("treekill", Form::Flag),
     differs(
         "wait_ready",
         Form::Flag,

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::date;
-use flags::Flags;
+use flags::{Changed, Flags};
 use sort::Sort;
 
 /// Everything that can be written after `clusterd`.
@@ -125,6 +125,30 @@ Examples:
   clusterd start ecosystem.toml --env production
   clusterd start api worker";
 
+/// What stands below the options of `restart`.
+const RESTART_EXAMPLES: &str = "\
+The flags of `clusterd start` change a known app: --max-memory-restart 300M
+sets a limit, --watch watches its folder, --name renames it, -- gives it new
+arguments. A change stays until the app is defined anew: its file is named, or
+its script started with --force. =null takes a setting back: --node-args=null.
+
+Examples:
+  clusterd restart api
+  clusterd restart /^web-/ --update-env
+  clusterd restart api --max-memory-restart 300M -- --port 3001";
+
+/// What stands below the options of `reload`.
+const RELOAD_EXAMPLES: &str = "\
+The flags of `clusterd start` change a known app: --max-memory-restart 300M
+sets a limit, -i 4 the number of workers, --name renames it, -- gives it new
+arguments. A change stays until the app is defined anew: its file is named, or
+its script started with --force. =null takes a setting back: --node-args=null.
+
+Examples:
+  clusterd reload api
+  clusterd reload ecosystem.toml --env production
+  clusterd reload api -i max --kill-timeout 10s";
+
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -144,7 +168,10 @@ pub enum Verb {
     Stop(Stop),
 
     /// Stops apps, then starts them. For a change without a gap there is `reload`.
-    #[command(after_help = "Examples:\n  clusterd restart api\n  clusterd restart /^web-/ --update-env")]
+    #[command(
+        override_usage = "clusterd restart TARGET... [OPTIONS] [-- ARGS]\n       clusterd restart FILE [OPTIONS]",
+        after_help = RESTART_EXAMPLES
+    )]
     Restart(Replace),
 
     /// Replaces every worker without losing a request. The app's file is read again.
@@ -153,7 +180,8 @@ pub enum Verb {
     /// and the exit code is 1.
     #[command(
         visible_alias = "gracefulReload",
-        after_help = "Examples:\n  clusterd reload api\n  clusterd reload ecosystem.toml --env production"
+        override_usage = "clusterd reload TARGET... [OPTIONS] [-- ARGS]\n       clusterd reload FILE [OPTIONS]",
+        after_help = RELOAD_EXAMPLES
     )]
     Reload(Replace),
 
@@ -439,7 +467,7 @@ pub struct Start {
     #[arg(long)]
     pub no_wait: bool,
 
-    /// What makes an app of a script or a command.
+    /// What makes an app of a script or a command, or changes a known one.
     #[command(flatten)]
     pub flags: Flags,
 }
@@ -462,6 +490,14 @@ pub struct Replace {
     /// all, names, ids, namespaces, /regex/, or a file.
     #[arg(required = true, value_name = "TARGET")]
     pub targets: Vec<String>,
+
+    /// What the program gets from now on.
+    #[arg(last = true, value_name = "ARGS")]
+    pub args: Vec<String>,
+
+    /// What changes of the app.
+    #[command(flatten)]
+    pub changed: Changed,
 
     /// Which part of the file.
     #[command(flatten)]

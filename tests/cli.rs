@@ -1,6 +1,7 @@
 //! The command line as its users meet it: the real binary, without a supervisor.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -469,7 +470,13 @@ fn commands_become_the_requests_they_name() {
         (&["del", "all", "--no-wait"], Request::Delete { targets: all(&["all"]), no_wait: true }),
         (
             &["start", "api"],
-            Request::Start { targets: all(&["api"]), file: None, update_env: None, no_wait: false },
+            Request::Start {
+                targets: all(&["api"]),
+                file: None,
+                update_env: None,
+                changes: BTreeMap::new(),
+                no_wait: false,
+            },
         ),
         (
             &["scale", "api", "-1"],
@@ -494,7 +501,13 @@ fn commands_become_the_requests_they_name() {
         ),
         (
             &["reload", "api", "--no-wait"],
-            Request::Reload { targets: all(&["api"]), file: None, update_env: None, no_wait: true },
+            Request::Reload {
+                targets: all(&["api"]),
+                file: None,
+                update_env: None,
+                changes: BTreeMap::new(),
+                no_wait: true,
+            },
         ),
     ] {
         let (asked, output) = answered(words, &done());

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -236,6 +237,7 @@ fn nothing_is_done_without_a_yes() {
         targets: vec!["default/api".into()],
         file: None,
         update_env: None,
+        changes: BTreeMap::new(),
         no_wait: false,
     };
     let stop = |target: &str| Request::Stop { targets: vec![target.into()], no_wait: false };

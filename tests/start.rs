@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use clusterd::control::protocol::{AppInfo, List};
 
+use nix::sys::signal::Signal;
 use support::daemon::BOOT;
-use support::{Daemon, Home, free_port, wait_until};
+use support::{Daemon, Home, Load, free_port, wait_until};
 
 /// Says what its variable WORD and its first argument are, and waits for ever.
 const ECHO: &str = "#!/bin/sh\necho \"word $WORD of $1\"\nexec sleep 100000\n";
@@ -389,6 +390,141 @@ fn a_new_environment_changes_nothing_else_of_an_app_without_a_file() {
     daemon.run(&["scale", "echo", "3"]).expect_code(0);
     daemon.run(&["restart", "echo", "--update-env"]).expect_code(0);
     assert_eq!(daemon.wait_online("echo", 3).len(), 3);
+}
+
+/// PM2's app-config-update.sh, and what it leaves open.
+#[test]
+fn flags_change_a_known_app_and_it_stays_so() {
+    let daemon = started(&["echo.sh"]);
+    let words = ["restart", "echo", "--max-memory-restart", "300M", "-c", "0 4 * * *", "--", "new word"];
+    daemon.run(&words).expect_code(0);
+    log_has(&daemon, "echo-out.log", "of new word");
+    daemon.run(&["restart", "echo", "--interpreter-args=-e"]).expect_code(0);
+    let is = |name: &str, expected: [Option<&str>; 4]| {
+        let keys = ["args", "cron_restart", "interpreter_args", "max_memory_restart"];
+        assert_eq!(
+            keys.map(|key| setting(&daemon, name, key)),
+            expected.map(|value| value.map(str::to_owned))
+        );
+    };
+    let all = [Some("[\"new word\"]"), Some("0 4 * * *"), Some("[\"-e\"]"), Some("300.0 MiB")];
+    is("echo", all);
+    let output = daemon.run(&["describe", "echo"]).expect_code(0);
+    assert!(output.stdout.contains("max_memory_restart = \"300M\""), "{output:?}");
+    // Bad as a whole: nothing of it holds, now or later.
+    let before = daemon.pids("echo");
+    let words = ["restart", "echo", "--kill-timeout", "soon", "--max-memory-restart", "1G"];
+    daemon
+        .run(&words)
+        .expect_code(2)
+        .expect_stderr(&["--kill-timeout: expected a time", "nothing was changed"]);
+    assert_eq!(daemon.pids("echo"), before);
+    daemon.run(&["reload", "echo"]).expect_code(0);
+    is("echo", all);
+    // By a new name it is the same one.
+    let id = daemon.online("echo")[0].id.to_string();
+    daemon.run(&["restart", &id, "--name", "new-name", "--node-args=null", "--cron", "0"]).expect_code(0);
+    let rest = [all[0], None, Some("[]"), all[3]];
+    is("new-name", rest);
+    daemon.run(&["restart", "echo"]).expect_code(1);
+    daemon.run(&["reset", "new-name"]).expect_code(0);
+    daemon.run(&["start", "new-name", "--name", "third"]).expect_code(0);
+    assert_eq!(standing(&daemon), one("third", "online", 1));
+    daemon.run(&["reload", "third", "--kill-timeout", "3s"]).expect_code(0);
+    let home = Arc::clone(&daemon.home);
+    daemon.run(&["kill"]).expect_code(0);
+    drop(daemon);
+    let (daemon, output) = Daemon::started_by(home, &["resurrect"]);
+    output.expect_code(0);
+    assert_eq!(standing(&daemon), one("third", "online", 0));
+    assert_eq!(setting(&daemon, "third", "args").as_deref(), all[0]);
+    assert_eq!(setting(&daemon, "third", "kill_timeout").as_deref(), Some("3s"));
+    // Defined anew, it is what that says.
+    daemon.run(&["start", "echo.sh", "--name", "third", "--force"]).expect_code(0);
+    assert_eq!(setting(&daemon, "third", "args").as_deref(), Some("[]"));
+}
+
+#[test]
+fn flags_hold_over_a_file_until_it_is_named() {
+    let home = home();
+    home.write(
+        "[[apps]]\nname = \"a\"\nscript = \"./echo.sh\"\n[[apps]]\nname = \"b\"\nscript = \"./child.sh\"\n",
+    );
+    let (daemon, output) = Daemon::started_by(home, &["start", "ecosystem.toml"]);
+    output.expect_code(0);
+    let timeout = |name: &str| setting(&daemon, name, "kill_timeout").unwrap();
+    let output = daemon.run(&["restart", "a", "--kill-timeout", "3s"]).expect_code(0);
+    assert!(output.stdout.contains("ecosystem.toml until that is named"), "{output:?}");
+    assert_eq!((timeout("a"), timeout("b")), ("3s".into(), "1s 600ms".into()));
+    daemon.run(&["reload", "all"]).expect_code(0);
+    assert_eq!(timeout("a"), "3s");
+    let generation = daemon.app("a").generation;
+    daemon.signal(Signal::SIGHUP);
+    wait_until(BOOT, "the reload", || {
+        daemon.app("a").generation > generation && daemon.app("a").reload.is_none()
+    });
+    assert_eq!(timeout("a"), "3s");
+    for (words, code, says) in [
+        (&["restart", "a", "--name", "c"][..], 2, "--name: a is called so in "),
+        (&["restart", "a", "b", "--name", "c"], 2, "--name: a new name is for one app"),
+        (&["reload", "ecosystem.toml", "--watch"], 2, "--watch: is for scripts, commands and known apps"),
+        (&["startOrRestart", "ecosystem.toml", "--", "x"], 2, "--: is for scripts, commands and known apps"),
+        (
+            &["restart", "a", "--interpreter-args", "-x", "--interpreter", "none"],
+            2,
+            "--interpreter-args: has no effect",
+        ),
+        (&["restart", "a", "--attach"], 2, "--attach: "),
+        (&["restart", "nobody", "--watch"], 1, "nobody"),
+    ] {
+        daemon.run(words).expect_code(code).expect_stderr(&[says]);
+    }
+    assert_eq!(timeout("a"), "3s");
+    daemon.run(&["reload", "ecosystem.toml"]).expect_code(0);
+    assert_eq!(timeout("a"), "1s 600ms");
+}
+
+#[test]
+fn a_reload_with_flags_loses_no_request_and_one_that_fails_changes_nothing() {
+    let home = home();
+    let port = free_port();
+    let text = port.to_string();
+    let running = home.spawn_with(
+        &["start", "./fixture_worker", "--name", "api", "-i", "2", "--", "serve"],
+        |command| {
+            command.env("PORT", &text);
+        },
+    );
+    home.finish(running).expect_code(0);
+    let (daemon, _) = Daemon::started_by(home, &["ping"]);
+    daemon.run(&["scale", "api", "3"]).expect_code(0);
+    let before = daemon.wait_online("api", 3);
+    let hammer = Load::on(port).clients(2).start();
+    daemon.run(&["reload", "api", "--max-memory-restart", "300M"]).expect_code(0);
+    assert!(daemon.wait_online("api", 3).iter().all(|pid| !before.contains(pid)), "as many as it had");
+    daemon.expects(&["exited with code 7", "reload to generation"]);
+    let output = daemon.run(&["reload", "api", "--kill-timeout", "9s", "--", "exit", "7", "0"]);
+    output.expect_code(1).expect_stderr(&["exited with code 7"]);
+    assert_eq!(setting(&daemon, "api", "args").as_deref(), Some("[\"serve\"]"));
+    daemon.run(&["reload", "api", "-i", "2"]).expect_code(0);
+    hammer.stop().expect_none_lost();
+    assert_eq!(daemon.wait_online("api", 2).len(), 2);
+    assert_eq!(setting(&daemon, "api", "max_memory_restart").as_deref(), Some("300.0 MiB"));
+    assert_ne!(setting(&daemon, "api", "kill_timeout").as_deref(), Some("9s"));
+}
+
+/// Also after a `scale`, which no definition knows of.
+#[test]
+fn the_number_of_workers_survives_flags_and_a_resurrection() {
+    let daemon = started(&["echo.sh", "-i", "1"]);
+    daemon.run(&["scale", "echo", "2"]).expect_code(0);
+    daemon.run(&["restart", "echo", "--no-autorestart", "--update-env"]).expect_code(0);
+    daemon.run(&["restart", "echo", "--update-env"]).expect_code(0);
+    let home = Arc::clone(&daemon.home);
+    daemon.run(&["kill"]).expect_code(0);
+    drop(daemon);
+    let (daemon, _) = Daemon::started_by(home, &["resurrect"]);
+    daemon.wait_online("echo", 2);
 }
 
 #[test]

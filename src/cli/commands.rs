@@ -8,8 +8,9 @@ use serde_json::json;
 use super::logs::Printer;
 use super::output::{Failure, Output, Shape};
 use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb};
-use super::{file, logs, pm2, report, start, startup};
+use super::{file, flags, logs, pm2, report, start, startup};
 use crate::background::{self, BackgroundError};
+use crate::config::changes::Keys;
 use crate::config::plan;
 use crate::control::client::{self, ANSWER_TIME, ClientError};
 use crate::control::protocol::{Done, Error, File, List, Reply, Request, WorkerInfo};
@@ -50,8 +51,8 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
             let targets = meant(stop.targets)?;
             given.ask(Request::Rollback { targets, no_wait: stop.no_wait }, None)
         }
-        Verb::Restart(replace) => given.ask(restart(replace)?, None),
-        Verb::Reload(replace) => given.ask(reload(replace)?, None),
+        Verb::Restart(replace) => given.ask(restart(replace)?, None).map_err(flags::named),
+        Verb::Reload(replace) => given.ask(reload(replace)?, None).map_err(flags::named),
         Verb::StartOrRestart(replace) => given.start_or(replace, restart),
         Verb::StartOrReload(replace) => given.start_or(replace, reload),
         Verb::Apply(apply) => given.apply(apply),
@@ -247,7 +248,7 @@ impl Caller {
         for (request, spawns) in start::steps(words, &|word| self.is_known(word))? {
             match spawns {
                 true => self.ask_or_spawn(request)?,
-                false => self.ask(request, None)?,
+                false => self.ask(request, None).map_err(flags::named)?,
             };
         }
         Ok(0)
@@ -443,7 +444,7 @@ fn listed(home: &Home, targets: Vec<String>, detail: bool) -> Result<Result<List
 fn as_start(request: Request) -> Request {
     match request {
         Request::Restart { targets, file, no_wait, .. } | Request::Reload { targets, file, no_wait, .. } => {
-            Request::Start { targets, file, update_env: None, no_wait }
+            Request::Start { targets, file, update_env: None, changes: Keys::new(), no_wait }
         }
         request @ (Request::Ping {}
         | Request::List { .. }
@@ -471,15 +472,30 @@ fn as_start(request: Request) -> Request {
 }
 
 fn restart(replace: Replace) -> Result<Request, Failure> {
-    let update_env = replace.update_env.then(file::environment);
+    let (update_env, no_wait) = (replace.update_env.then(file::environment), replace.no_wait);
+    let changes = changes(&replace)?;
     let (file, targets) = split(replace.targets, &replace.selection)?;
-    Ok(Request::Restart { targets, file, update_env, no_wait: replace.no_wait })
+    Ok(Request::Restart { targets, file, update_env, changes, no_wait })
 }
 
 fn reload(replace: Replace) -> Result<Request, Failure> {
-    let update_env = replace.update_env.then(file::environment);
+    let (update_env, no_wait) = (replace.update_env.then(file::environment), replace.no_wait);
+    let changes = changes(&replace)?;
     let (file, targets) = split(replace.targets, &replace.selection)?;
-    Ok(Request::Reload { targets, file, update_env, no_wait: replace.no_wait })
+    Ok(Request::Reload { targets, file, update_env, changes, no_wait })
+}
+
+/// What is told of known apps: a file says itself what its apps are.
+fn changes(replace: &Replace) -> Result<Keys, Failure> {
+    let given = &replace.changed.0;
+    if let Some(why) = given.refused() {
+        return Err(Failure::usage(why));
+    }
+    let first = given.first().or_else(|| (!replace.args.is_empty()).then(|| "--".to_owned()));
+    match (first, replace.targets.iter().find(|word| file::is_file(word))) {
+        (Some(flag), Some(file)) => Err(start::file_says(&flag, file)),
+        (Some(_) | None, _) => Ok(given.changes(&replace.args)),
+    }
 }
 
 /// The file among the words, checked, and the other words.

@@ -1,12 +1,17 @@
-//! The flags that make an app without a file: one table, flag → key of the ecosystem file. What they say becomes
-//! the text of such a file, so that the same checks, defaults and sentences hold as for one that was written.
+//! The flags that make an app without a file, or change a known one: one table, flag → key of the ecosystem file. What
+//! they say becomes text of such a file, so that the same checks, defaults and sentences hold as for one that was
+//! written.
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use toml_writer::ToTomlValue;
 
 use super::output::Failure;
 use crate::config::Diagnostics;
+use crate::config::changes::Keys;
 use crate::config::keys::{self, AppKey, Kind};
+
+/// The value by which PM2 takes a setting back.
+const NONE: &str = "null";
 
 /// One flag.
 #[derive(Debug)]
@@ -190,6 +195,16 @@ impl Flag {
         )
     }
 
+    /// As it changes a known app: not in the help, and a switch takes `=false`.
+    fn arg_of_change(&self) -> Arg {
+        let arg = self.arg("").hide(true);
+        if self.value.is_some() || matches!(self.does, Does::Lacks(_)) {
+            return arg;
+        }
+        let arg = arg.action(ArgAction::Set).num_args(0..=1).require_equals(true);
+        arg.default_missing_value("true").value_parser(["true", "false", NONE])
+    }
+
     fn arg(&self, heading: &'static str) -> Arg {
         let arg = Arg::new(self.long)
             .long(self.long)
@@ -213,9 +228,18 @@ impl Flag {
 
     /// What was given of it; none when it was not.
     fn values(&self, matches: &ArgMatches) -> Option<Vec<String>> {
-        match self.value {
-            None => matches.get_flag(self.long).then(Vec::new),
-            Some(_) => Some(matches.get_many::<String>(self.long)?.cloned().collect()),
+        if let Ok(values) = matches.try_get_many::<String>(self.long) {
+            return Some(values?.cloned().collect());
+        }
+        matches.get_flag(self.long).then(Vec::new)
+    }
+
+    /// PM2 takes a setting back so.
+    fn takes_back(&self, values: &[String]) -> bool {
+        match self.does {
+            Does::Sets(AppKey::Name | AppKey::Namespace) | Does::Lacks(_) => false,
+            Does::Sets(AppKey::CronRestart) if values == ["0"] => true,
+            Does::Sets(_) => values == [NONE],
         }
     }
 
@@ -223,7 +247,7 @@ impl Flag {
     fn literal(&self, kind: Kind, values: &[String]) -> String {
         let first = values.first().map_or("", String::as_str);
         if kind == Kind::Flag {
-            return (!self.long.starts_with("no-")).to_string();
+            return (self.long.starts_with("no-") == (first == "false")).to_string();
         }
         let is_truth = matches!(first, "true" | "false");
         if is_truth && values.len() == 1 && matches!(kind, Kind::Filter | Kind::Watch | Kind::JointLog) {
@@ -333,12 +357,29 @@ impl Flags {
             let args: Vec<String> = program.args.iter().map(|word| string(word)).collect();
             line(AppKey::Args, format!("[{}]", args.join(", ")));
         }
-        for (flag, values) in &self.given {
+        for (flag, values) in self.given.iter().filter(|(flag, values)| !flag.takes_back(values)) {
             if let (Does::Sets(key), Some(kind)) = (&flag.does, flag.kind()) {
                 line(*key, flag.literal(kind, values));
             }
         }
         text
+    }
+
+    /// What they say of an app that is known, with these as its new arguments.
+    pub(super) fn changes(&self, args: &[String]) -> Keys {
+        let name = |key: AppKey| keys::row(keys::APP, key).name.to_owned();
+        let mut changes = Keys::new();
+        if !args.is_empty() {
+            let args: Vec<String> = args.iter().map(|word| string(word)).collect();
+            changes.insert(name(AppKey::Args), Some(format!("[{}]", args.join(", "))));
+        }
+        for (flag, values) in &self.given {
+            if let (Does::Sets(key), Some(kind)) = (&flag.does, flag.kind()) {
+                let value = (!flag.takes_back(values)).then(|| flag.literal(kind, values));
+                changes.insert(name(*key), value);
+            }
+        }
+        changes
     }
 }
 
@@ -358,6 +399,17 @@ fn flag_of(key: &str) -> Option<&'static Flag> {
     table().find(|flag| matches!(flag.does, Does::Sets(set) if set == key))
 }
 
+/// What the supervisor says of keys that were told by flags: each line that begins with a key, with its flag.
+pub(super) fn named(failure: Failure) -> Failure {
+    let Failure::Error(mut error) = failure else { return failure };
+    let line = |line: &str| match line.split_once(": ").and_then(|(key, rest)| Some((flag_of(key)?, rest))) {
+        Some((flag, rest)) => format!("--{}: {}", flag.long, with_flags(rest)),
+        None => line.to_owned(),
+    };
+    error.message = error.message.lines().map(line).collect::<Vec<_>>().join("\n");
+    Failure::Error(error)
+}
+
 /// Advice that shows a line of a file shows the flag.
 fn with_flags(help: &str) -> String {
     let words: Vec<&str> = help.split(' ').collect();
@@ -374,6 +426,30 @@ fn with_flags(help: &str) -> String {
         }
     }
     shown.join(" ")
+}
+
+/// The same flags, of an app that is known already.
+#[derive(Debug, Default)]
+pub struct Changed(pub(super) Flags);
+
+impl Args for Changed {
+    fn augment_args(command: Command) -> Command {
+        command.args(table().map(Flag::arg_of_change))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Changed::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Changed {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Changed, clap::Error> {
+        Flags::from_arg_matches(matches).map(Changed)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
 }
 
 impl Args for Flags {
@@ -461,6 +537,37 @@ mod tests {
         ] {
             assert_eq!(lines(words), [line], "{words:?}");
         }
+    }
+
+    #[test]
+    fn a_flag_changes_a_key_of_a_known_app_or_takes_it_back() {
+        let changes = |words: &[&str], args: &[String]| {
+            let command = Changed::augment_args(Command::new("restart").no_binary_name(true));
+            let matches = command.try_get_matches_from(words).expect("flags");
+            let changes = Changed::from_arg_matches(&matches).expect("flags").0.changes(args);
+            let line =
+                |(key, value): (String, Option<String>)| format!("{key} {}", value.as_deref().unwrap_or("-"));
+            changes.into_iter().map(line).collect::<Vec<_>>()
+        };
+        for (words, line) in [
+            (&["--max-memory-restart", "300M"][..], "max_memory_restart \"300M\""),
+            (&["--node-args=null"], "interpreter_args -"),
+            (&["--cron-restart", "0"], "cron_restart -"),
+            (&["--name", "null"], "name \"null\""),
+            (&["--watch"], "watch true"),
+            (&["--watch=false"], "watch false"),
+            (&["--no-autorestart"], "autorestart false"),
+            (&["--no-autorestart=false"], "autorestart true"),
+            (&["--time=null"], "time -"),
+            (&["--time=false"], "time false"),
+        ] {
+            assert_eq!(changes(words, &[]), [line], "{words:?}");
+        }
+        assert_eq!(changes(&[], &["--port".to_owned(), "x y".to_owned()]), ["args [\"--port\", \"x y\"]"]);
+        assert!(
+            lines(&["--node-args=null", "-c", "0"]).is_empty(),
+            "of a new app nothing is to be taken back"
+        );
     }
 
     #[test]

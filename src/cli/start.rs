@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::flags::{self, Program};
 use super::output::Failure;
 use super::{Start, file};
+use crate::config::changes::Keys;
 use crate::config::keys::AppKey;
 use crate::config::launch;
 use crate::control::protocol::{File, Request};
@@ -36,7 +37,7 @@ struct Place<'a> {
     /// The app's.
     cwd: PathBuf,
     path: Option<&'a OsStr>,
-    /// There are flags or arguments, which only a program can have.
+    /// There are flags or arguments, which a program has rather than a known app.
     makes: bool,
     /// There is `--watch` without a folder: one that is named beside it was to be watched.
     watches: bool,
@@ -80,25 +81,15 @@ pub(super) fn steps(
     Ok(steps)
 }
 
-/// Flags belong to programs, `--env` and `--only` to files.
+/// Flags belong to programs and known apps, `--env` and `--only` to files.
 fn check(start: &Start, meant: &[(&String, Meaning)]) -> Result<(), Failure> {
     let flag = start.flags.first().or_else(|| (!start.args.is_empty()).then(|| "--".to_owned()));
-    let mut programs = 0;
     for (word, meaning) in meant {
         match (meaning, &flag) {
-            (Meaning::Program { .. }, _) => programs += 1,
             (Meaning::File, Some(flag)) => {
-                return Err(Failure::usage(format_args!(
-                    "{flag}: makes an app of a script or a command; {word} is a file that says it itself"
-                )));
+                return Err(file_says(flag, word));
             }
-            (Meaning::Known, Some(flag)) => {
-                return Err(Failure::usage(format_args!(
-                    "{flag}: makes an app of a script or a command; \"{word}\" is none, and what is known by that \
-                     name stays as it was made. Name the script to change it: `clusterd start SCRIPT --force`"
-                )));
-            }
-            (Meaning::File | Meaning::Known, None) => {}
+            (Meaning::File | Meaning::Known | Meaning::Program { .. }, _) => {}
         }
     }
     let selects = start.selection.profile.is_some() || !start.selection.only.is_empty();
@@ -108,10 +99,17 @@ fn check(start: &Start, meant: &[(&String, Meaning)]) -> Result<(), Failure> {
              front: NODE_ENV=production clusterd start server.js",
         ));
     }
-    if programs > 1 && start.flags.value(AppKey::Name).is_some() {
+    if meant.len() > 1 && start.flags.value(AppKey::Name).is_some() {
         return Err(Failure::usage("--name: one name for several apps; start them one by one"));
     }
     Ok(())
+}
+
+/// Flags beside a file.
+pub(super) fn file_says(flag: &str, file: &str) -> Failure {
+    Failure::usage(format_args!(
+        "{flag}: is for scripts, commands and known apps; {file} is a file that says it itself"
+    ))
 }
 
 /// Beside what is started anew: that would be started before the supervisor says that it knows nothing of these.
@@ -138,12 +136,14 @@ fn of_file(start: &Start, word: &str) -> Result<Request, Failure> {
     let file = file::read(word, &start.selection)?;
     file::check(&file)?;
     let update_env = start.update_env.then(|| file.environment.clone());
-    Ok(Request::Start { targets: Vec::new(), file: Some(file), update_env, no_wait: start.no_wait })
+    let (targets, changes) = (Vec::new(), Keys::new());
+    Ok(Request::Start { targets, file: Some(file), update_env, changes, no_wait: start.no_wait })
 }
 
 fn of_known(start: &Start, word: &str) -> Request {
     let update_env = start.update_env.then(file::environment);
-    Request::Start { targets: vec![word.to_owned()], file: None, update_env, no_wait: start.no_wait }
+    let (targets, changes) = (vec![word.to_owned()], start.flags.changes(&start.args));
+    Request::Start { targets, file: None, update_env, changes, no_wait: start.no_wait }
 }
 
 fn of_program(start: &Start, word: &str, script: String, is_file: bool) -> Result<Request, Failure> {

@@ -7,6 +7,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::changes;
 use super::error::{Collector, Problem, printable, quoted};
 use super::keys::{self, AppKey, Kind};
 use super::raw::{self, Entry, Other};
@@ -32,6 +33,12 @@ pub(super) struct Draft {
     pub(super) appended: Option<String>,
 }
 
+impl Draft {
+    pub(super) fn is_called(&self, namespace: &str, name: &str) -> bool {
+        self.app.namespace == namespace && self.appended.as_ref().unwrap_or(&self.app.name) == name
+    }
+}
+
 /// What errors call an app: its name as written, the one derived from its script, or its number.
 fn label(table: &DeTable<'_>, number: usize) -> String {
     let name = table.get("name").and_then(|name| name.get_ref().as_str().map(str::to_owned));
@@ -55,17 +62,17 @@ fn derived_name(script: &DeValue<'_>) -> Option<String> {
     Some(Path::new(program).file_stem()?.to_str()?.to_owned())
 }
 
-/// Reads one app, the `number`th of the file, whose table begins at `span`.
+/// Reads one app, the `number`th of the file, whose table begins at `span`, with what was told of it since.
 pub(super) fn read_app(
     table: &DeTable<'_>,
     span: Range<usize>,
-    number: usize,
+    (number, told): (usize, Option<&DeTable<'_>>),
     host: &Host,
     collector: &mut Collector<'_>,
 ) -> Draft {
     let label = label(table, number);
     let mut profiles = Vec::new();
-    let section = raw::section(table, keys::APP, Some(&label), collector, &mut |entry| {
+    let mut section = raw::section(table, keys::APP, Some(&label), collector, &mut |entry| {
         if keys::is_pm2_only(entry.written) {
             let help = Some("known to PM2, not supported by this version of clusterd".to_owned());
             return Other::Unknown { help };
@@ -78,6 +85,9 @@ pub(super) fn read_app(
             None => Other::Unknown { help: None },
         }
     });
+    if let Some(told) = told {
+        changes::lay_over(&mut section, told);
+    }
     let place = section.get(AppKey::Name).map_or(span.clone(), |entry| entry.value.span());
     let mut reader = Reader { section, table: keys::APP, app: Some(label), collector };
     let program = reader.program(&span);

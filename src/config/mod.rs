@@ -6,6 +6,7 @@
 mod app;
 mod appended;
 pub mod calendar;
+pub mod changes;
 mod check;
 pub mod date;
 mod depend;
@@ -40,7 +41,7 @@ pub(crate) use listen::fuzz as fuzz_listen;
 pub use error::{Diagnostics, Place, Problem};
 pub use process::{Account, FilterEnv, ProcessSettings, Resource, Rlimit};
 pub use raw::{MAX_TEXT, decode};
-pub use resolve::load;
+pub use resolve::{load, load_changed};
 pub use settings::settings;
 
 use std::collections::BTreeMap;

@@ -111,6 +111,10 @@ impl<'v, K: PartialEq + Copy> Section<'v, K> {
         }
     }
 
+    pub(super) fn remove(&mut self, id: K) {
+        self.entries.retain(|(key, _)| key.id != id);
+    }
+
     pub(super) fn new() -> Section<'v, K> {
         Section { entries: Vec::new() }
     }

@@ -7,6 +7,7 @@ use toml::de::DeTable;
 
 use super::app::{Draft, read_app};
 use super::appended;
+use super::changes::{self, Changes};
 use super::check;
 use super::error::{Collector, Diagnostics, Problem, quoted};
 use super::keys::{self, DaemonKey};
@@ -27,11 +28,24 @@ pub fn load(text: &str, source: &str, host: &Host) -> Result<Config, Diagnostics
     if text.len() > MAX_TEXT {
         return Err(too_long(text, source));
     }
+    read(text, source, host, None)
+}
+
+/// The same of a text that [`load`] takes, with what was told of one of its apps since. Problems are then those of what
+/// was told; their places mean nothing.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_changed(text: &str, source: &str, host: &Host, changes: &Changes) -> Result<Config, Diagnostics> {
+    read(&changes.behind(text), source, host, Some(changes))
+}
+
+fn read(text: &str, source: &str, host: &Host, changes: Option<&Changes>) -> Result<Config, Diagnostics> {
     let mut collector = Collector::new(text, source);
     let tree = raw::parse(text, &mut collector);
     let mut config = Config { daemon: DaemonConfig::default(), apps: Vec::new() };
     if !collector.has_broken_header() {
-        config = read_file(&tree, host, &mut collector);
+        config = read_file(&tree, host, changes, &mut collector);
     }
     match collector.finish() {
         Some(diagnostics) => Err(diagnostics),
@@ -53,18 +67,24 @@ fn too_long(text: &str, source: &str) -> Diagnostics {
     collector.finish().expect("a problem was added")
 }
 
-fn read_file(tree: &DeTable<'_>, host: &Host, collector: &mut Collector<'_>) -> Config {
+fn read_file(
+    tree: &DeTable<'_>,
+    host: &Host,
+    changes: Option<&Changes>,
+    collector: &mut Collector<'_>,
+) -> Config {
     let mut config = Config { daemon: DaemonConfig::default(), apps: Vec::new() };
-    let mut apps = None;
+    let (mut apps, mut told) = (None, None);
     for entry in raw::entries(tree) {
         match entry.written {
             "apps" => apps = Some(entry),
+            changes::TABLE if changes.is_some() => told = entry.value().as_table(),
             "daemon" => config.daemon = read_daemon(&entry, host, collector),
             _ => unknown_at_top(&entry, collector),
         }
     }
     let mut drafts = match apps {
-        Some(entry) => read_apps(&entry, host, collector),
+        Some(entry) => read_apps(&entry, host, changes.zip(told), collector),
         None => {
             no_apps(0..0, collector);
             return config;
@@ -145,7 +165,12 @@ fn read_daemon(entry: &Entry<'_>, host: &Host, collector: &mut Collector<'_>) ->
     config
 }
 
-fn read_apps(entry: &Entry<'_>, host: &Host, collector: &mut Collector<'_>) -> Vec<Draft> {
+fn read_apps(
+    entry: &Entry<'_>,
+    host: &Host,
+    told: Option<(&Changes, &DeTable<'_>)>,
+    collector: &mut Collector<'_>,
+) -> Vec<Draft> {
     let problem = |place, message, help: &str| Problem {
         place: Some(place),
         app: None,
@@ -176,7 +201,12 @@ fn read_apps(entry: &Entry<'_>, host: &Host, collector: &mut Collector<'_>) -> V
             collector.add(problem(place, message, "write [[apps]], in double brackets, above each app"));
             continue;
         };
-        drafts.push(read_app(table, item.span(), at + 1, host, collector));
+        let draft = read_app(table, item.span(), (at + 1, None), host, collector);
+        let told = told.filter(|(changes, _)| draft.is_called(&changes.namespace, &changes.name));
+        drafts.push(match told {
+            Some((_, told)) => read_app(table, item.span(), (at + 1, Some(told)), host, collector),
+            None => draft,
+        });
     }
     drafts
 }

@@ -44,6 +44,9 @@ pub enum Request {
         file: Option<File>,
         /// Replace the stored environment of those that are known by this one.
         update_env: Option<Environment>,
+        /// What to change of those that are known: keys of the file and their values as TOML; none takes a key out.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        changes: BTreeMap<String, Option<String>>,
         /// Answer at once.
         no_wait: bool,
     },
@@ -84,6 +87,9 @@ pub enum Request {
         file: Option<File>,
         /// Replace the stored environment by this one.
         update_env: Option<Environment>,
+        /// What to change of those that are known: keys of the file and their values as TOML; none takes a key out.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        changes: BTreeMap<String, Option<String>>,
         /// Answer at once.
         no_wait: bool,
     },
@@ -95,6 +101,9 @@ pub enum Request {
         file: Option<File>,
         /// Replace the stored environment by this one.
         update_env: Option<Environment>,
+        /// What to change of those that are known: keys of the file and their values as TOML; none takes a key out.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        changes: BTreeMap<String, Option<String>>,
         /// Answer at once.
         no_wait: bool,
     },
@@ -570,6 +579,9 @@ pub struct AppDetail {
     pub env: Vec<String>,
     /// How ports are shared: the level that holds, in words.
     pub sharing: String,
+    /// What was told by flags since, and holds over its definition: lines of a file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
     /// Every setting with its value and unit, in the words of the file.
     pub settings: BTreeMap<String, String>,
 }

@@ -425,7 +425,7 @@ fn describe_app(app: &AppInfo, width: Option<usize>) -> String {
     text
 }
 
-fn detail_facts(detail: &AppDetail) -> [(&'static str, Option<String>); 11] {
+fn detail_facts(detail: &AppDetail) -> [(&'static str, Option<String>); 12] {
     [
         ("command", Some(detail.command.clone())),
         ("cwd", Some(detail.cwd.clone())),
@@ -437,6 +437,7 @@ fn detail_facts(detail: &AppDetail) -> [(&'static str, Option<String>); 11] {
         ("lines left out", detail.log_lines_left_out.map(|lines| lines.to_string())),
         ("journald dropped", detail.journal_lines_dropped.map(|lines| lines.to_string())),
         ("env", some_list(&detail.env)),
+        ("flags", (!detail.changed.is_empty()).then(|| detail.changed.join("; "))),
         ("sharing", Some(detail.sharing.clone()).filter(|text| !text.is_empty())),
     ]
 }
@@ -802,6 +803,7 @@ mod tests {
             command: "node server.js".into(),
             cwd: "/srv".into(),
             env: vec!["PORT".into(), "NODE_ENV".into()],
+            changed: vec!["kill_timeout = 1600".into(), "args left out".into()],
             settings: [("kill_timeout".to_owned(), "1600ms".to_owned())].into(),
             ..AppDetail::default()
         });
@@ -810,6 +812,7 @@ mod tests {
             "api\n",
             "  command     node server.js\n",
             "  env         PORT, NODE_ENV\n",
+            "  flags       kill_timeout = 1600; args left out\n",
             "  kill_timeout  1600ms\n",
             "  0 last ended: exit code 1 (crash) at 2026-01-01T00:00:00Z\n",
             "  1 last ended: never ran (spawn) at 2026-01-01T00:00:00Z: exec \"/srv/server\": no such file (ENOENT)\n",

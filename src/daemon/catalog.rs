@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use crate::config::changes::Changes;
 use crate::config::{AppConfig, Spec};
 use crate::supervisor::event::{AppId, Definition};
 use crate::supervisor::policy::{Policy, SpecId};
@@ -40,6 +41,9 @@ pub(super) fn base_environment(all: impl IntoIterator<Item = (OsString, OsString
 /// What one generation runs, pinned until its last worker is gone.
 #[derive(Debug)]
 pub(super) struct Recipe {
+    /// What its definition calls the app.
+    pub(super) name: String,
+    pub(super) namespace: String,
     pub(super) spec: Spec,
     /// For `describe`.
     pub(super) policy: Policy,
@@ -63,6 +67,8 @@ pub(super) struct Source {
     pub(super) environment: Rc<Environment>,
     /// The text itself, as it was read last.
     pub(super) text: Rc<str>,
+    /// What was told of the app by flags since, and holds over the text.
+    pub(super) changes: Rc<Changes>,
 }
 
 impl Source {
@@ -134,11 +140,29 @@ impl Catalog {
         logs: (Option<PathBuf>, bool),
     ) -> (AppId, bool, Definition) {
         let known = self.find(&app.namespace, &app.name);
+        let id = known.unwrap_or_else(|| {
+            let id = AppId(self.next_app);
+            self.next_app += 1;
+            id
+        });
+        (id, known.is_none(), self.define(id, app, source, logs))
+    }
+
+    /// Takes a definition of this app over, whatever it was called before.
+    pub(super) fn define(
+        &mut self,
+        id: AppId,
+        app: AppConfig,
+        source: &Rc<Source>,
+        logs: (Option<PathBuf>, bool),
+    ) -> Definition {
         // The same text says what it said, however many there are meanwhile.
         let says = |record: &&Record| Rc::ptr_eq(&record.source.text, &source.text);
-        let said = known.and_then(|id| self.apps.get(&id)).filter(says).map(|record| record.instances);
+        let said = self.apps.get(&id).filter(says).map(|record| record.instances);
         let instances = said.unwrap_or(app.policy.instances);
         let recipe = Rc::new(Recipe {
+            name: app.name.clone(),
+            namespace: app.namespace.clone(),
             spec: app.spec,
             instances,
             policy: app.policy.clone(),
@@ -150,17 +174,12 @@ impl Catalog {
         self.next_spec += 1;
         let spec = SpecId(self.next_spec);
         self.recipes.insert(spec, Rc::clone(&recipe));
-        let id = known.unwrap_or_else(|| {
-            let id = AppId(self.next_app);
-            self.next_app += 1;
-            id
-        });
         let definition =
             Definition { name: app.name.clone(), namespace: app.namespace.clone(), policy: app.policy, spec };
         let source = Rc::clone(source);
         let record = Record { name: app.name, namespace: app.namespace, source, instances, recipe };
         self.apps.insert(id, record);
-        (id, known.is_none(), definition)
+        definition
     }
 }
 

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
-use std::io::Read;
+use std::io::Read as _;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use crate::config::changes::Keys;
 use crate::config::{self, AppConfig, Config, Host};
 use crate::control::protocol::{self, Done, Error, Reply, Request};
 use crate::control::server::ClientId;
@@ -22,8 +23,9 @@ use super::apply::Manner;
 use super::catalog::{self, Source};
 use super::files::MainFile;
 use super::follow::Wanted;
-use super::launch;
+use super::launch::{self, Taken};
 use super::order::{Commands, apps_in_order};
+use super::told;
 
 /// The bound on an ecosystem file that is read again.
 const FILE_LIMIT: u64 = config::MAX_TEXT as u64;
@@ -54,6 +56,9 @@ pub(super) type Whom = Vec<(AppId, Scope)>;
 /// What a file means depends on these: path, profile, `--only`.
 pub(super) type Reading = (PathBuf, Option<String>, Vec<String>);
 
+/// Files that were read for one wish, each once, with their texts.
+type Read = BTreeMap<Reading, (Config, Rc<str>)>;
+
 impl Daemon {
     /// Answers a request, or begins what it wishes.
     pub(super) fn request(&mut self, client: ClientId, request: Request) {
@@ -79,18 +84,18 @@ impl Daemon {
                 let commands = self.for_each(&targets, |app, scope| Command::Reset { app, scope })?;
                 self.begin_for(client, false, ("reset", "reset"), commands);
             }
-            Request::Start { targets, file, update_env, no_wait } => {
-                self.start_like(client, Verb::Start, targets, file, update_env, no_wait)?;
+            Request::Start { targets, file, update_env, changes, no_wait } => {
+                self.start_like(client, Verb::Start, (targets, file), (update_env, changes), no_wait)?;
             }
             Request::Launch { file, force, update_env, no_wait } => {
                 let commands = self.launch(&file, force, update_env)?;
                 self.begin_for(client, no_wait, Verb::Start.words(), commands);
             }
-            Request::Restart { targets, file, update_env, no_wait } => {
-                self.start_like(client, Verb::Restart, targets, file, update_env, no_wait)?;
+            Request::Restart { targets, file, update_env, changes, no_wait } => {
+                self.start_like(client, Verb::Restart, (targets, file), (update_env, changes), no_wait)?;
             }
-            Request::Reload { targets, file, update_env, no_wait } => {
-                self.start_like(client, Verb::Reload, targets, file, update_env, no_wait)?;
+            Request::Reload { targets, file, update_env, changes, no_wait } => {
+                self.start_like(client, Verb::Reload, (targets, file), (update_env, changes), no_wait)?;
             }
             Request::Apply { file, dry_run, prune, no_wait } => {
                 self.apply(client, &file, Manner { dry_run, prune, no_wait })?;
@@ -212,20 +217,24 @@ impl Daemon {
         &mut self,
         client: ClientId,
         verb: Verb,
-        targets: Vec<String>,
-        file: Option<protocol::File>,
-        update_env: Option<protocol::Environment>,
+        (targets, file): (Vec<String>, Option<protocol::File>),
+        (update_env, changes): (Option<protocol::Environment>, Keys),
         no_wait: bool,
     ) -> Result<(), Error> {
         let commands = match file {
+            Some(_) if !changes.is_empty() => {
+                return Err(usage("a file says itself what its apps are; nothing was changed".to_owned()));
+            }
             Some(file) => self.commands_of_file(verb, &file, update_env)?,
             None => {
                 let whom = self.whom(&targets)?;
-                self.commands_of_known(verb, whom, update_env)?
+                self.commands_of_known(verb, whom, update_env, &changes)?
             }
         };
+        let apps: Vec<AppId> = commands.iter().map(|(app, _)| *app).collect();
+        let notes = self.holds_over(&apps, &changes);
         let commands = self.first_things_first(commands);
-        self.begin_for(client, no_wait, verb.words(), commands);
+        self.begin_noted(client, no_wait, verb.words(), commands, notes);
         Ok(())
     }
 
@@ -313,47 +322,39 @@ impl Daemon {
         verb: Verb,
         whom: Whom,
         update_env: Option<protocol::Environment>,
+        changes: &Keys,
     ) -> Result<Vec<(AppId, Command)>, Error> {
         let environment = update_env.map(callers).transpose()?.map(Rc::new);
-        // There is one environment for all workers of an app.
-        let whom = if verb == Verb::Reload || environment.is_some() { whole_apps(whom) } else { whom };
-        let mut read: BTreeMap<Reading, (Config, Rc<str>)> = BTreeMap::new();
+        let same = environment.is_none() && changes.is_empty();
+        // There is one environment and one definition for all workers of an app.
+        let whom = if verb == Verb::Reload || !same { whole_apps(whom) } else { whom };
+        self.check_changes(&whom, changes)?;
+        let mut read = Read::new();
         let mut found = Vec::new();
         for (app, scope) in whom {
-            let Some(record) = self.catalog.app(app) else { continue };
             let verb = self.verb_of_known(verb, app, scope);
-            if verb == Verb::Start && environment.is_none() {
+            if verb == Verb::Start && same {
                 found.push((app, scope, verb, None));
                 continue;
             }
-            let source = match &environment {
-                Some(environment) => {
-                    Rc::new(Source { environment: Rc::clone(environment), ..record.source.as_ref().clone() })
-                }
-                None => Rc::clone(&record.source),
-            };
-            let (name, namespace) = (record.name.clone(), record.namespace.clone());
-            let Some(path) = source.path.clone() else {
-                let same = environment.is_some().then(|| self.as_it_is(app, source)).flatten();
-                found.push((app, scope, verb, same));
-                continue;
-            };
-            let reading = (path.clone(), source.profile.clone(), source.only.clone());
-            if !read.contains_key(&reading) {
-                read.insert(reading.clone(), self.read_again(&path, &source)?);
+            let Some(mut source) = self.changed_source(app, changes) else { continue };
+            if let Some(environment) = &environment {
+                source.environment = Rc::clone(environment);
             }
-            let (config, text) = &read[&reading];
-            let source = source.with_text(text);
-            let now = config.apps.iter().find(|a| a.name == name && a.namespace == namespace);
-            let now = now.cloned().ok_or_else(|| no_longer_there(&name, &path))?;
-            found.push((app, scope, verb, Some((now, source, self.log_settings(config)))));
+            let taken = match source.path.clone() {
+                Some(path) => self.of_its_file(app, &path, source, &mut read)?,
+                None if same => None,
+                None if changes.is_empty() => self.as_it_is(app, Rc::new(source)),
+                None => self.as_told(app, source, changes)?,
+            };
+            found.push((app, scope, verb, taken));
         }
         for ((path, ..), (config, _)) in &read {
             self.shutdown_timeout.hear(config.daemon.shutdown_timeout, Some(path));
         }
         let mut commands = Vec::new();
         for (app, scope, verb, found) in found {
-            let definition = found.map(|(now, source, logs)| self.catalog.take(now, &source, logs).2);
+            let definition = found.map(|taken| self.define(app, taken));
             let command = match (verb, definition) {
                 // Whoever is leaving, and other workers of the app, are left alone.
                 (Verb::Start, None) => Command::Start { app, scope, definition: None },
@@ -362,6 +363,34 @@ impl Daemon {
             commands.push((app, command));
         }
         Ok(commands)
+    }
+
+    /// An app as its file has it now, with what was told of it since.
+    fn of_its_file(
+        &self,
+        app: AppId,
+        path: &Path,
+        source: Source,
+        read: &mut Read,
+    ) -> Result<Option<Taken>, Error> {
+        let Some(record) = self.catalog.app(app) else { return Ok(None) };
+        let reading = (path.to_owned(), source.profile.clone(), source.only.clone());
+        if !read.contains_key(&reading) {
+            read.insert(reading.clone(), self.read_again(path, &source)?);
+        }
+        let (config, text) = &read[&reading];
+        let source = source.with_text(text);
+        let now = told::app_of((config, text), &source, (&record.namespace, &record.name));
+        let now = now.map_err(|wrong| told::mistaken(&wrong))?;
+        let app = now.ok_or_else(|| no_longer_there(&record.name, path))?;
+        Ok(Some(Taken { app, source, logs: self.log_settings(config), instances: None }))
+    }
+
+    fn define(&mut self, id: AppId, taken: Taken) -> Definition {
+        let Taken { app, source, logs, instances } = taken;
+        let mut definition = self.catalog.define(id, app, &source, logs);
+        definition.policy.instances = instances.unwrap_or(definition.policy.instances);
+        definition
     }
 
     /// Reads an app's file again, for a client.
@@ -599,6 +628,7 @@ pub(super) fn source_of(file: &protocol::File, environment: catalog::Environment
         only: file.only.clone(),
         environment: Rc::new(environment),
         text: file.text.as_str().into(),
+        changes: Rc::default(),
     })
 }
 

@@ -12,6 +12,7 @@ use crate::supervisor::event::{AppId, Command};
 use super::Daemon;
 use super::catalog::Source;
 use super::commands::{Reading, Verb, reread};
+use super::told;
 
 /// The bound on a whole shutdown. There is one, whatever the number of files: the last file that says
 /// anything about it decides, and only that file takes it back, by saying nothing when it is read again.
@@ -135,11 +136,20 @@ impl Daemon {
         let mut gone = Vec::new();
         for app in apps {
             let Some(record) = self.catalog.app(*app) else { continue };
-            let source = record.source.with_text(text);
-            let now = config.apps.iter().find(|a| a.name == record.name && a.namespace == record.namespace);
-            let Some(now) = now.cloned() else {
-                gone.push(*app);
-                continue;
+            let changes = self.changes_in_force(*app);
+            let source = Rc::new(Source { changes, ..record.source.with_text(text).as_ref().clone() });
+            let name = (record.namespace.as_str(), record.name.as_str());
+            let now = match told::app_of((config, text), &source, name) {
+                Ok(Some(now)) => now,
+                Ok(None) => {
+                    gone.push(*app);
+                    continue;
+                }
+                Err(wrong) => {
+                    let name = self.names_of(&[*app]);
+                    log::error!("{name}: reload on SIGHUP: {}", told::mistaken(&wrong).message);
+                    continue;
+                }
             };
             let definition = self.catalog.take(now, &source, logs.clone()).2;
             commands.push((*app, self.command_of_file(Verb::Reload, *app, definition)));

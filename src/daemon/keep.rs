@@ -156,20 +156,22 @@ impl Daemon {
         let mut list = Saved::new(self.keeper.boot_id.clone());
         let mut texts: Vec<Rc<Source>> = Vec::new();
         let mut environments: Vec<(u64, Rc<catalog::Environment>)> = Vec::new();
-        for (app, name, namespace) in self.supervisor.apps() {
+        for (app, ..) in self.supervisor.apps() {
             let Some((spec, kept)) = self.supervisor.keeps(app) else { continue };
             let Some(record) = self.catalog.app(app) else { continue };
             let recipe = self.catalog.recipe(spec).unwrap_or(&record.recipe);
             let (source, instances) = told(record, recipe);
+            let changes = (!source.changes.is_empty()).then(|| source.changes.as_ref().clone());
             let source = place(&mut texts, source, is_same_text);
             let environment = (hash_of(&*recipe.environment), Rc::clone(&recipe.environment));
             list.apps.push(SavedApp {
-                name: name.to_owned(),
-                namespace: namespace.to_owned(),
+                name: recipe.name.clone(),
+                namespace: recipe.namespace.clone(),
                 source,
                 environment: place(&mut environments, &environment, |one, other| one == other),
                 instances: (kept.instances != instances).then_some(kept.instances),
                 stopped: stopped(&kept),
+                changes,
             });
         }
         list.sources = texts.iter().map(|source| saved_source(source)).collect();
@@ -188,7 +190,7 @@ fn hash_of(what: &impl Hash) -> u64 {
 
 /// Where the app is defined, and how many instances that says. The newest file that was read, unless what it says
 /// was given up again.
-fn told<'a>(record: &'a Record, recipe: &'a Rc<catalog::Recipe>) -> (&'a Rc<Source>, u32) {
+pub(super) fn told<'a>(record: &'a Record, recipe: &'a Rc<catalog::Recipe>) -> (&'a Rc<Source>, u32) {
     match Rc::ptr_eq(&record.recipe, recipe) {
         true => (&record.source, record.instances),
         false => (&recipe.source, recipe.instances),

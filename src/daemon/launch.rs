@@ -13,8 +13,15 @@ use super::catalog::{Record, Source};
 use super::commands::{Verb, callers, failure, source_of};
 use super::order::Commands;
 
-/// An app as it is to be taken in: what it is, where it comes from, where its logs go.
-pub(super) type Taken = (AppConfig, Rc<Source>, (Option<PathBuf>, bool));
+/// A known app as it is to be taken over.
+pub(super) struct Taken {
+    pub(super) app: AppConfig,
+    pub(super) source: Rc<Source>,
+    /// Where its logs go.
+    pub(super) logs: (Option<PathBuf>, bool),
+    /// How many workers, where that is not what its definition says.
+    pub(super) instances: Option<u32>,
+}
 
 impl Daemon {
     /// An app that was made of flags. One that is known by its name is started anew when it rests; when it runs,
@@ -83,14 +90,19 @@ impl Daemon {
     pub(super) fn as_it_is(&self, app: AppId, source: Rc<Source>) -> Option<Taken> {
         let record = self.catalog.app(app)?;
         let recipe = &record.recipe;
-        let mut policy = recipe.policy.clone();
-        let view = self.supervisor.view(self.now);
-        if let Some(now) = view.apps.iter().find(|known| known.app == app) {
-            policy.instances = now.instances;
-        }
         let (name, namespace) = (record.name.clone(), record.namespace.clone());
-        let config = AppConfig { name, namespace, policy, spec: recipe.spec.clone() };
-        Some((config, source, (recipe.log_dir.clone(), recipe.log_files)))
+        let (policy, spec) = (recipe.policy.clone(), recipe.spec.clone());
+        Some(Taken {
+            app: AppConfig { name, namespace, policy, spec },
+            source,
+            logs: (recipe.log_dir.clone(), recipe.log_files),
+            instances: self.instances_now(app),
+        })
+    }
+
+    pub(super) fn instances_now(&self, app: AppId) -> Option<u32> {
+        let view = self.supervisor.view(self.now);
+        view.apps.iter().find(|known| known.app == app).map(|known| known.instances)
     }
 }
 

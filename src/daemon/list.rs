@@ -195,6 +195,7 @@ impl Daemon {
             log_lines_left_out: self.output.left_out(app.app),
             env: recipe.spec.env.keys().cloned().collect(),
             sharing: self.sharing(app),
+            changed: self.changes_in_force(app.app).lines(),
             settings: settings(recipe),
         })
     }

@@ -71,6 +71,7 @@ mod sockets;
 mod sources;
 mod start;
 mod state;
+mod told;
 mod unsteered;
 mod unwell;
 mod usage;

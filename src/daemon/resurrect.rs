@@ -22,6 +22,7 @@ use super::commands::{callers, host, usage};
 use super::order::{Commands, apps_in_order};
 use super::report::BEING_DELETED;
 use super::saved::{self, Saved, SavedApp, SavedSource, Stopped};
+use super::told;
 
 /// What is said of the wish, at its beginning and at its end.
 const WORDS: (&str, &str) = ("resurrect", "resurrected");
@@ -185,17 +186,27 @@ impl Daemon {
             };
             self.shutdown_timeout.hear(config.daemon.shutdown_timeout, source.path.as_deref());
             for saved in missing {
-                let is_it = |app: &&AppConfig| app.name == saved.name && app.namespace == saved.namespace;
+                let changes = Rc::new(saved.changes.clone().unwrap_or_default());
+                let source = Source { changes, ..source.clone() };
+                let name = (saved.namespace.as_str(), saved.name.as_str());
+                let app = match told::app_of((&config, &saved_source.text), &source, name) {
+                    Ok(app) => app,
+                    Err(diagnostics) => {
+                        let why = told::mistaken(&diagnostics).message;
+                        failures.push(unreadable(saved.name.clone(), why));
+                        continue;
+                    }
+                };
                 let environment = callers(list.environments[saved.environment].clone());
-                match (config.apps.iter().find(is_it), environment) {
+                match (app, environment) {
                     (Some(app), Ok(environment)) => {
                         if seen.insert((saved.namespace.clone(), saved.name.clone())) {
-                            let source = Source { environment: Rc::new(environment), ..source.clone() };
+                            let source = Source { environment: Rc::new(environment), ..source };
                             let logs = self.log_settings(&config);
                             let unordered = app.policy.depends_on.iter().any(|on| !self.is_to_run(list, on));
                             let read =
                                 Read { source: Rc::new(source), saved: saved.clone(), unordered, logs };
-                            found.push((app.clone(), read));
+                            found.push((app, read));
                         }
                     }
                     (None, _) => {
@@ -267,6 +278,7 @@ fn source_of(saved: &SavedSource) -> Source {
         only: saved.only.clone(),
         environment: Rc::default(),
         text: saved.text.as_str().into(),
+        changes: Rc::default(),
     }
 }
 

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::config::changes::Changes;
 use crate::control::protocol::Environment;
 
 /// The form that is written.
@@ -62,6 +63,9 @@ pub(super) struct SavedApp {
     /// Which of its workers are stopped.
     #[serde(default, skip_serializing_if = "Stopped::is_none")]
     pub(super) stopped: Stopped,
+    /// What was told of it by flags, and holds over its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) changes: Option<Changes>,
 }
 
 /// Which workers of an app are stopped.
@@ -294,6 +298,7 @@ mod tests {
             environment,
             instances,
             stopped,
+            changes: None,
         };
         let text = [("PATH".to_owned(), "/usr/bin".to_owned())];
         let bytes = vec![(b"ODD".to_vec(), vec![0xff])];
@@ -319,6 +324,15 @@ mod tests {
                 Environment { text: Default::default(), bytes },
             ],
         }
+    }
+
+    #[test]
+    fn what_was_told_of_an_app_is_saved_with_it() {
+        let mut saved = list();
+        let keys = [("args".to_owned(), None), ("name".to_owned(), Some("\"tool\"".to_owned()))];
+        let changes = Changes { namespace: "default".into(), name: "old".into(), keys: keys.into() };
+        saved.apps[2].changes = Some(changes);
+        assert_eq!(Saved::decode(&saved.encode().expect("a list")).expect("a list"), saved);
     }
 
     #[test]

@@ -193,8 +193,20 @@ impl Deed {
     fn request(&self, target: String) -> Request {
         let targets = vec![target.clone()];
         match self {
-            Deed::Reload => Request::Reload { targets, file: None, update_env: None, no_wait: false },
-            Deed::Restart => Request::Restart { targets, file: None, update_env: None, no_wait: false },
+            Deed::Reload => Request::Reload {
+                targets,
+                file: None,
+                update_env: None,
+                changes: BTreeMap::new(),
+                no_wait: false,
+            },
+            Deed::Restart => Request::Restart {
+                targets,
+                file: None,
+                update_env: None,
+                changes: BTreeMap::new(),
+                no_wait: false,
+            },
             Deed::Stop => Request::Stop { targets, no_wait: false },
             Deed::Scale { to, .. } => Request::Scale { target, count: to.to_string(), no_wait: false },
         }

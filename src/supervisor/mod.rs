@@ -669,6 +669,7 @@ impl Supervisor {
             return self.refuse(request, command, failure, out);
         }
         let Some(index) = index else { return };
+        self.apps[index].rename(&command);
         self.turn(index, now, out, |app, turn| match command {
             Command::Start { scope, definition, .. } => app.start(request, scope, definition, turn),
             Command::Restart { scope, definition, .. } => app.restart(request, scope, definition, turn),

@@ -4,7 +4,8 @@ use super::Bug;
 use super::app::{App, Gate, Heard, Idle, Mix, Request, Slot, Turn, Until, Version, Wanted};
 use super::backoff::Backoff;
 use super::event::{
-    Action, Cause, Definition, Fact, Failure, Generation, Outcome, RequestId, Scale, Scope, SlotId, WorkerId,
+    Action, Cause, Command, Definition, Fact, Failure, Generation, Outcome, RequestId, Scale, Scope, SlotId,
+    WorkerId,
 };
 use super::order::Admission;
 use super::policy::SpecId;
@@ -22,6 +23,31 @@ impl App {
         }
         self.line_up(turn);
         self.requests.push(Request { id: request, until: Until::Ready(slots) });
+    }
+
+    /// A name is the app's and no version's: it holds from the wish on, whatever becomes of that.
+    pub(super) fn rename(&mut self, command: &Command) {
+        let definition = match command {
+            Command::Define { definition, .. } | Command::Adjust { definition, .. } => definition,
+            Command::Start { definition: Some(definition), .. }
+            | Command::Restart { definition: Some(definition), .. }
+            | Command::Reload { definition: Some(definition), .. } => definition,
+            Command::Start { definition: None, .. }
+            | Command::Restart { definition: None, .. }
+            | Command::Reload { definition: None, .. }
+            | Command::Add { .. }
+            | Command::Restore { .. }
+            | Command::Stop { .. }
+            | Command::Delete { .. }
+            | Command::Scale { .. }
+            | Command::Reset { .. }
+            | Command::Promote { .. }
+            | Command::Rollback { .. }
+            | Command::Shutdown { .. }
+            | Command::ShutdownNow { .. } => return,
+        };
+        self.name.clone_from(&definition.name);
+        self.namespace.clone_from(&definition.namespace);
     }
 
     /// Takes a definition over for the next start. Where something is wanted already, that is a reload.

@@ -447,6 +447,7 @@ fn listing() -> Reply {
         instances: 1,
         listen: vec![],
         unserved: vec![],
+        watching: false,
         warnings: Vec::new(),
         reload: None,
         waits_for: Vec::new(),

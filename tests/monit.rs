@@ -72,6 +72,7 @@ fn app(name: &str, status: &str, workers: Vec<WorkerInfo>) -> AppInfo {
         listen: if workers.len() > 1 { vec!["0.0.0.0:3000".into()] } else { Vec::new() },
         unserved: Vec::new(),
         waits_for: Vec::new(),
+        watching: false,
         warnings: Vec::new(),
         reload: None,
         workers,

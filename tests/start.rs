@@ -528,6 +528,23 @@ fn the_number_of_workers_survives_flags_and_a_resurrection() {
 }
 
 #[test]
+fn who_is_watched_is_listed() {
+    let daemon = started(&["echo.sh"]);
+    let list = || daemon.run(&["list"]).expect_code(0).stdout;
+    assert!(!list().contains("watching"), "{}", list());
+    daemon.run(&["start", "child.sh", "--watch=other.sh"]).expect_code(0);
+    for (line, word) in list().lines().zip(["watching", "disabled", "enabled"]) {
+        assert!(line.ends_with(word) || line.contains(&format!(" {word} ")), "{word}: {}", list());
+    }
+    let described = daemon.run(&["describe", "child"]).expect_code(0).stdout;
+    let path = daemon.home.apps().join("other.sh").display().to_string();
+    assert!(described.lines().any(|line| line.contains("watches") && line.ends_with(&path)), "{described}");
+    assert_eq!((daemon.app("child").watching, daemon.app("echo").watching), (true, false));
+    daemon.run(&["restart", "child", "--watch=false"]).expect_code(0);
+    assert!(!list().contains("watching"), "{}", list());
+}
+
+#[test]
 fn what_cannot_run_fails_with_its_reason_and_last_lines() {
     let home = home();
     fs::write(home.apps().join("data"), "no program\n").unwrap();

@@ -452,6 +452,9 @@ pub struct AppInfo {
     /// What it depends on and is not ready, while it waits for that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<String>,
+    /// Files are watched for it: their change replaces its workers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub watching: bool,
     /// What its connections show that somebody should know, where they were counted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -577,6 +580,9 @@ pub struct AppDetail {
     pub journal_lines_dropped: Option<u64>,
     /// Names of declared variables; values are not shown.
     pub env: Vec<String>,
+    /// The files and folders that are watched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watches: Vec<String>,
     /// How ports are shared: the level that holds, in words.
     pub sharing: String,
     /// What was told by flags since, and holds over its definition: lines of a file.

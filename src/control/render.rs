@@ -75,11 +75,13 @@ pub fn list(list: &List, width: Option<usize>) -> String {
     }
     let grouped = width.is_none() || list.apps.iter().any(|app| app.namespace != "default");
     let counted = list.apps.iter().flat_map(|app| &app.workers).any(|worker| worker.connections.is_some());
+    let watched = list.apps.iter().any(|app| app.watching);
     let columns: Vec<&Field> = FIELDS
         .iter()
         .filter(|field| match field.title {
             "namespace" => grouped,
             "conns" => counted,
+            "watching" => watched,
             _ => true,
         })
         .collect();
@@ -307,6 +309,12 @@ const FIELDS: &[Field] = &[
         weight: 85,
         cell: |_, worker| number(worker.and_then(|worker| worker.connections)),
     },
+    Field {
+        title: "watching",
+        right: false,
+        weight: 20,
+        cell: |app, _| if app.watching { Cell::plain("enabled") } else { Cell::new("disabled", DIM) },
+    },
 ];
 
 fn number<T: ToString>(value: Option<T>) -> Cell {
@@ -425,7 +433,7 @@ fn describe_app(app: &AppInfo, width: Option<usize>) -> String {
     text
 }
 
-fn detail_facts(detail: &AppDetail) -> [(&'static str, Option<String>); 12] {
+fn detail_facts(detail: &AppDetail) -> [(&'static str, Option<String>); 13] {
     [
         ("command", Some(detail.command.clone())),
         ("cwd", Some(detail.cwd.clone())),
@@ -437,6 +445,7 @@ fn detail_facts(detail: &AppDetail) -> [(&'static str, Option<String>); 12] {
         ("lines left out", detail.log_lines_left_out.map(|lines| lines.to_string())),
         ("journald dropped", detail.journal_lines_dropped.map(|lines| lines.to_string())),
         ("env", some_list(&detail.env)),
+        ("watches", some_list(&detail.watches)),
         ("flags", (!detail.changed.is_empty()).then(|| detail.changed.join("; "))),
         ("sharing", Some(detail.sharing.clone()).filter(|text| !text.is_empty())),
     ]
@@ -659,6 +668,7 @@ mod tests {
             listen: vec!["0.0.0.0:3000".into()],
             unserved: vec![],
             waits_for: vec![],
+            watching: false,
             warnings: Vec::new(),
             reload: None,
             workers,
@@ -803,6 +813,7 @@ mod tests {
             command: "node server.js".into(),
             cwd: "/srv".into(),
             env: vec!["PORT".into(), "NODE_ENV".into()],
+            watches: vec!["/srv/src".into(), "/srv/lib".into()],
             changed: vec!["kill_timeout = 1600".into(), "args left out".into()],
             settings: [("kill_timeout".to_owned(), "1600ms".to_owned())].into(),
             ..AppDetail::default()
@@ -812,6 +823,7 @@ mod tests {
             "api\n",
             "  command     node server.js\n",
             "  env         PORT, NODE_ENV\n",
+            "  watches     /srv/src, /srv/lib\n",
             "  flags       kill_timeout = 1600; args left out\n",
             "  kill_timeout  1600ms\n",
             "  0 last ended: exit code 1 (crash) at 2026-01-01T00:00:00Z\n",

@@ -100,7 +100,7 @@ impl Daemon {
     }
 
     /// What is wanted to run: after a failed reload that is not what the file said last.
-    fn recipe_of(&self, app: &AppView) -> Option<Rc<Recipe>> {
+    pub(super) fn recipe_of(&self, app: &AppView) -> Option<Rc<Recipe>> {
         let wanted = self.supervisor.spec(app.app, app.generation);
         let recipe = wanted.and_then(|spec| self.catalog.recipe(spec));
         recipe.or_else(|| self.catalog.app(app.app).map(|record| &record.recipe)).map(Rc::clone)

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use crate::config::{self, Interpreter, Program};
 use crate::control::protocol::Stream;
@@ -64,6 +65,7 @@ impl Daemon {
             listen: app.listen.iter().map(ToString::to_string).collect(),
             unserved: app.unserved.iter().map(|address| self.unserved(*address)).collect(),
             waits_for: app.waits_for.iter().map(ToString::to_string).collect(),
+            watching: self.recipe_of(app).is_some_and(|recipe| recipe.policy.watch.is_some()),
             warnings: self.warnings(app, &workers, detail),
             reload: app.reload.as_ref().map(|reload| ReloadInfo {
                 state: reload.state.to_owned(),
@@ -174,10 +176,10 @@ impl Daemon {
 
     fn detail(&self, app: &AppView) -> Option<AppDetail> {
         let record = self.catalog.app(app.app)?;
-        // What is wanted to run: after a failed reload that is not what the file says now.
-        let wanted = self.supervisor.spec(app.app, app.generation);
-        let recipe = wanted.and_then(|spec| self.catalog.recipe(spec)).unwrap_or(&record.recipe);
+        let recipe = &self.recipe_of(app)?;
         let file = self.shown_files(&record.name, recipe);
+        let watched = |path: &String| recipe.spec.cwd.join(path).components().collect::<PathBuf>();
+        let watched = recipe.policy.watch.iter().flat_map(|watch| &watch.paths).map(watched);
         Some(AppDetail {
             file: record.source.path.as_ref().map(|p| p.display().to_string()),
             profile: record.source.profile.clone(),
@@ -194,6 +196,7 @@ impl Daemon {
                 .then(|| self.output.journal.dropped(app.app)),
             log_lines_left_out: self.output.left_out(app.app),
             env: recipe.spec.env.keys().cloned().collect(),
+            watches: watched.map(|path| path.display().to_string()).collect(),
             sharing: self.sharing(app),
             changed: self.changes_in_force(app.app).lines(),
             settings: settings(recipe),

@@ -1,78 +1,42 @@
 //! When a line was read, as people write it: PM2's patterns (those of day.js) in local time.
 
 use jiff::Timestamp;
-use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
 
-use crate::config::date::USUAL;
-
-/// Each token of a pattern, the longer first, and what stands for it in strftime(3), with jiff's `%3f` and `%:z`.
-const TOKENS: [(&str, &str); 24] = [
-    ("YYYY", "%Y"),
-    ("YY", "%y"),
-    ("MMMM", "%B"),
-    ("MMM", "%b"),
-    ("MM", "%m"),
-    ("M", "%-m"),
-    ("DD", "%d"),
-    ("D", "%-d"),
-    ("dddd", "%A"),
-    ("ddd", "%a"),
-    ("HH", "%H"),
-    ("H", "%-H"),
-    ("hh", "%I"),
-    ("h", "%-I"),
-    ("mm", "%M"),
-    ("m", "%-M"),
-    ("SSS", "%3f"),
-    ("ss", "%S"),
-    ("s", "%-S"),
-    ("ZZ", "%z"),
-    ("Z", "%:z"),
-    ("A", "%p"),
-    ("a", "%P"),
-    ("X", "%s"),
-];
+use crate::config::date::{DatePattern, Part, USUAL};
+use crate::logs::form::dated;
 
 /// A pattern, read.
 #[derive(Debug)]
 pub(super) struct Stamp {
-    format: String,
+    pattern: DatePattern,
     zone: TimeZone,
 }
 
 impl Stamp {
-    /// Reads a pattern. One without anything of a date or a time is most likely a target that got here.
+    /// Reads a pattern as `log_date_format` is read. One without anything of a date or a time is most likely a target
+    /// that got here.
     pub(super) fn new(pattern: &str, zone: TimeZone) -> Result<Stamp, String> {
-        let (mut format, mut rest, mut has_token) = (String::new(), pattern, false);
-        while let Some(first) = rest.chars().next() {
-            if let Some((literal, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-                format += &literal.replace('%', "%%");
-                rest = after;
-            } else if let Some((token, code)) = TOKENS.iter().find(|(token, _)| rest.starts_with(token)) {
-                format += code;
-                has_token |= token.len() > 1 || pattern == "X";
-                rest = &rest[token.len()..];
-            } else {
-                format += if first == '%' { "%%" } else { &rest[..first.len_utf8()] };
-                rest = &rest[first.len_utf8()..];
-            }
-        }
-        // `api` has an `a`, and `command` an `mm`.
-        if !has_token || pattern.chars().all(|char| char.is_ascii_lowercase()) {
-            return Err(format!(
-                "--timestamp: \"{pattern}\" is no pattern such as \"HH:mm:ss\" or \"{USUAL}\"; targets stand \
+        let wrong = |why: &str| {
+            format!(
+                "--timestamp: \"{pattern}\" is no pattern such as \"HH:mm:ss\" or \"{USUAL}\": {why}; targets stand \
                  before --timestamp"
-            ));
+            )
+        };
+        let read = DatePattern::parse(pattern).map_err(|why| wrong(&why))?;
+        let has_field = read.parts().iter().any(|part| matches!(part, Part::Field(_)));
+        // `dad` is a weekday, AM or PM, and a weekday.
+        let is_word = pattern.len() > 1 && pattern.chars().all(|char| char.is_ascii_lowercase());
+        if !has_field || is_word {
+            return Err(wrong("nothing of a date is in it"));
         }
-        Ok(Stamp { format, zone })
+        Ok(Stamp { pattern: read, zone })
     }
 
     /// The time of a line (RFC 3339). One that is not known is a `?`, and no guess.
     pub(super) fn show(&self, at: Option<&str>) -> String {
         let at = at.and_then(|at| at.parse::<Timestamp>().ok());
-        let shown = at.map(|at| strtime::format(&self.format, &at.to_zoned(self.zone.clone())));
-        shown.and_then(Result::ok).unwrap_or_else(|| "?".to_owned())
+        at.map_or_else(|| "?".to_owned(), |at| dated(&self.pattern, &at.to_zoned(self.zone.clone())))
     }
 }
 
@@ -128,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_target_that_got_where_the_pattern_stands_is_told_so() {
-        for word in ["api", "API", "command", "api-1", "", "--", "/^x/", "0"] {
+        for word in ["api", "API", "command", "api-1", "", "--", "/^x/", "0", "dad", "mm"] {
             assert!(Stamp::new(word, TimeZone::UTC).unwrap_err().contains("targets stand before"), "{word}");
         }
     }

@@ -1,5 +1,6 @@
-//! Patterns of dates, as `log_date_format` has them: those of day.js, which PM2 uses. What day.js would print as it
-//! stands although it looks like a part of a date is refused, for a wrong pattern is found in the logs, too late.
+//! Patterns of dates, as `log_date_format` and `logs --timestamp` have them: those of day.js, which PM2 uses. What
+//! day.js would print as it stands although it looks like a part of a date is refused, for a wrong pattern is found in
+//! the logs, too late.
 
 /// The longest pattern, in bytes.
 const LONGEST: usize = 100;
@@ -36,6 +37,7 @@ pub enum Field {
     MeridiemSmall,
     OffsetPlain,
     Offset,
+    UnixSeconds,
 }
 
 /// What stands for which part; of those that begin alike the longest comes first.
@@ -65,6 +67,7 @@ const FIELDS: &[(&str, Field)] = &[
     ("a", Field::MeridiemSmall),
     ("ZZ", Field::OffsetPlain),
     ("Z", Field::Offset),
+    ("X", Field::UnixSeconds),
 ];
 
 /// A piece of a pattern.

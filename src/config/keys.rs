@@ -146,7 +146,7 @@ impl Kind {
                     .into()
             }
             Kind::DatePattern => "a pattern of YYYY YY MMMM MMM MM M DD D dddd ddd dd d HH H hh h mm m ss s SSS A a \
-                                  Z ZZ, with other letters in [ ], such as \"YYYY-MM-DD HH:mm:ss.SSS Z\""
+                                  Z ZZ X, with other letters in [ ], such as \"YYYY-MM-DD HH:mm:ss.SSS Z\""
                 .into(),
             Kind::FileSize => "an amount from 64 KiB: \"10M\", \"1.5G\", bytes; or 0 for no limit".into(),
             Kind::LineRate => {

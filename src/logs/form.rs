@@ -115,19 +115,21 @@ impl Form {
         let moment = Timestamp::from_duration(since).unwrap_or(Timestamp::UNIX_EPOCH);
         match &self.date {
             None => format!("{moment:.3}"),
-            Some(pattern) => {
-                let mut date = String::new();
-                let moment = moment.to_zoned(self.zone.clone());
-                for part in pattern.parts() {
-                    match part {
-                        Part::Text(text) => date.push_str(text),
-                        Part::Field(field) => date.push_str(&field_text(*field, &moment)),
-                    }
-                }
-                date
-            }
+            Some(pattern) => dated(pattern, &moment.to_zoned(self.zone.clone())),
         }
     }
+}
+
+/// A moment as a pattern has it.
+pub fn dated(pattern: &DatePattern, moment: &Zoned) -> String {
+    let mut date = String::new();
+    for part in pattern.parts() {
+        match part {
+            Part::Text(text) => date.push_str(text),
+            Part::Field(field) => date.push_str(&field_text(*field, moment)),
+        }
+    }
+    date
 }
 
 fn write_message(line: &Line<'_>, to: &mut Vec<u8>) {
@@ -192,6 +194,7 @@ fn field_text(field: Field, at: &Zoned) -> String {
         Field::MeridiemSmall => if at.hour() < 12 { "am" } else { "pm" }.to_owned(),
         Field::OffsetPlain => format!("{sign}{hours:02}{rest:02}"),
         Field::Offset => format!("{sign}{hours:02}:{rest:02}"),
+        Field::UnixSeconds => at.timestamp().as_second().to_string(),
     }
 }
 
@@ -228,6 +231,7 @@ mod tests {
             ("YYYY-MM-DD HH:mm:ss.SSS Z", "2026-11-23 05:10:12.034 -03:30"),
             ("YYYY-MM-DDTHH:mm:ssZZ", "2026-11-23T05:10:12-0330"),
             ("YY M D H h m s d A a", "26 11 23 5 5 10 12 1 AM am"),
+            ("X", "1795423212"),
             ("dddd ddd dd, MMMM MMM [o'clock] hh", "Monday Mon Mo, November Nov o'clock 05"),
         ] {
             assert_eq!(form(false, Some(pattern)).date(WALL), date);

@@ -208,6 +208,11 @@ impl Home {
         Ok(missing)
     }
 
+    /// Makes the folder of sockets and lock again, where somebody removed it.
+    pub fn create_runtime(&self) -> Result<(), HomeError> {
+        make(&self.runtime)
+    }
+
     /// A home in a fresh folder of its own, for want of a better one: in the first of these that lets us.
     pub fn temporary(places: &[&Path]) -> Option<Home> {
         let fresh = |place: &&Path| nix::unistd::mkdtemp(&place.join("clusterd-XXXXXX")).ok();

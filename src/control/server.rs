@@ -206,6 +206,29 @@ impl Server {
         })
     }
 
+    /// Whether clients find the socket under its path.
+    pub fn is_found(&self) -> bool {
+        identity(&self.path).is_ok_and(|file| file == self.file)
+    }
+
+    /// Listens at the path anew, since somebody took the socket file away. Connections go on, and who waits in
+    /// the old queue comes in first.
+    ///
+    /// # Errors
+    /// As [`Server::bind`]; the old socket listens on then.
+    pub fn bind_again(&mut self, now: Time, out: &mut Vec<Incoming>) -> io::Result<()> {
+        let (mut listener, file) = listen(&self.path)?;
+        self.registry.register(&mut listener, Token(self.tokens.start), Interest::READABLE)?;
+        self.now = now;
+        for _ in 0..socket::BACKLOG.unsigned_abs().div_ceil(ACCEPT_BUDGET as u32) {
+            self.accept(out);
+        }
+        self.listener = listener;
+        self.file = file;
+        self.accepting = Accepting::More;
+        Ok(())
+    }
+
     /// Whether an event with this token belongs here.
     pub fn owns(&self, token: Token) -> bool {
         self.tokens.contains(&token.0)

@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -13,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::home::Home;
 use crate::sys::socket;
 
+use super::doors::identity;
 use super::{Error, host};
 
 /// The longest that is read of who holds a lock: a number and a path.
@@ -21,7 +22,7 @@ const LIMIT: u64 = 8 * 1024;
 /// Held for as long as the supervisor runs.
 #[derive(Debug)]
 pub(super) struct Locks {
-    _runtime: Flock<File>,
+    runtime: Flock<File>,
     /// Where the state folder is another one.
     _state: Option<Flock<File>>,
 }
@@ -45,7 +46,23 @@ impl Locks {
             Some(taken) => Some(taken?),
             None => None,
         };
-        Ok(Locks { _runtime: runtime, _state: state })
+        Ok(Locks { runtime, _state: state })
+    }
+
+    /// Whether who looks for the lock of this home finds ours.
+    pub(super) fn is_found(&self, home: &Home) -> bool {
+        let held = self.runtime.metadata().map(|file| (file.dev(), file.ino())).ok();
+        held.is_some() && identity(&home.lock()).ok() == held
+    }
+
+    /// After the lock of the runtime folder was removed.
+    ///
+    /// # Errors
+    /// As [`Locks::take`].
+    pub(super) fn take_again(&mut self, home: &Home) -> Result<(), Error> {
+        home.check(socket::own_uid())?;
+        self.runtime = take(&home.lock(), home)?;
+        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ mod catalog;
 mod check;
 mod commands;
 mod crons;
+mod doors;
 mod drain;
 mod environment;
 mod exam;
@@ -131,6 +132,7 @@ use crate::sys::{self, inherited, process, rights, spawn};
 use abroad::Abroad;
 use catalog::Catalog;
 use crons::Crons;
+use doors::Doors;
 use files::{MainFile, ShutdownTimeout};
 use headroom::Promises;
 use keep::Keeper;
@@ -324,7 +326,8 @@ struct Daemon {
     keeper: Keeper,
     home: Home,
     /// Held as long as the supervisor lives: one per home.
-    _locks: Locks,
+    locks: Locks,
+    doors: Doors,
     surroundings: Surroundings,
     log_files: Option<bool>,
     own_log: Option<Arc<Mutex<LogFile>>>,
@@ -442,7 +445,8 @@ impl Daemon {
             recorded,
             keeper,
             home,
-            _locks: locks,
+            locks,
+            doors: Doors::default(),
             surroundings,
             log_files: options.log_files,
             own_log,
@@ -460,6 +464,8 @@ impl Daemon {
     fn run(mut self) -> Result<i32, Error> {
         self.watch_consoles().map_err(host("watch standard output"))?;
         self.clear_pid_files();
+        self.now = self.read_clock();
+        self.watch_doors();
         let pid = std::process::id();
         log::info!(
             "clusterd {} (pid {pid}) runs, home {}",
@@ -568,6 +574,7 @@ impl Daemon {
             self.overflows.next_deadline(),
             self.unsteered.next_deadline(),
             self.watches.next_deadline(),
+            self.doors.next_deadline(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.since(now))
@@ -644,6 +651,7 @@ impl Daemon {
         self.hear_again();
         self.look_after_shared();
         self.look_at_overflows();
+        self.look_at_doors();
         self.steer_again();
         let end = self.read_clock() + DECIDING_TIME;
         let mut actions: Vec<Action> = Vec::new();

@@ -4,6 +4,7 @@
 //! Nothing is stored for workers: descriptors of `FDSTORE=1` are closed, as is the one of `BARRIER=1`,
 //! whose end is the answer that all messages before it were read.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,6 +19,7 @@ use crate::supervisor::event::{Event, Word, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::{notify, process, socket};
 
+use super::doors::identity;
 use super::processes::Main;
 use super::sources::{Source, Tokens};
 use super::{Daemon, Error, host};
@@ -38,6 +40,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Between two lines about messages that were ignored.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
+/// Sockets whose file somebody removed that are still heard: a worker may have connected to one for good.
+const MOST_FORMER: usize = 8;
+
 /// The longest time that one message can ask for.
 const LONGEST: u64 = 3600 * 1_000_000;
 
@@ -49,6 +54,10 @@ const STATUS_LIMIT: usize = 256;
 pub(super) struct Notified {
     socket: OwnedFd,
     path: PathBuf,
+    /// Device and inode of its file.
+    file: (u64, u64),
+    /// Those before, which no path leads to any more; the oldest first.
+    former: VecDeque<OwnedFd>,
     /// The socket is left alone until then.
     again: Option<Time>,
     /// Messages that were not believed and not told of.
@@ -61,19 +70,25 @@ pub(super) struct Notified {
 impl Notified {
     /// Binds the socket, and registers it with the poll.
     pub(super) fn open(path: PathBuf, poll: &Poll, tokens: &mut Tokens) -> Result<Notified, Error> {
-        // A stale one: the lock of this home is ours.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(host(format!("remove {}", path.display()))(error));
-            }
-            _ => {}
+        let (socket, file) = bind(&path, poll, tokens)?;
+        let former = VecDeque::new();
+        Ok(Notified { socket, path, file, former, again: None, ignored: 0, told: None, deaf: None })
+    }
+
+    /// Whether workers find the socket under its path.
+    pub(super) fn is_found(&self) -> bool {
+        identity(&self.path).is_ok_and(|file| file == self.file)
+    }
+
+    /// Binds the path anew, since somebody took the socket's file away.
+    pub(super) fn bind_again(&mut self, poll: &Poll, tokens: &mut Tokens) -> Result<(), Error> {
+        let (socket, file) = bind(&self.path, poll, tokens)?;
+        self.former.push_back(std::mem::replace(&mut self.socket, socket));
+        self.file = file;
+        if self.former.len() > MOST_FORMER {
+            self.former.pop_front();
         }
-        let socket = notify::open(&path).map_err(host(format!("bind {}", path.display())))?;
-        let token = tokens.allot(Source::Notify);
-        poll.registry()
-            .register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
-            .map_err(host("watch the notify socket"))?;
-        Ok(Notified { socket, path, again: None, ignored: 0, told: None, deaf: None })
+        Ok(())
     }
 
     /// Where workers say it.
@@ -84,6 +99,24 @@ impl Notified {
     pub(super) fn next_deadline(&self) -> Option<Time> {
         self.again
     }
+}
+
+fn bind(path: &Path, poll: &Poll, tokens: &mut Tokens) -> Result<(OwnedFd, (u64, u64)), Error> {
+    // A stale one: the lock of this home is ours.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(host(format!("remove {}", path.display()))(error));
+        }
+        _ => {}
+    }
+    let failed = || format!("bind {}", path.display());
+    let socket = notify::open(path).map_err(host(failed()))?;
+    let file = identity(path).map_err(host(failed()))?;
+    let token = tokens.allot(Source::Notify);
+    poll.registry()
+        .register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
+        .map_err(host("watch the notify socket"))?;
+    Ok((socket, file))
 }
 
 /// One line that means something here.
@@ -117,7 +150,11 @@ impl Daemon {
 
     /// True when there is more than one turn's share.
     pub(super) fn read_notifications(&mut self) -> bool {
-        let at_home = self.read_from(PER_TURN, None, |daemon| Some(daemon.notified.socket.as_fd()));
+        let mut at_home = self.read_from(PER_TURN, None, |daemon| Some(daemon.notified.socket.as_fd()));
+        for place in 0..self.notified.former.len() {
+            at_home |=
+                self.read_from(PER_TURN, None, |daemon| daemon.notified.former.get(place).map(AsFd::as_fd));
+        }
         let users = self.abroad.users();
         // Each user has a share of its own: whoever floods takes nothing from the others.
         let share = (PER_TURN / users.len().max(1)).max(1);

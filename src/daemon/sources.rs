@@ -43,6 +43,8 @@ pub(super) enum Source {
     Console,
     /// journald has room again.
     Journal,
+    /// Something became of the lock, or of a socket of our own.
+    Doors,
 }
 
 /// Token ↔ source. Tokens are not reused, so that readiness that was reported together with the end of
@@ -111,6 +113,10 @@ impl Daemon {
             Source::Files(app) => self.collect_files(app),
             Source::Console | Source::Journal => {
                 self.output.flush(self.now);
+                false
+            }
+            Source::Doors => {
+                self.doors.heard(self.now);
                 false
             }
         }

@@ -89,6 +89,35 @@ impl Queue {
         Ok(self.inotify.add_watch(folder, mask)?)
     }
 
+    /// Watches what is under a path itself, not through a link: that it loses its name or goes elsewhere. Which of both
+    /// it was is not told apart: [`Queue::heard`] says that something was.
+    ///
+    /// # Errors
+    /// As with [`Queue::add`].
+    pub fn add_place(&self, path: &Path) -> io::Result<()> {
+        let mut mask =
+            AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_DONT_FOLLOW;
+        if !path.is_dir() {
+            // Of a file that somebody has open the number of names is all that changes when it is removed. Of a
+            // folder this would tell of each change in it.
+            mask |= AddWatchFlags::IN_ATTRIB;
+        }
+        self.inotify.add_watch(path, mask)?;
+        Ok(())
+    }
+
+    /// Takes all entries; whether there were any. What cannot be read counts as one.
+    pub fn heard(&self) -> bool {
+        let mut any = false;
+        loop {
+            match self.inotify.read_events() {
+                Ok(_) => any = true,
+                Err(nix::Error::EINTR) => {}
+                Err(error) => return any || error != nix::Error::EAGAIN,
+            }
+        }
+    }
+
     /// Does not watch a folder any more. One that is gone is not watched in any case.
     pub fn remove(&self, watch: Watch) {
         // EINVAL: it is gone; nothing else can be wrong with a number that the queue gave.
@@ -176,6 +205,24 @@ mod tests {
                 (Change::Left, Some("c"), true),
             ]
         );
+    }
+
+    #[test]
+    fn a_file_that_is_open_and_loses_its_name_is_told_of_and_its_neighbours_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, other) = (folder.path().join("a"), folder.path().join("b"));
+        let _open = std::os::unix::net::UnixListener::bind(&file).unwrap();
+        let queue = Queue::new().expect("a queue");
+        queue.add_place(&file).expect("a file");
+        queue.add_place(folder.path()).expect("a folder");
+        fs::write(&other, "x").unwrap();
+        fs::remove_file(&other).unwrap();
+        assert!(!queue.heard());
+        fs::remove_file(&file).unwrap();
+        assert!(queue.heard());
+        assert!(!queue.heard());
+        fs::remove_dir(folder.path()).unwrap();
+        assert!(queue.heard());
     }
 
     #[test]

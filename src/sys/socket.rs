@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 /// Connections that may wait to be accepted.
-const BACKLOG: i32 = 128;
+pub const BACKLOG: i32 = 128;
 
 /// Who is at the other end of a Unix socket, as the kernel saw it at connect(2) (SO_PEERCRED).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import queue
+import re
 import select
 import shutil
 import signal
@@ -413,13 +414,23 @@ class TinyClusterd:
                         f'instances = {instances}\nexec_mode = "fork"\n{more}\n')
         return file
 
+    def verb(self, *words):
+        return [str(self.binary), *words], self.environment
+
+    def prepare(self, instances):
+        """The command that starts so many."""
+        return self.verb("start", str(self.file("many", instances)))
+
     def start_many(self, instances):
         # All of them are weighed once a second: what that costs is measured here, too.
         file = self.file("many", instances, more='max_memory_restart = "1G"')
         return subprocess.Popen([self.binary, "start", file], env=self.environment, stdout=subprocess.DEVNULL)
 
-    def start_lines(self, count, at_once, out):
-        file = self.file("lines", 1, f', "{count}", "{at_once}"', f'out_file = "{out}"')
+    def start_lines(self, count, at_once, out, **more):
+        # Lines that are moved away or compressed while they are counted would measure something else.
+        keys = {"out_file": str(out), "log_max_size": 0, **more}
+        text = "\n".join(f"{key} = {json.dumps(value)}" for key, value in keys.items())
+        file = self.file("lines", 1, f', "{count}", "{at_once}"', text)
         subprocess.run([self.binary, "start", file], env=self.environment, check=True, stdout=subprocess.DEVNULL)
 
     def ask(self, verb):
@@ -455,19 +466,28 @@ class TinyPm2:
         self.start("base", 1).wait()
         tellers.await_all(1)
 
-    def start(self, name, instances, **more):
+    def verb(self, *words):
+        return [str(self.binary), *words], self.environment
+
+    def prepare(self, instances):
+        return self.verb("start", str(self.file("many", instances)))
+
+    def file(self, name, instances, **more):
         app = {"name": name, "script": str(self.tiny), "interpreter": "none", "exec_mode": "fork",
                "instances": instances, **more}
         file = self.home / f"{name}.json"
         file.write_text(json.dumps({"apps": [app]}))
-        return subprocess.Popen([str(self.binary), "start", str(file)], env=self.environment,
-                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return file
+
+    def start(self, name, instances, **more):
+        return subprocess.Popen([str(self.binary), "start", str(self.file(name, instances, **more))],
+                                env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def start_many(self, instances):
         return self.start("many", instances)
 
-    def start_lines(self, count, at_once, out):
-        self.start("lines", 1, args=[str(count), str(at_once)], out_file=str(out), merge_logs=True).wait()
+    def start_lines(self, count, at_once, out, **more):
+        self.start("lines", 1, args=[str(count), str(at_once)], out_file=str(out), merge_logs=True, **more).wait()
 
     def supervisor(self):
         return int((self.home / "pm2.pid").read_text())
@@ -559,28 +579,81 @@ def many(systems, options):
                                ["asked", "answers", "p50 ms", "p99 ms", "longest ms"], rows)
 
 
-def await_size(path, size):
-    end = time.monotonic() + 120
-    while (found := path.stat().st_size if path.exists() else 0) < size:
+# Of how many `list` and `jlist` each is the median.
+LISTINGS = 5
+
+
+def operations(systems, options):
+    """What a person waits for with hundreds of processes: each command from its start to its exit."""
+    took, names = {}, [system.name for system in systems]
+    for _ in range(options.rounds):
+        for instances in options.instances:
+            for system in systems:
+                for what, ms in operated(system, instances, options):
+                    took.setdefault((instances, what), {name: [] for name in names})[system.name].append(ms)
+    rows = []
+    for (instances, what), own in took.items():
+        ours = next(name for name in names if not name.startswith("PM2") or len(names) == 1)
+        rows.append([what, instances, *(f"{median(own[name]):.0f}" for name in names), of_pm2(own, ours, 1)])
+    return table("Commands with many processes of a tiny program, ms from start to exit",
+                 ["command", "processes", *names, "PM2's is … times that"], rows)
+
+
+def operated(system, instances, options):
+    tellers = Tellers()
+    running = system(options, tellers)
+    try:
+        time.sleep(1)
+        begun = time.monotonic()
+        took = call_ms(*running.prepare(instances))
+        # Whichever comes last: that the command says so, or that they run.
+        yield "start", max(took, (tellers.await_all(instances) - begun) * 1e3)
+        time.sleep(1)
+        for verb in ("list", "jlist"):
+            yield verb, median([call_ms(*running.verb(verb)) for _ in range(LISTINGS)])
+        begun = time.monotonic()
+        took = call_ms(*running.verb("restart", "many"))
+        yield "restart", max(took, (tellers.await_all(instances) - begun) * 1e3)
+        for verb in ("stop", "delete"):
+            yield verb, call_ms(*running.verb(verb, "many"))
+    finally:
+        running.close()
+        tellers.close()
+
+
+def await_rest(path):
+    """When a file grew for the last time: how large it is to be depends on the form of its lines."""
+    end, size = time.monotonic() + 600, 0
+    grew = None
+    while grew is None or time.monotonic() < grew + REST_S:
+        if (found := path.stat().st_size if path.exists() else 0) != size:
+            size, grew = found, time.monotonic()
         if time.monotonic() > end:
-            raise RuntimeError(f"{path}: {found} of {size} bytes")
+            raise RuntimeError(f"{path}: still grows, or never began to ({size} bytes)")
         time.sleep(0.002)
-    return time.monotonic()
+    return grew
 
 
-# Lines, bytes in one, and how many the worker writes at once: each by itself, or as much as a pipe holds.
-LINES, LINE, AT_ONCE = 1_000_000, 100, {"each by itself": 1, "64 KB at once": 655}
+# After which a file that does not grow is whole.
+REST_S = 3
+# Bytes in a line, and how many the worker writes at once: each by itself, or as much as a pipe holds.
+LINE, AT_ONCE = 100, {"each by itself": 1, "64 KB at once": 655}
+# The end of each.
+LAST_WORDS = b"day by day"
+# The keys of both systems.
+FORMS = {"raw": {}, "with a time": {"log_date_format": "YYYY-MM-DD HH:mm:ss.SSS"}, "JSON": {"log_type": "json"}}
 
 
 def lines(systems, options):
     """A worker that prints as fast as it is read, into a log file."""
-    texts = [lines_written(systems, options, how, at_once) for how, at_once in AT_ONCE.items()]
-    return table(f"{LINES // 1000} thousand lines of {LINE} bytes from one worker into a file",
-                 ["written", "system", "lines per ms", "that is … times PM2's", "supervisor's CPU ns per line",
-                  "PM2's is … times that", "lines lost"], sum(texts, []))
+    rows = [row for how, at_once in AT_ONCE.items() for form in FORMS
+            for row in lines_written(systems, options, how, at_once, form)]
+    return table(f"{options.lines // 1000} thousand lines of {LINE} bytes from one worker into a file",
+                 ["written", "form", "system", "lines per ms", "that is … times PM2's",
+                  "supervisor's CPU ns per line", "PM2's is … times that", "lines lost or torn"], rows)
 
 
-def lines_written(systems, options, how, at_once):
+def lines_written(systems, options, how, at_once, form):
     seen = {system.name: [] for system in systems}
     for _ in range(options.rounds):
         for system in systems:
@@ -588,18 +661,19 @@ def lines_written(systems, options, how, at_once):
             out.unlink(missing_ok=True)
             running = system(options, tellers)
             try:
-                running.start_lines(LINES, at_once, out)
+                running.start_lines(options.lines, at_once, out, **FORMS[form])
                 teller, pid = tellers.accept(), running.supervisor()
                 time.sleep(1)
                 spent, begun = cpu_ms(pid), time.monotonic()
                 teller.sendall(b"x")
-                took = await_size(out, LINES * LINE) - begun
+                took = await_rest(out) - begun
                 spent = cpu_ms(pid) - spent
-                with out.open("rb") as file:
-                    right = sum(line.startswith(b"%010d " % number) and len(line) == LINE
-                                for number, line in enumerate(file))
-                seen[system.name].append({"rate": LINES / took / 1e3, "cpu": spent * 1e6 / LINES,
-                                          "lost": LINES - right})
+                # PM2 puts as many lines into one object of JSON as it read at once, the last of which may be a part.
+                found = re.finditer(rb"([0-9]{10}) the quick [ -~]{68}" + LAST_WORDS, out.read_bytes())
+                numbers = [-1, *(int(line[1]) for line in found)]
+                right = sum(before < number for before, number in zip(numbers, numbers[1:]))
+                seen[system.name].append({"rate": options.lines / took / 1e3, "cpu": spent * 1e6 / options.lines,
+                                          "lost": options.lines - right})
             finally:
                 running.close()
                 tellers.close()
@@ -607,10 +681,43 @@ def lines_written(systems, options, how, at_once):
     for name, runs in seen.items():
         pick = lambda key: {system: [run[key] for run in runs] for system, runs in seen.items()}
         slower = {system: [1 / rate for rate in rates] for system, rates in pick("rate").items()}
-        rows.append([how, name, f"{median(pick('rate')[name]):.0f}", of_pm2(slower, name, 1),
+        rows.append([how, form, name, f"{median(pick('rate')[name]):.0f}", of_pm2(slower, name, 1),
                      f"{median(pick('cpu')[name]):.0f}", of_pm2(pick("cpu"), name, 1),
                      sum(pick("lost")[name])])
     return rows
+
+
+def stalled(systems, options):
+    """What a supervisor takes while its worker prints and whoever follows the lines does not read them."""
+    rows = []
+    for system in systems:
+        tellers, out = Tellers(), BUILD / "lines.log"
+        out.unlink(missing_ok=True)
+        running = system(options, tellers)
+        try:
+            running.start_lines(options.stalled_lines, 655, out)
+            teller, pid = tellers.accept(), running.supervisor()
+            argv, environment = running.verb("logs", "lines")
+            reader = spawn(argv, env=environment, stdout=subprocess.PIPE)  # which nobody reads
+            time.sleep(1)
+            size, sizes, ends = options.stalled_lines * LINE, [], time.monotonic() + 600
+            teller.sendall(b"x")
+            while (there := out.stat().st_size if out.exists() else 0) < size:
+                if time.monotonic() > ends:
+                    raise RuntimeError(f"{out}: {there} of {size} bytes")
+                sizes.append((there / size, status_kib(pid, "status", "RssAnon")))
+                time.sleep(0.01)
+            sizes.append((1, status_kib(pid, "status", "RssAnon")))
+            if reader.poll() is not None:
+                raise RuntimeError("the stalled reader has ended")
+            early = max(kib for share, kib in sizes if share <= max(0.1, sizes[0][0]))
+            rows.append([system.name, options.stalled_lines, early, max(kib for _, kib in sizes), sizes[-1][1]])
+        finally:
+            running.close()
+            tellers.close()
+            out.unlink(missing_ok=True)
+    return table("Supervisor's memory while a reader of `logs` stands still, KB (anonymous)",
+                 ["system", "lines", "largest in the first tenth", "largest", "at the end"], rows)
 
 
 def status_kib(pid, file, field):
@@ -763,7 +870,9 @@ PARTS = {"reload": (reloads, ["clusterd", "pm2", "cluster", "disconnect", "stop-
          "throughput": (throughput, ["bare", "clusterd", "pm2", "cluster"]),
          "balance": (balance, ["clusterd", "bare", "cluster", "shared"]),
          "many": (many, ["tiny-clusterd", "tiny-pm2"]),
+         "operations": (operations, ["tiny-clusterd", "tiny-pm2"]),
          "lines": (lines, ["tiny-clusterd", "tiny-pm2"]),
+         "stalled": (stalled, ["tiny-clusterd"]),
          "idle": (idle, ["clusterd", "pm2", "cluster"]),
          "list": (listing, ["clusterd", "pm2"]),
          "replacement": (replacement, ["clusterd", "pm2", "cluster"])}
@@ -777,6 +886,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=8, help="of one throughput measurement, each with new connections")
     parser.add_argument("--idle", type=int, default=60, help="seconds of the idle measurement")
+    parser.add_argument("--instances", type=int, nargs="+", default=[100, 1000], help="of the operations part")
+    parser.add_argument("--lines", type=int, default=1_000_000, help="of each measurement of the lines part")
+    parser.add_argument("--stalled-lines", type=int, default=10_000_000, help="beside a reader that stands still")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part (may be repeated)")
     parser.add_argument("--write", action="store_true", help="put the tables into BENCHMARKS.md")
     options = parser.parse_args()

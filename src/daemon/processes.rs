@@ -22,8 +22,8 @@ use crate::sys::spawn::Spawned;
 /// The variable by which a process that left its session and lost its parent is still told apart.
 pub(super) const WORKER_VARIABLE: &str = "CLUSTERD_WORKER";
 
-/// How often the tree is looked through for processes that were forked while it was being killed.
-const KILL_PASSES: usize = 3;
+/// How often the tree is looked through for processes that were forked while it was being held still.
+const HOLD_PASSES: usize = 16;
 
 /// One worker.
 #[derive(Debug)]
@@ -348,7 +348,7 @@ impl Processes {
         Ok(())
     }
 
-    /// SIGKILL to the whole tree (with `treekill = false` to the first process), looked through again for what was forked meanwhile.
+    /// SIGKILL to the whole tree, which is held still before; with `treekill = false` to the first process.
     pub(super) fn kill(&mut self, worker: WorkerId) -> io::Result<()> {
         if let Some(process) = self.by_worker.get_mut(&worker) {
             process.killed = true;
@@ -360,18 +360,32 @@ impl Processes {
                 process::signal_group(process.pid, libc::SIGKILL)?;
             }
         }
-        let mut killed = HashSet::new();
-        for _ in 0..KILL_PASSES {
-            let fresh: Vec<i32> =
-                self.tree_of(worker).into_iter().filter(|pid| killed.insert(*pid)).collect();
+        // Who was killed first would leave its children to be found elsewhere, and who forks all the time would stay
+        // a step ahead.
+        let mut held = HashSet::new();
+        let mut result = Ok(());
+        for _ in 0..HOLD_PASSES {
+            let fresh: Vec<i32> = self.tree_of(worker).into_iter().filter(|pid| held.insert(*pid)).collect();
             if fresh.is_empty() {
                 break;
             }
+            // One that cannot be signalled keeps nobody else alive.
             for pid in fresh {
-                signal_member(pid, libc::SIGKILL)?;
+                let told = signal_member(pid, libc::SIGSTOP);
+                result = result.and(told);
             }
         }
-        Ok(())
+        for pid in held {
+            let told = signal_member(pid, libc::SIGKILL);
+            result = result.and(told);
+        }
+        result
+    }
+
+    /// Its tree was killed, and something of it was found since.
+    pub(super) fn outlives_its_kill(&self, worker: WorkerId) -> bool {
+        let is_over = |process: &Process| process.killed && process.recipe.spec.treekill;
+        self.by_worker.get(&worker).is_some_and(|process| is_over(process)) && self.has_leftovers(worker)
     }
 
     /// Any signal to the first process only (`clusterd signal`).

@@ -150,6 +150,11 @@ impl Daemon {
         for worker in self.processes.remnants() {
             if self.ends_alone(worker) || !self.processes.has_leftovers(worker) {
                 self.inbox.push_back(Event::Gone { worker });
+            } else if self.processes.outlives_its_kill(worker) {
+                // Forked where nobody looked, and found now that its parent is gone.
+                if let Err(error) = self.processes.kill(worker) {
+                    log::debug!("{}: {error}", self.label(worker));
+                }
             }
         }
     }

@@ -323,6 +323,8 @@ struct Daemon {
     crons: Crons,
     watches: Watches,
     recorded: state::Recorded,
+    /// When our own children were last looked through for orphans of workers.
+    looked_for_orphans: Option<Time>,
     keeper: Keeper,
     home: Home,
     /// Held as long as the supervisor lives: one per home.
@@ -443,6 +445,7 @@ impl Daemon {
             crons: Crons::default(),
             watches: Watches::default(),
             recorded,
+            looked_for_orphans: None,
             keeper,
             home,
             locks,
@@ -833,6 +836,7 @@ impl Daemon {
 
     /// Tells who waits for the end, and leaves nothing behind but logs.
     fn farewell(&mut self, code: i32) {
+        self.record_last_state();
         log::info!("clusterd ends with code {code}");
         for client in std::mem::take(&mut self.leaving_clients) {
             let done = Done { message: "the supervisor has ended".to_owned(), apps: Vec::new() };

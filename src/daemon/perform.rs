@@ -55,7 +55,10 @@ impl Daemon {
         if self.drop_start(worker) {
             return;
         }
-        self.processes.adopt(&[], &self.probes.commands());
+        // Once a turn: with a thousand children a look is dear, and a stop of all of them has as many signals.
+        if self.looked_for_orphans.replace(self.now) != Some(self.now) {
+            self.processes.adopt(&[], &self.probes.commands());
+        }
         self.end_vigil(worker);
         self.stop_probe(worker);
         let sent = match signal {

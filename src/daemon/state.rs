@@ -38,8 +38,10 @@ const LIMIT: u64 = 64 * 1024 * 1024;
 /// After a file that could not be written.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
-/// While many workers start the file is written no more often: each time it is written whole.
-const WHILE_STARTING: Duration = Duration::from_millis(100);
+/// While many workers start, or end, the file is written no more often than that, or than so many times what the last
+/// write took: each time it is written whole.
+const WHILE_BUSY: Duration = Duration::from_millis(100);
+const TIMES: u32 = 20;
 
 /// The file.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,15 +76,17 @@ pub(super) struct Recorded {
     started: BTreeMap<u64, Entry>,
     /// Of which changes of the workers it was.
     changes: u64,
-    /// When it was written, or was to be.
-    at: Time,
+    /// It is not written before this, however much has changed.
+    rests_until: Time,
+    /// It does not say who runs by now.
+    stale: bool,
     /// The file could not be written, which was told; when it is tried again.
     again: Option<Time>,
 }
 
 impl Recorded {
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        self.again
+        self.again.or_else(|| self.stale.then_some(self.rests_until))
     }
 }
 
@@ -95,10 +99,11 @@ impl Daemon {
     pub(super) fn record_state(&mut self) {
         let changes = self.processes.changes();
         let due = self.recorded.again.is_some_and(|at| at <= self.now);
-        let soon = !self.starts.is_empty() && self.now.since(self.recorded.at) < WHILE_STARTING;
-        if (changes == self.recorded.changes && !due) || soon {
+        self.recorded.stale = changes != self.recorded.changes;
+        if !(self.recorded.stale || due) || self.now < self.recorded.rests_until {
             return;
         }
+        let began = self.read_clock();
         let alive = |(worker, process): (WorkerId, &Process)| {
             let known = self.recorded.started.get(&worker.0).filter(|known| known.pid == process.pid);
             let entry = known.cloned().or_else(|| {
@@ -110,8 +115,22 @@ impl Daemon {
         let now: BTreeMap<u64, Entry> = self.processes.iter().filter_map(alive).collect();
         self.recorded.started = now;
         self.recorded.changes = changes;
+        self.recorded.stale = false;
         self.recorded.write(&self.home.state, self.now);
+        let cost = self.read_clock().since(began);
+        self.recorded.rests_until = self.now + rest(cost, !self.starts.is_empty());
     }
+
+    /// At our own end: nobody is left to be found.
+    pub(super) fn record_last_state(&mut self) {
+        self.recorded.rests_until = Time::START;
+        self.record_state();
+    }
+}
+
+/// How long the file is left as it is after a write that took `cost`. Starts that wait will change it again.
+fn rest(cost: Duration, starting: bool) -> Duration {
+    if starting { WHILE_BUSY } else { (cost * TIMES).min(WHILE_BUSY) }
 }
 
 impl Recorded {
@@ -131,7 +150,6 @@ impl Recorded {
                 path_of(folder).display()
             );
         }
-        self.at = now;
         self.again = written.is_err().then(|| now + TRY_AGAIN);
     }
 }
@@ -236,6 +254,20 @@ mod tests {
     use super::*;
 
     const ENTRY: Entry = Entry { worker: 7, pid: 100, started: 5000 };
+
+    #[test]
+    fn a_file_that_costs_much_is_written_seldom_and_never_too_late() {
+        let ms = Duration::from_millis;
+        for (cost, starting, expected) in [
+            (Duration::ZERO, false, Duration::ZERO),
+            (Duration::from_micros(50), false, ms(1)),
+            (ms(3), false, ms(60)),
+            (Duration::from_secs(9), false, ms(100)),
+            (Duration::ZERO, true, ms(100)),
+        ] {
+            assert_eq!(rest(cost, starting), expected, "{cost:?}, {starting}");
+        }
+    }
 
     #[test]
     fn what_is_written_is_read_and_what_is_broken_says_so() {

@@ -221,7 +221,8 @@ mod tests {
         fs::remove_file(&file).unwrap();
         assert!(queue.heard());
         assert!(!queue.heard());
-        fs::remove_dir(folder.path()).unwrap();
+        let aside = tempfile::tempdir().unwrap();
+        fs::rename(folder.path(), aside.path().join("c")).unwrap();
         assert!(queue.heard());
     }
 

@@ -668,7 +668,8 @@ impl Turn<'_> {
     fn who_depends_stops_before(&self) -> Verdict {
         let of = |app: AppId, probes: &[Probe]| -> Vec<Stage> {
             let own: BTreeSet<SlotId> = self.before.slots(app).map(|slot| slot.slot).collect();
-            probes.iter().filter(|probe| own.contains(&probe.slot)).map(|probe| probe.stage).collect()
+            let waited = |probe: &&Probe| own.contains(&probe.slot) && !probe.unkillable;
+            probes.iter().filter(waited).map(|probe| probe.stage).collect()
         };
         if !self.world.pair {
             return Ok(());
@@ -750,7 +751,8 @@ impl Turn<'_> {
         ensure(!ended || self.before.given_up().is_none(), || {
             "a supervisor ends although a change is to start somebody".into()
         })?;
-        let serves = status == Some(Status::Online);
+        // Where as many as may live never end, nobody has a place any more.
+        let serves = status == Some(Status::Online) && !self.live.iter().any(|probe| probe.unkillable);
         ensure(!serves || self.after.is_reloading(*app) || !self.spawned().is_empty(), || {
             "who reads the old files is not replaced".into()
         })
@@ -1401,6 +1403,16 @@ fn settled(state: &Supervisor, now: Time) -> bool {
 
 /// Where nothing is ever ready and only SIGKILL helps, a stop still empties the app, and a reload ends.
 fn check_hostility(state: &Supervisor, world: World, stop: bool) -> Verdict {
+    check_ends(state, world, stop, true)
+}
+
+/// Where not even SIGKILL helps, nobody waits for an end that does not come.
+fn check_despair(state: &Supervisor, world: World) -> Verdict {
+    check_ends(state, world, true, false)?;
+    check_ends(state, world, false, false)
+}
+
+fn check_ends(state: &Supervisor, world: World, stop: bool, mortal: bool) -> Verdict {
     let (mut state, mut now) = (state.clone(), NORMAL_NOW);
     if stop && world.pair {
         for app in [OTHER, APP] {
@@ -1417,7 +1429,8 @@ fn check_hostility(state: &Supervisor, world: World, stop: bool) -> Verdict {
             .apps
             .iter()
             .any(|app| app.reload.as_ref().is_some_and(|reload| reload.state == "progressing"));
-        if stop && state.probe().is_empty() && state.pending().is_empty() || !stop && !reloads {
+        let over = state.probe().is_empty() || !mortal;
+        if stop && over && state.pending().is_empty() || !stop && !reloads {
             return Ok(());
         }
         let hostile = |probe: Probe| match probe.stage {
@@ -1428,9 +1441,11 @@ fn check_hostility(state: &Supervisor, world: World, stop: bool) -> Verdict {
             Stage::Ordered if probe.queued => Some(Event::Begun { worker: probe.worker }),
             Stage::Ordered if world.hiccups => Some(spawn_failed(probe.worker, true)),
             Stage::Ordered => Some(Event::Started { worker: probe.worker }),
-            Stage::Killed => Some(exited(probe.worker, false)),
-            Stage::Doomed => Some(Event::Gone { worker: probe.worker }),
-            Stage::Running
+            Stage::Killed if mortal => Some(exited(probe.worker, false)),
+            Stage::Doomed if mortal => Some(Event::Gone { worker: probe.worker }),
+            Stage::Killed
+            | Stage::Doomed
+            | Stage::Running
             | Stage::Ready
             | Stage::Quitting
             | Stage::Draining
@@ -1452,7 +1467,8 @@ fn check_hostility(state: &Supervisor, world: World, stop: bool) -> Verdict {
         }
         (state, now, _) = take(&state, &step, world, now);
     }
-    Err(format!("never ends (stop: {stop}): {:?}", state.probe()))
+    let pending = state.pending();
+    Err(format!("never ends (stop: {stop}, by SIGKILL: {mortal}): {:?}, pending {pending:?}", state.probe()))
 }
 
 /// How much of a world is searched.
@@ -1538,6 +1554,7 @@ fn check_state(state: &Supervisor, world: World, liveness: bool) -> Verdict {
     if state.apps().next().is_some() {
         check_hostility(state, world, true)?;
         check_hostility(state, world, false)?;
+        check_despair(state, world)?;
     }
     Ok(())
 }
@@ -1801,6 +1818,18 @@ fn every_planted_bug_of_order_and_ends_is_found() {
         (Bug::CronStartsTheStopped, World { scheduled: true, narrow: true, ..ONE }),
         (Bug::ChangeStartsTheStopped, World { edited: true, narrow: true, ..ONE }),
     ]);
+}
+
+/// What does not come at all is found where one looks whether it comes.
+#[test]
+#[cfg(debug_assertions)]
+fn a_wait_for_a_worker_that_no_signal_ends_is_found() {
+    let fork = World { mode: Mode::Fork, ..ONE };
+    for world in [ONE, fork] {
+        let found = search(world, Some(Bug::AwaitsTheUnkillable), 1, Reach::Nearest(2_000));
+        let why = found.err().expect("somebody waits for ever");
+        assert!(why.starts_with("never ends"), "{why}");
+    }
 }
 
 #[cfg(debug_assertions)]

@@ -168,6 +168,7 @@ impl Facts<'_> {
 fn pm2s(status: &str) -> &str {
     match status {
         "waiting for address" => "launching",
+        "unkillable" => "stopping",
         status => status,
     }
 }

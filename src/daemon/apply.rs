@@ -116,7 +116,8 @@ impl Daemon {
             | Status::Launching
             | Status::Stopping
             | Status::WaitingRestart
-            | Status::WaitingAddress => Standing::Running,
+            | Status::WaitingAddress
+            | Status::Unkillable => Standing::Running,
         }
     }
 

@@ -97,6 +97,8 @@ impl Daemon {
 
     /// It was told to stop, or is gone: what it does with its sockets is no fault.
     fn is_stopping(&self, worker: WorkerId) -> bool {
-        self.supervisor.status_of(worker).is_none_or(|status| status == Status::Stopping)
+        self.supervisor
+            .status_of(worker)
+            .is_none_or(|status| matches!(status, Status::Stopping | Status::Unkillable))
     }
 }

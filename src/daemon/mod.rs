@@ -73,6 +73,7 @@ mod sources;
 mod start;
 mod state;
 mod told;
+mod unkillable;
 mod unsteered;
 mod unwell;
 mod usage;
@@ -837,6 +838,7 @@ impl Daemon {
     /// Tells who waits for the end, and leaves nothing behind but logs.
     fn farewell(&mut self, code: i32) {
         self.record_last_state();
+        self.tell_left_behind();
         log::info!("clusterd ends with code {code}");
         for client in std::mem::take(&mut self.leaving_clients) {
             let done = Done { message: "the supervisor has ended".to_owned(), apps: Vec::new() };

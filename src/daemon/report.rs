@@ -176,6 +176,9 @@ impl Daemon {
                 let message = "did not end in kill_timeout: killed".to_owned();
                 Told::about(Warn, *app, "kill_timed_out", message).worker(*worker)
             }
+            Fact::Unkillable { app, worker } => {
+                Told::about(Error, *app, "unkillable", self.unkillable(*worker)).worker(*worker)
+            }
             Fact::Exited { app, slot, worker, status, cause, meant, lived, errno } => {
                 let level = match cause {
                     Cause::Crash | Cause::Exit if *meant => Info,
@@ -318,6 +321,7 @@ impl Daemon {
             Failure::Spawn { failure, .. } => failure.message.clone(),
             Failure::Dependency { on, obstacle } => self.obstructed(on, *obstacle),
             Failure::NoRoom { shortage } => no_room(shortage),
+            Failure::Unkillable { worker } => format!("{} {}", self.label(*worker), self.unkillable(*worker)),
             Failure::Unwell { worker, trouble } => {
                 format!(
                     "{} was ready, and then {}",

@@ -163,6 +163,7 @@ impl Daemon {
             Failure::Superseded => (SUPERSEDED, None),
             Failure::BeingDeleted => ("being_deleted", None),
             Failure::NoRoom { .. } => ("no_room", None),
+            Failure::Unkillable { worker } => ("unkillable", Some(*worker)),
             Failure::Dependency { .. } => ("dependency", None),
             Failure::RolledBack => (ROLLED_BACK, None),
             Failure::NothingHeld => ("nothing_held", None),

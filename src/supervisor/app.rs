@@ -342,7 +342,7 @@ impl App {
             | Phase::Stopping { .. }
             | Phase::Killed { .. }
             | Phase::Leftover { .. }
-            | Phase::Doomed => false,
+            | Phase::Doomed { .. } => false,
         };
         new && untested
     }

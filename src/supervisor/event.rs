@@ -769,6 +769,11 @@ pub enum Failure {
         /// What is the matter.
         trouble: Trouble,
     },
+    /// A worker that was to end was killed, and does not end.
+    Unkillable {
+        /// Which.
+        worker: WorkerId,
+    },
     /// The host has no room for two generations at a time.
     NoRoom {
         /// What is missing.
@@ -1057,6 +1062,13 @@ pub enum Fact {
     },
     /// It did not end in `kill_timeout`: SIGKILL.
     KillTimedOut {
+        /// Of which app.
+        app: AppId,
+        /// Who.
+        worker: WorkerId,
+    },
+    /// It was killed and does not end: it sleeps where no signal wakes it.
+    Unkillable {
         /// Of which app.
         app: AppId,
         /// Who.

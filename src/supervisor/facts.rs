@@ -205,7 +205,7 @@ impl App {
             | Phase::Stopping { .. }
             | Phase::Killed { .. }
             | Phase::Leftover { .. }
-            | Phase::Doomed => {}
+            | Phase::Doomed { .. } => {}
         }
     }
 

@@ -125,6 +125,7 @@ impl Folds {
             | Fact::DrainTimedOut { .. }
             | Fact::DrainCutShort { .. }
             | Fact::KillTimedOut { .. }
+            | Fact::Unkillable { .. }
             | Fact::ReloadNarrowed { .. }
             | Fact::CanaryHolds { .. }
             | Fact::CanaryPromoted { .. }

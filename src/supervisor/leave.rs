@@ -7,7 +7,7 @@ use super::app::{App, Going, Heard, Idle, Turn, Until};
 use super::backoff::Next;
 use super::event::{Action, Cause, Fact, Failure, Outcome, Proof, SignalKind, WorkerId};
 use super::time::Time;
-use super::worker::{Leaving, Phase, Worker};
+use super::worker::{Leaving, Patience, Phase, Worker};
 
 /// Between two workers of an app that are told to stop while others serve. A server that shuts its listening
 /// socket down changes who is where in the kernel's array: until the supervisor has steered anew, a new
@@ -16,6 +16,9 @@ const APART: Duration = Duration::from_millis(50);
 
 /// However many leave at once, none of them waits longer than about this for its turn.
 const ALL_TOLD: Duration = Duration::from_secs(1);
+
+/// From its SIGKILL on, until a worker that does not end counts as one that no signal ends.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl App {
     pub(super) fn promote(&mut self, slot: usize, place: usize, proof: Proof, turn: &mut Turn<'_>) {
@@ -55,7 +58,7 @@ impl App {
             | Phase::Stopping { .. }
             | Phase::Killed { .. }
             | Phase::Leftover { .. }
-            | Phase::Doomed => return,
+            | Phase::Doomed { .. } => return,
         }
         turn.left |= found.is_ready();
         self.remember_served(slot, place);
@@ -85,7 +88,7 @@ impl App {
             | Phase::Stopping { .. }
             | Phase::Killed { .. }
             | Phase::Leftover { .. }
-            | Phase::Doomed => None,
+            | Phase::Doomed { .. } => None,
         };
         let oldest = self.workers().filter_map(drain).min_by_key(|(since, id, ..)| (*since, *id));
         let Some((_, worker, cause, traffic)) = oldest else { return };
@@ -135,10 +138,12 @@ impl App {
     /// SIGKILL to what lives of a worker's tree.
     pub(super) fn kill(&mut self, slot: usize, place: usize, cause: Cause, turn: &mut Turn<'_>) {
         let found = &mut self.slots[slot].workers[place];
-        if matches!(found.phase, Phase::Killed { .. } | Phase::Doomed) {
+        if matches!(found.phase, Phase::Killed { .. } | Phase::Doomed { .. }) {
             return;
         }
-        found.phase = if found.is_headless() { Phase::Doomed } else { Phase::Killed { cause } };
+        let patience = Patience::Until(turn.now + PATIENCE);
+        found.phase =
+            if found.is_headless() { Phase::Doomed { patience } } else { Phase::Killed { cause, patience } };
         turn.out.push(Action::Signal { worker: found.id, signal: SignalKind::Kill });
         turn.changed = true;
     }

@@ -40,6 +40,7 @@ pub mod speech;
 mod spread;
 mod tick;
 pub mod time;
+mod unkillable;
 mod verdict;
 pub mod view;
 mod watch;
@@ -123,6 +124,8 @@ pub struct Probe {
     pub stage: Stage,
     /// Its start waits its turn.
     pub queued: bool,
+    /// It was killed, and does not end.
+    pub unkillable: bool,
     /// Ready for `min_healthy_time`.
     pub settled: bool,
     /// It serves, and is to be replaced.
@@ -399,6 +402,7 @@ impl Supervisor {
                 generation: worker.generation,
                 stage: worker.stage(),
                 queued: worker.is_queued(),
+                unkillable: worker.is_unkillable(),
                 settled: worker.is_settled(),
                 spent: worker.is_up() && worker.spent.is_some(),
                 examined: worker.exam.deadline().is_some(),

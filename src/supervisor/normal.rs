@@ -20,7 +20,7 @@ use super::renew::{Renewing, SOON};
 use super::rollout::Rollout;
 use super::time::Time;
 use super::watch::Watch;
-use super::worker::{Boot, Leaving, Look, Phase, Retiring, Worker};
+use super::worker::{Boot, Leaving, Look, Patience, Phase, Retiring, Worker};
 use super::{Ids, Life, NORMAL_NOW, Supervisor};
 
 /// Stands for every cause of who leaves already: none is decided by.
@@ -284,12 +284,16 @@ fn memory(worker: &Worker, policy: &Policy) -> Duration {
         | Phase::Stopping { .. }
         | Phase::Killed { .. }
         | Phase::Leftover { .. }
-        | Phase::Doomed => Duration::ZERO,
+        | Phase::Doomed { .. } => Duration::ZERO,
     }
 }
 
 fn phase(worker: &Worker, names: &Names) -> Phase {
     let ahead = |at: &Option<Time>| at.map(|at| names.ahead(at));
+    let waited = |patience: Patience| match patience {
+        Patience::Until(at) => Patience::Until(names.ahead(at)),
+        Patience::Over => Patience::Over,
+    };
     match &worker.phase {
         Phase::Starting { boot, ready_by, look_at } => {
             Phase::Starting { boot: *boot, ready_by: ahead(ready_by), look_at: ahead(look_at) }
@@ -305,9 +309,9 @@ fn phase(worker: &Worker, names: &Names) -> Phase {
         Phase::Stopping { kill_at, .. } => {
             Phase::Stopping { cause: ANY_CAUSE, kill_at: names.ahead(*kill_at) }
         }
-        Phase::Killed { .. } => Phase::Killed { cause: ANY_CAUSE },
+        Phase::Killed { patience, .. } => Phase::Killed { cause: ANY_CAUSE, patience: waited(*patience) },
         Phase::Leftover { kill_at } => Phase::Leftover { kill_at: names.ahead(*kill_at) },
-        Phase::Doomed => Phase::Doomed,
+        Phase::Doomed { patience } => Phase::Doomed { patience: waited(*patience) },
     }
 }
 

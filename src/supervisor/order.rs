@@ -84,7 +84,9 @@ impl App {
 
     /// None of its workers stays.
     fn is_leaving(&self) -> bool {
-        self.workers().next().is_some() && !(self.is_up() && self.slots.iter().any(Slot::is_wanted))
+        // Who never ends is not waited for.
+        !self.workers().all(Worker::is_unkillable)
+            && !(self.is_up() && self.slots.iter().any(Slot::is_wanted))
     }
 
     /// Its workers were told to stay until who depends on it is gone.

@@ -101,6 +101,8 @@ pub enum Bug {
     DroppedIsCharged,
     /// A deadline is judged although facts from before it were not told yet.
     JudgesUnheard,
+    /// Who waits for a worker that no signal ends waits for ever.
+    AwaitsTheUnkillable,
     /// The clocks of a worker run from its order, however long its start waits its turn.
     QueuedIsLate,
 }

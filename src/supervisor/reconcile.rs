@@ -19,6 +19,7 @@ impl App {
         loop {
             turn.changed = false;
             self.tick(turn);
+            self.move_on(turn);
             self.rest_ended(turn);
             self.drop_empty_slots(turn);
             self.conclude(turn);
@@ -39,6 +40,7 @@ impl App {
         self.weigh(turn);
         self.ask(turn);
         self.answer_done(turn);
+        self.answer_unkillable(turn);
         self.rest(turn);
         self.forget(turn);
     }
@@ -68,7 +70,7 @@ impl App {
                 | Phase::Stopping { .. }
                 | Phase::Killed { .. }
                 | Phase::Leftover { .. }
-                | Phase::Doomed => {}
+                | Phase::Doomed { .. } => {}
             }
         }
         pace
@@ -85,7 +87,7 @@ impl App {
     }
 
     /// So many workers of the app may live at a time, those on their way out among them.
-    fn limit(&self) -> usize {
+    pub(super) fn limit(&self) -> usize {
         let surge = usize::try_from(self.policy(self.target()).max_surge).unwrap_or(usize::MAX);
         (2 * self.slots.len()).saturating_add(surge)
     }
@@ -97,7 +99,7 @@ impl App {
         if self.workers().count() < limit || turn.has(Bug::NoCap) {
             return true;
         }
-        let ending = self.workers().any(Worker::is_ending);
+        let ending = self.workers().any(|worker| worker.is_ending() && !worker.is_unkillable());
         if !ending && !turn.has(Bug::DrainsKeepRoom) {
             self.cut_oldest_drain(u32::try_from(limit).unwrap_or(u32::MAX), turn);
         }
@@ -185,7 +187,9 @@ impl App {
         let target = self.target();
         let (mut remaining, mut replaced) = (0, true);
         for slot in &self.slots {
-            let old = slot.workers.iter().any(|worker| worker.generation != target);
+            // Who never ends is not waited for.
+            let ending = |worker: &&Worker| !worker.is_unkillable();
+            let old = slot.workers.iter().filter(ending).any(|worker| worker.generation != target);
             let finished = match slot.wanted {
                 Wanted::Run if surplus.contains(&slot.id) => false,
                 Wanted::Run => {
@@ -193,7 +197,7 @@ impl App {
                     self.has_target_settled(slot) && !old
                 }
                 Wanted::Rest(_) => !old && !surplus.contains(&slot.id),
-                Wanted::Remove(_) => false,
+                Wanted::Remove(_) => slot.workers.iter().all(Worker::is_unkillable),
             };
             remaining += u32::from(!finished);
         }

@@ -38,7 +38,11 @@ impl App {
         let any = |status| wanted().any(|slot| slot_status(slot) == status);
         if wanted().next().is_none() {
             let alive = self.workers().next().is_some();
-            return if alive { Status::Stopping } else { Status::Stopped };
+            return match self.workers().all(Worker::is_unkillable) {
+                _ if !alive => Status::Stopped,
+                true => Status::Unkillable,
+                false => Status::Stopping,
+            };
         }
         if wanted().all(|slot| slot.workers.iter().any(Worker::is_ready)) {
             return Status::Online;
@@ -48,6 +52,7 @@ impl App {
             Status::WaitingAddress,
             Status::WaitingRestart,
             Status::Errored,
+            Status::Unkillable,
             Status::Stopping,
         ];
         order.into_iter().find(|status| any(*status)).unwrap_or(Status::Launching)
@@ -105,6 +110,7 @@ impl App {
 
 pub(super) fn worker_status(worker: &Worker) -> Status {
     match worker.phase {
+        _ if worker.is_unkillable() => Status::Unkillable,
         Phase::Starting { .. } => Status::Launching,
         Phase::Ready { .. } => Status::Online,
         Phase::Quitting { .. }
@@ -113,7 +119,7 @@ pub(super) fn worker_status(worker: &Worker) -> Status {
         | Phase::Stopping { .. }
         | Phase::Killed { .. }
         | Phase::Leftover { .. }
-        | Phase::Doomed => Status::Stopping,
+        | Phase::Doomed { .. } => Status::Stopping,
     }
 }
 
@@ -132,6 +138,9 @@ fn slot_status(slot: &Slot) -> Status {
     }
     if slot.up().next().is_some() {
         return Status::Launching;
+    }
+    if !slot.workers.is_empty() && slot.workers.iter().all(Worker::is_unkillable) {
+        return Status::Unkillable;
     }
     match (slot.wanted, slot.idle) {
         (Wanted::Run, Idle::Errored) => Status::Errored,

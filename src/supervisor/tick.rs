@@ -4,7 +4,7 @@ use super::Bug;
 use super::app::{App, INSPECTED, Idle, Turn};
 use super::event::{Action, Cause, Closing, Fact, Failure};
 use super::rollout::Trial;
-use super::worker::{Look, Phase, Worker, until_next_inspection};
+use super::worker::{Look, Patience, Phase, Worker, until_next_inspection};
 
 impl App {
     /// Acts on everything that is due.
@@ -69,7 +69,14 @@ impl App {
                     self.kill(slot, place, Cause::KillTimeout, turn);
                 }
             }
-            Phase::Killed { .. } | Phase::Doomed => {}
+            Phase::Killed { patience, .. } | Phase::Doomed { patience } => {
+                if matches!(*patience, Patience::Until(at) if turn.is_due(at)) {
+                    *patience = Patience::Over;
+                    let worker = found.id;
+                    turn.report(Fact::Unkillable { app: self.id, worker });
+                    turn.changed = true;
+                }
+            }
         }
     }
 
@@ -153,7 +160,7 @@ impl App {
                 | Phase::Stopping { .. }
                 | Phase::Killed { .. }
                 | Phase::Leftover { .. }
-                | Phase::Doomed => {}
+                | Phase::Doomed { .. } => {}
             }
         }
     }

@@ -24,6 +24,8 @@ pub enum Status {
     WaitingRestart,
     /// Waiting until this host has an address to listen on.
     WaitingAddress,
+    /// It was killed and does not end: in uninterruptible sleep no signal is heard.
+    Unkillable,
 }
 
 impl Status {
@@ -37,6 +39,7 @@ impl Status {
             Status::Errored => "errored",
             Status::WaitingRestart => "waiting restart",
             Status::WaitingAddress => "waiting for address",
+            Status::Unkillable => "unkillable",
         }
     }
 }

@@ -133,11 +133,20 @@ pub(super) enum Phase {
     /// Told to stop.
     Stopping { cause: Cause, kill_at: Time },
     /// SIGKILL was sent to its tree.
-    Killed { cause: Cause },
+    Killed { cause: Cause, patience: Patience },
     /// Its first process is gone, others of its tree were told to stop.
     Leftover { kill_at: Time },
     /// Its first process is gone, SIGKILL was sent to the others.
-    Doomed,
+    Doomed { patience: Patience },
+}
+
+/// How long a process that was killed may take to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Patience {
+    /// As a matter of course: the kernel gives back what it had, which takes its time with much memory.
+    Until(Time),
+    /// It sleeps where no signal wakes it. Nobody waits for it any more, and nobody takes its place.
+    Over,
 }
 
 /// One process and its tree.
@@ -182,7 +191,7 @@ impl Worker {
             | Phase::Stopping { .. }
             | Phase::Killed { .. }
             | Phase::Leftover { .. }
-            | Phase::Doomed => false,
+            | Phase::Doomed { .. } => false,
         }
     }
 
@@ -214,7 +223,7 @@ impl Worker {
             | Phase::Stopping { .. }
             | Phase::Killed { .. }
             | Phase::Leftover { .. }
-            | Phase::Doomed => None,
+            | Phase::Doomed { .. } => None,
         }
     }
 
@@ -230,14 +239,16 @@ impl Worker {
             Phase::Stopping { .. } => Stage::Stopping,
             Phase::Killed { .. } => Stage::Killed,
             Phase::Leftover { .. } => Stage::Leftover,
-            Phase::Doomed => Stage::Doomed,
+            Phase::Doomed { .. } => Stage::Doomed,
         }
     }
 
     /// Told to stop: bounded by `kill_timeout`, not by its connections.
     pub(super) fn is_ending(&self) -> bool {
         match self.phase {
-            Phase::Stopping { .. } | Phase::Killed { .. } | Phase::Leftover { .. } | Phase::Doomed => true,
+            Phase::Stopping { .. } | Phase::Killed { .. } | Phase::Leftover { .. } | Phase::Doomed { .. } => {
+                true
+            }
             Phase::Starting { .. }
             | Phase::Ready { .. }
             | Phase::Quitting { .. }
@@ -248,7 +259,13 @@ impl Worker {
 
     /// Its first process has ended.
     pub(super) fn is_headless(&self) -> bool {
-        matches!(self.phase, Phase::Leftover { .. } | Phase::Doomed)
+        matches!(self.phase, Phase::Leftover { .. } | Phase::Doomed { .. })
+    }
+
+    /// It was killed, and does not end.
+    pub(super) fn is_unkillable(&self) -> bool {
+        let over = Patience::Over;
+        matches!(self.phase, Phase::Killed { patience, .. } | Phase::Doomed { patience } if patience == over)
     }
 
     /// It has been ready for `min_healthy_time`.
@@ -262,12 +279,12 @@ impl Worker {
             Phase::Draining(Leaving { cause, .. })
             | Phase::Finishing(Leaving { cause, .. })
             | Phase::Stopping { cause, .. }
-            | Phase::Killed { cause } => Some(cause),
+            | Phase::Killed { cause, .. } => Some(cause),
             Phase::Starting { .. }
             | Phase::Ready { .. }
             | Phase::Quitting { .. }
             | Phase::Leftover { .. }
-            | Phase::Doomed => None,
+            | Phase::Doomed { .. } => None,
         }
     }
 
@@ -280,7 +297,10 @@ impl Worker {
             Phase::Quitting { kill_at, .. }
             | Phase::Stopping { kill_at, .. }
             | Phase::Leftover { kill_at } => Some(*kill_at),
-            Phase::Killed { .. } | Phase::Doomed => None,
+            Phase::Killed { patience, .. } | Phase::Doomed { patience } => match patience {
+                Patience::Until(at) => Some(*at),
+                Patience::Over => None,
+            },
         };
         let renewed = self.spent.and_then(|spent| spent.after);
         let own = earlier(own, renewed);
@@ -301,7 +321,7 @@ impl Worker {
             | Phase::Stopping { .. }
             | Phase::Killed { .. }
             | Phase::Leftover { .. }
-            | Phase::Doomed => None,
+            | Phase::Doomed { .. } => None,
         }
     }
 
@@ -314,7 +334,7 @@ impl Worker {
             Phase::Quitting { kill_at, .. }
             | Phase::Stopping { kill_at, .. }
             | Phase::Leftover { kill_at } => *kill_at = killed_by.min(*kill_at),
-            Phase::Starting { .. } | Phase::Ready { .. } | Phase::Killed { .. } | Phase::Doomed => {}
+            Phase::Starting { .. } | Phase::Ready { .. } | Phase::Killed { .. } | Phase::Doomed { .. } => {}
         }
     }
 }

@@ -774,7 +774,7 @@ fn kill_with_a_queue(pid: i32, port: u16) -> usize {
     accepted
 }
 
-/// A worker's death is nobody else's: who waited in its queue is served by its siblings.
+/// Fault 42: a worker's death is nobody else's. Who waited in its queue is served by its siblings.
 #[test]
 fn kill_nine_of_workers_under_load_costs_only_what_they_had_accepted() {
     let Some(node) = fixtures::node("server.js") else { return };

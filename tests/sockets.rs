@@ -214,6 +214,7 @@ fn only_a_dead_servers_socket_is_replaced() {
     UnixStream::connect(&live).expect("untouched");
 }
 
+/// Fault 44.
 #[test]
 fn a_unix_path_that_somebody_removed_is_made_anew() {
     let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };
@@ -712,6 +713,7 @@ fn root_gives_nothing_away_where_everybody_may_replace_it() {
     assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".lock")), "{left:?}");
 }
 
+/// Fault 9.
 #[test]
 fn an_address_that_comes_later_is_waited_for_and_served() {
     if !support::root() {
@@ -733,6 +735,10 @@ fn an_address_that_comes_later_is_waited_for_and_served() {
     let why = app.workers[0].last_exit.clone().and_then(|exit| exit.message).expect("it says why");
     assert!(why.contains("no interface of this host has that address"), "{why}");
     daemon.wait_online("now", 1);
+    for verb in [&["list"][..], &["describe", "late"]] {
+        let shown = daemon.run(verb).expect_code(0).stdout;
+        assert!(shown.contains("waiting for address"), "{verb:?}: {shown}");
+    }
     let inside = |line: &[&str]| {
         let pid = daemon.pid.to_string();
         let mut command = std::process::Command::new("nsenter");

@@ -85,8 +85,8 @@ impl App {
     /// None of its workers stays.
     fn is_leaving(&self) -> bool {
         // Who never ends is not waited for.
-        !self.workers().all(Worker::is_unkillable)
-            && !(self.is_up() && self.slots.iter().any(Slot::is_wanted))
+        let ends = self.workers().any(|worker| !worker.is_unkillable());
+        ends && !(self.is_up() && self.slots.iter().any(Slot::is_wanted))
     }
 
     /// Its workers were told to stay until who depends on it is gone.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, DirBuilder, Metadata};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::sys::route::{self, Place, Route};
 use crate::sys::socket;
 
 /// The shortest that there is of a wait for a place in a queue.
@@ -61,15 +63,15 @@ pub enum HomeError {
     },
     /// As root: another user could replace what we write there.
     #[error(
-        "{}: user {owner} can write here (mode {mode:03o}), so a supervisor that runs as root must not; \
+        "{}: {who} can write here (mode {mode:03o}), so a supervisor that runs as root must not; \
          make it root's with mode 700, or choose another folder with {choice}",
         path.display()
     )]
     Unsafe {
         /// Which.
         path: PathBuf,
-        /// Whose it is, or "any".
-        owner: String,
+        /// Who they are.
+        who: Who,
         /// Its permission bits.
         mode: u32,
         /// By what another one is chosen.
@@ -292,8 +294,9 @@ fn is_mapped(map: &str, number: u32) -> bool {
 
 fn check_folder(folder: &Path, outside: Option<u32>, choice: &'static str) -> Result<(), HomeError> {
     let fail = |cause| HomeError::Create { path: folder.to_owned(), cause };
-    match intruder_in(folder, outside).map_err(fail)? {
-        Some(Intruder { path, owner, mode }) => Err(HomeError::Unsafe { path, owner, mode, choice }),
+    let intruders = route::walk(folder).map(|route| of_folder(route, outside)).map_err(fail)?;
+    match intruders.into_iter().next() {
+        Some(Intruder { path, who, mode }) => Err(HomeError::Unsafe { path, who, mode, choice }),
         None => Ok(()),
     }
 }
@@ -301,51 +304,100 @@ fn check_folder(folder: &Path, outside: Option<u32>, choice: &'static str) -> Re
 /// Who could put something else where root is about to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intruder {
-    /// The folder that they can write to: the one in question, or one above it.
+    /// The folder that they can write to, or the link that is theirs.
     pub path: PathBuf,
-    /// Whose it is, or "any".
-    pub owner: String,
+    /// Who they are.
+    pub who: Who,
     /// Its permission bits.
     pub mode: u32,
 }
 
-/// Who, other than root, could exchange what is in this folder; of one that is not there yet, in the one that it
-/// would be made in. None: nobody can, and nobody but root can change that.
-///
-/// # Errors
-/// The errno of looking at the folder or at one above it.
-pub fn intruder(folder: &Path) -> io::Result<Option<Intruder>> {
-    let gone = |path: &&Path| matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound);
-    let there = folder.ancestors().find(|path| !gone(path)).unwrap_or(folder);
-    intruder_in(there, unmapped_user())
+/// Those who can write to a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// It is this user's.
+    User(u32),
+    /// Members of its group.
+    Group(u32),
+    /// Everybody.
+    Any,
 }
 
-fn intruder_in(folder: &Path, outside: Option<u32>) -> io::Result<Option<Intruder>> {
-    let real = fs::canonicalize(folder)?;
-    for (depth, path) in real.ancestors().enumerate() {
-        let metadata = fs::metadata(path)?;
-        if let Some(owner) = stranger(&metadata, depth == 0, outside) {
-            return Ok(Some(Intruder { path: path.to_owned(), owner, mode: metadata.mode() & 0o7777 }));
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Who::User(uid) => write!(f, "user {uid}"),
+            Who::Group(gid) => write!(f, "group {gid}"),
+            Who::Any => f.write_str("any user"),
         }
     }
-    Ok(None)
 }
 
-/// Who, other than root, can write into this folder. Above our own, a group may (`/var/log` is `syslog`'s on
-/// Ubuntu), and so may all in a sticky one, where nobody can rename what is another's; and it may belong to
-/// somebody `outside` of our user namespace, who made the namespace's world.
-fn stranger(metadata: &Metadata, ours: bool, outside: Option<u32>) -> Option<String> {
-    const STICKY: u32 = 0o1000;
-    let (mode, uid) = (metadata.mode(), metadata.uid());
-    let forbidden = match ours {
-        true => 0o022,
-        false if mode & STICKY != 0 => 0,
-        false => 0o002,
+/// Who, other than root, could lead a name in this folder elsewhere: by writing there, to a folder above, or to one
+/// that a link on the way to it lies in. Of a folder that is not there yet, in the one that it would be made in.
+/// Empty: nobody can, and nobody but root can change that.
+///
+/// # Errors
+/// The errno of looking at the folder or at one on the way.
+pub fn intruders(folder: &Path) -> io::Result<Vec<Intruder>> {
+    Ok(of_folder(route::walk(folder)?, unmapped_user()))
+}
+
+/// The same of a file: of the folder that it is in, or would be made in, also where its name is a link.
+///
+/// # Errors
+/// As [`intruders`].
+pub fn file_intruders(file: &Path) -> io::Result<Vec<Intruder>> {
+    Ok(on_the_way(&route::walk(file)?, unmapped_user()))
+}
+
+fn of_folder(mut route: Route, outside: Option<u32>) -> Vec<Intruder> {
+    let found = route.found.take();
+    route.folders.extend(found.map(|metadata| Place { path: route.end.clone(), metadata }));
+    on_the_way(&route, outside)
+}
+
+fn on_the_way(route: &Route, outside: Option<u32>) -> Vec<Intruder> {
+    let mut found: Vec<Intruder> = Vec::new();
+    let mut add = |place: &Place, who| {
+        let intruder = Intruder { path: place.path.clone(), who, mode: place.metadata.mode() & 0o7777 };
+        if !found.contains(&intruder) {
+            found.push(intruder);
+        }
     };
-    if uid != 0 && (ours || Some(uid) != outside) {
-        return Some(uid.to_string());
+    // The nearest first, which is the one that people know about.
+    for (depth, place) in route.folders.iter().rev().enumerate() {
+        writers(&place.metadata, depth == 0, outside).into_iter().for_each(|who| add(place, who));
     }
-    (mode & forbidden != 0).then(|| "any".to_owned())
+    for link in &route.links {
+        let folder = route.folders.iter().find(|folder| link.path.parent() == Some(&folder.path));
+        let owner = link.metadata.uid();
+        if owner != 0 && folder.is_some_and(|folder| folder.metadata.mode() & STICKY != 0) {
+            add(link, Who::User(owner));
+        }
+    }
+    found
+}
+
+/// In such a folder nobody can rename or remove what is another's.
+const STICKY: u32 = 0o1000;
+
+/// Who, other than root, can write into this folder. Above our own, a group may (`/var/log` is `syslog`'s on
+/// Ubuntu), and so may all in a sticky one; and it may belong to somebody `outside` of our user namespace, who made
+/// the namespace's world.
+fn writers(metadata: &Metadata, ours: bool, outside: Option<u32>) -> Vec<Who> {
+    let (mode, uid) = (metadata.mode(), metadata.uid());
+    let mut who = Vec::new();
+    if uid != 0 && (ours || Some(uid) != outside) {
+        who.push(Who::User(uid));
+    }
+    if ours && mode & 0o020 != 0 {
+        who.push(Who::Group(metadata.gid()));
+    }
+    if mode & 0o002 != 0 && (ours || mode & STICKY == 0) {
+        who.push(Who::Any);
+    }
+    who
 }
 
 #[cfg(test)]

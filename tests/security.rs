@@ -225,19 +225,26 @@ fn a_log_dir_that_others_can_write_is_refused_as_root() {
     if !only_root() {
         return;
     }
-    let home = Arc::new(Home::new(None));
-    let folder = home.apps().join("theirs");
-    fs::create_dir(&folder).expect("the folder is fresh");
-    set_mode(&folder, 0o777);
-    let chatty = fork("api", &fixtures::shell("echo hello; exec sleep 1000"));
-    let text = format!("[daemon]\nlog_dir = \"theirs\"\n{chatty}");
-    let daemon = Builder::new(text).start_in(home);
-    daemon.expects(&["can write here"]);
-    // A default file that cannot be had costs a warning, and no worker.
-    daemon.wait_online("api", 1);
-    daemon.wait_for_text("can write");
-    let left: Vec<_> = fs::read_dir(&folder).expect("it is there").flatten().collect();
-    assert!(left.is_empty(), "{left:?}");
+    // The second one leads to a folder that nobody else can write, by a link in one that is somebody else's.
+    for (log_dir, owner, mode) in [("theirs", None, 0o777), ("theirs/link", Some(ORDINARY), 0o755)] {
+        let home = Arc::new(Home::new(None));
+        let (folder, roots) = (home.apps().join("theirs"), home.apps().join("roots"));
+        [&folder, &roots].map(|folder| fs::create_dir(folder).expect("the folder is fresh"));
+        symlink(&roots, folder.join("link")).expect("the folder is fresh");
+        set_mode(&folder, mode);
+        chown(&folder, owner, None).expect("root gives folders away");
+        let chatty = fork("api", &fixtures::shell("echo hello; exec sleep 1000"));
+        let text = format!("[daemon]\nlog_dir = \"{log_dir}\"\n{chatty}");
+        let daemon = Builder::new(text).start_in(home);
+        daemon.expects(&["can write here"]);
+        // A default file that cannot be had costs a warning, and no worker.
+        daemon.wait_online("api", 1);
+        daemon.wait_for_text("can write");
+        for (folder, entries) in [(folder, 1), (roots, 0)] {
+            let left: Vec<_> = fs::read_dir(&folder).expect("it is there").flatten().collect();
+            assert_eq!(left.len(), entries, "{left:?}");
+        }
+    }
 }
 
 /// Rule 5: what holds variables or process ids is nobody else's to read. Variables are in the one file that apps are

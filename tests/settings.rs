@@ -615,7 +615,11 @@ fn root_reads_and_writes_nothing_that_a_workers_user_leads_elsewhere() {
     }
     fs::hard_link(&secret, foreign.join("hard.env")).expect("one file system");
     symlink(&secret, home.apps().join("roots.env")).expect("fresh");
-    for name in ["", "mine.env", "stolen.env", "linked.env"] {
+    // A folder that only root writes to, by a link that is the user's.
+    let roots = home.apps().join("roots");
+    fs::create_dir(&roots).expect("fresh");
+    symlink(&roots, foreign.join("led")).expect("fresh");
+    for name in ["", "mine.env", "stolen.env", "linked.env", "led"] {
         lchown(foreign.join(name), Some(ORDINARY), Some(ORDINARY)).expect("we are root");
     }
     let of = |name: &str, file: &str| idle(name).set("user", ORDINARY).text("env_file", file);
@@ -625,12 +629,14 @@ fn root_reads_and_writes_nothing_that_a_workers_user_leads_elsewhere() {
         of("mine", "foreign/linked.env"),
         of("given", "roots.env"),
         idle("written").set("user", ORDINARY).text("pid_file", "foreign/run/x.pid"),
+        idle("led").set("user", ORDINARY).text("pid_file", "foreign/led/x.pid"),
     ];
     let daemon = Builder::new(support::file(&apps)).start_in(home);
     daemon.expects(&[
         "foreign/stolen.env: ",
         "foreign/hard.env: ",
         "foreign/run/x.pid: ",
+        "foreign/led/x.pid: ",
         "unstable exits in a row",
     ]);
     let message = failure(&daemon, "stolen");
@@ -645,6 +651,10 @@ fn root_reads_and_writes_nothing_that_a_workers_user_leads_elsewhere() {
         assert!(message.contains(&part), "{message}");
     }
     assert!(!foreign.join("run").exists());
+    let message = failure(&daemon, "led");
+    let part = format!("user {ORDINARY} can write to {}", foreign.display());
+    assert!(message.contains(&part), "{message}");
+    assert!(!roots.join("x.pid").exists());
     let a = |app: &str, name: &str| variable(daemon.wait_online(app, 1)[0], name);
     assert_eq!((a("mine", "A"), a("given", "TOKEN")), (Some("mine".into()), Some("sesame".into())));
     assert!(!daemon.log().contains("sesame"), "{}", daemon.log());

@@ -6,9 +6,10 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use super::error::printable;
+use crate::sys::route;
 
 /// Who reads, and for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +28,6 @@ pub(super) struct Refused {
     pub(super) message: String,
 }
 
-/// The most links that a path can lead over, as in the kernel (path_resolution(7)).
-const MOST_LINKS: usize = 40;
-
 const ANY: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
@@ -46,20 +44,21 @@ pub(super) fn check(path: &Path, file: &File, reader: Reader) -> Result<(), Refu
     };
     let found = file.metadata().map_err(unsure)?;
     let real = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(unsure)?;
-    let (walked, links) = walk(path).map_err(unsure)?;
-    for (link, owner) in &links {
-        if !may_lead(*owner, found.uid()) {
+    let route = route::walk(path).map_err(unsure)?;
+    for link in &route.links {
+        let owner = link.metadata.uid();
+        if !may_lead(owner, found.uid()) {
             return Err(refused(format!(
                 "the link {} belongs to user {owner}, and leads to {}, which is user {}'s: clusterd runs as root and \
                  would read for that user what it may not read itself. Put the file in place of the link, or give \
                  the link to root (chown -h)",
-                show(link),
+                show(&link.path),
                 show(&real),
                 found.uid()
             )));
         }
     }
-    if walked != real {
+    if route.found.is_none() || route.end != real {
         let message = format!("{} was exchanged while it was read; it is tried again", show(path));
         return Err(Refused { errno: libc::EAGAIN, message });
     }
@@ -134,52 +133,13 @@ fn check_writers(
     Ok(Ok(()))
 }
 
-/// The path without its links, and each of them with its owner.
-fn walk(path: &Path) -> io::Result<(PathBuf, Vec<(PathBuf, u32)>)> {
-    let mut links = Vec::new();
-    let mut walked = PathBuf::from("/");
-    let mut left: Vec<PathBuf> = steps(path);
-    while let Some(step) = left.pop() {
-        if step == Path::new("..") {
-            walked.pop();
-            continue;
-        }
-        let next = walked.join(&step);
-        let metadata = fs::symlink_metadata(&next)?;
-        if !metadata.is_symlink() {
-            walked = next;
-            continue;
-        }
-        if links.len() == MOST_LINKS {
-            return Err(io::Error::from_raw_os_error(libc::ELOOP));
-        }
-        let to = fs::read_link(&next)?;
-        if to.is_absolute() {
-            walked = PathBuf::from("/");
-        }
-        left.extend(steps(&to));
-        links.push((next, metadata.uid()));
-    }
-    Ok((walked, links))
-}
-
-/// Its names, the last first.
-fn steps(path: &Path) -> Vec<PathBuf> {
-    let name = |component: Component<'_>| match component {
-        Component::Normal(name) => Some(PathBuf::from(name)),
-        Component::ParentDir => Some(PathBuf::from("..")),
-        Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
-    };
-    path.components().rev().filter_map(name).collect()
-}
-
 fn show(path: &Path) -> String {
     printable(&path.to_string_lossy())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -190,23 +150,6 @@ mod tests {
         {
             assert_eq!(may_lead(owner, of_file), expected, "link {owner}, file {of_file}");
         }
-    }
-
-    #[test]
-    fn a_walk_ends_where_the_kernel_does_and_names_each_link() {
-        let folder = tempfile::tempdir().unwrap();
-        let base = fs::canonicalize(folder.path()).unwrap();
-        fs::create_dir_all(base.join("releases/1")).unwrap();
-        fs::write(base.join("releases/1/.env"), "A=1\n").unwrap();
-        symlink("releases/1", base.join("current")).unwrap();
-        symlink(base.join("current"), base.join("far")).unwrap();
-        symlink("loop", base.join("loop")).unwrap();
-        let (walked, links) = walk(&base.join("./releases/../far/.env")).unwrap();
-        assert_eq!(walked, base.join("releases/1/.env"));
-        let links: Vec<_> = links.into_iter().map(|(link, _)| link).collect();
-        assert_eq!(links, [base.join("far"), base.join("current")]);
-        assert_eq!(walk(&base.join("loop")).unwrap_err().raw_os_error(), Some(libc::ELOOP));
-        assert!(walk(&base.join("gone/x")).is_err());
     }
 
     #[test]

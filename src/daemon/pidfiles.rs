@@ -43,14 +43,22 @@ fn refuse_foreign(path: &Path) -> Result<(), SpawnFailure> {
     if socket::own_uid() != 0 {
         return Ok(());
     }
-    let Ok(Some(Intruder { path: at, owner, mode })) = home::intruder(folder) else { return Ok(()) };
+    let step = || format!("open {}", path.display());
+    let found = home::intruders(folder).map_err(|error| {
+        let message = format!(
+            "pid file {}: who can write to its folder cannot be found out: {error}; name another path",
+            path.display()
+        );
+        permanent(step(), error.raw_os_error().unwrap_or(0), message)
+    })?;
+    let Some(Intruder { path: at, who, mode }) = found.into_iter().next() else { return Ok(()) };
     let message = format!(
-        "pid file {}: user {owner} can write to {} (mode {mode:03o}), so a supervisor that runs as root does not \
+        "pid file {}: {who} can write to {} (mode {mode:03o}), so a supervisor that runs as root does not \
          write there; name a path in a folder of root's, such as /run/NAME.pid, or leave pid_file out",
         path.display(),
         at.display()
     );
-    Err(permanent(format!("open {}", path.display()), libc::EACCES, message))
+    Err(permanent(step(), libc::EACCES, message))
 }
 
 impl Daemon {

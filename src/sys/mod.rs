@@ -27,6 +27,7 @@ pub mod pidfile;
 pub mod process;
 pub mod rights;
 pub mod rotate;
+pub mod route;
 pub mod settings;
 pub mod socket;
 pub mod spawn;

@@ -296,7 +296,7 @@ fn check_folder(folder: &Path, outside: Option<u32>, choice: &'static str) -> Re
     let fail = |cause| HomeError::Create { path: folder.to_owned(), cause };
     let intruders = route::walk(folder).map(|route| of_folder(route, outside)).map_err(fail)?;
     match intruders.into_iter().next() {
-        Some(Intruder { path, who, mode }) => Err(HomeError::Unsafe { path, who, mode, choice }),
+        Some(Intruder { path, who, mode, .. }) => Err(HomeError::Unsafe { path, who, mode, choice }),
         None => Ok(()),
     }
 }
@@ -310,6 +310,8 @@ pub struct Intruder {
     pub who: Who,
     /// Its permission bits.
     pub mode: u32,
+    /// They can lead the path elsewhere, rather than put a link or a file of theirs under its last name only.
+    pub leads: bool,
 }
 
 /// Those who can write to a folder.
@@ -343,12 +345,37 @@ pub fn intruders(folder: &Path) -> io::Result<Vec<Intruder>> {
     Ok(of_folder(route::walk(folder)?, unmapped_user()))
 }
 
-/// The same of a file: of the folder that it is in, or would be made in, also where its name is a link.
+/// The same of a file. Whoever can write to nothing but the folder that it is in cannot lead the path elsewhere, unless
+/// a link is followed that has the file's name.
 ///
 /// # Errors
 /// As [`intruders`].
 pub fn file_intruders(file: &Path) -> io::Result<Vec<Intruder>> {
-    Ok(on_the_way(&route::walk(file)?, unmapped_user()))
+    Ok(of_file(&route::walk(file)?, unmapped_user()))
+}
+
+fn of_file(route: &Route, outside: Option<u32>) -> Vec<Intruder> {
+    let mut found = on_the_way(route, outside);
+    let Some(last) = route.folders.last() else { return found };
+    let in_last = |intruder: &Intruder| intruder.path == last.path;
+    if route.missing > 1 {
+        // It is above the folder that will be made, where a group may write.
+        found.retain(|intruder| !in_last(intruder) || !matches!(intruder.who, Who::Group(_)));
+    } else if !route.ends_in_link && is_settled(route, last) {
+        found.iter_mut().filter(|intruder| in_last(intruder)).for_each(|intruder| intruder.leads = false);
+    }
+    found
+}
+
+/// Whether who can write to this folder, and to none above, cannot put another in its place. In a sticky folder each
+/// can rename what is its own.
+fn is_settled(route: &Route, folder: &Place) -> bool {
+    let is_own = |above: &Place| {
+        let is_above = Some(&*above.path) == folder.path.parent();
+        is_above && above.metadata.mode() & STICKY != 0 && folder.metadata.uid() != 0
+    };
+    let times = route.folders.iter().filter(|other| other.path == folder.path).count();
+    times == 1 && !route.folders.iter().any(is_own)
 }
 
 fn of_folder(mut route: Route, outside: Option<u32>) -> Vec<Intruder> {
@@ -360,7 +387,8 @@ fn of_folder(mut route: Route, outside: Option<u32>) -> Vec<Intruder> {
 fn on_the_way(route: &Route, outside: Option<u32>) -> Vec<Intruder> {
     let mut found: Vec<Intruder> = Vec::new();
     let mut add = |place: &Place, who| {
-        let intruder = Intruder { path: place.path.clone(), who, mode: place.metadata.mode() & 0o7777 };
+        let (path, mode) = (place.path.clone(), place.metadata.mode() & 0o7777);
+        let intruder = Intruder { path, who, mode, leads: true };
         if !found.contains(&intruder) {
             found.push(intruder);
         }
@@ -391,11 +419,11 @@ fn writers(metadata: &Metadata, ours: bool, outside: Option<u32>) -> Vec<Who> {
     if uid != 0 && (ours || Some(uid) != outside) {
         who.push(Who::User(uid));
     }
-    if ours && mode & 0o020 != 0 {
-        who.push(Who::Group(metadata.gid()));
-    }
     if mode & 0o002 != 0 && (ours || mode & STICKY == 0) {
         who.push(Who::Any);
+    }
+    if ours && mode & 0o020 != 0 {
+        who.push(Who::Group(metadata.gid()));
     }
     who
 }
@@ -512,6 +540,67 @@ mod tests {
             ("", 65534, true),
         ] {
             assert_eq!(is_mapped(map, number), mapped, "{map}");
+        }
+    }
+
+    /// Who is found where (names below a folder of root's), and whether they can lead a file `a.log` there elsewhere.
+    #[test]
+    fn who_can_lead_a_file_elsewhere_is_found_on_the_whole_way() {
+        let base = tempfile::tempdir().unwrap();
+        let base = base.path().canonicalize().unwrap();
+        // Only root can give folders away.
+        if fs::metadata(&base).unwrap().uid() != 0 {
+            return;
+        }
+        fs::set_permissions(&base, fs::Permissions::from_mode(0o755)).unwrap();
+        let make = |name: &str, owner: u32, mode: u32| {
+            fs::create_dir(base.join(name)).unwrap();
+            std::os::unix::fs::chown(base.join(name), Some(owner), Some(owner)).unwrap();
+            fs::set_permissions(base.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for (name, owner, mode) in [
+            ("safe", 0, 0o755),
+            ("bob", 7, 0o755),
+            ("bob/logs", 7, 0o775),
+            ("tmp", 0, 0o1777),
+            ("tmp/bob", 7, 0o755),
+            ("group", 0, 0o775),
+            ("open", 0, 0o777),
+            ("open/safe", 0, 0o755),
+        ] {
+            make(name, owner, mode);
+        }
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(base.join(to), base.join(name)).unwrap();
+        link("safe", "bob/led");
+        link("group/a.log", "safe/link.log");
+        link("safe", "tmp/led");
+        std::os::unix::fs::lchown(base.join("tmp/led"), Some(7), None).unwrap();
+        let (user, any) = (Who::User(7), Who::Any);
+        for (path, expected) in [
+            ("safe/a.log", vec![]),
+            ("safe/new/a.log", vec![]),
+            ("bob/a.log", vec![("bob", user, false)]),
+            ("bob/new/a.log", vec![("bob", user, true)]),
+            (
+                "bob/logs/a.log",
+                vec![("bob/logs", user, false), ("bob/logs", Who::Group(7), false), ("bob", user, true)],
+            ),
+            ("bob/logs/new/a.log", vec![("bob/logs", user, true), ("bob", user, true)]),
+            ("bob/led/a.log", vec![("bob", user, true)]),
+            ("tmp/a.log", vec![("tmp", any, false), ("tmp", Who::Group(0), false)]),
+            ("tmp/new/a.log", vec![("tmp", any, true)]),
+            ("tmp/bob/a.log", vec![("tmp/bob", user, true)]),
+            ("tmp/led/a.log", vec![("tmp/led", user, true)]),
+            ("group/a.log", vec![("group", Who::Group(0), false)]),
+            ("group/new/a.log", vec![]),
+            ("safe/link.log", vec![("group", Who::Group(0), true)]),
+            ("open/safe/a.log", vec![("open", any, true)]),
+        ] {
+            let found = of_file(&route::walk(&base.join(path)).unwrap(), None);
+            let found: Vec<_> = found.into_iter().map(|one| (one.path, one.who, one.leads)).collect();
+            let expected: Vec<_> =
+                expected.into_iter().map(|(at, who, leads)| (base.join(at), who, leads)).collect();
+            assert_eq!(found, expected, "{path}");
         }
     }
 

@@ -7,7 +7,7 @@ mod support;
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -172,21 +172,140 @@ fn a_log_file_that_is_a_link_in_a_strangers_folder_is_not_followed() {
         let line = "while :; do echo hostile words; sleep 0.05; done";
         fork(name, &fixtures::shell(line)).text("out_file", &format!("theirs/{name}.log"))
     };
-    let daemon = Builder::new(file(&[chatty("linked"), chatty("later")])).start_in(home);
-    daemon.expects(&["it is a symbolic link in a folder", "unstable exits in a row"]);
+    // As with fs.protected_hardlinks off.
+    fs::hard_link(&victim, folder.join("hard.log")).expect("one file system");
+    let daemon = Builder::new(file(&["linked", "hard", "later"].map(chatty))).start_in(home);
+    daemon.expects(&[
+        "linked.log: user",
+        "it is a symbolic link in a folder",
+        "has another name",
+        "unstable exits in a row",
+    ]);
+    let message = failure(&daemon, "hard");
+    assert!(message.contains("theirs/hard.log") && message.contains("has another name"), "{message}");
     let message = failure(&daemon, "linked");
-    assert!(message.contains("theirs/linked.log") && message.contains("symbolic link"), "{message}");
+    assert!(
+        message.contains("theirs/linked.log") && message.contains("and lead the file elsewhere"),
+        "{message}"
+    );
     // Where the link comes later, opening the file again does not follow it either.
     let log = folder.join("later.log");
     wait_until(ms(10_000), "the first lines", || fs::metadata(&log).is_ok_and(|file| file.len() > 0));
     fs::remove_file(&log).expect("it is ours");
     symlink(&victim, &log).expect("it is gone");
-    let _ = daemon.run(&["reload-logs"]);
+    daemon.run(&["reload-logs"]).expect_code(1).expect_stderr(&["it is a symbolic link in a folder"]);
     daemon.signal(nix::sys::signal::Signal::SIGUSR2);
     holds_for(ms(500), "the victim is as it was", || {
         fs::read_to_string(&victim).is_ok_and(|text| text == "precious\n")
     });
     daemon.wait_online("later", 1);
+}
+
+const HOSTILE: &str = "while :; do echo hostile words of $$; sleep 0.02; done";
+
+/// A folder `user/logs` of an ordinary user, and one of root's with a file that only root may touch.
+fn folder_of_a_user(home: &Home) -> [std::path::PathBuf; 2] {
+    let logs = home.apps().join("user/logs");
+    fs::create_dir_all(&logs).expect("the folder is fresh");
+    for folder in ["user", "user/logs"] {
+        chown(home.apps().join(folder), Some(ORDINARY), Some(ORDINARY)).expect("root gives folders away");
+    }
+    let roots = home.apps().join("roots");
+    fs::create_dir(&roots).expect("the folder is fresh");
+    fs::write(roots.join("web.log"), "precious\n").expect("it is ours");
+    set_mode(&roots.join("web.log"), 0o600);
+    [logs, roots]
+}
+
+/// Rule 5: who can exchange the folder of a log file leads root nowhere by it, neither while it is written nor when it
+/// is emptied or opened again, and it needs no race.
+#[test]
+fn a_log_folder_that_its_user_exchanges_for_a_link_leads_root_nowhere() {
+    if !only_root() {
+        return;
+    }
+    let home = Arc::new(Home::new(None));
+    let [logs, roots] = folder_of_a_user(&home);
+    let web = fork("web", &fixtures::shell(HOSTILE)).set("user", ORDINARY);
+    let web = web.text("out_file", "user/logs/web.log").text("log_file", "user/logs/all.log");
+    let daemon = Builder::new(web).start_in(home);
+    daemon.expects(&["Permission denied", "unstable exits in a row"]);
+    let len = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    wait_until(ms(10_000), "the first lines", || {
+        len(&logs.join("web.log")) > 0 && len(&logs.join("all.log")) > 0
+    });
+    let aside = logs.with_file_name("aside");
+    fs::rename(&logs, &aside).expect("one folder");
+    symlink(&roots, &logs).expect("it is gone");
+    std::os::unix::fs::lchown(&logs, Some(ORDINARY), Some(ORDINARY)).expect("we are root");
+    // It is noticed without anybody's doing, and by who asks for it.
+    daemon.wait_for_text("web.log: cannot be rotated");
+    daemon.run(&["reload-logs"]).expect_code(1).expect_stderr(&["web.log", "as the app's user", "chown"]);
+    daemon.run(&["stop", "web"]).expect_code(0);
+    daemon.run(&["flush", "web"]).expect_code(1).expect_stderr(&["web.log: cannot be emptied"]);
+    daemon.run(&["start", "web"]).expect_code(1);
+    let left: Vec<_> = fs::read_dir(&roots).expect("it is ours").flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left, ["web.log"]);
+    assert_eq!(fs::read_to_string(roots.join("web.log")).expect("it is ours"), "precious\n");
+    fs::remove_file(&logs).expect("it is a link");
+    fs::rename(&aside, &logs).expect("one folder");
+    daemon.run(&["stop", "web"]).expect_code(0);
+    daemon.run(&["flush", "web"]).expect_code(0);
+    assert_eq!(len(&logs.join("web.log")), 0);
+    daemon.run(&["start", "web"]).expect_code(0);
+    wait_until(ms(10_000), "lines again", || len(&logs.join("web.log")) > 0);
+}
+
+/// Rule 5: what is kept in the folder of an app's user is the user's; who else's it would be is refused.
+#[test]
+fn log_files_in_a_users_folder_are_written_rotated_and_compressed_as_that_user() {
+    if !only_root() {
+        return;
+    }
+    let home = Arc::new(Home::new(None));
+    let [logs, _] = folder_of_a_user(&home);
+    // As a umask of 002 leaves it.
+    set_mode(&home.apps().join("user"), 0o775);
+    let app = |name: &str, path: &str| {
+        let line = "x=$(head -c 4000 /dev/zero | tr '\\0' x); while :; do echo $x; sleep 0.01; done";
+        let app = fork(name, &fixtures::shell(line)).text("out_file", path);
+        app.text("log_max_size", "64K").set("log_max_files", 2)
+    };
+    let own = app("own", "user/logs/own.log").set("user", ORDINARY);
+    let made = app("made", "user/new/made.log").set("user", ORDINARY);
+    let roots = app("roots", "user/logs/roots.log");
+    let others = app("others", "user/logs/others.log").set("user", ORDINARY - 1);
+    let daemon = Builder::new(file(&[own, made, roots, others])).start_in(home);
+    daemon.expects(&["can write to", "unstable exits in a row"]);
+    for name in ["roots", "others"] {
+        let message = failure(&daemon, name);
+        for part in
+            [&format!("log file {}", logs.display()), &format!("user {ORDINARY} can write to"), "default one"]
+        {
+            assert!(message.contains(part), "{name}: {message}");
+        }
+        assert!(!logs.join(format!("{name}.log")).exists());
+    }
+    for (folder, base) in [(logs.clone(), "own.log"), (logs.with_file_name("new"), "made.log")] {
+        wait_until(ms(20_000), &format!("old files of {base}"), || {
+            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+            let names: Vec<String> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+            let compressed = names.iter().filter(|name| name.ends_with(".gz")).count();
+            // One that was there is gone.
+            if compressed == 2 { Ok(()) } else { Err(names) }
+        });
+        let mut paths: Vec<_> =
+            fs::read_dir(&folder).expect("it is there").flatten().map(|e| e.path()).collect();
+        paths.push(folder.clone());
+        for path in paths {
+            // What is too old goes meanwhile.
+            let Ok(found) = fs::symlink_metadata(&path) else { continue };
+            assert_eq!((found.uid(), found.gid()), (ORDINARY, ORDINARY), "{}", path.display());
+        }
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid)).expect("it runs");
+    let uid = status.lines().find(|line| line.starts_with("Uid:")).expect("always there");
+    assert_eq!(uid.split_whitespace().skip(1).collect::<Vec<_>>(), ["0"; 4], "nothing of the user's stays");
 }
 
 /// Rule 5: as root, in a folder where others write nothing is safe.
@@ -229,7 +348,9 @@ fn a_log_dir_that_others_can_write_is_refused_as_root() {
     for (log_dir, owner, mode) in [("theirs", None, 0o777), ("theirs/link", Some(ORDINARY), 0o755)] {
         let home = Arc::new(Home::new(None));
         let (folder, roots) = (home.apps().join("theirs"), home.apps().join("roots"));
-        [&folder, &roots].map(|folder| fs::create_dir(folder).expect("the folder is fresh"));
+        for folder in [&folder, &roots] {
+            fs::create_dir(folder).expect("the folder is fresh");
+        }
         symlink(&roots, folder.join("link")).expect("the folder is fresh");
         set_mode(&folder, mode);
         chown(&folder, owner, None).expect("root gives folders away");

@@ -1,14 +1,17 @@
 //! `flush`: the log files of apps are emptied, those of stopped ones, too. Old files that were rotated stay.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::control::protocol::{Done, Error, Reply};
 use crate::control::server::ClientId;
+use crate::logs::file::LogFile;
 use crate::supervisor::event::{AppId, Scope};
 
 use super::Daemon;
 use super::commands::failure;
+use super::trust;
 
 impl Daemon {
     /// Without a target everybody's, and the supervisor's own log.
@@ -17,7 +20,7 @@ impl Daemon {
         let mut failures = Vec::new();
         for (app, scope) in &whom {
             for path in self.files_of(*app, *scope) {
-                if let Err(error) = self.output.empty(&path) {
+                if let Err(error) = self.empty(*app, &path) {
                     failures.push(format!("log file {}: cannot be emptied: {error}", path.display()));
                 }
             }
@@ -39,6 +42,15 @@ impl Daemon {
         let message = format!("flushed {}", apps.join(", "));
         self.server.reply(client, &Reply::Done(Done { message, apps }), true);
         Ok(())
+    }
+
+    fn empty(&mut self, app: AppId, path: &Path) -> io::Result<()> {
+        if let Some(emptied) = self.output.empty_open(path) {
+            return emptied;
+        }
+        let Some(record) = self.catalog.app(app) else { return Ok(()) };
+        let behalf = trust::behalf(&record.recipe, path);
+        LogFile::empty_at(path, behalf.map_err(|refused| io::Error::other(refused.to_string()))?)
     }
 
     /// `reload-logs`.

@@ -25,7 +25,12 @@ pub(super) struct Who {
 impl Who {
     /// Its user, where that is another one than the supervisor's.
     pub(super) fn other_user(&self) -> Option<u32> {
-        self.identity.as_ref().filter(|_| self.is_other).map(|identity| identity.uid)
+        self.other().map(|identity| identity.uid)
+    }
+
+    /// The same with its groups.
+    pub(super) fn other(&self) -> Option<&Identity> {
+        self.identity.as_ref().filter(|_| self.is_other)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::sys::socket;
 
 use super::Daemon;
 use super::catalog::Recipe;
+use super::trust;
 
 /// What a log file takes: one output, or (none) both.
 type Takes = Option<Stream>;
@@ -73,14 +74,20 @@ impl Daemon {
             wanted.iter().any(|file| file.default) && self.may_write_to(recipe.log_dir.as_deref());
         let mut files = Files::default();
         for file in wanted.into_iter().filter(|file| may_write || !file.default) {
-            match self.output.open(&file.path, app, &recipe.spec.logs, self.now) {
+            let path = &file.path;
+            let behalf = trust::behalf(recipe, path).map_err(|refused| refused.into_failure(path));
+            let opened = behalf.and_then(|behalf| {
+                let opened = self.output.open((path, behalf), app, &recipe.spec.logs, self.now);
+                opened.map_err(|error| open_failure(path, &error))
+            });
+            match opened {
                 Ok(id) => put(&mut files, file.takes, id),
-                Err(error) if file.default => {
-                    self.warn_once("default log file", || format!("no log files are written: {error}"));
+                Err(SpawnFailure { message, .. }) if file.default => {
+                    self.warn_once("default log file", || format!("no log files are written: {message}"));
                 }
-                Err(error) => {
+                Err(failure) => {
                     self.output.release(files);
-                    return Err(open_failure(&file.path, &error));
+                    return Err(failure);
                 }
             }
         }

@@ -73,6 +73,7 @@ mod sources;
 mod start;
 mod state;
 mod told;
+mod trust;
 mod unkillable;
 mod unsteered;
 mod unwell;

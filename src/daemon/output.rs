@@ -23,6 +23,7 @@ use crate::logs::ring::{Kept, Rings};
 use crate::logs::worker::{Files, Sinks, WorkerOutput};
 use crate::supervisor::event::{AppId, WorkerId};
 use crate::supervisor::time::Time;
+use crate::sys::behalf::Behalf;
 use crate::sys::clock;
 use crate::sys::output::OpenError;
 
@@ -252,12 +253,12 @@ impl Output {
 
     pub(super) fn open(
         &mut self,
-        path: &Path,
+        (path, behalf): (&Path, Behalf),
         app: AppId,
         logs: &LogSettings,
         now: Time,
     ) -> Result<FileId, OpenError> {
-        let file = self.files.open(path)?;
+        let file = self.files.open_for(path, behalf)?;
         self.files.set(file, app, logs, now);
         Ok(file)
     }
@@ -280,8 +281,8 @@ impl Output {
         self.files.path(file)
     }
 
-    pub(super) fn empty(&mut self, path: &Path) -> io::Result<()> {
-        self.files.empty(path)
+    pub(super) fn empty_open(&mut self, path: &Path) -> Option<io::Result<()>> {
+        self.files.empty_open(path)
     }
 
     pub(super) fn forget_lines(&mut self, app: AppId) {

@@ -51,7 +51,7 @@ fn refuse_foreign(path: &Path) -> Result<(), SpawnFailure> {
         );
         permanent(step(), error.raw_os_error().unwrap_or(0), message)
     })?;
-    let Some(Intruder { path: at, who, mode }) = found.into_iter().next() else { return Ok(()) };
+    let Some(Intruder { path: at, who, mode, .. }) = found.into_iter().next() else { return Ok(()) };
     let message = format!(
         "pid file {}: {who} can write to {} (mode {mode:03o}), so a supervisor that runs as root does not \
          write there; name a path in a folder of root's, such as /run/NAME.pid, or leave pid_file out",

@@ -7,7 +7,7 @@
 //! leaves half done is done again with the file's next rotation. Refuses to touch what `rotation` does not know as
 //! an old log file.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -23,6 +23,7 @@ use super::rotation::{self, COMPRESSED, Old, PARTIAL};
 use super::totals::Total;
 use crate::config::logs::Rotation;
 use crate::supervisor::event::AppId;
+use crate::sys::behalf::Behalf;
 use crate::sys::rotate;
 
 /// Files that wait; of more the next rotation takes care.
@@ -54,7 +55,7 @@ struct Shared {
 #[derive(Debug)]
 enum Chore {
     /// The old files of this one are compressed, or too many.
-    File(PathBuf, Rotation),
+    File(PathBuf, Rotation, Behalf),
     /// Those of an app take too much together.
     Total(AppId, Total),
 }
@@ -63,7 +64,7 @@ impl Chore {
     /// The same chore, whatever is known of it.
     fn is_for(&self, other: &Chore) -> bool {
         match (self, other) {
-            (Chore::File(path, _), Chore::File(other, _)) => path == other,
+            (Chore::File(path, ..), Chore::File(other, ..)) => path == other,
             (Chore::Total(app, _), Chore::Total(other, _)) => app == other,
             (Chore::File(..), Chore::Total(..)) | (Chore::Total(..), Chore::File(..)) => false,
         }
@@ -71,9 +72,9 @@ impl Chore {
 }
 
 impl Archive {
-    /// Has the old files of this one looked after.
-    pub fn tend(&self, path: &Path, rotation: Rotation) {
-        self.add(Chore::File(path.to_owned(), rotation));
+    /// Has the old files of this one looked after, with these rights.
+    pub fn tend(&self, path: &Path, rotation: Rotation, behalf: &Behalf) {
+        self.add(Chore::File(path.to_owned(), rotation, behalf.clone()));
     }
 
     /// Has the oldest files of an app removed where all of them together take too much.
@@ -109,11 +110,11 @@ impl Archive {
 
 impl Shared {
     /// Of what waits, that which is about these files.
-    fn take_files(&mut self, paths: &BTreeSet<PathBuf>) -> Vec<(PathBuf, Rotation)> {
+    fn take_files(&mut self, paths: &BTreeMap<PathBuf, Behalf>) -> Vec<(PathBuf, Rotation, Behalf)> {
         let mut taken = Vec::new();
         self.queue.retain(|chore| match chore {
-            Chore::File(path, rotation) if paths.contains(path) => {
-                taken.push((path.clone(), *rotation));
+            Chore::File(path, rotation, behalf) if paths.contains_key(path) => {
+                taken.push((path.clone(), *rotation, behalf.clone()));
                 false
             }
             Chore::File(..) | Chore::Total(..) => true,
@@ -149,44 +150,81 @@ fn work(shared: &Mutex<Shared>) {
         };
         let failures = match next {
             None => return,
-            Some(Chore::File(path, rotation)) => tend(&path, &rotation),
+            Some(Chore::File(path, rotation, behalf)) => tend_for(&behalf, &path, &rotation),
             Some(Chore::Total(_, total)) => {
-                let paths =
-                    total.paths.iter().map(|path| rotate::real(path).unwrap_or_else(|_| path.clone()));
-                let paths = paths.collect();
+                let (paths, mut failures) = really(&total);
                 // How much they take is known when they are compressed.
                 let waiting = lock(shared).take_files(&paths);
-                let tended = waiting.iter().flat_map(|(path, rotation)| tend(path, rotation));
-                tended.chain(cap(&paths, total.limit)).collect()
+                failures.extend(
+                    waiting.iter().flat_map(|(path, rotation, behalf)| tend_for(behalf, path, rotation)),
+                );
+                failures.extend(cap(&paths, total.limit));
+                failures
             }
         };
         failures.into_iter().for_each(|failure| lock(shared).tell(failure));
     }
 }
 
-/// Removes the oldest files of these until the others take no more than that; what failed, in words.
-fn cap(paths: &BTreeSet<PathBuf>, limit: u64) -> Vec<String> {
-    let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
-    let (mut found, mut failures) = (Vec::new(), Vec::new());
-    for folder in folders {
-        match names(folder) {
-            Ok(names) => found.extend(names.iter().filter_map(|name| old_of(paths, folder, name))),
-            // Nothing was ever written there.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => failures.push(format!("log folder {}: {error}", folder.display())),
-        }
+/// With the rights that belong to a file.
+fn acting_for(behalf: &Behalf, path: &Path, act: impl FnOnce() -> Vec<String>) -> Vec<String> {
+    match behalf.begin() {
+        Ok(_guise) => act(),
+        Err(error) => vec![format!("old log files of {}: not as the app's user: {error}", path.display())],
     }
-    failures.extend(rotation::surplus(found, limit).iter().filter_map(|old| remove(old)));
+}
+
+fn tend_for(behalf: &Behalf, path: &Path, rotation: &Rotation) -> Vec<String> {
+    acting_for(behalf, path, || tend(path, rotation))
+}
+
+/// Where the files of an app really are; what failed, in words.
+fn really(total: &Total) -> (BTreeMap<PathBuf, Behalf>, Vec<String>) {
+    let (mut paths, mut failures) = (BTreeMap::new(), Vec::new());
+    for (path, behalf) in total.paths.iter() {
+        failures.extend(acting_for(behalf, path, || {
+            paths.insert(rotate::real(path).unwrap_or_else(|_| path.clone()), behalf.clone());
+            Vec::new()
+        }));
+    }
+    (paths, failures)
+}
+
+/// Removes the oldest files of these until the others take no more than that; what failed, in words.
+fn cap(paths: &BTreeMap<PathBuf, Behalf>, limit: u64) -> Vec<String> {
+    // Who may lead a file elsewhere is a matter of its folder.
+    let folders: BTreeMap<&Path, &Behalf> =
+        paths.iter().filter_map(|(path, behalf)| Some((path.parent()?, behalf))).collect();
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
+    for (folder, behalf) in &folders {
+        failures.extend(acting_for(behalf, folder, || match names(folder) {
+            Ok(names) => {
+                found.extend(names.iter().filter_map(|name| old_of(paths, folder, name)));
+                Vec::new()
+            }
+            // Nothing was ever written there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => vec![format!("log folder {}: {error}", folder.display())],
+        }));
+    }
+    for old in rotation::surplus(found, limit) {
+        let behalf = old.parent().and_then(|folder| folders.get(folder));
+        failures.extend(
+            behalf.map_or_else(Vec::new, |behalf| {
+                acting_for(behalf, &old, || remove(&old).into_iter().collect())
+            }),
+        );
+    }
     failures
 }
 
 /// What this name is among the old files of these.
-fn old_of(paths: &BTreeSet<PathBuf>, folder: &Path, name: &str) -> Option<Old<PathBuf>> {
+fn old_of(paths: &BTreeMap<PathBuf, Behalf>, folder: &Path, name: &str) -> Option<Old<PathBuf>> {
     let (base, mark) = rotation::old(name)?;
     let path = folder.join(name);
     let meta = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?;
     let last = (meta.mtime(), meta.mtime_nsec());
-    paths.contains(&folder.join(base)).then_some(Old { last, mark, path, size: meta.len() })
+    paths.contains_key(&folder.join(base)).then_some(Old { last, mark, path, size: meta.len() })
 }
 
 /// That it could not be removed.
@@ -385,8 +423,8 @@ mod tests {
         let files: Vec<(&str, &str)> =
             names.iter().chain(&others).map(|name| (name.as_str(), "ten bytes\n")).collect();
         let dir = folder(&files);
-        let paths: BTreeSet<PathBuf> =
-            ["a-out.log", "a-err.log", "never/a.log"].map(|name| dir.path().join(name)).into();
+        let ours = |name| (dir.path().join(name), Behalf::default());
+        let paths: BTreeMap<PathBuf, Behalf> = ["a-out.log", "a-err.log", "never/a.log"].map(ours).into();
         assert_eq!(cap(&paths, 30), [""; 0]);
         assert_eq!(sorted(dir.path()).len(), 6);
         assert_eq!(cap(&paths, 15), [""; 0]);

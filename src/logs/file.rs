@@ -18,6 +18,7 @@ use super::lines::LINE_LIMIT;
 use super::rotation::{ATTEMPTS, COMPRESSED, Growth, Mark};
 use crate::control::protocol::Stream;
 use crate::supervisor::event::WorkerId;
+use crate::sys::behalf::Behalf;
 use crate::sys::output::{OpenError, append, open_append};
 use crate::sys::rotate::{self, Regular};
 
@@ -54,6 +55,8 @@ struct Gap {
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
+    /// Everything that goes by the path is done with these rights.
+    behalf: Behalf,
     fd: OwnedFd,
     gap: Option<Gap>,
     /// What must be written before anything else: the rest of a line, or of a notice, of which the file
@@ -72,10 +75,25 @@ pub struct LogFile {
 impl LogFile {
     /// Opens the file for appending; its folders are made.
     pub fn open(path: &Path) -> Result<LogFile, OpenError> {
-        let fd = open_append(path)?;
+        LogFile::open_for(path, Behalf::default())
+    }
+
+    /// The same with the rights of somebody else.
+    pub fn open_for(path: &Path, behalf: Behalf) -> Result<LogFile, OpenError> {
+        let fd = open_for(path, &behalf)?;
         let regular = opened(&fd);
-        let (gap, pending, open_line) = (None, Vec::new(), None);
-        Ok(LogFile { path: path.to_owned(), fd, gap, pending, open_line, regular, mark: None, json: false })
+        let (path, gap, pending, open_line) = (path.to_owned(), None, Vec::new(), None);
+        Ok(LogFile { path, behalf, fd, gap, pending, open_line, regular, mark: None, json: false })
+    }
+
+    /// With whose rights the path is handled.
+    pub fn behalf(&self) -> &Behalf {
+        &self.behalf
+    }
+
+    /// With whose rights it is handled from now on.
+    pub fn set_behalf(&mut self, behalf: Behalf) {
+        self.behalf = behalf;
     }
 
     /// Where it is.
@@ -90,7 +108,7 @@ impl LogFile {
 
     /// Opens the path anew, after somebody renamed or deleted the file. On an error the old file stays.
     pub fn reopen(&mut self) -> Result<(), OpenError> {
-        self.fd = open_append(&self.path)?;
+        self.fd = open_for(&self.path, &self.behalf)?;
         self.regular = opened(&self.fd);
         self.pending = Vec::new();
         self.open_line = None;
@@ -116,7 +134,8 @@ impl LogFile {
     /// Finds out whether somebody renamed, removed or truncated the file, and goes on with the one that belongs
     /// at the path. On an error the old file stays.
     pub fn look(&mut self) -> Result<(), OpenError> {
-        let (Some(ours), Ok(found)) = (&mut self.regular, rotate::named(&self.path)) else { return Ok(()) };
+        let found = self.behalf.begin().and_then(|_guise| rotate::named(&self.path));
+        let (Some(ours), Ok(found)) = (&mut self.regular, found) else { return Ok(()) };
         match found {
             Some(found) if found.identity == ours.identity => {
                 ours.len = found.len;
@@ -132,6 +151,7 @@ impl LogFile {
     /// # Errors
     /// When the folder takes no other name or no new file.
     pub fn rotate(&mut self, wall: Duration) -> io::Result<PathBuf> {
+        let _guise = self.behalf.begin()?;
         let Ok(path) = rotate::real(&self.path) else {
             self.look().map_err(io::Error::other)?;
             return Ok(self.path.clone());
@@ -175,6 +195,18 @@ impl LogFile {
             }
         }
         Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// Empties the file at a path that is not open; one that is not there, or is no regular one, is left alone.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or the file system refuses.
+    pub fn empty_at(path: &Path, behalf: Behalf) -> io::Result<()> {
+        let found = behalf.begin().and_then(|_guise| rotate::named(path))?;
+        match found {
+            Some(_) => LogFile::open_for(path, behalf).map_err(io::Error::other)?.empty(),
+            None => Ok(()),
+        }
     }
 
     /// Empties it. What devices and pipes took is gone already.
@@ -298,6 +330,12 @@ impl LogFile {
         gap.lines = gap.lines.saturating_add(lines);
         gap.untold = gap.untold.saturating_add(lines);
     }
+}
+
+fn open_for(path: &Path, behalf: &Behalf) -> Result<OwnedFd, OpenError> {
+    let refused = |source| OpenError::Rights { path: path.to_owned(), source };
+    let _guise = behalf.begin().map_err(refused)?;
+    open_append(path)
 }
 
 /// None also where the file system does not say.

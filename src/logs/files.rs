@@ -16,9 +16,9 @@ use super::totals::Totals;
 use crate::config::logs::{LogSettings, Rotation};
 use crate::supervisor::event::AppId;
 use crate::supervisor::time::Time;
+use crate::sys::behalf::Behalf;
 use crate::sys::clock;
 use crate::sys::output::OpenError;
-use crate::sys::rotate;
 
 /// How long a file that cannot be written is left alone: at most one attempt and one pair of notices in
 /// this time, however fast lines come.
@@ -118,14 +118,20 @@ impl LogFiles {
     /// Opens a file, or shares the one that is open at this path already. Each success needs a
     /// [`LogFiles::release`].
     pub fn open(&mut self, path: &Path) -> Result<FileId, OpenError> {
+        self.open_for(path, Behalf::default())
+    }
+
+    /// The same with the rights of somebody else. Who opened it last has the say.
+    pub fn open_for(&mut self, path: &Path, behalf: Behalf) -> Result<FileId, OpenError> {
         // Brought into one form once, so that a look at hundreds of them compares bytes.
         let path: PathBuf = path.components().collect();
         let same = |entry: &Entry| entry.file.path().as_os_str() == path.as_os_str();
         if let Some((id, entry)) = self.files.iter_mut().find(|(_, entry)| same(entry)) {
             entry.users += 1;
+            entry.file.set_behalf(behalf);
             return Ok(*id);
         }
-        let file = LogFile::open(&path)?;
+        let file = LogFile::open_for(&path, behalf)?;
         // By another path, as that of a link, it is the same one all the same: it is rotated once.
         let identity = |file: &LogFile| file.regular().map(|regular| regular.identity);
         let ours = identity(&file);
@@ -144,7 +150,7 @@ impl LogFiles {
     pub fn set(&mut self, id: FileId, app: AppId, logs: &LogSettings, now: Time) {
         if let Some(entry) = self.files.get_mut(&id) {
             entry.file.set_json(logs.json);
-            self.totals.add(app, entry.file.path(), logs.total_size);
+            self.totals.add(app, entry.file.path(), entry.file.behalf(), logs.total_size);
             let mine = self.totals.of(entry.file.path()).find(|(of, _)| *of == app);
             mine.into_iter().for_each(|(app, total)| self.archive.cap(app, total.clone()));
         }
@@ -164,18 +170,14 @@ impl LogFiles {
         entry.begin(age, now);
     }
 
-    /// Empties the file at a path, whether it is open or not; one that is not there, or is no regular one, is
-    /// left alone.
+    /// Empties the file at a path; none where it is not open.
     ///
     /// # Errors
     /// When the file system refuses.
-    pub fn empty(&mut self, path: &Path) -> io::Result<()> {
+    pub fn empty_open(&mut self, path: &Path) -> Option<io::Result<()>> {
         let path: PathBuf = path.components().collect();
-        match self.files.values_mut().find(|entry| entry.file.path() == path) {
-            Some(entry) => entry.file.empty(),
-            None if rotate::named(&path)?.is_none() => Ok(()),
-            None => LogFile::open(&path).map_err(io::Error::other)?.empty(),
-        }
+        let entry = self.files.values_mut().find(|entry| entry.file.path() == path)?;
+        Some(entry.file.empty())
     }
 
     /// Looks after the supervisor's own log, which is written elsewhere: at most once a second it is found out whether
@@ -192,7 +194,7 @@ impl LogFiles {
             other => other.map(|()| None),
         };
         match rotated {
-            Ok(path) => path.iter().for_each(|path| self.archive.tend(path, rotation)),
+            Ok(path) => path.iter().for_each(|path| self.archive.tend(path, rotation, own.behalf())),
             Err(error) => {
                 self.own_at = now + ROTATE_AGAIN;
                 self.tell(Some(Notice::NotRotated { path: own.path().to_owned(), error }));
@@ -290,7 +292,7 @@ struct Tender<'a> {
 impl Tender<'_> {
     /// A file was begun anew, which really is at `real`.
     fn tend(&self, file: &LogFile, real: &Path, rotation: Rotation) {
-        self.archive.tend(real, rotation);
+        self.archive.tend(real, rotation, file.behalf());
         self.totals.of(file.path()).for_each(|(app, total)| self.archive.cap(app, total.clone()));
     }
 }

@@ -1,11 +1,12 @@
 //! Which log files belong together: those of one app, whose old files have a limit for all of them. Refuses to look
 //! at any file: that is the archive's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::supervisor::event::AppId;
+use crate::sys::behalf::Behalf;
 
 /// Files of one app: each of a thousand workers may have three.
 const FILE_LIMIT: usize = 4096;
@@ -15,8 +16,8 @@ const FILE_LIMIT: usize = 4096;
 pub struct Total {
     /// Bytes; 0 for no limit.
     pub limit: u64,
-    /// The files that are, or were, written to.
-    pub paths: Arc<BTreeSet<PathBuf>>,
+    /// The files that are, or were, written to, and with whose rights.
+    pub paths: Arc<BTreeMap<PathBuf, Behalf>>,
 }
 
 /// Those of every app.
@@ -25,11 +26,11 @@ pub struct Totals(BTreeMap<AppId, Total>);
 
 impl Totals {
     /// An app writes to this file, too, and its limit is this one.
-    pub fn add(&mut self, app: AppId, path: &Path, limit: u64) {
+    pub fn add(&mut self, app: AppId, path: &Path, behalf: &Behalf, limit: u64) {
         let total = self.0.entry(app).or_default();
         total.limit = limit;
-        if total.paths.len() < FILE_LIMIT && !total.paths.contains(path) {
-            Arc::make_mut(&mut total.paths).insert(path.to_owned());
+        if total.paths.len() < FILE_LIMIT && total.paths.get(path) != Some(behalf) {
+            Arc::make_mut(&mut total.paths).insert(path.to_owned(), behalf.clone());
         }
     }
 
@@ -41,7 +42,7 @@ impl Totals {
     /// Apps with a limit that write to this file.
     pub fn of(&self, path: &Path) -> impl Iterator<Item = (AppId, &Total)> {
         let limited = self.0.iter().filter(|(_, total)| total.limit > 0);
-        limited.filter(move |(_, total)| total.paths.contains(path)).map(|(app, total)| (*app, total))
+        limited.filter(move |(_, total)| total.paths.contains_key(path)).map(|(app, total)| (*app, total))
     }
 }
 
@@ -54,10 +55,11 @@ mod tests {
         let mut totals = Totals::default();
         let (one, two, three) = (AppId(1), AppId(2), AppId(3));
         let [shared, own] = ["/var/log/all.log", "/var/log/own.log"].map(Path::new);
-        totals.add(one, shared, 100);
-        totals.add(one, own, 200);
-        totals.add(two, shared, 300);
-        totals.add(three, shared, 0);
+        let ours = Behalf::default();
+        totals.add(one, shared, &ours, 100);
+        totals.add(one, own, &ours, 200);
+        totals.add(two, shared, &ours, 300);
+        totals.add(three, shared, &ours, 0);
         let of = |totals: &Totals, path| totals.of(path).map(|(app, t)| (app, t.limit)).collect::<Vec<_>>();
         assert_eq!(of(&totals, shared), [(one, 200), (two, 300)]);
         assert_eq!(of(&totals, own), [(one, 200)]);

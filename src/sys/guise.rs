@@ -5,8 +5,14 @@
 //! (PTRACE_MODE_FSCREDS in ptrace(2)), which whoever may change users can take on for a moment (setfsuid(2)).
 //! Nobody gains a right over us by that: who may signal or trace a process goes by its other user ids. What
 //! takes PTRACE_MODE_REALCREDS, pidfd_getfd(2) above all, is not to be had in this way.
+//!
+//! `behalf` handles files in the same way.
 
 use std::io;
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+use rustix::process::{geteuid, getgroups};
 
 /// Looks, and where that is refused looks once more as the user that the process runs as.
 ///
@@ -18,7 +24,9 @@ pub(super) fn look<T>(pid: i32, look: impl Fn() -> io::Result<T>) -> io::Result<
         Err(error) if is_refused(error) => {}
         _ => return first,
     }
-    let Some(guise) = user_of(pid).and_then(|(user, group)| Guise::take(user, group)) else { return first };
+    let Some(guise) = user_of(pid).and_then(|(user, group)| Guise::take(user, group, None)) else {
+        return first;
+    };
     let second = look();
     drop(guise);
     match second {
@@ -33,27 +41,43 @@ fn is_refused(error: &io::Error) -> bool {
 
 /// The effective user and group of a process that is another user's.
 fn user_of(pid: i32) -> Option<(u32, u32)> {
-    super::process::effective_ids(pid).filter(|(user, _)| *user != rustix::process::geteuid().as_raw())
+    super::process::effective_ids(pid).filter(|(user, _)| *user != geteuid().as_raw())
 }
 
+/// Whether this process was dumpable when it took the first guise. Two threads may have one at a time, so that what
+/// is found then may be the other's doing.
+static DUMPABLE: OnceLock<bool> = OnceLock::new();
+
 /// Another user of the file system, as long as it lives. It belongs to the thread.
-struct Guise {
+#[derive(Debug)]
+pub struct Guise {
     user: u32,
     group: u32,
-    dumpable: bool,
+    /// Ours, where the other one's were taken on.
+    groups: Option<Vec<u32>>,
     death_signal: libc::c_int,
+    thread: PhantomData<*const ()>,
 }
 
 impl Guise {
-    /// None where we may not take it on.
-    fn take(user: u32, group: u32) -> Option<Guise> {
+    /// None where we may not take it on. Without `groups` ours stay.
+    pub(super) fn take(user: u32, group: u32, groups: Option<&[u32]>) -> Option<Guise> {
         // A change of these ids takes both away (`commit_creds` in Linux).
         // SAFETY: numbers only.
-        let dumpable = unsafe { libc::prctl(libc::PR_GET_DUMPABLE) } == 1;
+        DUMPABLE.get_or_init(|| unsafe { libc::prctl(libc::PR_GET_DUMPABLE) } == 1);
         let mut death_signal = 0;
         // SAFETY: the number outlives the call; where it fails it stays 0, which is none.
         unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut death_signal) };
-        let guise = Guise { group: set_group(group), user: set_user(user), dumpable, death_signal };
+        let ours = match groups {
+            Some(theirs) => {
+                let ours = getgroups().ok()?.into_iter().map(rustix::process::Gid::as_raw).collect();
+                set_groups(theirs).then_some(Some(ours))?
+            }
+            None => None,
+        };
+        let (group_before, user_before) = (set_group(group), set_user(user));
+        let thread = PhantomData;
+        let guise = Guise { group: group_before, user: user_before, groups: ours, death_signal, thread };
         // Both calls answer the id before, also when they fail; -1 changes nothing.
         (set_user(u32::MAX) == user && set_group(u32::MAX) == group).then_some(guise)
     }
@@ -63,13 +87,28 @@ impl Drop for Guise {
     fn drop(&mut self) {
         set_user(self.user);
         set_group(self.group);
-        if self.dumpable {
+        if let Some(groups) = &self.groups {
+            // Who could set them can set them back.
+            let _ = set_groups(groups);
+        }
+        if DUMPABLE.get() == Some(&true) {
             // SAFETY: numbers only.
             unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) };
         }
         // SAFETY: numbers only.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, self.death_signal) };
     }
+}
+
+/// As whom this thread handles files.
+pub(super) fn user() -> u32 {
+    set_user(u32::MAX)
+}
+
+/// Those of this thread: the system call itself, since the C library's would change all threads.
+fn set_groups(groups: &[u32]) -> bool {
+    // SAFETY: an array of this length that outlives the call.
+    unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) == 0 }
 }
 
 /// The one before. The system call itself: glibc's would change all threads nowhere, but not say so.
@@ -106,11 +145,11 @@ mod tests {
 
     #[test]
     fn a_guise_leaves_nothing_behind() {
-        let before = (set_user(u32::MAX), set_group(u32::MAX));
-        let taken = Guise::take(65_534, 65_534);
-        assert_eq!(taken.is_some(), rustix::process::geteuid().is_root());
+        let before = (set_user(u32::MAX), set_group(u32::MAX), getgroups());
+        let taken = Guise::take(65_534, 65_534, Some(&[65_534]));
+        assert_eq!(taken.is_some(), geteuid().is_root());
         drop(taken);
-        assert_eq!((set_user(u32::MAX), set_group(u32::MAX)), before);
+        assert_eq!((set_user(u32::MAX), set_group(u32::MAX), getgroups()), before);
         // SAFETY: numbers only.
         assert_eq!(unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }, 1);
     }

@@ -15,10 +15,13 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::sys::termios::tcgetsid;
 use nix::sys::uio::writev;
 use nix::unistd::{isatty, pipe2, read, write};
 use rustix::process::geteuid;
+
+use super::guise;
 
 /// What POSIX lets a pipe take in one piece on Linux, in bytes (pipe(7)).
 const PIPE_BUF: usize = 4096;
@@ -34,6 +37,17 @@ pub enum OpenError {
         "log file {}: its folder cannot be made: {source}; make it, or name another path", path.display()
     )]
     Folder {
+        /// The file that was wanted.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It is another user's matter, whose rights we may not take on.
+    #[error(
+        "log file {}: cannot be opened as the app's user, whose folder it is in: {source}; give clusterd CAP_SETUID and \
+         CAP_SETGID, or name a path in a folder of root's", path.display()
+    )]
+    Rights {
         /// The file that was wanted.
         path: PathBuf,
         /// What the kernel said.
@@ -55,9 +69,9 @@ impl OpenError {
     /// What the kernel said, as a number; 0 where it was not the kernel.
     pub fn errno(&self) -> i32 {
         match self {
-            OpenError::Folder { source, .. } | OpenError::File { source, .. } => {
-                source.raw_os_error().unwrap_or(0)
-            }
+            OpenError::Folder { source, .. }
+            | OpenError::Rights { source, .. }
+            | OpenError::File { source, .. } => source.raw_os_error().unwrap_or(0),
         }
     }
 }
@@ -80,7 +94,9 @@ pub fn wait_for_room(descriptors: &[RawFd], limit: Duration) -> io::Result<()> {
 /// Opens a file for appending, mode 0640, and makes its folders (0750) when they are missing.
 ///
 /// Never waits (a named pipe without a reader is ENXIO) and is never inherited. In a folder where others
-/// can put files, a symbolic link is refused: it could lead a supervisor that runs as root anywhere.
+/// can put files, a symbolic link is refused: it could lead a supervisor that runs as root anywhere. So could
+/// another name of a file, where the host lets everybody make one (fs.protected_hardlinks in proc_sys_fs(5)).
+/// Folders on the way are followed wherever they lead: see [`super::behalf`].
 pub fn open_append(path: &Path) -> Result<OwnedFd, OpenError> {
     let failed =
         |errno: Errno| OpenError::File { path: path.to_owned(), source: errno.into(), advice: advice(errno) };
@@ -102,16 +118,36 @@ pub fn open_append(path: &Path) -> Result<OwnedFd, OpenError> {
         | OFlag::O_CLOEXEC
         | OFlag::O_NOCTTY
         | OFlag::O_NONBLOCK;
-    if !only_ours(&fstat(&folder).map_err(failed)?) {
+    let only_ours = only_ours(&fstat(&folder).map_err(failed)?);
+    if !only_ours {
         flags |= OFlag::O_NOFOLLOW;
     }
     let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP;
-    retrying(|| openat(&folder, name, flags, mode)).map_err(failed)
+    let file = retrying(|| openat(&folder, name, flags, mode)).map_err(failed)?;
+    check_opened(&file, only_ours).map_err(failed)?;
+    Ok(file)
 }
 
-/// Whether nobody but root and this user can put a file into the folder.
-fn only_ours(folder: &FileStat) -> bool {
-    let owner_is_safe = folder.st_uid == 0 || folder.st_uid == geteuid().as_raw();
+/// As root: what O_NOFOLLOW lets pass.
+fn check_opened(file: &OwnedFd, only_ours: bool) -> nix::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let stat = fstat(file)?;
+    let is_plain = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+    if is_plain && !only_ours && stat.st_nlink > 1 {
+        return Err(Errno::EMLINK);
+    }
+    // What is writable there for everybody is about the process that writes.
+    if guise::user() != geteuid().as_raw() && fstatfs(file)?.filesystem_type() == PROC_SUPER_MAGIC {
+        return Err(Errno::EACCES);
+    }
+    Ok(())
+}
+
+/// Whether nobody but root and who opens files can put one into the folder.
+pub(super) fn only_ours(folder: &FileStat) -> bool {
+    let owner_is_safe = folder.st_uid == 0 || folder.st_uid == guise::user();
     let others_write = Mode::S_IWGRP | Mode::S_IWOTH;
     owner_is_safe && !Mode::from_bits_truncate(folder.st_mode).intersects(others_write)
 }
@@ -119,10 +155,15 @@ fn only_ours(folder: &FileStat) -> bool {
 fn advice(errno: Errno) -> &'static str {
     if errno == Errno::ELOOP {
         "it is a symbolic link in a folder that others can write: name the real file"
+    } else if errno == Errno::EMLINK {
+        "it has another name (a hard link) and is in a folder that others can write: give it one name only"
     } else if errno == Errno::ENXIO {
         "it is a named pipe that nobody reads, or a socket: start its reader first"
     } else if errno == Errno::EISDIR {
         "it is a folder: name a file in it"
+    } else if guise::user() != geteuid().as_raw() {
+        "it is opened as the app's user, whose folder it is in: give the file to that user (chown), or name another \
+         path"
     } else {
         "give this user write permission, or name another path"
     }

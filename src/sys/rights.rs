@@ -9,6 +9,9 @@ const VERSION: u32 = 0x2008_0522;
 
 /// Bits of the lower half (capabilities(7)).
 const CAP_CHOWN: u32 = 0;
+const CAP_DAC_OVERRIDE: u32 = 1;
+const CAP_DAC_READ_SEARCH: u32 = 2;
+const CAP_FOWNER: u32 = 3;
 const CAP_SYS_PTRACE: u32 = 19;
 
 #[repr(C)]
@@ -28,6 +31,11 @@ struct Sets {
 /// Whether processes of other users may be traced (CAP_SYS_PTRACE).
 pub fn may_trace_others() -> bool {
     has(CAP_SYS_PTRACE)
+}
+
+/// Whether this thread may do what the owners of files alone may, or what their permissions forbid.
+pub(super) fn overrides_files() -> bool {
+    [CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER].into_iter().any(has)
 }
 
 /// Whether a file of ours may be given to this user and group (none: as it is): to anybody with CAP_CHOWN, else

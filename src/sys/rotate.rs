@@ -12,6 +12,8 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use super::output;
+
 /// Device and inode of a file, and its length in bytes; a device, a pipe or a socket is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Regular {
@@ -51,12 +53,20 @@ pub fn named(path: &Path) -> io::Result<Option<Regular>> {
     }
 }
 
-/// Where the file itself is: symbolic links at the end of the path are followed.
+/// Where the file itself is: symbolic links at the end of the path are followed, as [`output::open_append`] does.
 ///
 /// # Errors
-/// When there is none.
+/// When there is none; ELOOP: it is a link in a folder that others can write.
 pub fn real(path: &Path) -> io::Result<PathBuf> {
-    if fs::symlink_metadata(path)?.is_symlink() { fs::canonicalize(path) } else { Ok(path.to_owned()) }
+    if !fs::symlink_metadata(path)?.is_symlink() {
+        return Ok(path.to_owned());
+    }
+    let folder = nix::sys::stat::stat(path.parent().unwrap_or(path))?;
+    if output::only_ours(&folder) {
+        fs::canonicalize(path)
+    } else {
+        Err(io::Error::from_raw_os_error(libc::ELOOP))
+    }
 }
 
 /// Renames a file, in one folder, to a name that nothing has.
@@ -108,12 +118,16 @@ pub fn liken(file: &File, to: &fs::Metadata) -> io::Result<()> {
     file.set_times(fs::FileTimes::new().set_modified(to.modified()?))
 }
 
-/// Gives an open file the owner and the permissions of another one.
+/// Gives an open file the owner and the permissions of another one. One that has bytes already was not made for
+/// this, and stays as it is.
 ///
 /// # Errors
 /// When it would take rights that this process does not have.
 pub fn inherit(new: BorrowedFd<'_>, old: BorrowedFd<'_>) -> io::Result<()> {
     let (mine, theirs) = (rustix::fs::fstat(new)?, rustix::fs::fstat(old)?);
+    if mine.st_size > 0 {
+        return Ok(());
+    }
     if (mine.st_uid, mine.st_gid) != (theirs.st_uid, theirs.st_gid) {
         let owner = rustix::fs::Uid::from_raw(theirs.st_uid);
         rustix::fs::fchown(new, Some(owner), Some(rustix::fs::Gid::from_raw(theirs.st_gid)))?;

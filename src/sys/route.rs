@@ -28,6 +28,10 @@ pub struct Route {
     pub folders: Vec<Place>,
     /// Links, in this order.
     pub links: Vec<Place>,
+    /// The path's own last name is a link.
+    pub ends_in_link: bool,
+    /// How many names are missing, with those below the first one that does not exist.
+    pub missing: usize,
 }
 
 /// Walks an absolute path to its end, or to the first name that does not exist.
@@ -35,7 +39,14 @@ pub struct Route {
 /// # Errors
 /// ELOOP after forty links; ENOTDIR where a folder is none; else the errno of looking at a part of it.
 pub fn walk(path: &Path) -> io::Result<Route> {
-    let mut route = Route { end: PathBuf::from("/"), found: None, folders: Vec::new(), links: Vec::new() };
+    let mut route = Route {
+        end: PathBuf::from("/"),
+        found: None,
+        folders: Vec::new(),
+        links: Vec::new(),
+        ends_in_link: false,
+        missing: 0,
+    };
     let mut left: Vec<PathBuf> = steps(path);
     let mut here = fs::symlink_metadata("/")?;
     while let Some(step) = left.pop() {
@@ -50,10 +61,13 @@ pub fn walk(path: &Path) -> io::Result<Route> {
         let next = route.end.join(&step);
         route.folders.push(Place { path: route.end.clone(), metadata: here.clone() });
         let metadata = match fs::symlink_metadata(&next) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(route),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                route.missing = left.len() + 1;
+                return Ok(route);
+            }
             other => other?,
         };
-        if !metadata.is_symlink() {
+        if !metadata.is_symlink() || is_magic(&next) {
             (route.end, here) = (next, metadata);
             continue;
         }
@@ -65,11 +79,17 @@ pub fn walk(path: &Path) -> io::Result<Route> {
             route.end = PathBuf::from("/");
             here = fs::symlink_metadata("/")?;
         }
+        route.ends_in_link |= left.is_empty();
         left.extend(steps(&to));
         route.links.push(Place { path: next, metadata });
     }
     route.found = Some(here);
     Ok(route)
+}
+
+/// Leads to what a process has open, whatever it reads as (proc_pid_fd(5)).
+fn is_magic(link: &Path) -> bool {
+    link.starts_with("/proc") && link.parent().is_some_and(|folder| folder.ends_with("fd"))
 }
 
 /// Its names, the last first.
@@ -107,6 +127,12 @@ mod tests {
         assert_eq!(walk(&base.join("loop")).unwrap_err().raw_os_error(), Some(libc::ELOOP));
         let through_a_file = walk(&base.join("current/.env/x")).unwrap_err();
         assert_eq!(through_a_file.raw_os_error(), Some(libc::ENOTDIR));
+    }
+
+    #[test]
+    fn what_a_process_has_open_is_where_a_walk_ends() {
+        let route = walk(Path::new("/proc/self/fd/0")).unwrap();
+        assert_eq!(route.end, PathBuf::from(format!("/proc/{}/fd/0", std::process::id())));
     }
 
     #[test]

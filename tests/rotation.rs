@@ -466,3 +466,28 @@ fn a_file_that_is_old_is_begun_anew_without_another_line() {
     assert_eq!(unpacked(&logs.join(old().expect("it is there"))), "one\n");
     assert_eq!(read(&logs.join("api-out.log")), "");
 }
+
+/// Members of the group that may read a log file may read what was rotated of it.
+#[test]
+fn a_rotated_file_and_its_compressed_one_keep_owner_group_and_permissions() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    if !support::root() {
+        return support::skip("only root can give files away");
+    }
+    let home = std::sync::Arc::new(support::Home::new(None));
+    let logs = home.path().join("logs");
+    std::fs::create_dir(&logs).expect("the home is fresh");
+    let live = logs.join("api-out.log");
+    std::fs::write(&live, "").expect("it is ours");
+    chown(&live, Some(4711), Some(4)).expect("root gives files away");
+    std::fs::set_permissions(&live, std::fs::Permissions::from_mode(0o640)).expect("it is ours");
+    let app = fork("api", &counting(10_000)).text("log_max_size", "64K");
+    let daemon = support::daemon::Builder::new(app).start_in(home);
+    daemon.wait_online("api", 1);
+    let compressed = || names(&logs).into_iter().find(|name| name.ends_with(".gz"));
+    wait_until(ms(30_000), "a compressed file", || compressed().ok_or("none yet"));
+    for name in ["api-out.log".to_owned(), compressed().expect("it stays")] {
+        let found = std::fs::metadata(logs.join(&name)).expect("it is there");
+        assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (4711, 4, 0o640), "{name}");
+    }
+}

@@ -109,12 +109,24 @@ pub fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Gives a file the permissions and the time of another one.
+/// Gives a file the owner, the permissions and the time of another one, as far as we may. What is allowed to a
+/// group that it cannot be given to is allowed to no other.
 ///
 /// # Errors
 /// When the file system refuses.
 pub fn liken(file: &File, to: &fs::Metadata) -> io::Result<()> {
-    file.set_permissions(Permissions::from_mode(to.mode() & 0o777))?;
+    let ours = file.metadata()?;
+    let mut mode = to.mode() & 0o777;
+    if (ours.uid(), ours.gid()) != (to.uid(), to.gid()) {
+        let group = Some(rustix::fs::Gid::from_raw(to.gid()));
+        let owner = Some(rustix::fs::Uid::from_raw(to.uid()));
+        let is_given =
+            rustix::fs::fchown(file, owner, group).or_else(|_| rustix::fs::fchown(file, None, group));
+        if is_given.is_err() {
+            mode &= !0o070;
+        }
+    }
+    file.set_permissions(Permissions::from_mode(mode))?;
     file.set_times(fs::FileTimes::new().set_modified(to.modified()?))
 }
 

@@ -632,7 +632,9 @@ fn a_supervisor_that_goes_away_in_mid_command_is_a_failure() {
 #[test]
 fn log_lines_reach_a_pipe_as_the_worker_wrote_them() {
     let line = |text: &str| {
-        Reply::Line(Line { app: "api".into(), instance: 1, stream: Stream::Out, text: text.into(), at: None })
+        let namespace = "default".into();
+        let (stream, text) = (Stream::Out, text.into());
+        Reply::Line(Line { app: "api".into(), namespace, instance: 1, stream, text, at: None })
     };
     let (_, output) =
         answered(&["logs", "--no-follow"], &[line("\x1b[32mgreen\x1b[0m"), line("b"), done()[0].clone()]);
@@ -719,6 +721,7 @@ fn what_a_worker_printed_is_spelt_out_on_a_terminal() {
     let text = "\x1b[2Jgone";
     let line = Reply::Line(Line {
         app: "api".into(),
+        namespace: "default".into(),
         instance: 0,
         stream: Stream::Out,
         text: text.into(),
@@ -730,11 +733,19 @@ fn what_a_worker_printed_is_spelt_out_on_a_terminal() {
 
 #[test]
 fn each_app_has_its_colour_on_a_terminal_and_standard_error_a_red_bar() {
-    let line = |app: &str, stream| {
-        Reply::Line(Line { app: app.into(), instance: 0, stream, text: "x".into(), at: None })
+    let line = |namespace: &str, app: &str, stream| {
+        let (app, namespace) = (app.into(), namespace.into());
+        Reply::Line(Line { app, namespace, instance: 0, stream, text: "x".into(), at: None })
     };
-    let replies = [line("api", Stream::Out), line("web", Stream::Err), done()[0].clone()];
+    let usual = "default";
+    let replies = [
+        line(usual, "api", Stream::Out),
+        line(usual, "web", Stream::Err),
+        line("shop", "api", Stream::Out),
+        done()[0].clone(),
+    ];
     let drawn = on_terminal(&["logs", "--no-follow"], 80, &replies, &[]);
     assert!(drawn.contains("\x1b[36mapi-0\x1b[0m \x1b[36m|\x1b[0m x\n"), "{drawn:?}");
     assert!(drawn.contains("\x1b[32mweb-0\x1b[0m \x1b[1m\x1b[31m|\x1b[0m x\n"), "{drawn:?}");
+    assert!(drawn.contains("shop/api-0\x1b[0m ") && !drawn.contains("\x1b[36mshop/api-0"), "{drawn:?}");
 }

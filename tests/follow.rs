@@ -181,3 +181,48 @@ fn who_follows_is_told_that_the_supervisor_ended() {
     assert_eq!(output.code, 1, "{output:?}");
     assert!(output.stderr.contains("the supervisor has ended"), "{output:?}");
 }
+
+/// Whoever reads, flushes or rotates the logs of one has nothing of the other's.
+#[test]
+fn apps_of_one_name_in_two_namespaces_have_logs_of_their_own() {
+    let app = |namespace: &str| {
+        let line = format!("echo first of {namespace}; echo last of {namespace}; exec sleep 1000");
+        let app = fork("api", &line);
+        if namespace == "default" { app } else { app.text("namespace", namespace) }
+    };
+    let daemon = Daemon::foreground(file(&["default", "shop", "blog"].map(app)));
+    let logs = daemon.home.path().join("logs");
+    let read = |file: &str| std::fs::read_to_string(logs.join(file)).unwrap_or_default();
+    for (namespace, file, shown) in [
+        ("default", "api-out.log", "api-0 "),
+        ("shop", "shop@api-out.log", "shop/api-0 "),
+        ("blog", "blog@api-out.log", "blog/api-0 "),
+    ] {
+        let text = format!("first of {namespace}\nlast of {namespace}\n");
+        wait_until(ms(10_000), file, || if read(file) == text { Ok(()) } else { Err(read(file)) });
+        wait_until(ms(10_000), shown, || daemon.output().lines().any(|line| line.starts_with(shown)));
+    }
+    let lines = |words: &[&str]| {
+        let shown =
+            daemon.run(&[&["logs", "--no-follow", "--lines", "1"], words].concat()).expect_code(0).stdout;
+        let mut lines: Vec<String> = shown.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let last = ["api-0 | last of default", "blog/api-0 | last of blog", "shop/api-0 | last of shop"];
+    assert_eq!(lines(&[]), last);
+    let told: Vec<serde_json::Value> =
+        lines(&["--json"]).iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    for (namespace, text) in
+        [("blog", "last of blog"), ("default", "last of default"), ("shop", "last of shop")]
+    {
+        let has = |line: &&serde_json::Value| line["namespace"] == namespace && line["app"] == "api";
+        let found: Vec<_> = told.iter().filter(has).map(|line| line["text"].as_str()).collect();
+        assert_eq!(found, [Some(text)], "{told:?}");
+    }
+    daemon.run(&["flush", "shop/api"]).expect_code(0);
+    let left = ["api-out.log", "shop@api-out.log", "blog@api-out.log"].map(|file| read(file).lines().count());
+    assert_eq!(left, [2, 0, 2]);
+    let described = daemon.run(&["describe", "shop/api"]).expect_code(0).stdout;
+    assert!(described.contains("shop@api-out.log"), "{described}");
+}

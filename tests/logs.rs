@@ -37,6 +37,7 @@ fn origin(number: u32) -> Origin {
     Origin {
         app: AppId(number),
         worker: WorkerId(number.into()),
+        namespace: "default".into(),
         name: ["api", "a-longer-name"][number as usize % 2].into(),
         instance: 0,
     }

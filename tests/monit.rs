@@ -96,7 +96,8 @@ fn usual() -> Vec<AppInfo> {
 }
 
 fn line(stream: Stream, text: &str) -> Event {
-    Event::Log(Reply::Line(Line { app: "api".into(), instance: 1, stream, text: text.into(), at: None }))
+    let (app, namespace) = ("api".into(), "default".into());
+    Event::Log(Reply::Line(Line { app, namespace, instance: 1, stream, text: text.into(), at: None }))
 }
 
 fn press(model: &mut Model, keys: &str) -> Option<Wish> {

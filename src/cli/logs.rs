@@ -82,7 +82,7 @@ pub(super) fn print(answers: Answers, mut printer: Printer) -> Result<(), Failur
 struct History {
     /// Of each app so many at most.
     most: usize,
-    apps: BTreeMap<String, VecDeque<Line>>,
+    apps: BTreeMap<(String, String), VecDeque<Line>>,
     bytes: usize,
 }
 
@@ -94,7 +94,7 @@ impl History {
     /// Keeps a line. What comes back is to be shown now: there is more than is put in order.
     fn push(&mut self, line: Line) -> Vec<Line> {
         self.bytes += line.text.len();
-        let lines = self.apps.entry(line.app.clone()).or_default();
+        let lines = self.apps.entry(app_of(&line)).or_default();
         lines.push_back(line);
         if lines.len() > self.most {
             self.bytes -= lines.pop_front().map_or(0, |line| line.text.len());
@@ -109,6 +109,11 @@ impl History {
         lines.sort_by(|a, b| a.at.cmp(&b.at));
         lines
     }
+}
+
+/// Its namespace and name.
+fn app_of(line: &Line) -> (String, String) {
+    (line.namespace.clone(), line.app.clone())
 }
 
 /// Which lines are shown.
@@ -155,7 +160,7 @@ pub(super) struct Printer {
     /// Last lines of each app.
     wanted: usize,
     /// In the order in which they were first seen, which gives them their colours.
-    apps: Vec<String>,
+    apps: Vec<(String, String)>,
     width: usize,
 }
 
@@ -201,7 +206,7 @@ impl Printer {
             return text(&self.styled(line));
         }
         // Whoever reads a pipe gets the worker's own bytes, styles included.
-        let mut plain = if self.raw { String::new() } else { format!("{}-{} | ", line.app, line.instance) };
+        let mut plain = if self.raw { String::new() } else { line.label() + " | " };
         self.write_time(&mut plain, line);
         plain.push_str(&line.text);
         plain.push('\n');
@@ -216,11 +221,14 @@ impl Printer {
 
     /// The name in the app's colour; what came by standard error has a red bar.
     fn prefix(&mut self, line: &Line) -> String {
-        let place = self.apps.iter().position(|app| *app == line.app).unwrap_or_else(|| {
-            self.apps.push(line.app.clone());
-            self.apps.len() - 1
-        });
-        let name = format!("{}-{}", escape(&line.app), line.instance);
+        let place =
+            self.apps.iter().position(|app| (&app.0, &app.1) == (&line.namespace, &line.app)).unwrap_or_else(
+                || {
+                    self.apps.push(app_of(line));
+                    self.apps.len() - 1
+                },
+            );
+        let name = escape(&line.label());
         self.width = self.width.max(name.len().min(WIDTH_LIMIT));
         let style = Style::new().fg_color(Some(COLOURS[place % COLOURS.len()].into()));
         let bar = match line.stream {
@@ -262,6 +270,7 @@ mod tests {
     fn line(app: &str, at: Option<&str>, text: &str) -> Line {
         Line {
             app: app.into(),
+            namespace: "default".into(),
             instance: 0,
             stream: Stream::Out,
             text: text.into(),

@@ -873,7 +873,7 @@ pub const APP: &[Key<AppKey>] = &[
         &[],
         Kind::Name,
         "\"default\"",
-        "a label that verbs take in place of a name",
+        "a label that verbs take in place of a name; log and pid files are <namespace>@<name>… where it is another one",
     ),
 ];
 

@@ -393,6 +393,9 @@ pub struct Progress {
 pub struct Line {
     /// The app.
     pub app: String,
+    /// The app's namespace.
+    #[serde(default = "default_namespace")]
+    pub namespace: String,
     /// The worker's number within its app.
     pub instance: u32,
     /// Which output.
@@ -403,6 +406,21 @@ pub struct Line {
     /// there where the supervisor does not know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
+}
+
+/// A supervisor that does not tell has no apps of one name that could be taken for each other.
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+impl Line {
+    /// Who printed it, as people are shown it: `api-0`, or `shop/api-0` outside of the namespace `default`.
+    pub fn label(&self) -> String {
+        match self.namespace.as_str() {
+            "default" => format!("{}-{}", self.app, self.instance),
+            namespace => format!("{namespace}/{}-{}", self.app, self.instance),
+        }
+    }
 }
 
 /// `list --json`.

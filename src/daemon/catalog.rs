@@ -90,6 +90,24 @@ pub(super) struct Record {
     pub(super) recipe: Rc<Recipe>,
 }
 
+/// The namespace of apps that name none.
+pub(super) const DEFAULT_NAMESPACE: &str = "default";
+
+impl Record {
+    /// What the names of its files begin with.
+    pub(super) fn file_stem(&self) -> String {
+        file_stem(&self.namespace, &self.name)
+    }
+}
+
+/// No two apps have one: what stands between namespace and name can be in neither.
+pub(super) fn file_stem(namespace: &str, name: &str) -> String {
+    match namespace {
+        DEFAULT_NAMESPACE => name.to_owned(),
+        other => format!("{other}@{name}"),
+    }
+}
+
 /// All recipes and apps.
 #[derive(Debug, Default)]
 pub(super) struct Catalog {

@@ -76,7 +76,7 @@ impl Daemon {
                 false => instances,
             };
             for instance in instances {
-                paths.extend(self.wanted_paths(&record.name, &record.recipe, instance));
+                paths.extend(self.wanted_paths(&record.file_stem(), &record.recipe, instance));
             }
         }
         paths

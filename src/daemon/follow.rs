@@ -146,7 +146,8 @@ impl Follower {
         }
         self.tell_dropped(server);
         let origin = line.origin;
-        let shown = told(&origin.name, origin.instance, line.stream, line.shown(), at);
+        let app = (origin.namespace.clone(), origin.name.clone());
+        let shown = told(app, origin.instance, line.stream, line.shown(), at);
         server.reply(self.client, &Reply::Line(shown), false);
     }
 
@@ -177,10 +178,17 @@ impl Behind {
     }
 }
 
-/// A line as clients are told it.
-fn told(app: &str, instance: u32, stream: Stream, bytes: &[u8], at: Duration) -> protocol::Line {
+/// A line as clients are told it, of the app of this namespace and name.
+fn told(
+    (namespace, app): (String, String),
+    instance: u32,
+    stream: Stream,
+    bytes: &[u8],
+    at: Duration,
+) -> protocol::Line {
     protocol::Line {
-        app: app.to_owned(),
+        app,
+        namespace,
         instance,
         stream,
         text: String::from_utf8_lossy(bytes).into_owned(),
@@ -286,9 +294,9 @@ impl Daemon {
             follower.tell_dropped(&mut self.server);
             let Some(behind) = follower.behind.front_mut() else { return };
             if let Some(kept) = behind.fetched.pop_front() {
-                let name = self.app_name(behind.app);
+                let app = (self.namespace(behind.app), self.app_name(behind.app));
                 let text = kept.bytes.strip_suffix(b"\r").unwrap_or(&kept.bytes);
-                let line = told(&name, kept.instance, kept.stream, text, kept.at);
+                let line = told(app, kept.instance, kept.stream, text, kept.at);
                 self.server.reply(follower.client, &Reply::Line(line), false);
             } else if behind.lines > 0 {
                 let share = follower.shares.get(&behind.app).unwrap_or(&Share::Nothing);

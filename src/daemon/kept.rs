@@ -34,7 +34,7 @@ struct Wanted {
 }
 
 /// The log files of one worker, before anything is opened.
-fn wanted(recipe: &Recipe, folder: &Path, name: &str, instance: u32) -> Vec<Wanted> {
+fn wanted(recipe: &Recipe, folder: &Path, stem: &str, instance: u32) -> Vec<Wanted> {
     let spec = &recipe.spec;
     let several = recipe.policy.instances > 1 || instance > 0;
     let instance = (several && !spec.logs.merged).then_some(instance);
@@ -49,7 +49,7 @@ fn wanted(recipe: &Recipe, folder: &Path, name: &str, instance: u32) -> Vec<Want
     let files = targets.into_iter().filter_map(|(takes, target)| {
         let target = target?;
         let default = *target == LogTarget::Default;
-        let path = file_path(target, folder, name, takes, instance)?;
+        let path = file_path(target, folder, stem, takes, instance)?;
         (recipe.log_files || !default).then_some(Wanted { takes, path, default })
     });
     files.collect()
@@ -69,7 +69,7 @@ impl Daemon {
         recipe: &Recipe,
     ) -> Result<Files, SpawnFailure> {
         let folder = self.log_folder(recipe);
-        let wanted = wanted(recipe, &folder, &self.app_name(app), instance);
+        let wanted = wanted(recipe, &folder, &self.file_stem(app), instance);
         let may_write =
             wanted.iter().any(|file| file.default) && self.may_write_to(recipe.log_dir.as_deref());
         let mut files = Files::default();
@@ -127,16 +127,20 @@ impl Daemon {
     }
 
     /// The log files of an app's first worker, for `describe`.
-    pub(super) fn shown_files(&self, name: &str, recipe: &Recipe) -> impl Fn(Takes) -> Option<String> {
-        let files = wanted(recipe, &self.log_folder(recipe), name, 0);
+    pub(super) fn shown_files(
+        &self,
+        stem: &str,
+        recipe: &Recipe,
+    ) -> impl Fn(Takes) -> Option<String> + use<> {
+        let files = wanted(recipe, &self.log_folder(recipe), stem, 0);
         move |takes| files.iter().find(|file| file.takes == takes).map(|file| file.path.display().to_string())
     }
 }
 
 impl Daemon {
     /// The log files that a worker would have.
-    pub(super) fn wanted_paths(&self, name: &str, recipe: &Recipe, instance: u32) -> Vec<PathBuf> {
-        let wanted = wanted(recipe, &self.log_folder(recipe), name, instance);
+    pub(super) fn wanted_paths(&self, stem: &str, recipe: &Recipe, instance: u32) -> Vec<PathBuf> {
+        let wanted = wanted(recipe, &self.log_folder(recipe), stem, instance);
         wanted.into_iter().map(|file| file.path).collect()
     }
 }

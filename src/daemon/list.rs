@@ -177,7 +177,7 @@ impl Daemon {
     fn detail(&self, app: &AppView) -> Option<AppDetail> {
         let record = self.catalog.app(app.app)?;
         let recipe = &self.recipe_of(app)?;
-        let file = self.shown_files(&record.name, recipe);
+        let file = self.shown_files(&record.file_stem(), recipe);
         let watched = |path: &String| recipe.spec.cwd.join(path).components().collect::<PathBuf>();
         let watched = recipe.policy.watch.iter().flat_map(|watch| &watch.paths).map(watched);
         Some(AppDetail {

@@ -780,6 +780,17 @@ impl Daemon {
         }
     }
 
+    fn namespace(&self, app: AppId) -> String {
+        self.catalog
+            .app(app)
+            .map_or_else(|| catalog::DEFAULT_NAMESPACE.into(), |record| record.namespace.clone())
+    }
+
+    /// What the names of an app's files begin with.
+    fn file_stem(&self, app: AppId) -> String {
+        self.catalog.app(app).map_or_else(|| self.app_name(app), catalog::Record::file_stem)
+    }
+
     fn app_name(&self, app: AppId) -> String {
         self.catalog.app(app).map_or_else(|| format!("app {}", app.0), |record| record.name.clone())
     }

@@ -239,7 +239,7 @@ impl Output {
     pub(super) fn insert(&mut self, worker: WorkerId, output: WorkerOutput) {
         if let Some(foreground) = &self.foreground {
             let origin = output.origin();
-            foreground.announce(origin.app, &origin.name, origin.instance);
+            foreground.announce(origin.app, &origin.shown(), origin.instance);
         }
         let tokens = Vec::with_capacity(2);
         self.workers.insert(worker, Box::new(Entry { output, tokens }));

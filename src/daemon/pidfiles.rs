@@ -14,9 +14,6 @@ use super::catalog::Recipe;
 use super::processes::Process;
 use super::start::{Order, permanent};
 
-/// The namespace of apps that name none.
-const DEFAULT_NAMESPACE: &str = "default";
-
 /// A file that waits for the number.
 pub(super) struct Reserved {
     path: PathBuf,
@@ -28,13 +25,6 @@ fn numbered(path: &Path, instance: u32) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let extension = path.extension().map_or_else(String::new, |text| format!(".{}", text.to_string_lossy()));
     path.with_file_name(format!("{stem}-{instance}{extension}"))
-}
-
-fn default_name(namespace: &str, name: &str, instance: u32) -> String {
-    match namespace {
-        DEFAULT_NAMESPACE => format!("{name}-{instance}.pid"),
-        other => format!("{other}@{name}-{instance}.pid"),
-    }
 }
 
 /// As root: another user could lead what is written there elsewhere, or have its number taken for the worker's.
@@ -105,10 +95,8 @@ impl Daemon {
         }
     }
 
-    /// No two apps have one: what stands between namespace and name can be in neither.
     fn default_name(&self, order: &Order) -> String {
-        let namespace = self.catalog.app(order.app).map(|record| record.namespace.as_str());
-        default_name(namespace.unwrap_or(DEFAULT_NAMESPACE), &self.app_name(order.app), order.instance)
+        format!("{}-{}.pid", self.file_stem(order.app), order.instance)
     }
 
     /// Writes the number; the worker runs, so that a failure is only told.
@@ -165,12 +153,6 @@ impl Daemon {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn apps_of_one_name_in_two_namespaces_have_two_files() {
-        assert_eq!(default_name("default", "api", 0), "api-0.pid");
-        assert_eq!(default_name("shop", "api", 0), "shop@api-0.pid");
-    }
 
     #[test]
     fn the_instance_stands_before_the_extension() {

@@ -430,6 +430,7 @@ impl Daemon {
         let origin = Origin {
             app: order.app,
             worker: order.worker,
+            namespace: self.namespace(order.app),
             name: self.app_name(order.app),
             instance: order.instance,
         };

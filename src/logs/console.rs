@@ -236,10 +236,11 @@ impl Console {
 
     fn append_prefix(&mut self, line: &Line<'_>) {
         let origin = line.origin;
-        self.announce(origin.app, &origin.name, origin.instance);
-        let pad = self.width.saturating_sub(label_width(&origin.name, origin.instance));
+        let name = origin.shown();
+        self.announce(origin.app, &name, origin.instance);
+        let pad = self.width.saturating_sub(label_width(&name, origin.instance));
         let style = self.style(origin.app);
-        self.append(format_args!("{style}{}-{}{:pad$} | {style:#}", origin.name, origin.instance, ""));
+        self.append(format_args!("{style}{name}-{}{:pad$} | {style:#}", origin.instance, ""));
     }
 
     fn style(&self, app: AppId) -> Style {

@@ -207,7 +207,13 @@ mod tests {
     const WALL: Duration = Duration::from_millis(1_795_423_212_034);
 
     fn origin() -> Origin {
-        Origin { app: AppId(1), worker: WorkerId(1), name: "a\"p\\i".to_owned(), instance: 2 }
+        Origin {
+            app: AppId(1),
+            worker: WorkerId(1),
+            namespace: "default".into(),
+            name: "a\"p\\i".to_owned(),
+            instance: 2,
+        }
     }
 
     fn form(json: bool, pattern: Option<&str>) -> Form {

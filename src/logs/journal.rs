@@ -480,7 +480,8 @@ mod tests {
     }
 
     fn write(journal: &mut Journal, text: &str, now: Time) {
-        let origin = Origin { app: AppId(1), worker: WorkerId(1), name: "api".into(), instance: 0 };
+        let (namespace, name) = ("default".to_owned(), "api".to_owned());
+        let origin = Origin { app: AppId(1), worker: WorkerId(1), namespace, name, instance: 0 };
         let line = Line {
             origin: &origin,
             stream: Stream::Out,

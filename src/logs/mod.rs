@@ -23,6 +23,7 @@ pub mod rotation;
 pub mod totals;
 pub mod worker;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 pub use escape::escape;
@@ -38,10 +39,22 @@ pub struct Origin {
     pub app: AppId,
     /// The process.
     pub worker: WorkerId,
+    /// The app's namespace.
+    pub namespace: String,
     /// The app's name.
     pub name: String,
     /// Its number within the app.
     pub instance: u32,
+}
+
+impl Origin {
+    /// The app as a target: with its namespace unless that is `default`.
+    pub fn shown(&self) -> Cow<'_, str> {
+        match self.namespace.as_str() {
+            "default" => Cow::Borrowed(&self.name),
+            namespace => Cow::Owned(format!("{namespace}/{}", self.name)),
+        }
+    }
 }
 
 /// One line, as every sink but the files takes it.

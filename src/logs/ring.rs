@@ -206,7 +206,13 @@ mod tests {
     use super::*;
 
     fn origin(worker: u64) -> Origin {
-        Origin { app: AppId(1), worker: WorkerId(worker), name: "api".into(), instance: worker as u32 }
+        Origin {
+            app: AppId(1),
+            worker: WorkerId(worker),
+            namespace: "default".into(),
+            name: "api".into(),
+            instance: worker as u32,
+        }
     }
 
     fn line<'a>(origin: &'a Origin, stream: Stream, bytes: &'a [u8]) -> Line<'a> {

@@ -641,7 +641,7 @@ fn harmless(text: &str) -> String {
 fn shown(line: &Line) -> LogLine {
     let begin: String = line.text.chars().take(LINE_LENGTH).collect();
     LogLine {
-        from: format!("{}-{}", escape(&line.app), line.instance),
+        from: escape(&line.label()),
         err: line.stream == Stream::Err,
         text: escape(&begin).replace('\t', "    "),
     }

@@ -131,7 +131,7 @@ impl App {
             Room::Unknown => turn.has(Bug::ReloadsUnmeasured),
             Room::Free => true,
             Room::UpTo(limit) => {
-                let calm = || self.pace().is_still() && self.workers().all(Worker::is_up);
+                let calm = || self.pace().is_still() && self.workers().all(Worker::stays);
                 self.workers().count() < limit || calm()
             }
         }

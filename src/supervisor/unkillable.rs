@@ -25,13 +25,11 @@ impl App {
             return None;
         }
         // Others that are on their way out are waited for first.
-        let blocked = !self.is_vacant(slot, self.target()) && slot.workers.iter().all(Worker::is_unkillable);
-        if blocked && let Some(worker) = slot.workers.first() {
-            return Some(worker.id);
-        }
-        let stays = |worker: &Worker| worker.is_up() || worker.is_unkillable();
-        let full = self.workers().count() >= self.limit() && self.workers().all(stays);
-        self.workers().find(|worker| full && worker.is_unkillable()).map(|worker| worker.id)
+        let blocked = !self.is_vacant(slot, self.target()) && slot.workers.iter().all(Worker::stays);
+        let full = self.workers().count() >= self.limit() && self.workers().all(Worker::stays);
+        let unkillable = |worker: &&Worker| worker.is_unkillable();
+        let here = slot.workers.iter().find(|worker| blocked && unkillable(worker));
+        here.or_else(|| self.workers().find(|worker| full && unkillable(worker))).map(|worker| worker.id)
     }
 
     /// Tells who waits for nothing else any more.

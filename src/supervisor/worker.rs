@@ -268,6 +268,11 @@ impl Worker {
         matches!(self.phase, Phase::Killed { patience, .. } | Phase::Doomed { patience } if patience == over)
     }
 
+    /// It is not on a way out that ends.
+    pub(super) fn stays(&self) -> bool {
+        self.is_up() || self.is_unkillable()
+    }
+
     /// It has been ready for `min_healthy_time`.
     pub(super) fn is_settled(&self) -> bool {
         matches!(self.phase, Phase::Ready { soak_until: None, .. })

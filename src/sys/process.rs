@@ -382,12 +382,16 @@ pub fn name(pid: i32) -> io::Result<String> {
 /// # Errors
 /// As [`sockets`].
 pub fn waits_on(pid: i32, inode: u64) -> io::Result<bool> {
-    let numbers: Vec<i32> = sockets(pid)?.into_iter().filter(|s| s.inode == inode).map(|s| s.fd).collect();
-    if numbers.is_empty() {
-        return Ok(false);
-    }
-    let in_a_set = guise::look(pid, || in_an_epoll_set(pid, &numbers, inode))?;
-    Ok(in_a_set || in_a_waiting_call(pid, &numbers)?)
+    let look = || {
+        let numbers: Vec<i32> =
+            sockets(pid)?.into_iter().filter(|s| s.inode == inode).map(|s| s.fd).collect();
+        if numbers.is_empty() {
+            return Ok(false);
+        }
+        let in_a_set = guise::look(pid, || in_an_epoll_set(pid, &numbers, inode))?;
+        Ok(in_a_set || in_a_waiting_call(pid, &numbers)?)
+    };
+    look().map_err(|error| refused_or_gone(pid, error))
 }
 
 /// Whether a process waits for connections on the socket with this inode in a system call of its own: accept,
@@ -396,8 +400,23 @@ pub fn waits_on(pid: i32, inode: u64) -> io::Result<bool> {
 /// # Errors
 /// As [`sockets`].
 pub fn waits_in_call(pid: i32, inode: u64) -> io::Result<bool> {
-    let numbers: Vec<i32> = sockets(pid)?.into_iter().filter(|s| s.inode == inode).map(|s| s.fd).collect();
-    Ok(!numbers.is_empty() && in_a_waiting_call(pid, &numbers)?)
+    let look = || {
+        let numbers: Vec<i32> =
+            sockets(pid)?.into_iter().filter(|s| s.inode == inode).map(|s| s.fd).collect();
+        Ok(!numbers.is_empty() && in_a_waiting_call(pid, &numbers)?)
+    };
+    look().map_err(|error| refused_or_gone(pid, error))
+}
+
+/// A process that ends gives its memory back first, and from then on the kernel lets only those with CAP_SYS_PTRACE
+/// look at what else it has (`__ptrace_may_access` in Linux): that says nothing of the host.
+fn refused_or_gone(pid: i32, error: io::Error) -> io::Error {
+    let refused = error.kind() == io::ErrorKind::PermissionDenied;
+    let ends = || match stat(pid) {
+        Ok(stat) => matches!(stat.state, b'Z' | b'X') || stat.resident_pages == 0,
+        Err(error) => matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)),
+    };
+    if refused && ends() { io::Error::from_raw_os_error(libc::ESRCH) } else { error }
 }
 
 /// /proc/PID/fdinfo/FD of an epoll names each member: `tfd: 3 events: … ino:1a2b` (hexadecimal).
@@ -729,6 +748,24 @@ pub(crate) fn fuzz(text: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_process_that_ends_refuses_says_that_it_is_gone() {
+        let mut child = std::process::Command::new("true").spawn().expect("there is true");
+        let pid = child.id().cast_signed();
+        let ended = || stat(pid).is_ok_and(|stat| stat.state == b'Z');
+        while !ended() {
+            std::thread::yield_now();
+        }
+        let answer = |pid| {
+            let refused = io::Error::from_raw_os_error(libc::EACCES);
+            refused_or_gone(pid, refused).raw_os_error().expect("it has a number")
+        };
+        assert_eq!(answer(pid), libc::ESRCH);
+        child.wait().expect("it is our child");
+        assert_eq!(answer(pid), libc::ESRCH);
+        assert_eq!(answer(std::process::id().cast_signed()), libc::EACCES);
+    }
 
     #[test]
     fn a_tree_is_gathered_parents_first_and_each_member_is_asked_once() {

@@ -259,6 +259,12 @@ fn flush_empties_the_files_of_those_who_are_meant() {
     has_line(&api);
     daemon.run(&["flush"]).expect_code(0);
     assert_eq!([&api, &other].map(|path| read(path)), ["", ""]);
+    daemon.run(&["restart", "api"]).expect_code(0);
+    has_line(&api);
+    let kept = logs.join("kept.log");
+    std::fs::rename(&api, &kept).expect("it is there");
+    daemon.run(&["flush", "api"]).expect_code(0);
+    assert_eq!([&kept, &api].map(|path| read(path)), ["begun\n", ""], "what was moved away is somebody's");
     daemon.run(&["flush", "nobody"]).expect_code(1);
 }
 

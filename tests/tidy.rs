@@ -233,6 +233,7 @@ const WALL_CLOCK_READERS: &[&str] = &[
     "src/sys/clock.rs",
     // In the names of old log files.
     "src/logs/files.rs",
+    "src/logs/archive.rs",
     // Before lines, where that was asked for.
     "src/logs/worker.rs",
     "src/sys/alarm.rs",

@@ -456,7 +456,8 @@ fn some_list(words: &[String]) -> Option<String> {
 }
 
 fn push_facts(text: &mut String, facts: &[(&str, Option<String>)]) {
-    let keys = facts.iter().map(|(key, _)| key.width()).max().unwrap_or(0);
+    let shown = facts.iter().filter(|(_, value)| value.is_some());
+    let keys = shown.map(|(key, _)| key.width()).max().unwrap_or(0);
     for (key, value) in facts {
         if let Some(value) = value {
             let key = padded(&escape(key), keys, false);

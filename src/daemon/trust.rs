@@ -55,7 +55,12 @@ pub(super) fn behalf(recipe: &Recipe, path: &Path) -> Result<Behalf, Refused> {
     };
     let unknown = |error: io::Error| Refused {
         errno: error.raw_os_error().unwrap_or(0),
-        message: format!("who can write to its folder cannot be found out: {error}; name another path"),
+        message: match error.raw_os_error() {
+            Some(libc::ENOTDIR) => {
+                format!("its folder cannot be made: {error}; make it, or name another path")
+            }
+            _ => format!("who can write to its folder cannot be found out: {error}; name another path"),
+        },
     };
     match judge(&found.map_err(unknown)?, user.map(|user| user.uid)) {
         Verdict::Own => Ok(Behalf::default()),

@@ -7,7 +7,7 @@
 //! leaves half done is done again with the file's next rotation. Refuses to touch what `rotation` does not know as
 //! an old log file.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -24,7 +24,7 @@ use super::totals::Total;
 use crate::config::logs::Rotation;
 use crate::supervisor::event::AppId;
 use crate::sys::behalf::Behalf;
-use crate::sys::rotate;
+use crate::sys::{clock, rotate};
 
 /// Files that wait; of more the next rotation takes care.
 const QUEUE_LIMIT: usize = 4096;
@@ -242,20 +242,23 @@ fn tend(path: &Path, rotation: &Rotation) -> Vec<String> {
     let (Some(folder), Some(base)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Vec::new();
     };
-    let names = match names(folder) {
-        Ok(names) => names,
-        Err(error) => return vec![format!("log folder {}: {error}", folder.display())],
-    };
-    let chores = rotation::chores(base, &names, rotation);
-    let removed = chores.remove.iter().map(|name| folder.join(name));
-    let mut failures: Vec<String> = removed.filter_map(|old| remove(&old)).collect();
-    for name in chores.compress {
-        let old = folder.join(name);
+    let (mut failures, mut removed, mut tried) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+    loop {
+        let names = match names(folder) {
+            Ok(names) => names,
+            Err(error) => return vec![format!("log folder {}: {error}", folder.display())],
+        };
+        let mut chores = rotation::chores(base, &names, rotation, clock::wall());
+        // One that could not be removed is told of once.
+        chores.remove.retain(|name| removed.insert(name.clone()));
+        failures.extend(chores.remove.iter().filter_map(|name| remove(&folder.join(name))));
+        // While one is compressed others may become too many: the folder is looked at anew for each.
+        let next = chores.compress.into_iter().find(|name| tried.insert(name.clone()));
+        let Some(old) = next.map(|name| folder.join(name)) else { return failures };
         if let Err(error) = compress(folder, &old) {
             failures.push(format!("old log file {}: stays uncompressed: {error}", old.display()));
         }
     }
-    failures
 }
 
 fn names(folder: &Path) -> io::Result<Vec<String>> {

@@ -177,7 +177,8 @@ impl LogFiles {
     pub fn empty_open(&mut self, path: &Path) -> Option<io::Result<()>> {
         let path: PathBuf = path.components().collect();
         let entry = self.files.values_mut().find(|entry| entry.file.path() == path)?;
-        Some(entry.file.empty())
+        // What somebody moved away is not ours to empty.
+        Some(entry.file.look().map_err(io::Error::other).and_then(|()| entry.file.empty()))
     }
 
     /// Looks after the supervisor's own log, which is written elsewhere: at most once a second it is found out whether

@@ -62,14 +62,19 @@ impl Mark {
 
     /// The name that a file called `base` gets.
     pub fn name(self, base: &str) -> String {
-        let (year, month, day) = date(self.second / 86_400);
-        let (hour, minute, second) = (self.second / 3600 % 24, self.second / 60 % 60, self.second % 60);
-        let stamp = format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z");
+        let stamp = stamp(self.second);
         match self.number {
             0 => format!("{base}.{stamp}"),
             number => format!("{base}.{stamp}-{number}"),
         }
     }
+}
+
+/// A second since 1970, as names have it.
+fn stamp(second: u64) -> String {
+    let (year, month, day) = date(second / 86_400);
+    let (hour, minute, second) = (second / 3600 % 24, second / 60 % 60, second % 60);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
 /// Year, month and day of a day since 1970 (Howard Hinnant, "chrono-compatible low-level date algorithms").
@@ -122,13 +127,18 @@ pub struct Chores {
     pub compress: Vec<String>,
 }
 
-/// What is to be done with the old files of `base` among these names of its folder.
-pub fn chores(base: &str, names: &[String], rotation: &Rotation) -> Chores {
+/// What is to be done with the old files of `base` among these names of its folder. `now` by the wall clock: what
+/// was renamed later than that was so before the clock was set back, and counts as older than all others, or each
+/// file that is renamed now would be the first to go.
+pub fn chores(base: &str, names: &[String], rotation: &Rotation, now: Duration) -> Chores {
     let old =
         |name: &String| parse(base, name).map(|(stamp, number, state)| (stamp.to_owned(), number, state));
     let mut found: Vec<((String, u32, State), &String)> =
         names.iter().filter_map(|name| Some((old(name)?, name))).collect();
     found.sort();
+    let now = stamp(now.as_secs());
+    // Keeps the order among those before and those behind.
+    found.sort_by_key(|((stamp, ..), _)| *stamp <= now);
     let mut chores = Chores::default();
     let is_partial = |state: State| state == State::Partial;
     for (_, name) in found.iter().filter(|((_, _, state), _)| is_partial(*state)) {
@@ -190,6 +200,9 @@ pub fn surplus<P: Ord>(mut found: Vec<Old<P>>, limit: u64) -> Vec<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The year 2100.
+    const LATER: Duration = Duration::from_secs(4_102_444_800);
 
     fn rotation(max_size: u64, max_files: u32, compress: bool) -> Rotation {
         Rotation { max_size, max_files, max_age: None, compress }
@@ -265,11 +278,20 @@ mod tests {
             stamp(5),
         ];
         names.extend(ours.iter().rev().cloned());
-        let all = chores("a.log", &names, &rotation(1, 3, true));
+        let all = chores("a.log", &names, &rotation(1, 3, true), LATER);
         assert_eq!(all.remove, [&ours[6], &ours[0], &ours[1], &ours[3]].map(String::clone));
         assert_eq!(all.compress, [&ours[4], &ours[7]].map(String::clone));
-        let plain = chores("a.log", &names, &rotation(1, 10, false));
+        let plain = chores("a.log", &names, &rotation(1, 10, false), LATER);
         assert_eq!((plain.remove.as_slice(), plain.compress.as_slice()), (&ours[6..7], &[][..]));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_costs_no_new_file() {
+        let names = ["20990101T000000Z", "20990101T000000Z-1", "20261123T084011Z", "20261123T084012Z"];
+        let names = names.map(|stamp| format!("a.log.{stamp}"));
+        let at = |second| chores("a.log", &names, &rotation(1, 2, false), Duration::from_secs(second)).remove;
+        assert_eq!(at(1_795_423_212), names[..2]);
+        assert_eq!(at(4_102_444_800), names[2..]);
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl Op {
 /// Whether the outcomes of both are in keeping with one order.
 fn fits(order: &(State, [Option<bool>; 2]), state: &State, told: [(Op, &Output); 2]) -> bool {
     let says_why = |output: &Output| {
-        let reasons = ["took its place", "is called \"api\"", "not known any more"];
+        let reasons = ["took its place", "is called \"api\"", "not known any more", "it is being deleted"];
         output.code == 1 && reasons.iter().any(|reason| output.stderr.contains(reason))
     };
     let is_true = |must: &Option<bool>, op: Op, output: &Output| match must {

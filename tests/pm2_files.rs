@@ -184,7 +184,7 @@ fn interpreter_args(daemon: &Daemon, name: &str) -> String {
     detail.settings["interpreter_args"].clone()
 }
 
-/// Test 47. In PM2 `restart` takes settings too; here they are said with `start --force`, or stand in a file.
+/// Test 47.
 #[test]
 fn what_is_said_last_holds_and_what_is_said_no_more_is_gone() {
     let home = home();
@@ -203,9 +203,11 @@ fn what_is_said_last_holds_and_what_is_said_no_more_is_gone() {
         run(&daemon, &["start", "echo.sh", "--force", flag]);
         assert_eq!(interpreter_args(&daemon, "echo"), holds);
     }
-    daemon.run(&["restart", "echo", "--name", "new-name"]).expect_code(2).expect_stderr(&["--name"]);
-    run(&daemon, &["start", "echo.sh", "--name", "new-name"]);
-    run(&daemon, &["delete", "echo"]);
+    for (flag, holds) in [("--interpreter-args=-e", "[\"-e\"]"), ("--interpreter-args=null", "[]")] {
+        run(&daemon, &["restart", "echo", flag]);
+        assert_eq!(interpreter_args(&daemon, "echo"), holds);
+    }
+    run(&daemon, &["restart", "echo", "--name", "new-name"]);
     run(&daemon, &["reset", "new-name"]);
     run(&daemon, &["restart", "new-name"]);
     assert_eq!(standing(&daemon), [row("new-name", "online", &[1])]);

@@ -330,7 +330,10 @@ pub fn sockets(pid: i32) -> io::Result<Vec<OpenSocket>> {
     })
     .map_err(|error| {
         // What cannot be seen must not look as if it had ended.
-        if is_gone(&error) && is_hidden(pid) { io::Error::from_raw_os_error(libc::EACCES) } else { error }
+        match is_gone(&error) && is_hidden(pid) {
+            true => io::Error::from_raw_os_error(libc::EACCES),
+            false => refused_or_gone(pid, error),
+        }
     })
 }
 
@@ -347,6 +350,7 @@ pub fn has_socket(pid: i32, inodes: &[u64], most: usize) -> io::Result<bool> {
         }
         Ok(false)
     })
+    .map_err(|error| refused_or_gone(pid, error))
 }
 
 /// None when it is no socket, or was closed meanwhile. With CAP_DAC_OVERRIDE everybody's descriptors are listed,
@@ -414,7 +418,7 @@ fn refused_or_gone(pid: i32, error: io::Error) -> io::Error {
     let refused = error.kind() == io::ErrorKind::PermissionDenied;
     let ends = || match stat(pid) {
         Ok(stat) => matches!(stat.state, b'Z' | b'X') || stat.resident_pages == 0,
-        Err(error) => matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)),
+        Err(error) => is_gone(&error) && !is_hidden(pid),
     };
     if refused && ends() { io::Error::from_raw_os_error(libc::ESRCH) } else { error }
 }

@@ -52,7 +52,11 @@ const LAYERS: &[Layer] = &[
             "thiserror",
         ],
     },
-    Layer { of: "home.rs", modules: &["sys::route"], crates: &["std", "libc", "nix", "thiserror"] },
+    Layer {
+        of: "home.rs",
+        modules: &["sys::route", "sys::socket"],
+        crates: &["std", "libc", "nix", "thiserror"],
+    },
     Layer { of: "background.rs", modules: &["home", "sys"], crates: &["std", "libc", "nix", "thiserror"] },
     // Looks programs up on the file system at each start; the rest of config opens nothing.
     // Looks at what launch opened, and at the folders above it.

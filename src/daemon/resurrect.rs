@@ -143,6 +143,7 @@ impl Daemon {
         let Found { list, from, problems } = found;
         let mut failures: Vec<AppFailure> =
             problems.into_iter().map(|problem| unreadable(String::new(), problem)).collect();
+        failures.extend(self.being_deleted(&list));
         let read = self.read_saved(&list, &mut failures);
         let commands = self.commands_of_saved(read);
         let note = match (&from, commands.is_empty()) {
@@ -161,17 +162,8 @@ impl Daemon {
         let mut found = Vec::new();
         let mut seen: HashSet<Name> = HashSet::new();
         for (place, saved_source) in list.sources.iter().enumerate() {
-            let here = |app: &&SavedApp| app.source == place;
-            let (known, missing): (Vec<&SavedApp>, _) =
-                list.apps.iter().filter(here).partition(|app| self.find_saved(app).is_some());
-            let going = |app: &&SavedApp| {
-                self.find_saved(app).is_some_and(|app| self.supervisor.is_being_deleted(app))
-            };
-            let deleted = |app: &SavedApp| AppFailure {
-                reason: "being_deleted".to_owned(),
-                ..unreadable(app.name.clone(), BEING_DELETED.to_owned())
-            };
-            failures.extend(known.into_iter().filter(going).map(deleted));
+            let missing = |app: &&SavedApp| app.source == place && self.find_saved(app).is_none();
+            let missing: Vec<&SavedApp> = list.apps.iter().filter(missing).collect();
             if missing.is_empty() {
                 continue;
             }
@@ -218,6 +210,16 @@ impl Daemon {
             }
         }
         found
+    }
+
+    /// Those that cannot come back yet, because what is there of them is on its way out.
+    fn being_deleted<'a>(&'a self, list: &'a Saved) -> impl Iterator<Item = AppFailure> + 'a {
+        let going =
+            |app: &&SavedApp| self.find_saved(app).is_some_and(|app| self.supervisor.is_being_deleted(app));
+        list.apps.iter().filter(going).map(|app| AppFailure {
+            reason: "being_deleted".to_owned(),
+            ..unreadable(app.name.clone(), BEING_DELETED.to_owned())
+        })
     }
 
     /// Whether an app runs here, or is to run by this list.

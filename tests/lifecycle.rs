@@ -270,7 +270,7 @@ fn a_port_that_another_app_serves_is_refused_to_the_second() {
     let port = free_port();
     let first = App::new("first", &node).instances(2).port(port);
     let daemon = Daemon::foreground(&first);
-    daemon.expects(&["is served by app", "exited with code 1 "]);
+    daemon.expects(&["is served by app", "exited with code 1 ", "unstable exits in a row"]);
     daemon.wait_online("first", 2);
     let hammer = Hammer::start(port);
     let second = App::new("second", &node).instances(2).port(port).set("max_restarts", 2);

@@ -97,6 +97,9 @@ fn a_client_stays_with_its_instance_over_connections_and_reloads() {
         asked.filter(|client| ask(*client, to).expect("an answer").instance != before[client]).collect();
     daemon.home.finish(reload).expect_code(0);
     assert!(strays.len() <= 4, "led to another instance while it is reloaded: {strays:?}");
+    // The last of those moments comes when the last old worker is gone, which ends the reload, too.
+    let at_home = |client: &IpAddr| ask(*client, to).is_ok_and(|answer| answer.instance == before[client]);
+    wait_until(ms(5_000), "the end of that", || clients.iter().all(at_home));
     assert_eq!(instances(&clients, to, 5), before, "after the reload");
     assert_eq!(ask(clients[0], to).expect("an answer").generation, generation + 1);
 }

@@ -48,10 +48,8 @@ pub(super) struct Recipe {
     /// For `describe`.
     pub(super) policy: Policy,
     pub(super) environment: Rc<Environment>,
-    /// Where it is defined, as it was told, and how many instances that says. There may be others by now: `policy`
-    /// has them where an app without a file was made anew.
+    /// Where it is defined, as it was told.
     pub(super) source: Rc<Source>,
-    pub(super) instances: u32,
     pub(super) log_dir: Option<PathBuf>,
     pub(super) log_files: bool,
 }
@@ -174,15 +172,10 @@ impl Catalog {
         source: &Rc<Source>,
         logs: (Option<PathBuf>, bool),
     ) -> Definition {
-        // The same text says what it said, however many there are meanwhile.
-        let says = |record: &&Record| Rc::ptr_eq(&record.source.text, &source.text);
-        let said = self.apps.get(&id).filter(says).map(|record| record.instances);
-        let instances = said.unwrap_or(app.policy.instances);
         let recipe = Rc::new(Recipe {
             name: app.name.clone(),
             namespace: app.namespace.clone(),
             spec: app.spec,
-            instances,
             policy: app.policy.clone(),
             environment: Rc::clone(&source.environment),
             source: Rc::clone(source),
@@ -194,7 +187,7 @@ impl Catalog {
         self.recipes.insert(spec, Rc::clone(&recipe));
         let definition =
             Definition { name: app.name.clone(), namespace: app.namespace.clone(), policy: app.policy, spec };
-        let source = Rc::clone(source);
+        let (source, instances) = (Rc::clone(source), recipe.policy.instances);
         let record = Record { name: app.name, namespace: app.namespace, source, instances, recipe };
         self.apps.insert(id, record);
         definition

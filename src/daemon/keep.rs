@@ -193,7 +193,7 @@ fn hash_of(what: &impl Hash) -> u64 {
 pub(super) fn told<'a>(record: &'a Record, recipe: &'a Rc<catalog::Recipe>) -> (&'a Rc<Source>, u32) {
     match Rc::ptr_eq(&record.recipe, recipe) {
         true => (&record.source, record.instances),
-        false => (&recipe.source, recipe.instances),
+        false => (&recipe.source, recipe.policy.instances),
     }
 }
 

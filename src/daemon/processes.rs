@@ -331,14 +331,16 @@ impl Processes {
         let others = if beheaded {
             left.into_iter().filter(|pid| !process.told.contains(pid)).collect::<BTreeSet<i32>>()
         } else {
-            let below = || if whole { wrappers::below(process.pid, signal) } else { BTreeSet::new() };
-            let now = below();
+            let below = || wrappers::below(process.pid, signal);
+            let now = if whole { below() } else { None };
             // Continued first: a signal that comes while all threads stand still is taken by whichever runs first
             // then (`wants_signal` in Linux), and many a runtime hears it in its main thread alone.
             process.signal(libc::SIGCONT)?;
             process.signal(signal)?;
             // And again: a shell may have gone on to its next command in between, and waits for that now.
-            now.union(&below()).copied().collect()
+            now.map_or_else(BTreeSet::new, |now| {
+                now.into_iter().chain(below().into_iter().flatten()).collect()
+            })
         };
         process.told.extend(&others);
         for pid in others {

@@ -18,21 +18,22 @@ const SHELLS: &[&str] = &["sh", "dash", "bash", "ash", "ksh", "zsh", "busybox"];
 /// Each also as the script that Node runs: `npm-cli.js`.
 const RUNNERS: &[&str] = &["npm", "npx", "yarn", "pnpm"];
 
-/// Whom a stop signal to this process would not reach.
-pub(super) fn below(leader: i32, signal: i32) -> BTreeSet<i32> {
+/// Whom a stop signal to this process would not reach; none where it keeps none to itself.
+pub(super) fn below(leader: i32, signal: i32) -> Option<BTreeSet<i32>> {
+    let keeps_it = |pid| is_wrapper(&process::arguments(pid), signal);
+    if !keeps_it(leader) {
+        return None;
+    }
     let mut below = BTreeSet::new();
     let mut open = vec![leader];
     while let Some(pid) = open.pop() {
-        if !is_wrapper(&process::arguments(pid), signal) {
-            continue;
-        }
         for child in process::children(pid) {
-            if below.len() < MOST && below.insert(child) {
+            if below.len() < MOST && below.insert(child) && keeps_it(child) {
                 open.push(child);
             }
         }
     }
-    below
+    Some(below)
 }
 
 /// Whether these are the arguments of a program that waits for what it started and does not pass this signal on.

@@ -295,6 +295,29 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// What an app is to be made, or made anew, by.
+    pub fn definition(&self) -> Option<&Definition> {
+        match self {
+            Command::Add { definition, .. }
+            | Command::Restore { definition, .. }
+            | Command::Define { definition, .. }
+            | Command::Adjust { definition, .. } => Some(definition),
+            Command::Start { definition, .. }
+            | Command::Restart { definition, .. }
+            | Command::Reload { definition, .. } => definition.as_ref(),
+            Command::Stop { .. }
+            | Command::Delete { .. }
+            | Command::Scale { .. }
+            | Command::Reset { .. }
+            | Command::Promote { .. }
+            | Command::Rollback { .. }
+            | Command::Shutdown { .. }
+            | Command::ShutdownNow { .. } => None,
+        }
+    }
+}
+
 /// What the world tells the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(clippy::large_enum_variant, reason = "a wish is large, rare, and moved a few times at most")]

@@ -670,7 +670,7 @@ impl Supervisor {
             Some(index) => self.hopeless(index, &command),
         };
         if let Some(failure) = refused {
-            return self.refuse(request, command, failure, out);
+            return self.refuse(request, &command, failure, out);
         }
         let Some(index) = index else { return };
         self.apps[index].rename(&command);
@@ -703,7 +703,7 @@ impl Supervisor {
     ) {
         if self.apps.iter().any(|other| other.id == app) {
             let command = Command::Add { app, definition };
-            return self.refuse(request, command, Failure::Unknown, out);
+            return self.refuse(request, &command, Failure::Unknown, out);
         }
         self.apps.push(App::new(app, definition));
         self.turn(self.apps.len() - 1, now, out, |app, turn| match kept {
@@ -713,26 +713,9 @@ impl Supervisor {
     }
 
     /// Answers a wish that cannot be taken, and lets go of what came with it.
-    fn refuse(&self, request: RequestId, command: Command, failure: Failure, out: &mut Vec<Action>) {
+    fn refuse(&self, request: RequestId, command: &Command, failure: Failure, out: &mut Vec<Action>) {
         out.push(Action::Reply { request, outcome: Outcome::Failed(failure) });
-        let definition = match command {
-            Command::Add { definition, .. }
-            | Command::Restore { definition, .. }
-            | Command::Define { definition, .. }
-            | Command::Adjust { definition, .. } => Some(definition),
-            Command::Start { definition, .. }
-            | Command::Restart { definition, .. }
-            | Command::Reload { definition, .. } => definition,
-            Command::Stop { .. }
-            | Command::Delete { .. }
-            | Command::Scale { .. }
-            | Command::Reset { .. }
-            | Command::Promote { .. }
-            | Command::Rollback { .. }
-            | Command::Shutdown { .. }
-            | Command::ShutdownNow { .. } => None,
-        };
-        if let Some(definition) = definition
+        if let Some(definition) = command.definition()
             && !self.apps.iter().any(|app| app.uses(definition.spec))
         {
             out.push(Action::Forget { spec: definition.spec });

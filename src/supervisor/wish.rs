@@ -27,25 +27,7 @@ impl App {
 
     /// A name is the app's and no version's: it holds from the wish on, whatever becomes of that.
     pub(super) fn rename(&mut self, command: &Command) {
-        let definition = match command {
-            Command::Define { definition, .. } | Command::Adjust { definition, .. } => definition,
-            Command::Start { definition: Some(definition), .. }
-            | Command::Restart { definition: Some(definition), .. }
-            | Command::Reload { definition: Some(definition), .. } => definition,
-            Command::Start { definition: None, .. }
-            | Command::Restart { definition: None, .. }
-            | Command::Reload { definition: None, .. }
-            | Command::Add { .. }
-            | Command::Restore { .. }
-            | Command::Stop { .. }
-            | Command::Delete { .. }
-            | Command::Scale { .. }
-            | Command::Reset { .. }
-            | Command::Promote { .. }
-            | Command::Rollback { .. }
-            | Command::Shutdown { .. }
-            | Command::ShutdownNow { .. } => return,
-        };
+        let Some(definition) = command.definition() else { return };
         self.name.clone_from(&definition.name);
         self.namespace.clone_from(&definition.namespace);
     }

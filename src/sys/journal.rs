@@ -14,6 +14,8 @@ use nix::sys::socket::{
     sendmsg, socket,
 };
 
+use super::output::retrying;
+
 /// A socket that is connected to the one at this path: who is, is told when there is room (unix(7), poll(2)).
 ///
 /// # Errors
@@ -52,15 +54,6 @@ pub fn send_sealed(fd: BorrowedFd<'_>, message: &[u8]) -> Result<(), Errno> {
 
 fn flags() -> MsgFlags {
     MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL
-}
-
-fn retrying<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
-    loop {
-        match call() {
-            Err(Errno::EINTR) => {}
-            outcome => return outcome,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -339,7 +339,7 @@ fn reopen_nonblocking(fd: BorrowedFd<'_>, terminal: bool) -> Result<OwnedFd, Err
 }
 
 /// Calls again while a signal interrupted it.
-fn retrying<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+pub(super) fn retrying<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {
             Err(Errno::EINTR) => {}

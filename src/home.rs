@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, Metadata};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -276,11 +277,15 @@ fn user_runtime(
 }
 
 /// The number that users show as who are outside of our user namespace, when nobody inside has it
-/// (user_namespaces(7)). In a rootless container the host's root is one of them.
+/// (user_namespaces(7)). In a rootless container the host's root is one of them. A map is written once, and before
+/// the first program of a namespace does anything of use: it is read once, not for each log file of each start.
 fn unmapped_user() -> Option<u32> {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let number = read("/proc/sys/kernel/overflowuid").trim().parse().ok()?;
-    (!is_mapped(&read("/proc/self/uid_map"), number)).then_some(number)
+    static NUMBER: OnceLock<Option<u32>> = OnceLock::new();
+    *NUMBER.get_or_init(|| {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let number = read("/proc/sys/kernel/overflowuid").trim().parse().ok()?;
+        (!is_mapped(&read("/proc/self/uid_map"), number)).then_some(number)
+    })
 }
 
 /// Lines of first number inside, first outside, and how many. Without a map all numbers are what they are.

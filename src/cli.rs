@@ -261,7 +261,8 @@ pub enum Verb {
     Send(Send),
 
     /// Asks whether a supervisor runs for this home.
-    Ping,
+    #[command(after_help = "Example, as a container's health check:\n  clusterd ping --ready")]
+    Ping(Ping),
 
     /// Prints what somebody needs to know who looks for the cause of something: versions, host, apps, last lines of
     /// the supervisor's log.
@@ -638,6 +639,18 @@ pub struct Send {
     /// What is written: at most 4095 bytes. After `--` it may begin with a dash.
     #[arg(required = true, value_name = "LINE")]
     pub line: String,
+}
+
+/// `ping`.
+#[derive(Debug, Args)]
+pub struct Ping {
+    /// Asks whether its apps can serve, too: each one that is not stopped has a worker that is ready.
+    #[arg(long)]
+    pub ready: bool,
+
+    /// all, names, ids, namespaces, /regex/, or a file; without one, all.
+    #[arg(requires = "ready", value_name = "TARGET")]
+    pub targets: Vec<String>,
 }
 
 /// `pid`, `flush`.

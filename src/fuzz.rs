@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use crate::config::{self, Config, Host, env_file, units};
 use crate::control::frame::{Decoder, encode};
 use crate::control::protocol::{FRAME_LIMIT, Frame, Reply};
+use crate::http::request;
 use crate::logs::escape::steers;
 use crate::logs::lines::{LineFramer, Piece};
 use crate::{daemon, logs, sys};
@@ -28,6 +29,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("env_file", env_file),
     ("values", values),
     ("frames", frames),
+    ("http", http),
     ("notify", daemon::fuzz_notify),
     ("node", daemon::fuzz_node),
     ("state", daemon::fuzz_state),
@@ -71,6 +73,11 @@ fn host(profile: Option<&str>) -> Host {
         profile: profile.map(str::to_owned),
         only: Vec::new(),
     }
+}
+
+/// The head of a request over HTTP: a question, or a refusal.
+pub fn http(bytes: &[u8]) -> u64 {
+    shape([request::fuzz(bytes)])
 }
 
 /// An ecosystem file: what it means, or mistakes that each have a place and are safe to show.

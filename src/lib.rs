@@ -23,6 +23,7 @@
 //! | [`import`] | PM2's files, its dump and Procfiles → an ecosystem file: text in, text out |
 //! | [`control`] | the control socket: frames, server, client, and what the client prints |
 //! | [`logs`] | what workers print: lines, files and their rotation, the host's journal, the foreground's terminal, the memory of last lines |
+//! | [`http`] | the answers over HTTP: request heads, connections, figures; the loop answers |
 //! | [`monit`] | the full screen: events → what is shown → cells; the command line owns the terminal |
 //! | [`daemon`] | the loop: waits, collects facts, has them decided, performs the orders |
 //! | [`cli`], [`background`], [`home`] | the command line, the background supervisor's start, which folders |
@@ -62,6 +63,7 @@ pub mod demo;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod home;
+pub mod http;
 pub mod import;
 pub mod logs;
 pub mod monit;

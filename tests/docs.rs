@@ -11,6 +11,8 @@ use clap::CommandFactory;
 use clusterd::cli::Cli;
 use clusterd::config::keys::{self, APP, DAEMON};
 use clusterd::config::{self, Host};
+use clusterd::control::protocol::{DaemonInfo, List};
+use clusterd::http::metrics;
 
 /// Attributes of an app that PM2 (7.0.4) knows, with its other names for them.
 const PM2_KEYS: &str = "\
@@ -137,6 +139,21 @@ fn every_key_is_told_of() {
         pages.iter().filter(|(path, _)| !path.ends_with("README.md")).flat_map(|(_, text)| code_spans(text));
     let words = words(spans);
     assert_eq!(missing(keys::names(APP).chain(keys::names(DAEMON)), &words), NONE);
+}
+
+#[test]
+fn every_figure_is_told_of_and_no_other() {
+    let daemon = DaemonInfo { pid: 1, version: String::new(), uptime_ms: 0, home: String::new() };
+    let page_of_none =
+        metrics::render(&List { version: 1, daemon, apps: Vec::new() }, &metrics::AllCounts::new());
+    let families = page_of_none.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let text = page("metrics-and-health.md");
+    let told = first_column(&text, "## The figures");
+    assert_eq!(told.into_iter().filter(|word| *word != "name").collect::<Vec<_>>(), {
+        let mut families: Vec<&str> = families.collect();
+        families.sort_unstable();
+        families
+    });
 }
 
 #[test]

@@ -57,6 +57,11 @@ const LAYERS: &[Layer] = &[
         modules: &["sys::route", "sys::socket"],
         crates: &["std", "libc", "nix", "thiserror"],
     },
+    Layer {
+        of: "http/",
+        modules: &["control::protocol", "http", "supervisor::time"],
+        crates: &["std", "httparse", "mio"],
+    },
     Layer { of: "background.rs", modules: &["home", "sys"], crates: &["std", "libc", "nix", "thiserror"] },
     // Looks programs up on the file system at each start; the rest of config opens nothing.
     // Looks at what launch opened, and at the folders above it.
@@ -186,7 +191,18 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         of: "daemon/",
-        modules: &["daemon", "logs", "control", "config", "sys", "supervisor", "home", "background", "fuzz"],
+        modules: &[
+            "daemon",
+            "logs",
+            "control",
+            "config",
+            "sys",
+            "supervisor",
+            "home",
+            "background",
+            "fuzz",
+            "http",
+        ],
         crates: EVERY_CRATE,
     },
     Layer { of: "demo.rs", modules: &["sys"], crates: &["std", "libc"] },

@@ -79,7 +79,8 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         Verb::Reset(reset) => given.ask(Request::Reset { targets: meant(reset.targets)? }, read),
         Verb::Flush(flush) => given.ask(Request::Flush { targets: meant(flush.targets)? }, read),
         Verb::ReloadLogs => given.ask(Request::ReloadLogs {}, read),
-        Verb::Ping => given.ask(Request::Ping {}, read),
+        Verb::Ping(ping) if ping.ready => given.ask(Request::Ready { targets: ping.targets }, read),
+        Verb::Ping(_) => given.ask(Request::Ping {}, read),
         Verb::Kill => given.ask(Request::Kill {}, None),
         Verb::Save { force } => given.ask(Request::Save { force }, None),
         Verb::Resurrect { foreground: true } => given.resurrect_here(),
@@ -447,6 +448,7 @@ fn as_start(request: Request) -> Request {
             Request::Start { targets, file, update_env: None, changes: Keys::new(), no_wait }
         }
         request @ (Request::Ping {}
+        | Request::Ready { .. }
         | Request::List { .. }
         | Request::Start { .. }
         | Request::Launch { .. }

@@ -97,6 +97,8 @@ pub enum Kind {
     Watch,
     /// Patterns of files.
     Patterns,
+    /// Where the supervisor answers over HTTP.
+    Http,
 }
 
 /// The most instances an app can have.
@@ -168,6 +170,9 @@ impl Kind {
                 .into(),
             Kind::Watch => "true for the working directory, false, the path of a file or folder, or an array of paths".into(),
             Kind::Patterns => "a pattern as in .gitignore (\"*.log\", \"/tmp/\", \"!keep.log\"), or an array of these".into(),
+            Kind::Http => "\"127.0.0.1:9615\", \"unix:/run/clusterd/http.sock\", or { address = \":9615\", \
+                           hosts = [\"metrics.example.com\"] }"
+                .into(),
             Kind::Signal => "the name or the number of a signal, such as \"SIGTERM\" or 15".into(),
             Kind::Account => "a name, or a number from 0 to 4294967294".into(),
             Kind::Umask => "permission bits in octal from \"000\" to \"777\", such as \"027\"".into(),
@@ -298,6 +303,7 @@ pub enum DaemonKey {
     LogFiles,
     PollInterval,
     ShutdownTimeout,
+    Http,
 }
 
 const fn key<K: Copy>(
@@ -904,6 +910,14 @@ pub const DAEMON: &[Key<DaemonKey>] = &[
         "\"8s\"",
         "how long stopping everything may take in all",
     ),
+    key(
+        DaemonKey::Http,
+        "http",
+        &[],
+        Kind::Http,
+        "none",
+        "where /livez, /readyz, /metrics and /api/v1/apps are answered",
+    ),
 ];
 
 /// `env_production` and the like: variables that `--env production` adds to `env`.
@@ -1009,7 +1023,7 @@ mod tests {
         assert!(APP.iter().enumerate().all(|(at, key)| key.id as usize == at));
         assert_eq!(APP.len(), AppKey::Namespace as usize + 1);
         assert!(DAEMON.iter().enumerate().all(|(at, key)| key.id as usize == at));
-        assert_eq!(DAEMON.len(), DaemonKey::ShutdownTimeout as usize + 1);
+        assert_eq!(DAEMON.len(), DaemonKey::Http as usize + 1);
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod error;
 pub mod exposed;
 pub mod guarded;
 mod health;
+mod http;
 pub mod ignore;
 pub mod keys;
 pub mod launch;
@@ -39,6 +40,7 @@ mod words;
 pub(crate) use listen::fuzz as fuzz_listen;
 
 pub use error::{Diagnostics, Place, Problem};
+pub use http::Http;
 pub use process::{Account, FilterEnv, ProcessSettings, Resource, Rlimit};
 pub use raw::{MAX_TEXT, decode};
 pub use resolve::{load, load_changed};
@@ -88,6 +90,8 @@ pub struct DaemonConfig {
     /// The bound on a whole shutdown. It holds for all files together, hence none where this one says
     /// nothing.
     pub shutdown_timeout: Option<Duration>,
+    /// Where it says over HTTP how it is; none where this file says nothing.
+    pub http: Option<Http>,
 }
 
 /// `shutdown_timeout` where no file says anything.

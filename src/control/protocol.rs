@@ -27,6 +27,11 @@ pub struct Frame {
 pub enum Request {
     /// Is anybody there?
     Ping {},
+    /// Can these apps (all when empty) serve? The answer is done, or an error that names those that cannot.
+    Ready {
+        /// Which; empty means all.
+        targets: Vec<String>,
+    },
     /// Everything about these apps (all when empty).
     List {
         /// Which; empty means all.

@@ -129,7 +129,7 @@ impl Daemon {
         source: &Rc<Source>,
     ) -> (Commands, Commands) {
         let logs = self.log_settings(&config);
-        self.shutdown_timeout.hear(config.daemon.shutdown_timeout, source.path.as_deref());
+        self.hear(&config.daemon, source.path.as_deref());
         self.main_file.hear(&config.apps, source);
         let steps: BTreeMap<&AppName, Step> = plan.iter().map(|app| (&app.name, app.step)).collect();
         let gone = plan.iter().filter(|app| app.step == Step::Delete);

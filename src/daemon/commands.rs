@@ -69,6 +69,7 @@ impl Daemon {
 
     fn try_request(&mut self, client: ClientId, request: Request) -> Result<(), Error> {
         match request {
+            Request::Ready { targets } => self.tell_ready(client, &targets)?,
             Request::Ping {} => self.server.reply(client, &Reply::Pong { pid: own_pid() }, true),
             Request::List { targets, connections, detail } => {
                 let whom = self.whom_or_all(&targets)?;
@@ -262,7 +263,7 @@ impl Daemon {
         replaces: bool,
     ) -> Vec<(AppId, Command)> {
         let logs = self.log_settings(&config);
-        self.shutdown_timeout.hear(config.daemon.shutdown_timeout, source.path.as_deref());
+        self.hear(&config.daemon, source.path.as_deref());
         self.main_file.hear(&config.apps, source);
         self.take_each(verb, config.apps, source, replaces, &logs)
     }
@@ -350,7 +351,7 @@ impl Daemon {
             found.push((app, scope, verb, taken));
         }
         for ((path, ..), (config, _)) in &read {
-            self.shutdown_timeout.hear(config.daemon.shutdown_timeout, Some(path));
+            self.hear(&config.daemon, Some(path));
         }
         let mut commands = Vec::new();
         for (app, scope, verb, found) in found {

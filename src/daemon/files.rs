@@ -4,9 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
 
-use crate::config::{self, AppConfig, Config};
+use crate::config::{AppConfig, Config, DaemonConfig};
 use crate::supervisor::event::{AppId, Command};
 
 use super::Daemon;
@@ -14,25 +13,39 @@ use super::catalog::Source;
 use super::commands::{Reading, Verb, reread};
 use super::told;
 
-/// The bound on a whole shutdown. There is one, whatever the number of files: the last file that says
-/// anything about it decides, and only that file takes it back, by saying nothing when it is read again.
-#[derive(Debug, Default)]
-pub(super) struct ShutdownTimeout {
-    said: Option<Duration>,
+/// What a file says about the supervisor itself, of which there is one, whatever the number of files: the last file
+/// that says anything about it decides, and only that file takes it back, by saying nothing when it is read again.
+#[derive(Debug)]
+pub(super) struct Said<T> {
+    said: Option<T>,
     /// By which file; none for standard input.
     by: Option<PathBuf>,
 }
 
-impl ShutdownTimeout {
+impl<T> Default for Said<T> {
+    fn default() -> Said<T> {
+        Said { said: None, by: None }
+    }
+}
+
+impl<T> Said<T> {
     /// A file was read and is applied.
-    pub(super) fn hear(&mut self, said: Option<Duration>, file: Option<&Path>) {
+    pub(super) fn hear(&mut self, said: Option<T>, file: Option<&Path>) {
         if said.is_some() || self.by.as_deref() == file {
-            *self = ShutdownTimeout { said, by: file.map(Path::to_owned) };
+            *self = Said { said, by: file.map(Path::to_owned) };
         }
     }
 
-    pub(super) fn get(&self) -> Duration {
-        self.said.unwrap_or(config::SHUTDOWN_TIMEOUT)
+    pub(super) fn get(&self) -> Option<&T> {
+        self.said.as_ref()
+    }
+}
+
+impl Daemon {
+    /// What a file that is applied says about the supervisor itself.
+    pub(super) fn hear(&mut self, said: &DaemonConfig, file: Option<&Path>) {
+        self.shutdown_timeout.hear(said.shutdown_timeout, file);
+        self.http.hear(said.http.clone(), file);
     }
 }
 
@@ -130,7 +143,7 @@ impl Daemon {
         (config, text): (&Config, &Rc<str>),
         apps: &[AppId],
     ) -> Vec<(AppId, Command)> {
-        self.shutdown_timeout.hear(config.daemon.shutdown_timeout, Some(path));
+        self.hear(&config.daemon, Some(path));
         let logs = self.log_settings(config);
         let mut commands = Vec::new();
         let mut gone = Vec::new();
@@ -192,6 +205,7 @@ fn broken_file(path: &Path, apps: &str, error: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_broken_file_is_named_first_and_apps_only_when_there_are_some() {
@@ -201,18 +215,18 @@ mod tests {
     }
 
     #[test]
-    fn only_who_said_a_shutdown_timeout_takes_it_back() {
-        let mut timeout = ShutdownTimeout::default();
+    fn only_who_said_something_of_the_supervisor_takes_it_back() {
+        let mut timeout = Said::default();
         let (one, other) = (Some(Path::new("/srv/one.toml")), Some(Path::new("/srv/other.toml")));
         let minute = Duration::from_secs(60);
         timeout.hear(Some(minute), one);
         timeout.hear(None, other);
         timeout.hear(None, None);
-        assert_eq!(timeout.get(), minute);
+        assert_eq!(timeout.get(), Some(&minute));
         timeout.hear(Some(minute / 2), other);
         timeout.hear(None, one);
-        assert_eq!(timeout.get(), minute / 2);
+        assert_eq!(timeout.get(), Some(&(minute / 2)));
         timeout.hear(None, other);
-        assert_eq!(timeout.get(), config::SHUTDOWN_TIMEOUT);
+        assert_eq!(timeout.get(), None);
     }
 }

@@ -30,6 +30,7 @@ mod hangup;
 mod headroom;
 mod host;
 mod host_sockets;
+mod http;
 mod identity;
 mod intercept;
 mod journal;
@@ -55,6 +56,7 @@ mod perform;
 mod pidfiles;
 mod probe;
 mod processes;
+mod ready;
 mod relay;
 mod replace;
 mod report;
@@ -135,7 +137,7 @@ use abroad::Abroad;
 use catalog::Catalog;
 use crons::Crons;
 use doors::Doors;
-use files::{MainFile, ShutdownTimeout};
+use files::{MainFile, Said};
 use headroom::Promises;
 use keep::Keeper;
 use lock::Locks;
@@ -335,7 +337,8 @@ struct Daemon {
     surroundings: Surroundings,
     log_files: Option<bool>,
     own_log: Option<Arc<Mutex<LogFile>>>,
-    shutdown_timeout: ShutdownTimeout,
+    shutdown_timeout: Said<Duration>,
+    http: http::Endpoint,
     main_file: MainFile,
     shutting_down: bool,
     /// A slot gave up: maybe nothing can run any more.
@@ -455,7 +458,8 @@ impl Daemon {
             surroundings,
             log_files: options.log_files,
             own_log,
-            shutdown_timeout: ShutdownTimeout::default(),
+            shutdown_timeout: Said::default(),
+            http: http::Endpoint::default(),
             main_file: MainFile::default(),
             shutting_down: false,
             may_be_over: false,
@@ -580,6 +584,7 @@ impl Daemon {
             self.unsteered.next_deadline(),
             self.watches.next_deadline(),
             self.doors.next_deadline(),
+            self.http.next_deadline(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.since(now))
@@ -657,6 +662,7 @@ impl Daemon {
         self.look_after_shared();
         self.look_at_overflows();
         self.look_at_doors();
+        self.look_after_http();
         self.steer_again();
         let end = self.read_clock() + DECIDING_TIME;
         let mut actions: Vec<Action> = Vec::new();
@@ -863,6 +869,7 @@ impl Daemon {
             }
             self.server.turn(self.now, &mut ignored);
         }
+        self.close_http();
         self.end_all_shared();
         if let Err(error) = fs::remove_file(self.notified.path()) {
             log::debug!("notify socket: {error}");

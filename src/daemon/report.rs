@@ -50,6 +50,7 @@ impl Told {
 impl Daemon {
     /// Logs a fact and sends it to the clients that wait for its app.
     pub(super) fn tell(&mut self, fact: &Fact, now: Time) {
+        self.http.count(fact);
         let told = self.render(fact);
         let about = match (told.worker, told.slot) {
             (Some(worker), _) => self.label(worker),
@@ -115,6 +116,7 @@ impl Daemon {
         self.warned.forget(app);
         self.hangups.forget(app);
         self.output.forget_app(app);
+        self.http.forget(app);
     }
 
     /// A flat table: one arm for each fact.

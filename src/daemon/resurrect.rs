@@ -176,7 +176,7 @@ impl Daemon {
                     continue;
                 }
             };
-            self.shutdown_timeout.hear(config.daemon.shutdown_timeout, source.path.as_deref());
+            self.hear(&config.daemon, source.path.as_deref());
             for saved in missing {
                 let changes = Rc::new(saved.changes.clone().unwrap_or_default());
                 let source = Source { changes, ..source.clone() };

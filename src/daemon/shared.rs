@@ -733,7 +733,7 @@ pub(super) fn remove_file(path: &Path, id: FileId, address: Address) {
 }
 
 /// As root nothing is given away in a folder where everybody can put something else in its place.
-fn refuse_open_folders(address: Address, path: &Path) -> Result<(), SpawnFailure> {
+pub(super) fn refuse_open_folders(address: Address, path: &Path) -> Result<(), SpawnFailure> {
     if socket::own_uid() != 0 {
         return Ok(());
     }
@@ -769,7 +769,7 @@ fn dead(address: Address) -> SpawnFailure {
     permanent(format!("listen on {address}"), libc::EINVAL, message)
 }
 
-fn resolve(access: &Access) -> Result<unix_listener::Access, SpawnFailure> {
+pub(super) fn resolve(access: &Access) -> Result<unix_listener::Access, SpawnFailure> {
     let (user, group) = identity::owner_of(access)?;
     Ok(unix_listener::Access { mode: access.mode, user, group })
 }

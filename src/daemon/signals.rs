@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
+use crate::config::SHUTDOWN_TIMEOUT;
 use crate::supervisor::event::Command;
 
 use super::Daemon;
@@ -41,7 +42,7 @@ impl Daemon {
             self.command(Command::ShutdownNow { code });
         } else {
             self.keep_apps_for_good();
-            let within = self.shutdown_timeout.get();
+            let within = self.shutdown_timeout.get().copied().unwrap_or(SHUTDOWN_TIMEOUT);
             log::info!("ending: every app is drained and stopped, within {within:?}");
             self.command(Command::Shutdown { within, code });
         }

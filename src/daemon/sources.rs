@@ -45,6 +45,10 @@ pub(super) enum Source {
     Journal,
     /// Something became of the lock, or of a socket of our own.
     Doors,
+    /// A client wants to ask over HTTP.
+    Http,
+    /// One that does.
+    HttpClient(u64),
 }
 
 /// Token ↔ source. Tokens are not reused, so that readiness that was reported together with the end of
@@ -117,6 +121,14 @@ impl Daemon {
             }
             Source::Doors => {
                 self.doors.heard(self.now);
+                false
+            }
+            Source::Http => {
+                self.take_http_clients();
+                false
+            }
+            Source::HttpClient(id) => {
+                self.hear_http(id);
                 false
             }
         }

@@ -248,6 +248,7 @@ targets! {
     no_file_of_variables_is_too_strange: "env_file",
     no_value_is_too_strange: "values",
     no_frame_is_too_strange: "frames",
+    no_request_over_http_is_too_strange: "http",
     no_notify_message_is_too_strange: "notify",
     no_word_of_node_is_too_strange: "node",
     no_state_file_is_too_strange: "state",

@@ -22,6 +22,17 @@ pub fn open(ip: IpAddr, port: u16, v6only: bool, backlog: i32) -> io::Result<Own
     Ok(fd)
 }
 
+/// Makes a TCP socket of our own that never waits and has its address for itself, and listens.
+///
+/// # Errors
+/// As [`open`]; EADDRINUSE also when the address is shared by others.
+pub fn open_alone(address: SocketAddr, v6only: bool, backlog: i32) -> io::Result<OwnedFd> {
+    let fd = of_family(address, SockFlag::SOCK_NONBLOCK)?;
+    bind_to(fd.as_fd(), address, v6only)?;
+    listen(fd.as_fd(), backlog)?;
+    Ok(fd)
+}
+
 /// What a worker set on its socket before bind(2), for one in its place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -73,10 +84,15 @@ pub fn interface(name: &[u8]) -> io::Result<Option<i32>> {
 }
 
 fn unbound(address: SocketAddr, flags: SockFlag) -> io::Result<OwnedFd> {
+    let fd = of_family(address, flags)?;
+    share_address(fd.as_fd())?;
+    Ok(fd)
+}
+
+fn of_family(address: SocketAddr, flags: SockFlag) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Stream, flags | SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-    share_address(fd.as_fd())?;
     Ok(fd)
 }
 

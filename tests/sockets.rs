@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use support::daemon::Builder;
 use support::history::Outcome;
-use support::{App, Daemon, Fixture, Home, Load, ORDINARY, fixtures, free_port, users, wait_until};
+use support::{App, Daemon, Fixture, Hammer, Home, Load, ORDINARY, fixtures, free_port, users, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -148,6 +148,62 @@ fn a_declared_port_on_another_address_is_not_the_declared_one() {
             });
         }
     }
+}
+
+/// The closest address gets a client, and the socket there is one that nobody takes from.
+#[test]
+fn a_server_that_listens_wider_than_the_file_says_answers_by_every_address_and_reloads_without_loss() {
+    let (Some(node), Some(python)) = (fixtures::node("server.js"), fixtures::python("asyncio_server.py")) else {
+        return;
+    };
+    let has_six = TcpListener::bind("[::1]:0").is_ok();
+    for (declared, fixture, families) in
+        [("0.0.0.0:", &node, ""), ("127.0.0.1:", &node, ""), ("[::]:", &node, ""), (":", &python, "both")]
+    {
+        let port = free_port();
+        let app = App::new("api", fixture).port(port).env("FAMILIES", families).instances(2);
+        let app = app.text("listen", &format!("{declared}{port}")).text("min_healthy_time", "200ms");
+        let daemon = Daemon::foreground(app.text("drain_timeout", "5s"));
+        daemon.expects(&["by itself and does not take the socket that it was handed"]);
+        daemon.wait_online("api", 2);
+        let answers = |when: &str| {
+            for ip in ["127.0.0.1", "::1"].into_iter().filter(|ip| has_six || *ip == "127.0.0.1") {
+                for _ in 0..6 {
+                    let mut stream = TcpStream::connect((ip, port)).expect("it comes in");
+                    stream.set_read_timeout(Some(SOON)).expect("a timeout");
+                    ask(&mut stream, "/").unwrap_or_else(|e| panic!("{declared} by {ip} {when}: {e}"));
+                }
+            }
+        };
+        answers("at first");
+        let hammer = Hammer::start(port);
+        hammer.wait_answers(20);
+        daemon.run(&["reload", "api"]).expect_code(0);
+        hammer.wait_answers(20);
+        let history = hammer.stop();
+        history.expect_none_lost();
+        answers("after a reload");
+    }
+}
+
+/// Declaring a port that a server already has is no reason to take it from its clients.
+#[test]
+fn a_reload_that_declares_less_than_the_server_listens_on_loses_nothing() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let home = Arc::new(Home::new(None));
+    let app = App::new("api", &node).port(port).instances(2).text("min_healthy_time", "200ms");
+    let app = app.text("drain_timeout", "5s").env("BOOT_MS", 300);
+    let daemon = Builder::new(app.clone()).start_in(Arc::clone(&home));
+    daemon.expects(&["by itself and does not take the socket that it was handed"]);
+    daemon.wait_online("api", 2);
+    let hammer = Hammer::start(port);
+    hammer.wait_answers(20);
+    home.write(&app.text("listen", &format!("0.0.0.0:{port}")).to_string());
+    daemon.run(&["reload", "api"]).expect_code(0);
+    hammer.wait_answers(50);
+    let history = hammer.stop();
+    history.expect_none_lost();
 }
 
 #[test]

@@ -268,7 +268,21 @@ impl Daemon {
         self.watch_listener(id, backlog);
         self.arrays.push_back(Event::Listening { worker, socket: id, address });
         self.find_abandoned(worker, before);
+        self.tell_wider(worker, address);
         Ok(Verdict::Done)
+    }
+
+    /// What was declared is served, and more than that.
+    fn tell_wider(&mut self, worker: WorkerId, address: Address) {
+        let wider = |declared: &Address| *declared != address && address.contains(declared);
+        let handed = self.sockets.of(worker).filter(|(_, held)| held.handed);
+        let declared = handed.map(|(_, held)| held.address).find(wider);
+        let Some(declared) = declared else { return };
+        self.warn_once_of(worker, "wider", || {
+            format!(
+                "it listens on {address} by itself and does not take the socket that it was handed for {declared}:                  whoever can reach {address} is served. Declare that address in `listen`, or have the server listen                  on descriptor 3"
+            )
+        });
     }
 
     /// A worker that listens anew may have closed what it listened on before; our duplicate alone would

@@ -1,7 +1,7 @@
 //! Addresses to listen on: which of them cannot belong to two at once.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::event::AppId;
 
@@ -63,6 +63,21 @@ impl Address {
             (Address::Unix(name), Address::Unix(other)) => name == other,
             (Address::Tcp { .. }, Address::Unix(_)) | (Address::Unix(_), Address::Tcp { .. }) => false,
         }
+    }
+
+    /// Whether every client that can reach this one reaches one of these instead once this one is gone. Some servers
+    /// listen on both families with a socket for each.
+    pub fn is_covered_by(&self, others: &[Address]) -> bool {
+        let all_of = |ip: IpAddr| {
+            others.iter().any(|other| match other {
+                Address::Tcp { ip: of, port, .. } => *of == ip && Some(*port) == self.port(),
+                Address::Unix(_) => false,
+            })
+        };
+        let both = matches!(self, Address::Tcp { ip, v6only: false, .. } if *ip == Ipv6Addr::UNSPECIFIED)
+            && all_of(Ipv4Addr::UNSPECIFIED.into())
+            && all_of(Ipv6Addr::UNSPECIFIED.into());
+        both || others.iter().any(|other| other.contains(self))
     }
 
     /// An unspecified address stands for its whole family; that of IPv6 for IPv4 too, unless it is

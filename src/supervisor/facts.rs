@@ -148,9 +148,12 @@ impl App {
             .append(socket, Socket { address, slot, holder, handed, accepts, shut: false, queue, of_host });
         if !handed {
             self.heard = Heard::Listening;
-            for spare in self.sockets.handed_for(worker, address) {
+            for spare in self.sockets.useless(worker) {
                 self.sockets.abandon(spare);
             }
+        } else if queue == Queue::Own && self.sockets.is_covered(address, &self.standings()) {
+            // Those that serve listen by themselves, and so will this one: until it does, nobody would take who comes.
+            self.sockets.abandon(socket);
         }
     }
 

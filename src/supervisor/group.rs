@@ -349,10 +349,30 @@ impl Sockets {
         }
     }
 
-    /// What a worker was handed for an address, which is of no use once it listens there by itself.
-    pub(super) fn handed_for(&self, worker: WorkerId, address: Address) -> Vec<SocketId> {
-        let handed = self.of(worker).filter(|(_, socket)| socket.handed && socket.address == address);
+    /// What a worker was handed and has no use for, since it listens there by itself: at that address, or so that
+    /// whoever comes reaches what it listens on. The kernel leads clients to the closest address, where nobody would
+    /// accept them.
+    pub(super) fn useless(&self, worker: WorkerId) -> Vec<SocketId> {
+        let own: Vec<Address> =
+            self.of(worker).filter(|(_, socket)| !socket.handed).map(|(_, socket)| socket.address).collect();
+        let is_useless = |socket: &Socket| {
+            own.contains(&socket.address)
+                || (!socket.accepts && socket.queue == Queue::Own && socket.address.is_covered_by(&own))
+        };
+        let handed = self.of(worker).filter(|(_, socket)| socket.handed && is_useless(socket));
         handed.map(|(id, _)| id).collect()
+    }
+
+    /// Whether clients of this address, where no socket of it stands in between, reach another one that a serving
+    /// worker has opened by itself.
+    pub(super) fn is_covered(&self, address: Address, standings: &Standings) -> bool {
+        let others: Vec<Address> = self
+            .all
+            .iter()
+            .filter(|(id, socket)| !socket.handed && socket.address != address && self.active(**id, standings))
+            .map(|(_, socket)| socket.address)
+            .collect();
+        address.is_covered_by(&others)
     }
 
     /// Whether a serving worker takes connections on this address.

@@ -464,7 +464,9 @@ impl App {
             // One is enough to wait in: a worker that never serves must not leave one more at each crash.
             let spare = self.sockets.has_newer_orphan(id, socket);
             let forgotten = socket.is_shared() && forgetful;
-            if socket.handed && !socket.shut && awaited && !spare && !forgotten {
+            // Not by each other's like: a part of a shared one has another part to wait in.
+            let covered = !socket.is_shared() && self.sockets.is_covered(socket.address, standings);
+            if socket.handed && !socket.shut && awaited && !spare && !forgotten && !covered {
                 continue;
             }
             if socket.is_shared() {
@@ -477,7 +479,7 @@ impl App {
                 {
                     ends.push((id, OrphanEnd::Close));
                 }
-            } else if spare || self.sockets.served(socket.address, standings) {
+            } else if spare || covered || self.sockets.served(socket.address, standings) {
                 ends.push((id, OrphanEnd::Relay));
             } else if !hope || socket.shut {
                 ends.push((id, OrphanEnd::Close));

@@ -813,6 +813,39 @@ fn a_server_that_binds_what_it_was_handed_leaves_nobody_in_the_handed_queue() {
     assert!(bench.took(&Action::Relay { socket: handed }));
 }
 
+/// The kernel leads clients to the closest address, where nobody would accept them.
+#[test]
+fn a_server_that_listens_wider_than_it_was_handed_leaves_nobody_in_the_handed_queue() {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    let of = |ip: IpAddr, v6only| Address::Tcp { ip, port: PORT, v6only };
+    let (v4, v6) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into());
+    for (declared, own) in [
+        (of(v4, false), vec![of(v6, false)]),
+        (of(Ipv4Addr::LOCALHOST.into(), false), vec![of(v4, false)]),
+        (of(v6, true), vec![of(v6, false)]),
+        (of(v6, false), vec![of(v4, false), of(v6, true)]),
+    ] {
+        let mut bench = Bench::with(Policy { declares_listen: true, ..cluster(1) });
+        let (worker, handed) = (WorkerId(1), SocketId(100));
+        let listens = |bench: &mut Bench, worker, base: u64| {
+            for (at, address) in own.iter().enumerate() {
+                bench.tell(Event::Listening { worker, socket: SocketId(base + at as u64), address: *address });
+            }
+        };
+        bench.tell(Event::Opened { worker, socket: handed, address: declared });
+        bench.tell(Event::Started { worker });
+        listens(&mut bench, worker, 1);
+        assert!(bench.took(&Action::Relay { socket: handed }), "{declared:?} {own:?}");
+        // Its successor is handed the like, which is not open to clients while that boots.
+        bench.pass(ms(60_000));
+        bench.reload();
+        let next = bench.spawned()[0];
+        let second = SocketId(200);
+        bench.tell(Event::Opened { worker: next, socket: second, address: declared });
+        assert!(bench.took(&Action::Relay { socket: second }), "{declared:?} {own:?}");
+    }
+}
+
 #[test]
 fn of_two_sockets_that_a_slot_left_only_one_is_inherited() {
     let mut bench = Bench::online(Policy { declares_listen: true, ..cluster(1) });

@@ -153,7 +153,8 @@ fn a_declared_port_on_another_address_is_not_the_declared_one() {
 /// The closest address gets a client, and the socket there is one that nobody takes from.
 #[test]
 fn a_server_that_listens_wider_than_the_file_says_answers_by_every_address_and_reloads_without_loss() {
-    let (Some(node), Some(python)) = (fixtures::node("server.js"), fixtures::python("asyncio_server.py")) else {
+    let (Some(node), Some(python)) = (fixtures::node("server.js"), fixtures::python("asyncio_server.py"))
+    else {
         return;
     };
     let has_six = TcpListener::bind("[::1]:0").is_ok();

@@ -590,7 +590,34 @@ fn two_profiles_of_a_file_run_beside_each_other() {
     log_has(&daemon, "api-blue-out.log", "word blue");
     log_has(&daemon, "api-green-out.log", "word green");
     daemon.run(&["reload", "api-blue"]).expect_code(0);
-    assert_eq!(daemon.list().apps.len(), 2);
+    // What another profile made of the file is not gone from it.
+    let before = (daemon.pids("api-blue"), daemon.pids("api-green"));
+    daemon.run(&["apply", "ecosystem.toml", "--env", "blue", "--prune"]).expect_code(0);
+    assert_eq!((daemon.pids("api-blue"), daemon.pids("api-green")), before);
+}
+
+/// `kill`, then `start`, as an upgrade has them: nobody is to meet a supervisor that hears nothing more.
+#[test]
+fn whoever_comes_when_a_supervisor_ends_starts_another_one() {
+    let home = home();
+    home.write("[[apps]]\nname = \"api\"\nscript = \"./echo.sh\"\n");
+    let (daemon, output) = Daemon::started_by(Arc::clone(&home), &["start", "ecosystem.toml"]);
+    output.expect_code(0);
+    daemon.run(&["kill"]).expect_code(0);
+    assert!(!home.socket().exists(), "whoever hears of the end can still connect");
+    drop(daemon);
+    // One that is met in its last moment: it took the connection, and no request.
+    let ending = std::os::unix::net::UnixListener::bind(home.socket()).expect("nobody listens there");
+    let socket = home.socket();
+    let last_moment = std::thread::spawn(move || {
+        let met = ending.accept().expect("a client");
+        std::fs::remove_file(socket).expect("its socket");
+        drop((ending, met));
+    });
+    let (daemon, output) = Daemon::started_by(Arc::clone(&home), &["start", "ecosystem.toml"]);
+    output.expect_code(0);
+    last_moment.join().expect("it was met");
+    daemon.wait_online("api", 1);
 }
 
 #[test]

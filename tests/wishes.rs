@@ -270,3 +270,49 @@ fn a_stop_signal_during_an_ordered_start_stops_what_runs_and_starts_nothing() {
         }
     }
 }
+
+fn idler(name: &str) -> App {
+    App::new(name, &fixtures::shell("exec sleep 1000")).text("kill_timeout", "5s")
+}
+
+#[test]
+fn scaling_what_is_stopped_notes_the_number_and_starts_nothing() {
+    let daemon = Daemon::foreground(idler("api").instances(2));
+    daemon.wait_online("api", 2);
+    daemon.run(&["stop", "api"]).expect_code(0);
+    daemon.run(&["scale", "api", "4"]).expect_code(0);
+    let app = daemon.app("api");
+    assert_eq!((app.instances, app.status.as_str()), (4, "stopped"));
+    assert!(app.workers.iter().all(|worker| worker.pid.is_none()), "{app:?}");
+    daemon.run(&["start", "api"]).expect_code(0);
+    daemon.wait_online("api", 4);
+}
+
+/// A reload for fewer workers must not take the one that runs and keep the one that was stopped.
+#[test]
+fn of_too_many_workers_the_stopped_ones_go_first() {
+    let daemon = Daemon::foreground(idler("api").instances(2));
+    let pids = daemon.wait_online("api", 2);
+    let first = daemon.app("api").workers[0].id.to_string();
+    daemon.run(&["stop", &first]).expect_code(0);
+    daemon.run(&["scale", "api", "1"]).expect_code(0);
+    assert_eq!(daemon.wait_online("api", 1), [pids[1]]);
+}
+
+#[test]
+fn a_restart_keeps_what_scale_said_until_the_file_says_another_number() {
+    let home = Arc::new(Home::new(None));
+    let daemon = Builder::new(idler("api").instances(1)).start_in(Arc::clone(&home));
+    daemon.wait_online("api", 1);
+    daemon.run(&["scale", "api", "3"]).expect_code(0);
+    daemon.run(&["restart", "api"]).expect_code(0);
+    daemon.wait_online("api", 3);
+    home.write(&idler("api").instances(2).to_string());
+    daemon.run(&["restart", "api"]).expect_code(0);
+    daemon.wait_online("api", 2);
+    // The newer of two wishes holds over the file, whichever way it was said.
+    daemon.run(&["restart", "api", "-i", "4"]).expect_code(0);
+    daemon.run(&["scale", "api", "3"]).expect_code(0);
+    daemon.run(&["reload", "api"]).expect_code(0);
+    daemon.wait_online("api", 3);
+}

@@ -1,5 +1,6 @@
 //! Carries out what the command line says: mode → function.
 
+use std::iter::Peekable;
 use std::path::Path;
 use std::time::Duration;
 
@@ -306,9 +307,8 @@ impl Caller {
     /// A supervisor is started when none runs; another may win that race, and is as good as soon as it listens.
     fn ask_or_spawn(&self, request: Request) -> Result<i32, Failure> {
         let home = self.home()?;
-        match client::ask(&home, request.clone(), None) {
-            Err(ClientError::NotRunning { .. }) => {}
-            answers => return self.show(answers.map_err(Failure::failed)?, Shape::Table),
+        if let Some(answers) = asked(&home, request.clone()).map_err(Failure::failed)? {
+            return self.show(answers, Shape::Table);
         }
         let request = as_start(request);
         let clock = Clock::new();
@@ -319,11 +319,15 @@ impl Caller {
             if raced {
                 background::wait_heard(&home, &clock, RACE_TIME);
             }
-            match (client::ask(&home, request.clone(), None), started) {
-                (Ok(answers), _) => return self.show(answers, Shape::Table),
+            let in_time = clock.since_start() < background::READY_TIME;
+            match (asked(&home, request.clone()), started) {
+                (Ok(Some(answers)), _) => return self.show(answers, Shape::Table),
                 // Or it has ended meanwhile.
-                (Err(_), Err(_)) if raced && clock.since_start() < background::READY_TIME => {}
-                (Err(_), Err(error)) => return Err(Failure::failed(error)),
+                (Ok(None) | Err(_), Err(_)) if raced && in_time => {}
+                // The one that was started was ended before it heard of this.
+                (Ok(None), Ok(())) if in_time => {}
+                (_, Err(error)) => return Err(Failure::failed(error)),
+                (Ok(None), Ok(())) => return Err(Failure::failed(ClientError::Ended)),
                 (Err(error), Ok(())) => return Err(Failure::failed(error)),
             }
         }
@@ -384,7 +388,11 @@ impl Caller {
         self.show(answers, Shape::Table)
     }
 
-    fn show(&self, answers: client::Answers, shape: Shape) -> Result<i32, Failure> {
+    fn show(
+        &self,
+        answers: impl Iterator<Item = Result<Reply, ClientError>>,
+        shape: Shape,
+    ) -> Result<i32, Failure> {
         let mut output = self.output(shape);
         for reply in answers {
             output.show(reply.map_err(Failure::failed)?)?;
@@ -395,6 +403,16 @@ impl Caller {
     fn output(&self, shape: Shape) -> Output {
         Output::new(self.json, shape)
     }
+}
+
+/// None where no supervisor runs, also where one ended before it took the request in: what it ran ended with it.
+fn asked(home: &Home, request: Request) -> Result<Option<Peekable<client::Answers>>, ClientError> {
+    let mut answers = match client::ask(home, request, None) {
+        Err(ClientError::NotRunning { .. }) => return Ok(None),
+        answers => answers?.peekable(),
+    };
+    let has_ended = matches!(answers.peek(), Some(Err(ClientError::Ended))) && !home.is_heard();
+    Ok((!has_ended).then_some(answers))
 }
 
 /// The list, then the details of its apps, so many at a time that each answer fits. Shares of CPU time count

@@ -229,6 +229,14 @@ impl Server {
         Ok(())
     }
 
+    /// Takes the socket file away, if it is still ours: whoever comes from now on finds no supervisor, rather than one
+    /// that hears nobody. Failing leaves a stale file, which the next supervisor replaces.
+    pub fn leave(&mut self) {
+        if self.is_found() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
     /// Whether an event with this token belongs here.
     pub fn owns(&self, token: Token) -> bool {
         self.tokens.contains(&token.0)
@@ -531,12 +539,8 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Takes the socket file away, if it is still ours. Failing leaves a stale file, which the next
-    /// supervisor replaces.
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|file| file == self.file) {
-            let _ = fs::remove_file(&self.path);
-        }
+        self.leave();
     }
 }
 

@@ -92,7 +92,11 @@ impl Daemon {
                 slots: self.supervisor.slots(app.app).map(|slot| (slot.instance, slot.slot.0)).collect(),
                 logs_moved: (recipe.log_dir.clone(), recipe.log_files) != logs,
                 from_this_file: self.catalog.app(app.app).is_some_and(|known| {
-                    source.path.is_some() && source.only.is_empty() && known.source.path == source.path
+                    // Another profile of it is another set of apps, of which this one says nothing.
+                    source.path.is_some()
+                        && source.only.is_empty()
+                        && known.source.path == source.path
+                        && known.source.profile == source.profile
                 }),
             })
             .collect();

@@ -343,7 +343,12 @@ impl Daemon {
                 source.environment = Rc::clone(environment);
             }
             let taken = match source.path.clone() {
-                Some(path) => self.of_its_file(app, &path, source, &mut read)?,
+                Some(path) => {
+                    let taken = self.of_its_file(app, &path, source, &mut read)?;
+                    let scaled =
+                        taken.as_ref().and_then(|taken| self.stays_scaled(verb, taken, app, changes));
+                    taken.map(|taken| Taken { instances: scaled, ..taken })
+                }
                 None if same => None,
                 None if changes.is_empty() => self.as_it_is(app, Rc::new(source)),
                 None => self.as_told(app, source, changes)?,
@@ -385,6 +390,14 @@ impl Daemon {
         let now = now.map_err(|wrong| told::mistaken(&wrong))?;
         let app = now.ok_or_else(|| no_longer_there(&record.name, path))?;
         Ok(Some(Taken { app, source, logs: self.log_settings(config), instances: None }))
+    }
+
+    /// `scale` holds over a restart, until the file itself says another number. A reload brings the app to what the
+    /// file says in any case.
+    fn stays_scaled(&self, verb: Verb, taken: &Taken, app: AppId, told: &Keys) -> Option<u32> {
+        let said_before = self.catalog.app(app)?.instances;
+        let is_news = told.contains_key("instances") || taken.app.policy.instances != said_before;
+        if verb == Verb::Restart && !is_news { self.instances_now(app) } else { None }
     }
 
     fn define(&mut self, id: AppId, taken: Taken) -> Definition {
@@ -440,6 +453,11 @@ impl Daemon {
             }
             self.check_scale(app, scale)?;
             commands.push((app, Command::Scale { app, scale }));
+        }
+        for (app, command) in &commands {
+            if let Command::Scale { scale, .. } = command {
+                self.tell_scale(*app, *scale);
+            }
         }
         self.begin_for(client, no_wait, ("scale", "scaled"), commands);
         Ok(())

@@ -858,6 +858,8 @@ impl Daemon {
         self.record_last_state();
         self.tell_left_behind();
         log::info!("clusterd ends with code {code}");
+        // Who hears that it has ended may start another one at once.
+        self.server.leave();
         for client in std::mem::take(&mut self.leaving_clients) {
             let done = Done { message: "the supervisor has ended".to_owned(), apps: Vec::new() };
             self.server.reply(client, &Reply::Done(done), true);

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::config::changes::{self, Changes, Keys};
 use crate::config::{self, AppConfig, Config, Diagnostics};
 use crate::control::protocol::Error;
-use crate::supervisor::event::AppId;
+use crate::supervisor::event::{AppId, Scale};
 
 use super::Daemon;
 use super::catalog::{Recipe, Source};
@@ -129,6 +129,22 @@ impl Daemon {
             logs: self.log_settings(&config),
             instances,
         }))
+    }
+
+    /// Where a number of instances was told by a flag, the newer wish takes its place.
+    pub(super) fn tell_scale(&mut self, app: AppId, scale: Scale) {
+        const KEY: &str = "instances";
+        let Some(record) =
+            self.catalog.app(app).filter(|record| record.source.changes.keys.contains_key(KEY))
+        else {
+            return;
+        };
+        let Some(instances) = self.instances_now(app).map(|now| scale.of(now)) else { return };
+        let mut changes = record.source.changes.as_ref().clone();
+        changes.keys.insert(KEY.to_owned(), Some(instances.to_string()));
+        let source = Source { changes: Rc::new(changes), ..record.source.as_ref().clone() };
+        let said = record.instances;
+        self.catalog.own(app, &Rc::new(source), said);
     }
 
     /// A word for people: what was told holds over a file that they may read.

@@ -173,6 +173,18 @@ pub enum Scale {
     Down(u32),
 }
 
+impl Scale {
+    /// What becomes of so many; at least one.
+    pub fn of(self, now: u32) -> u32 {
+        match self {
+            Scale::To(count) => count,
+            Scale::Up(more) => now.saturating_add(more),
+            Scale::Down(fewer) => now.saturating_sub(fewer),
+        }
+        .max(1)
+    }
+}
+
 /// What was wished of an app beside its definition: with that, all that brings it back as it is meant to be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Kept {

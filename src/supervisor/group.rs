@@ -369,7 +369,9 @@ impl Sockets {
         let others: Vec<Address> = self
             .all
             .iter()
-            .filter(|(id, socket)| !socket.handed && socket.address != address && self.active(**id, standings))
+            .filter(|(id, socket)| {
+                !socket.handed && socket.address != address && self.active(**id, standings)
+            })
             .map(|(_, socket)| socket.address)
             .collect();
         address.is_covered_by(&others)

@@ -829,7 +829,11 @@ fn a_server_that_listens_wider_than_it_was_handed_leaves_nobody_in_the_handed_qu
         let (worker, handed) = (WorkerId(1), SocketId(100));
         let listens = |bench: &mut Bench, worker, base: u64| {
             for (at, address) in own.iter().enumerate() {
-                bench.tell(Event::Listening { worker, socket: SocketId(base + at as u64), address: *address });
+                bench.tell(Event::Listening {
+                    worker,
+                    socket: SocketId(base + at as u64),
+                    address: *address,
+                });
             }
         };
         bench.tell(Event::Opened { worker, socket: handed, address: declared });

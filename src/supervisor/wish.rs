@@ -268,18 +268,25 @@ impl App {
 
     /// Changes the number of instances.
     pub(super) fn scale(&mut self, request: RequestId, scale: Scale, turn: &mut Turn<'_>) {
-        let instances = match scale {
-            Scale::To(count) => count.max(1),
-            Scale::Up(more) => self.instances.saturating_add(more),
-            Scale::Down(fewer) => self.instances.saturating_sub(fewer).max(1),
-        };
         self.scaled();
-        let (added, ended) = self.resize(instances, Cause::Scale, turn);
+        let rests = self.rests();
+        let (mut added, mut ended) = self.resize(scale.of(self.instances), Cause::Scale, turn);
+        if rests {
+            // The number is noted; what was stopped stays so.
+            ended.extend(self.release(&added, Wanted::Rest(Cause::Stop), turn));
+            added.clear();
+        }
         if !self.is_up() && !added.is_empty() {
             self.line_up(turn);
         }
         let until = if added.is_empty() { Until::Ended(ended) } else { Until::Ready(added) };
         self.requests.push(Request { id: request, until });
+    }
+
+    /// All of it is stopped, or about to be.
+    fn rests(&self) -> bool {
+        let mut kept = self.slots.iter().filter(|slot| !matches!(slot.wanted, Wanted::Remove(_))).peekable();
+        kept.peek().is_some() && kept.all(|slot| matches!(slot.wanted, Wanted::Rest(_)))
     }
 
     /// Counts restarts from zero again. Who waits, or gave up, goes on to.
@@ -390,9 +397,21 @@ impl App {
         while self.kept().len() < wanted {
             added.push(self.add_slot(self.good, turn));
         }
-        let surplus = self.kept().split_off(wanted);
+        let surplus = self.beyond(wanted);
         let ended = self.release(&surplus, Wanted::Remove(cause), turn);
         (added, ended)
+    }
+
+    /// The slots that go where only so many are to stay: those that are stopped first, or the last that serves would go
+    /// for one that does not; then the highest numbers.
+    fn beyond(&self, wanted: usize) -> Vec<SlotId> {
+        let mut kept = self.kept();
+        let rests = |id: &SlotId| {
+            self.slots.iter().any(|slot| slot.id == *id && matches!(slot.wanted, Wanted::Rest(_)))
+        };
+        // Stable: among equals the order of instance stays.
+        kept.sort_by_key(rests);
+        kept.split_off(wanted.min(kept.len()))
     }
 
     /// The lowest free number: a slot that was being removed comes back, else a new one is made.

@@ -43,10 +43,13 @@
 //!
 //! - `supervisor` imports nothing that can touch the world; it never sees a process id.
 //! - `sys` decides nothing and knows nothing of the crate; `unsafe` lives there and nowhere else.
-//! - Nothing in the loop waits for a process, a client or a reader: no sleep, and what
-//!   goes into pipes, sockets and terminals is never a blocking write. Files are read and written in the
-//!   loop, a bounded amount a turn: a disk that hangs holds it up. There is one more thread at times: it compresses
-//!   old log files.
+//! - Nothing in the loop waits for a process, a client, a reader, or the disk of a log file: no sleep, and what
+//!   goes into pipes, sockets and terminals is never a blocking write. Log files, the supervisor's own among them, are
+//!   written, rotated and emptied by a thread for each disk, behind a bounded queue: a disk that hangs holds those who
+//!   print to it, and nobody else. The loop opens log files, and reads and writes small files of its own (definitions,
+//!   state, pid files). One more thread at times compresses old log files.
+//! - Each thread beside the loop has a table of descriptors of its own: the loop exchanges what stands at some numbers
+//!   of its own for a moment ([`sys::epoll_peer`]).
 //! - A process is signalled through its descriptor, never by a bare number.
 //! - The supervisor itself never lowers the number of workers that serve below what is wanted; crashes,
 //!   operators and limits do.

@@ -364,6 +364,7 @@ fn starts_or_says_why(calls: &'static str, errno: &'static str, text: &str, most
         let app = App::new("api", &fixtures::worker(&["serve"])).port(port);
         let mut daemon = Builder::new(app).wrap(&wrap).start();
         daemon.expects(&["pid file", "state.json", "could not be started", "next start in", "cannot steer"]);
+        daemon.expects(&["no thread can write them"]);
         let ended = wait_until(ms(20_000), &format!("{what:?}: an end, or a worker that serves"), || {
             let online = daemon.runs() && daemon.try_app("api").is_ok_and(|app| app.status == "online");
             if online { Some(false) } else { (!daemon.runs()).then_some(true) }

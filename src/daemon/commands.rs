@@ -74,7 +74,7 @@ impl Daemon {
             Request::List { targets, connections, detail } => {
                 let whom = self.whom_or_all(&targets)?;
                 let list = self.list(&whom, connections, detail);
-                self.server.reply(client, &Reply::List(list), true);
+                self.reply_soon_written(client, Reply::List(list));
             }
             Request::Pid { targets } => {
                 let pids = self.pids(&self.whom_or_all(&targets)?);
@@ -131,7 +131,7 @@ impl Daemon {
                 }
             }
             Request::Flush { targets } => self.flush(client, &targets)?,
-            Request::ReloadLogs {} => self.reload_logs(client)?,
+            Request::ReloadLogs {} => self.reload_logs(Some(client)),
             Request::Logs { targets, lines, follow, stream } => {
                 self.logs(client, targets, Wanted { lines, follow, stream })?;
             }

@@ -4,64 +4,57 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::control::protocol::{Done, Error, Reply};
+use crate::control::protocol::{Done, Error};
 use crate::control::server::ClientId;
-use crate::logs::file::LogFile;
+use crate::logs::files::Mark;
 use crate::supervisor::event::{AppId, Scope};
 
 use super::Daemon;
-use super::commands::failure;
+use super::held::What;
 use super::trust;
 
 impl Daemon {
     /// Without a target everybody's, and the supervisor's own log.
     pub(super) fn flush(&mut self, client: ClientId, targets: &[String]) -> Result<(), Error> {
         let whom = self.whom_or_all(targets)?;
-        let mut failures = Vec::new();
+        let (mut marks, mut failures) = (BTreeSet::new(), Vec::new());
         for (app, scope) in &whom {
             for path in self.files_of(*app, *scope) {
-                if let Err(error) = self.empty(*app, &path) {
-                    failures.push(format!("log file {}: cannot be emptied: {error}", path.display()));
+                match self.empty(*app, &path) {
+                    Ok(mark) => marks.extend(mark),
+                    Err(error) => {
+                        failures.push(format!("log file {}: cannot be emptied: {error}", path.display()));
+                    }
                 }
             }
             if *scope == Scope::All {
                 self.output.forget_lines(*app);
             }
         }
-        if targets.is_empty()
-            && let Some(log) = &self.own_log
-            && let Ok(Err(error)) = log.lock().map(|mut log| log.empty())
-        {
-            failures.push(format!("the supervisor's log cannot be emptied: {error}"));
-        }
-        if !failures.is_empty() {
-            return Err(failure(failures.join("\n")));
+        if targets.is_empty() {
+            marks.extend(self.output.files.empty_own(self.now));
         }
         let mut apps: Vec<String> = whom.iter().map(|(app, _)| self.app_name(*app)).collect();
         apps.dedup();
         let message = format!("flushed {}", apps.join(", "));
-        self.server.reply(client, &Reply::Done(Done { message, apps }), true);
+        self.await_files(Some(client), What::Emptied(Done { message, apps }), marks, failures);
         Ok(())
     }
 
-    fn empty(&mut self, app: AppId, path: &Path) -> io::Result<()> {
-        if let Some(emptied) = self.output.empty_open(path) {
-            return emptied;
+    fn empty(&mut self, app: AppId, path: &Path) -> io::Result<Option<Mark>> {
+        if let Some(mark) = self.output.files.empty_open(path, self.now) {
+            return Ok(Some(mark));
         }
-        let Some(record) = self.catalog.app(app) else { return Ok(()) };
+        let Some(record) = self.catalog.app(app) else { return Ok(None) };
         let behalf = trust::behalf(&record.recipe, path);
-        LogFile::empty_at(path, behalf.map_err(|refused| io::Error::other(refused.to_string()))?)
+        let behalf = behalf.map_err(|refused| io::Error::other(refused.to_string()))?;
+        self.output.files.empty_at(path, behalf, self.now)
     }
 
-    /// `reload-logs`.
-    pub(super) fn reload_logs(&mut self, client: ClientId) -> Result<(), Error> {
-        let failures = self.reopen_logs();
-        if !failures.is_empty() {
-            return Err(failure(failures.join("\n")));
-        }
-        let done = Done { message: "log files reopened".to_owned(), apps: Vec::new() };
-        self.server.reply(client, &Reply::Done(done), true);
-        Ok(())
+    /// `reload-logs`, and SIGUSR2, to which nobody waits for an answer.
+    pub(super) fn reload_logs(&mut self, client: Option<ClientId>) {
+        let marks = self.output.files.reopen(self.now).into_iter().collect();
+        self.await_files(client, What::Reopened, marks, Vec::new());
     }
 
     /// The files that are written now, and those that the next start would write.

@@ -7,7 +7,7 @@
 //! perform  each action is one call; its outcome is a new event at the back of the inbox
 //! ```
 //!
-//! One thread, nothing in it waits for anything but the poll. The only place below `main` that uses
+//! One thread, nothing in it waits for anything but the poll; log files are written beside it. The only place below `main` that uses
 //! the log macros.
 
 mod abroad;
@@ -28,6 +28,7 @@ mod follow;
 mod forward;
 mod hangup;
 mod headroom;
+mod held;
 mod host;
 mod host_sockets;
 mod http;
@@ -94,7 +95,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -122,6 +122,7 @@ use crate::control::protocol::{Done, Reply};
 use crate::control::server::{ClientId, Incoming, Readiness, Server};
 use crate::home::{Home, HomeError};
 use crate::logs::file::LogFile;
+use crate::logs::files::{LogFiles, Lost};
 use crate::logs::foreground::Foreground;
 use crate::logs::logger::{self, Destination, Prefix};
 use crate::logs::worker::BUFFER;
@@ -131,6 +132,7 @@ use crate::supervisor::time::Time;
 use crate::supervisor::{Supervisor, WorkerRef};
 use crate::sys::clock::Clock;
 use crate::sys::connections::Diagnostics;
+use crate::sys::handover::Bell;
 use crate::sys::{self, inherited, process, rights, spawn};
 
 use abroad::Abroad;
@@ -139,6 +141,7 @@ use crons::Crons;
 use doors::Doors;
 use files::{MainFile, Said};
 use headroom::Promises;
+use held::Held;
 use keep::Keeper;
 use lock::Locks;
 use notified::Notified;
@@ -307,6 +310,7 @@ struct Daemon {
     output: Output,
     outlived: outlive::Outlived,
     requests: Requests,
+    held: Held,
     /// The notify sockets of workers of other users.
     abroad: Abroad,
     notified: Notified,
@@ -336,7 +340,6 @@ struct Daemon {
     doors: Doors,
     surroundings: Surroundings,
     log_files: Option<bool>,
-    own_log: Option<Arc<Mutex<LogFile>>>,
     shutdown_timeout: Said<Duration>,
     http: http::Endpoint,
     main_file: MainFile,
@@ -400,7 +403,7 @@ impl Daemon {
         let handed = inherited::take_all(&inherited::Announced::by_environment());
         let (home, locks, notes) = settle(options.home, options.notes, options.foreground)?;
         let surroundings = Surroundings::take()?;
-        let (foreground, own_log) = install_log(options.foreground, &home)?;
+        let (foreground, files) = install_log(options.foreground, &home)?;
         let recorded = host::begin(&home, &notes);
         let keeper = Keeper::new(&home, has_file);
         let poll = Poll::new().map_err(host("epoll"))?;
@@ -431,9 +434,10 @@ impl Daemon {
             unsteered: Unsteered::default(),
             unseen: host::Unseen::default(),
             looked_closer: Time::START,
-            output: Output::new(foreground),
+            output: Output::new(foreground, files),
             outlived: outlive::Outlived::default(),
             requests: Requests::default(),
+            held: Held::default(),
             abroad: Abroad::default(),
             notified,
             diagnostics: Diagnostics::open().ok(),
@@ -457,7 +461,6 @@ impl Daemon {
             doors: Doors::default(),
             surroundings,
             log_files: options.log_files,
-            own_log,
             shutdown_timeout: Said::default(),
             http: http::Endpoint::default(),
             main_file: MainFile::default(),
@@ -472,6 +475,7 @@ impl Daemon {
 
     fn run(mut self) -> Result<i32, Error> {
         self.watch_consoles().map_err(host("watch standard output"))?;
+        self.watch_disks().map_err(host("watch log files"))?;
         self.clear_pid_files();
         self.now = self.read_clock();
         self.watch_doors();
@@ -551,6 +555,7 @@ impl Daemon {
             return;
         }
         self.released = Some(now);
+        self.output.files.release_spare();
         process::release_heap();
         if let Err(error) = process::release_code() {
             log::debug!("give code back: {error}");
@@ -585,6 +590,7 @@ impl Daemon {
             self.watches.next_deadline(),
             self.doors.next_deadline(),
             self.http.next_deadline(),
+            self.held.next_deadline(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.since(now))
@@ -732,13 +738,9 @@ impl Daemon {
         self.record_state();
         self.keep_apps();
         self.tell_of_steady();
-        if let Some(log) = &self.own_log
-            && let Ok(mut log) = log.lock()
-        {
-            self.output.look_after(&mut log, self.now);
-        }
         for notice in self.output.take_notices() {
-            log::warn!("{notice}");
+            let level = if notice.is_good() { log::Level::Info } else { log::Level::Warn };
+            log::log!(level, "{notice}");
         }
         if self.may_be_over {
             self.may_be_over = false;
@@ -750,6 +752,8 @@ impl Daemon {
         for (worker, stream) in self.output.released(self.now) {
             self.again.push_back(Source::Output(worker, stream));
         }
+        self.output.files.end_turn(self.now);
+        self.release_replies();
     }
 
     /// The last of a worker is gone: what the shell held for it goes, too.
@@ -860,8 +864,11 @@ impl Daemon {
         log::info!("clusterd ends with code {code}");
         // Who hears that it has ended may start another one at once.
         self.server.leave();
+        let lost = self.write_last();
+        self.release_all_replies();
         for client in std::mem::take(&mut self.leaving_clients) {
-            let done = Done { message: "the supervisor has ended".to_owned(), apps: Vec::new() };
+            let message = ["the supervisor has ended"].into_iter().chain(lost.as_deref());
+            let done = Done { message: message.collect::<Vec<_>>().join("\n"), apps: Vec::new() };
             self.server.reply(client, &Reply::Done(done), true);
         }
         let mut ignored = Vec::new();
@@ -878,6 +885,21 @@ impl Daemon {
         }
         self.abroad = Abroad::default();
         self.last_lines();
+    }
+
+    /// Waits a while for the disks; what was not written, in words.
+    fn write_last(&mut self) -> Option<String> {
+        let Lost { bytes, paths } = self.output.files.drain_at_the_end()?;
+        let mut paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        if paths.is_empty() {
+            paths.push("those of workers that have ended".to_owned());
+        }
+        let lost = format!(
+            "log files: {bytes} bytes could not be written in time and are lost: {}",
+            paths.join(", ")
+        );
+        log::error!("{lost}");
+        Some(lost)
     }
 
     /// Gives the reader of our own output a moment to take what is left.
@@ -922,31 +944,31 @@ fn settle(
     Ok((home, locks, notes))
 }
 
-type OwnLog = Option<Arc<Mutex<LogFile>>>;
-
 /// Where the supervisor's own log goes: standard error in the foreground, its file in the background.
-fn install_log(foreground: bool, home: &Home) -> Result<(Option<Foreground>, OwnLog), Error> {
+fn install_log(foreground: bool, home: &Home) -> Result<(Option<Foreground>, LogFiles), Error> {
     let levels = std::env::var("CLUSTERD_LOG").or_else(|_| std::env::var("RUST_LOG")).ok();
     let journal = std::env::var_os("JOURNAL_STREAM");
-    let (outputs, file, destination) = if foreground {
+    let mut files = LogFiles::beside(Bell::new().map_err(host("eventfd"))?);
+    files.write_in_a_panic();
+    let (outputs, destination) = if foreground {
         let may_colour = std::env::var_os("NO_COLOR").is_none_or(|v| v == OsStr::new(""));
         let (out, err) = (io::stdout(), io::stderr());
         let mut outputs =
             Foreground::open(out.as_fd(), err.as_fd(), may_colour).map_err(host("open standard output"))?;
         outputs.know_journal(journal.as_deref());
         let destination = Destination::Console(outputs.err().clone());
-        (Some(outputs), None, destination)
+        (Some(outputs), destination)
     } else {
-        let file = LogFile::open(&home.log()).map_err(|e| host("log")(io::Error::other(e.to_string())))?;
-        let file = Arc::new(Mutex::new(file));
-        (None, Some(Arc::clone(&file)), Destination::File(file))
+        let own = LogFile::open(&home.log()).and_then(|file| files.keep_own(file));
+        let own = own.map_err(|e| host("log")(io::Error::other(e.to_string())))?;
+        (None, Destination::File(own))
     };
     let prefix = Prefix::of(&destination, journal.as_deref());
     // A second supervisor in one process exists in tests only; it goes on with the first one's log.
     if let Err(error) = logger::install(destination, prefix, levels.as_deref()) {
         log::debug!("{error}");
     }
-    Ok((outputs, file))
+    Ok((outputs, files))
 }
 
 fn sysconf(name: nix::unistd::SysconfVar, default: u64) -> u64 {

@@ -1,7 +1,6 @@
 //! What workers print, tied to the loop: pipes in, files, the foreground, memory and followers out.
 
 use std::collections::HashMap;
-use std::io;
 use std::mem;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -10,17 +9,16 @@ use std::time::Duration;
 use mio::Token;
 use mio::unix::SourceFd;
 
-use crate::config::logs::{LogSettings, Rotation};
+use crate::config::logs::LogSettings;
 use crate::control::protocol::Stream;
 use crate::logs::Line;
 use crate::logs::console::QUEUE_LIMIT;
-use crate::logs::file::LogFile;
 use crate::logs::files::{FileId, LogFiles, Notice};
 use crate::logs::foreground::{self, Foreground, SharedConsole};
 use crate::logs::journal::{self, Journal};
 use crate::logs::rate::Meters;
 use crate::logs::ring::{Kept, Rings};
-use crate::logs::worker::{Files, Sinks, WorkerOutput};
+use crate::logs::worker::{BUFFER, Files, Sinks, WorkerOutput};
 use crate::supervisor::event::{AppId, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::behalf::Behalf;
@@ -54,7 +52,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// All outputs.
 #[derive(Debug)]
 pub(super) struct Output {
-    files: LogFiles,
+    pub(super) files: LogFiles,
     pub(super) foreground: Option<Foreground>,
     rings: Rings,
     meters: Meters,
@@ -66,6 +64,8 @@ pub(super) struct Output {
     pub(super) followers: Followers,
     /// Outputs that are not read while the reader of our own is behind.
     held_back: Vec<(WorkerId, Stream)>,
+    /// Outputs that are not read while the disk of their files is behind.
+    wait_for_disk: Vec<(WorkerId, Stream)>,
     /// Outputs of floods.
     pub(super) resting: Resting,
     /// When that reader last took something, or had nothing to take.
@@ -92,9 +92,9 @@ impl Output {
         !self.followers.is_empty() || self.foreground.as_ref().is_some_and(|console| console.is_read(stream))
     }
 
-    pub(super) fn new(foreground: Option<Foreground>) -> Output {
+    pub(super) fn new(foreground: Option<Foreground>, files: LogFiles) -> Output {
         Output {
-            files: LogFiles::default(),
+            files,
             foreground,
             rings: Rings::default(),
             meters: Meters::default(),
@@ -103,6 +103,7 @@ impl Output {
             workers: HashMap::new(),
             followers: Followers::default(),
             held_back: Vec::new(),
+            wait_for_disk: Vec::new(),
             resting: Resting::default(),
             moved: Time::START,
             share: BUDGET,
@@ -143,12 +144,14 @@ impl Output {
         consoles.map(|console| foreground::lock(console).waiting()).sum()
     }
 
-    /// How much is read before the reader of our own output, or the journal, has its say.
+    /// How much is read before the reader of our own output, the journal, or the disk has its say.
     fn part(&self, worker: WorkerId, stream: Stream) -> usize {
         if self.is_told(worker) {
             journal::CHUNK
         } else if self.foreground.as_ref().is_some_and(|foreground| foreground.is_read(stream)) {
             CHUNK
+        } else if self.workers.get(&worker).is_some_and(|entry| entry.output.is_formed()) {
+            BUFFER
         } else {
             BUDGET
         }
@@ -164,24 +167,52 @@ impl Output {
         self.workers.get(&worker).is_some_and(|entry| entry.output.has_fields())
     }
 
-    /// Whoever takes its lines is behind.
-    fn must_wait(&self, worker: WorkerId, now: Time) -> bool {
-        self.is_congested(now) || (self.is_told(worker) && self.journal.behind_until(now).is_some())
+    /// Whoever takes its lines is behind: then it is held back.
+    fn must_wait(&mut self, worker: WorkerId, stream: Stream, now: Time) -> bool {
+        let is_behind =
+            self.is_congested(now) || (self.is_told(worker) && self.journal.behind_until(now).is_some());
+        let held = if is_behind {
+            &mut self.held_back
+        } else if self.awaits_disk(worker, stream) {
+            &mut self.wait_for_disk
+        } else {
+            return false;
+        };
+        if !held.contains(&(worker, stream)) {
+            held.push((worker, stream));
+        }
+        self.resting.put_off(worker, stream, now + PATIENCE);
+        true
     }
 
-    fn hold_back(&mut self, worker: WorkerId, stream: Stream, now: Time) {
-        self.resting.put_off(worker, stream, now + PATIENCE);
-        if !self.held_back.contains(&(worker, stream)) {
-            self.held_back.push((worker, stream));
-        }
+    /// A disk that its lines go to is behind.
+    fn awaits_disk(&self, worker: WorkerId, stream: Stream) -> bool {
+        let files = self.workers.get(&worker).map(|entry| entry.output.files());
+        // Each is asked, so that each is waited for.
+        let behind =
+            files.into_iter().flat_map(|files| files.of(stream)).filter(|file| self.files.awaits_room(*file));
+        behind.count() > 0
     }
 
     /// Outputs that can be read again.
     pub(super) fn released(&mut self, now: Time) -> Vec<(WorkerId, Stream)> {
-        if self.held_back.is_empty() || self.is_congested(now) || self.journal.behind_until(now).is_some() {
-            return Vec::new();
+        let mut released = Vec::new();
+        if !self.wait_for_disk.is_empty() {
+            let held = mem::take(&mut self.wait_for_disk);
+            (self.wait_for_disk, released) =
+                held.into_iter().partition(|(worker, stream)| self.awaits_disk(*worker, *stream));
         }
-        mem::take(&mut self.held_back)
+        if !(self.held_back.is_empty() || self.is_congested(now) || self.journal.behind_until(now).is_some())
+        {
+            released.append(&mut self.held_back);
+        }
+        released
+    }
+
+    /// Its pipe is closed.
+    fn forget_held(&mut self, worker: WorkerId, stream: Stream) {
+        self.wait_for_disk.retain(|held| *held != (worker, stream));
+        self.resting.forget(worker, stream);
     }
 
     pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
@@ -205,10 +236,6 @@ impl Output {
 
     pub(super) fn take_notices(&mut self) -> Vec<Notice> {
         self.files.take_notices()
-    }
-
-    pub(super) fn reopen(&mut self) -> Vec<OpenError> {
-        self.files.reopen()
     }
 
     pub(super) fn last_lines(&self, worker: WorkerId, count: usize) -> Vec<String> {
@@ -273,16 +300,8 @@ impl Output {
         self.meters.left_out(app)
     }
 
-    pub(super) fn look_after(&mut self, own: &mut LogFile, now: Time) {
-        self.files.look_after(own, Rotation::USUAL, now);
-    }
-
     pub(super) fn file_path(&self, file: FileId) -> Option<&Path> {
         self.files.path(file)
-    }
-
-    pub(super) fn empty_open(&mut self, path: &Path) -> Option<io::Result<()>> {
-        self.files.empty_open(path)
     }
 
     pub(super) fn forget_lines(&mut self, app: AppId) {
@@ -311,8 +330,7 @@ impl Daemon {
     fn read_one(&mut self, worker: WorkerId, stream: Stream) -> bool {
         let mut read = 0;
         while read < self.output.share {
-            if self.output.must_wait(worker, self.now) {
-                self.output.hold_back(worker, stream, self.now);
+            if self.output.must_wait(worker, stream, self.now) {
                 return false;
             }
             let part = self.output.part(worker, stream).min(self.output.share - read);
@@ -381,7 +399,7 @@ impl Daemon {
             log::debug!("output: {error}");
         }
         entry.output.close(stream);
-        self.output.resting.forget(entry.output.origin().worker, stream);
+        self.output.forget_held(entry.output.origin().worker, stream);
         for (_, token) in entry.tokens.iter().filter(|(s, _)| *s == stream) {
             self.tokens.release(*token);
         }

@@ -210,7 +210,7 @@ impl Daemon {
             let message = done.into_iter().chain(operation.notes).collect::<Vec<_>>().join("\n");
             Reply::Done(Done { message, apps: names })
         };
-        self.server.reply(client, &reply, true);
+        self.reply_once_written(client, reply);
     }
 
     /// Tells every client that waits for this app what happened.
@@ -230,6 +230,7 @@ impl Daemon {
     /// A client went away: what it wished goes on.
     pub(super) fn client_gone(&mut self, client: ClientId) {
         self.output.followers.remove(client);
+        self.held.forget(client);
         for operation in self.requests.operations.values_mut() {
             if operation.client == Some(client) {
                 operation.client = None;

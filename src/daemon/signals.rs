@@ -31,7 +31,7 @@ impl Daemon {
             self.log_state();
         }
         if pending.contains(&SIGUSR2) {
-            drop(self.reopen_logs());
+            self.reload_logs(None);
         }
     }
 
@@ -83,19 +83,6 @@ impl Daemon {
                 );
             }
         }
-    }
-
-    /// What could not be opened, in words.
-    pub(super) fn reopen_logs(&mut self) -> Vec<String> {
-        let mut failures: Vec<String> = self.output.reopen().iter().map(ToString::to_string).collect();
-        if let Some(log) = &self.own_log
-            && let Ok(Err(error)) = log.lock().map(|mut log| log.reopen())
-        {
-            failures.push(format!("own log: {error}"));
-        }
-        failures.iter().for_each(|failure| log::warn!("{failure}"));
-        log::info!("log files reopened");
-        failures
     }
 
     /// With a file of its own, when every app has given up, there is nothing left to supervise: the

@@ -43,6 +43,8 @@ pub(super) enum Source {
     Console,
     /// journald has room again.
     Journal,
+    /// A disk has taken something that was waited for, or there is news of a log file.
+    Disks,
     /// Something became of the lock, or of a socket of our own.
     Doors,
     /// A client wants to ask over HTTP.
@@ -117,6 +119,10 @@ impl Daemon {
             Source::Files(app) => self.collect_files(app),
             Source::Console | Source::Journal => {
                 self.output.flush(self.now);
+                false
+            }
+            Source::Disks => {
+                self.output.files.heard();
                 false
             }
             Source::Doors => {

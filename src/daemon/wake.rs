@@ -33,6 +33,12 @@ impl Daemon {
         Ok(())
     }
 
+    /// Those who write log files tell of room and of news.
+    pub(super) fn watch_disks(&mut self) -> io::Result<()> {
+        let Some(fd) = self.output.files.bell().map(|bell| bell.as_raw_fd()) else { return Ok(()) };
+        self.watch(fd, Source::Disks).map(drop)
+    }
+
     /// The worker closed its end of the channel.
     pub(super) fn close_channel(&mut self, worker: WorkerId) {
         let channel = self.processes.get_mut(worker).and_then(|p| p.channel.take());

@@ -134,7 +134,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 }
 
 fn work(shared: &Mutex<Shared>) {
-    if let Err(error) = rotate::take_own_descriptors().and_then(|()| rotate::give_way()) {
+    if let Err(error) = rotate::take_own_descriptors(None).and_then(|()| rotate::give_way()) {
         let mut shared = lock(shared);
         shared.tell(format!("old log files are neither compressed nor removed: {error}"));
         shared.queue.clear();

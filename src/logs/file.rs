@@ -7,7 +7,7 @@
 //! written is never copied, and no other file is ever replaced.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,6 +41,9 @@ pub enum Turn {
     },
 }
 
+/// Stands for a disk that took nothing for so long that memory was full: no write to a file answers that.
+const TOO_LATE: Errno = Errno::ENOBUFS;
+
 /// What is missing in the file.
 #[derive(Clone, Copy, Debug)]
 struct Gap {
@@ -73,6 +76,12 @@ pub struct LogFile {
 }
 
 impl LogFile {
+    /// One that was opened elsewhere.
+    pub fn opened(fd: OwnedFd, path: PathBuf, behalf: Behalf, regular: Option<Regular>) -> LogFile {
+        let (gap, pending, open_line) = (None, Vec::new(), None);
+        LogFile { path, behalf, fd, gap, pending, open_line, regular, mark: None, json: false }
+    }
+
     /// Opens the file for appending; its folders are made.
     pub fn open(path: &Path) -> Result<LogFile, OpenError> {
         LogFile::open_for(path, Behalf::default())
@@ -82,8 +91,7 @@ impl LogFile {
     pub fn open_for(path: &Path, behalf: Behalf) -> Result<LogFile, OpenError> {
         let fd = open_for(path, &behalf)?;
         let regular = opened(&fd);
-        let (path, gap, pending, open_line) = (path.to_owned(), None, Vec::new(), None);
-        Ok(LogFile { path, behalf, fd, gap, pending, open_line, regular, mark: None, json: false })
+        Ok(LogFile::opened(fd, path.to_owned(), behalf, regular))
     }
 
     /// With whose rights the path is handled.
@@ -99,6 +107,11 @@ impl LogFile {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its descriptor, to be handed over.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Lines are being dropped.
@@ -318,6 +331,13 @@ impl LogFile {
         skip(rest, kept)
     }
 
+    /// So many lines of anybody are missing here, for another reason than that the disk refused them.
+    pub fn miss(&mut self, lines: u64) {
+        let gap = self.gap.get_or_insert(Gap { lines: 0, untold: 0, error: TOO_LATE });
+        gap.lines = gap.lines.saturating_add(lines);
+        gap.untold = gap.untold.saturating_add(lines);
+    }
+
     fn lose(&mut self, error: Errno, parts: [&[u8]; 2]) {
         let gap = self.gap.get_or_insert(Gap { lines: 0, untold: 0, error });
         gap.error = error;
@@ -350,7 +370,8 @@ fn exists(path: &Path) -> bool {
 /// The line in the file that stands for those that are missing.
 fn notice(lines: u64, error: Errno, json: bool) -> String {
     let were = if lines == 1 { "line was" } else { "lines were" };
-    let text = format!("[clusterd] {lines} {were} dropped: {}", error.desc());
+    let why = if error == TOO_LATE { "the disk took too long" } else { error.desc() };
+    let text = format!("[clusterd] {lines} {were} dropped: {why}");
     if json { serde_json::json!({ "type": "err", "message": text }).to_string() + "\n" } else { text + "\n" }
 }
 

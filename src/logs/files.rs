@@ -1,366 +1,459 @@
-//! All open log files: one descriptor a path, however many streams share it, and damped retries while a disk
-//! is full. Refuses to log: what is worth telling is collected for the caller.
+//! All open log files, as the loop has them: which there are, one a path however many streams share it, and which disk
+//! each is on. It opens them, since a worker is only started with its files; everything else is done beside the loop,
+//! by one thread for each disk (`lane`), so that a disk that hangs holds up nobody but those that write to it.
+//! Refuses to log: what is worth telling is collected for the caller.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{set_hook, take_hook};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::errno::Errno;
-
-use super::archive::Archive;
-use super::file::{LogFile, Source, Turn};
-use super::rotation;
-use super::totals::Totals;
+use super::file::{LogFile, Source};
+use super::lane::Lane;
+use super::queue::{Command, Ticket};
+use super::writer::Shop;
 use crate::config::logs::{LogSettings, Rotation};
 use crate::supervisor::event::AppId;
 use crate::supervisor::time::Time;
 use crate::sys::behalf::Behalf;
-use crate::sys::clock;
-use crate::sys::output::OpenError;
+use crate::sys::clock::Clock;
+use crate::sys::handover::Bell;
+use crate::sys::output::{OpenError, wait_for_room};
+use crate::sys::rotate;
 
-/// How long a file that cannot be written is left alone: at most one attempt and one pair of notices in
-/// this time, however fast lines come.
-pub const RETRY: Duration = Duration::from_secs(1);
+pub use super::queue::FileId;
+pub use super::writer::Notice;
 
-/// How often a file that is written is looked at: somebody may have renamed, removed or truncated it.
-pub const LOOK: Duration = Duration::from_secs(1);
+/// How long a disk may take nothing until that is told.
+pub const STALLED: Duration = Duration::from_secs(5);
 
-/// How long a file that could not be rotated is left as it is.
-const ROTATE_AGAIN: Duration = Duration::from_secs(60);
+/// How long a disk may take nothing until nobody's answer waits for it any more.
+pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Notices that wait for the caller; more are not kept.
-const NOTICE_LIMIT: usize = 64;
+/// How long the end of this process waits for what was not written yet, and that of one that panics.
+const LAST_TIME: Duration = Duration::from_secs(5);
+const PANIC_TIME: Duration = Duration::from_secs(1);
+const PANIC_LOOK: Duration = Duration::from_millis(2);
 
-/// Handle of an open log file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FileId(u64);
+/// Files that are named as behind at the end.
+const NAMED: usize = 3;
 
-/// What people should hear about a log file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// It cannot be written; lines are dropped from now on. A warning.
-    Dropping {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        error: Errno,
-    },
-    /// It is written again.
-    Resumed {
-        /// Which.
-        path: PathBuf,
-        /// How many lines are missing.
-        lines: u64,
-    },
-    /// It goes on growing. A warning.
-    NotRotated {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        error: String,
-    },
-    /// Its old ones are not as they should be. A warning.
-    Old(String),
-}
-
-impl fmt::Display for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Notice::Dropping { path, error } => {
-                write!(f, "log file {}: lines are dropped: {}", path.display(), error.desc())
-            }
-            Notice::Resumed { path, lines } => {
-                write!(f, "log file {}: written again, dropped lines: {lines}", path.display())
-            }
-            Notice::NotRotated { path, error } => {
-                write!(f, "log file {}: cannot be rotated, and grows on: {error}", path.display())
-            }
-            Notice::Old(text) => f.write_str(text),
-        }
-    }
+/// What was told to the writer of a disk, to be asked for later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    disk: u64,
+    ticket: Ticket,
 }
 
 /// The open log files.
 #[derive(Debug, Default)]
 pub struct LogFiles {
-    /// Boxed: they come in the order of their numbers, which leaves the nodes of the tree half empty.
-    files: BTreeMap<FileId, Box<Entry>>,
+    files: BTreeMap<FileId, Box<Known>>,
+    disks: Vec<Disk>,
     next: u64,
+    shop: Shop,
+    /// Rung by the threads; without it there are none.
+    bell: Option<Bell>,
+    /// Those of all threads, for whoever panics.
+    threads: Arc<Mutex<Vec<Lane>>>,
     notices: Vec<Notice>,
-    archive: Archive,
-    totals: Totals,
-    /// When the supervisor's own log is looked at next.
-    own_at: Time,
+    answers: BTreeMap<Mark, Vec<String>>,
+    /// It was told that no thread can be begun.
+    alone: bool,
 }
 
+/// An open file.
 #[derive(Debug)]
-struct Entry {
-    file: LogFile,
+struct Known {
+    path: PathBuf,
+    behalf: Behalf,
     users: usize,
-    failing: Option<Failing>,
-    rotation: Rotation,
-    /// When its first line is too old.
-    expires: Option<Time>,
-    look_at: Time,
-    /// Not before then.
-    rotate_at: Time,
+    lane: Lane,
+    /// What was said last of its form, and how far it grows.
+    set: Option<(bool, Rotation)>,
+    own: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Failing {
-    source: Source,
-    retry_at: Time,
+/// What writes to the files of one disk.
+#[derive(Debug)]
+struct Disk {
+    number: u64,
+    lane: Lane,
+    /// How far it had come, and when that was found out; none while nothing waits.
+    moved: Option<(Ticket, Time)>,
+    /// It was told that it takes nothing.
+    told: bool,
+    /// One of its files, the first.
+    path: PathBuf,
+}
+
+impl Disk {
+    fn is_stalled(&self, now: Time) -> bool {
+        // What came since that was found out is no standstill.
+        let is_same = |done: Ticket| self.lane.progress() == Some(done);
+        self.moved.is_some_and(|(done, since)| now.since(since) >= PATIENCE && is_same(done))
+    }
+
+    /// What is to be told: that it takes nothing, or takes something again.
+    fn look(&mut self, now: Time) -> Option<Notice> {
+        let path = || self.path.clone();
+        let Some(done) = self.lane.progress() else {
+            self.moved = None;
+            return std::mem::take(&mut self.told).then(|| Notice::Recovered { path: path() });
+        };
+        match self.moved {
+            Some((before, since)) if before == done => {
+                let is_news = !self.told && now.since(since) >= STALLED;
+                self.told |= is_news;
+                is_news.then(|| Notice::Stalled { path: path() })
+            }
+            Some(_) | None => {
+                self.moved = Some((done, now));
+                None
+            }
+        }
+    }
+}
+
+/// What was not written when a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Bytes.
+    pub bytes: usize,
+    /// Some of the files.
+    pub paths: Vec<PathBuf>,
+}
+
+/// The supervisor's own log. Clones lead to the same file.
+#[derive(Clone, Debug)]
+pub struct OwnLog {
+    lane: Lane,
+    file: FileId,
+}
+
+impl OwnLog {
+    /// Takes a whole record, at once, or drops and counts it while its disk takes nothing.
+    pub fn write(&self, record: &[u8]) {
+        self.lane.write_own(self.file, record);
+    }
 }
 
 impl LogFiles {
+    /// Files that are written beside the loop, which rings when there is news.
+    pub fn beside(bell: Bell) -> LogFiles {
+        let mut files = LogFiles::default();
+        files.bell = Some(bell);
+        files
+    }
+
+    /// What is to be watched: when it is rung there may be room, or news.
+    pub fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.bell.as_ref().map(Bell::as_fd)
+    }
+
+    /// The bell was heard.
+    pub fn heard(&self) {
+        self.bell.iter().for_each(Bell::hush);
+    }
+
     /// Opens a file, or shares the one that is open at this path already. Each success needs a
     /// [`LogFiles::release`].
     pub fn open(&mut self, path: &Path) -> Result<FileId, OpenError> {
         self.open_for(path, Behalf::default())
     }
 
-    /// The same with the rights of somebody else. Who opened it last has the say.
+    /// The same with the rights of somebody else. Who opened it last has the say. The one thing that is done to a file
+    /// in the loop.
     pub fn open_for(&mut self, path: &Path, behalf: Behalf) -> Result<FileId, OpenError> {
         // Brought into one form once, so that a look at hundreds of them compares bytes.
         let path: PathBuf = path.components().collect();
-        let same = |entry: &Entry| entry.file.path().as_os_str() == path.as_os_str();
-        if let Some((id, entry)) = self.files.iter_mut().find(|(_, entry)| same(entry)) {
-            entry.users += 1;
-            entry.file.set_behalf(behalf);
-            return Ok(*id);
+        if let Some((id, known)) = self.at(&path) {
+            known.users += 1;
+            if known.behalf != behalf {
+                known.behalf = behalf.clone();
+                known.lane.tell(Command::Behalf(id, behalf), Time::START);
+            }
+            return Ok(id);
         }
         let file = LogFile::open_for(&path, behalf)?;
         // By another path, as that of a link, it is the same one all the same: it is rotated once.
-        let identity = |file: &LogFile| file.regular().map(|regular| regular.identity);
-        let ours = identity(&file);
-        let same = |entry: &Entry| ours.is_some() && identity(&entry.file) == ours;
-        if let Some((id, entry)) = self.files.iter_mut().find(|(_, entry)| same(entry)) {
-            entry.users += 1;
-            return Ok(*id);
+        let identity = file.regular().map(|regular| regular.identity);
+        let same = identity.and_then(|identity| {
+            let lanes = self.disks.iter().filter(|disk| disk.lane.disk() == Some(identity.0));
+            lanes.filter_map(|disk| disk.lane.find(identity)).next()
+        });
+        if let Some((id, known)) = same.and_then(|id| Some((id, self.files.get_mut(&id)?)))
+            && !known.own
+        {
+            known.users += 1;
+            return Ok(id);
         }
+        self.add(file, false)
+    }
+
+    fn at(&mut self, path: &Path) -> Option<(FileId, &mut Known)> {
+        let same = |known: &Known| !known.own && known.path.as_os_str() == path.as_os_str();
+        let (id, known) = self.files.iter_mut().find(|(_, known)| same(known))?;
+        Some((*id, known))
+    }
+
+    fn add(&mut self, file: LogFile, own: bool) -> Result<FileId, OpenError> {
+        let lane = self.lane(file.regular().map(|regular| regular.identity.0), file.path());
+        let (path, behalf) = (file.path().to_owned(), file.behalf().clone());
         let id = FileId(self.next);
+        lane.adopt(id, file, own).map_err(|source| OpenError::File {
+            path: path.clone(),
+            source,
+            advice: "its disk has taken nothing for a long time: see to that first",
+        })?;
         self.next += 1;
-        self.files.insert(id, Box::new(Entry::new(file)));
+        self.files.insert(id, Box::new(Known { path, behalf, users: 1, lane, set: None, own }));
         Ok(id)
+    }
+
+    /// What writes to the files of this disk, to be told something at once.
+    fn lane(&mut self, device: Option<u64>, path: &Path) -> Lane {
+        self.take_news();
+        self.disks.retain(|disk| !disk.lane.has_ended());
+        let path = path.to_owned();
+        let of_it = |disk: &&Disk| disk.lane.disk() == device;
+        let with_thread =
+            self.disks.iter().filter(of_it).find(|disk| disk.lane.has_thread() && disk.lane.engage());
+        if let Some(disk) = with_thread {
+            return disk.lane.clone();
+        }
+        let lane = match self.bell.as_ref().map(|bell| Lane::begin(device, bell, self.shop.clone())) {
+            Some(Ok(lane)) => {
+                let mut threads = all(&self.threads);
+                threads.retain(|lane| !lane.has_ended());
+                threads.push(lane.clone());
+                lane
+            }
+            failed => {
+                self.be_alone(failed.and_then(Result::err));
+                match self.disks.iter().filter(of_it).find(|disk| !disk.lane.has_thread()) {
+                    Some(disk) => return disk.lane.clone(),
+                    None => Lane::here(device, self.shop.clone()),
+                }
+            }
+        };
+        self.next += 1;
+        self.disks.push(Disk { number: self.next, lane: lane.clone(), moved: None, told: false, path });
+        lane
+    }
+
+    fn be_alone(&mut self, error: Option<io::Error>) {
+        if let Some(error) = error.filter(|_| !std::mem::replace(&mut self.alone, true)) {
+            self.notices.push(Notice::Alone(error.to_string()));
+        }
+    }
+
+    /// Takes the supervisor's own log over.
+    ///
+    /// # Errors
+    /// None that is known, for the first file.
+    pub fn keep_own(&mut self, file: LogFile) -> Result<OwnLog, OpenError> {
+        let id = self.add(file, true)?;
+        let lane = self.files[&id].lane.clone();
+        Ok(OwnLog { lane, file: id })
     }
 
     /// How far a file of an app grows, and whether its lines are JSON. Who opened it last has the say.
     pub fn set(&mut self, id: FileId, app: AppId, logs: &LogSettings, now: Time) {
-        if let Some(entry) = self.files.get_mut(&id) {
-            entry.file.set_json(logs.json);
-            self.totals.add(app, entry.file.path(), entry.file.behalf(), logs.total_size);
-            let mine = self.totals.of(entry.file.path()).find(|(of, _)| *of == app);
-            mine.into_iter().for_each(|(app, total)| self.archive.cap(app, total.clone()));
+        let Some(known) = self.files.get_mut(&id) else { return };
+        let (path, behalf) = (&known.path, &known.behalf);
+        {
+            let mut totals = self.shop.totals();
+            totals.add(app, path, behalf, logs.total_size);
+            let mine = totals.of(path).find(|(of, _)| *of == app);
+            mine.into_iter().for_each(|(app, total)| self.shop.archive().cap(app, total.clone()));
         }
-        self.set_rotation(id, logs.rotation, now);
+        let (json, rotation) = (logs.json, logs.rotation);
+        if known.set.replace((json, rotation)) != Some((json, rotation)) {
+            known.lane.tell(Command::Set { file: id, json, rotation }, now);
+        }
     }
 
     /// An app was deleted.
     pub fn forget_app(&mut self, app: AppId) {
-        self.totals.forget(app);
+        self.shop.totals().forget(app);
     }
 
-    fn set_rotation(&mut self, id: FileId, rotation: Rotation, now: Time) {
-        let Some(entry) = self.files.get_mut(&id) else { return };
-        entry.rotation = rotation;
-        let made = entry.file.regular().and_then(|regular| regular.made);
-        let age = made.map_or(Duration::ZERO, |made| clock::wall().saturating_sub(made));
-        entry.begin(age, now);
+    /// Has the file at a path emptied; none where it is not open. See [`LogFiles::take_answers`].
+    pub fn empty_open(&mut self, path: &Path, now: Time) -> Option<Mark> {
+        let path: PathBuf = path.components().collect();
+        let (id, known) = self.at(&path)?;
+        let (lane, ticket) = (known.lane.clone(), known.lane.tell(Command::Empty(id), now));
+        self.mark(&lane, ticket)
     }
 
-    /// Empties the file at a path; none where it is not open.
+    /// The same with the supervisor's own log.
+    pub fn empty_own(&mut self, now: Time) -> Option<Mark> {
+        let (id, known) = self.files.iter().find(|(_, known)| known.own)?;
+        let ticket = known.lane.tell(Command::Empty(*id), now);
+        self.mark(&known.lane, ticket)
+    }
+
+    /// Has the file at a path emptied that is not open; none where there is none.
     ///
     /// # Errors
-    /// When the file system refuses.
-    pub fn empty_open(&mut self, path: &Path) -> Option<io::Result<()>> {
-        let path: PathBuf = path.components().collect();
-        let entry = self.files.values_mut().find(|entry| entry.file.path() == path)?;
-        // What somebody moved away is not ours to empty.
-        Some(entry.file.look().map_err(io::Error::other).and_then(|()| entry.file.empty()))
+    /// When it is not said which disk it is on.
+    pub fn empty_at(&mut self, path: &Path, behalf: Behalf, now: Time) -> io::Result<Option<Mark>> {
+        let found = behalf.begin().and_then(|_guise| rotate::named(path))?;
+        let Some(found) = found else { return Ok(None) };
+        let lane = self.lane(Some(found.identity.0), path);
+        let ticket = lane.tell(Command::EmptyAt(path.to_owned(), behalf), now);
+        Ok(self.mark(&lane, ticket))
     }
 
-    /// Looks after the supervisor's own log, which is written elsewhere: at most once a second it is found out whether
-    /// it is to be rotated, or somebody moved it.
-    pub fn look_after(&mut self, own: &mut LogFile, rotation: Rotation, now: Time) {
-        if now < self.own_at {
-            return;
-        }
-        self.own_at = now + LOOK;
-        let looked = own.look().map_err(|error| error.to_string());
-        let is_due = own.growth(1, false).is_some_and(|growth| rotation::is_due(&rotation, growth));
-        let rotated = match looked {
-            Ok(()) if is_due => own.rotate(clock::wall()).map(Some).map_err(|error| error.to_string()),
-            other => other.map(|()| None),
-        };
-        match rotated {
-            Ok(path) => path.iter().for_each(|path| self.archive.tend(path, rotation, own.behalf())),
-            Err(error) => {
-                self.own_at = now + ROTATE_AGAIN;
-                self.tell(Some(Notice::NotRotated { path: own.path().to_owned(), error }));
-            }
-        }
+    /// Has every path opened anew. Files that cannot be opened stay as they are, and are named in the answers.
+    pub fn reopen(&mut self, now: Time) -> Vec<Mark> {
+        let in_use = |disk: &&Disk| self.files.values().any(|known| known.lane.is(&disk.lane));
+        let told = self.disks.iter().filter(in_use).map(|disk| {
+            let ticket = disk.lane.tell(Command::Reopen, now);
+            Mark { disk: disk.number, ticket }
+        });
+        told.collect()
+    }
+
+    fn mark(&self, lane: &Lane, ticket: Ticket) -> Option<Mark> {
+        let disk = self.disks.iter().find(|disk| disk.lane.is(lane))?;
+        Some(Mark { disk: disk.number, ticket })
     }
 
     /// Where it is.
     pub fn path(&self, id: FileId) -> Option<&Path> {
-        self.files.get(&id).map(|entry| entry.file.path())
+        self.files.get(&id).map(|known| &*known.path)
     }
 
-    /// Gives one use of a file back; the last one closes it.
+    /// Gives one use of a file back; with the last one it is closed, once all is written.
     pub fn release(&mut self, id: FileId) {
-        if let Some(entry) = self.files.get_mut(&id) {
-            entry.users -= 1;
-            if entry.users == 0 {
+        if let Some(known) = self.files.get_mut(&id) {
+            known.users -= 1;
+            if known.users == 0 {
+                known.lane.tell(Command::Release(id), Time::START);
                 self.files.remove(&id);
             }
         }
     }
 
-    /// Appends the parts, which are whole pieces of `source`, or drops and counts them.
+    /// Takes the parts, which are whole pieces of `source`.
     pub fn write(&mut self, id: FileId, source: Source, parts: [&[u8]; 2], now: Time) {
-        let Some(entry) = self.files.get_mut(&id) else {
-            return;
-        };
-        match entry.failing {
-            Some(Failing { retry_at, .. }) if now < retry_at => entry.file.drop_batch(parts),
-            Some(_) | None => {
-                let more = parts.iter().map(|part| part.len() as u64).sum();
-                let tender = Tender { archive: &self.archive, totals: &self.totals };
-                let told = if more > 0 { entry.keep_small(more, now, tender) } else { None };
-                let notice = entry.attempt(source, parts, now);
-                self.tell(told);
-                self.tell(notice);
-            }
+        if let Some(known) = self.files.get(&id) {
+            known.lane.write(id, source, parts, now);
         }
     }
 
-    /// Tries the failing files again whose time has come, so that a quiet app's missing lines are told too; and begins
-    /// those anew whose first line is too old, also when no other comes.
+    /// Its disk is behind: whoever writes to it is better left unread, until the bell rings.
+    pub fn awaits_room(&self, id: FileId) -> bool {
+        self.files.get(&id).is_some_and(|known| known.lane.await_room(id))
+    }
+
+    /// The turn is at its end: what waits is written now. Says of disks how they are.
+    pub fn end_turn(&mut self, now: Time) {
+        for disk in &mut self.disks {
+            disk.lane.kick();
+            self.notices.extend(disk.look(now));
+        }
+    }
+
+    /// What has to be done until everything that was taken is written, but for disks that take nothing.
+    pub fn marks(&self, now: Time) -> Vec<Mark> {
+        let moving = self.disks.iter().filter(|disk| !disk.is_stalled(now));
+        moving.filter_map(|disk| Some(Mark { disk: disk.number, ticket: disk.lane.mark()? })).collect()
+    }
+
+    /// It is done, or its disk takes nothing; if not, the bell rings when it is done.
+    pub fn is_over(&self, mark: Mark, now: Time) -> bool {
+        let disk = self.disks.iter().find(|disk| disk.number == mark.disk);
+        disk.is_none_or(|disk| disk.lane.await_done(mark.ticket) || disk.is_stalled(now))
+    }
+
+    /// What was answered since the last call: what failed, in words.
+    pub fn take_answers(&mut self) -> BTreeMap<Mark, Vec<String>> {
+        self.take_news();
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Where the loop writes itself: what is due by the clock.
     pub fn retry(&mut self, now: Time) {
-        let mut notices = Vec::new();
-        for entry in self.files.values_mut() {
-            if entry.expires_at().is_some_and(|at| at <= now) {
-                let tender = Tender { archive: &self.archive, totals: &self.totals };
-                notices.push(entry.keep_small(0, now, tender));
-            }
-            if let Some(Failing { source, retry_at }) = entry.failing
-                && retry_at <= now
-            {
-                notices.push(entry.attempt(source, [&[], &[]], now));
-            }
-        }
-        notices.into_iter().for_each(|notice| self.tell(notice));
+        self.disks.iter().for_each(|disk| disk.lane.retry(now));
     }
 
-    /// When [`LogFiles::retry`] is due; none while every file can be written, and none grows old.
+    /// When there is something to do that no bell announces; none while every file can be written.
     pub fn next_deadline(&self) -> Option<Time> {
-        let deadline = |entry: &Entry| match entry.failing {
-            Some(failing) => Some(failing.retry_at),
-            None => entry.expires_at(),
-        };
-        self.files.values().filter_map(|entry| deadline(entry)).min()
-    }
-
-    /// Opens every path anew. Files that cannot be opened stay as they are and are named.
-    pub fn reopen(&mut self) -> Vec<OpenError> {
-        self.files.values_mut().filter_map(|entry| entry.file.reopen().err()).collect()
+        let stalled = |disk: &Disk| disk.moved.filter(|_| !disk.told).map(|(_, since)| since + STALLED);
+        let deadlines = self.disks.iter().map(|disk| [disk.lane.next_deadline(), stalled(disk)]);
+        deadlines.flatten().flatten().min()
     }
 
     /// What happened since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
-        for text in self.archive.take_notices() {
-            self.tell(Some(Notice::Old(text)));
-        }
+        self.take_news();
+        self.notices.extend(self.shop.archive().take_notices().into_iter().map(Notice::Old));
         std::mem::take(&mut self.notices)
     }
 
-    fn tell(&mut self, notice: Option<Notice>) {
-        if self.notices.len() < NOTICE_LIMIT {
-            self.notices.extend(notice);
+    fn take_news(&mut self) {
+        for disk in &self.disks {
+            let (notices, answers) = disk.lane.take_news();
+            self.notices.extend(notices);
+            let mark = |ticket| Mark { disk: disk.number, ticket };
+            self.answers.extend(answers.into_iter().map(|(ticket, failures)| (mark(ticket), failures)));
         }
+    }
+
+    /// Gives the memory of unused buffers back.
+    pub fn release_spare(&self) {
+        self.disks.iter().for_each(|disk| disk.lane.release_spare());
+    }
+
+    /// Waits until everything is written, for so long at most; what is not. For the end of a process.
+    pub fn drain(&mut self, limit: Duration) -> Option<Lost> {
+        let clock = Clock::new();
+        let mut lost = Lost { bytes: 0, paths: Vec::new() };
+        for disk in &self.disks {
+            let left = limit.saturating_sub(clock.since_start());
+            if let Some((files, bytes)) = disk.lane.drain(left) {
+                lost.bytes += bytes;
+                lost.paths
+                    .extend(files.iter().filter_map(|id| Some(self.files.get(id)?.path.clone())).take(NAMED));
+            }
+        }
+        (lost.bytes > 0).then_some(lost)
+    }
+
+    /// The same, for as long as the end of a supervisor may take for it.
+    pub fn drain_at_the_end(&mut self) -> Option<Lost> {
+        self.drain(LAST_TIME)
+    }
+
+    /// A panic, which ends this process, waits a moment for what was said before it.
+    pub fn write_in_a_panic(&self) {
+        let threads = Arc::clone(&self.threads);
+        let before = take_hook();
+        set_hook(Box::new(move |info| {
+            let clock = Clock::new();
+            let is_behind = || threads.try_lock().is_ok_and(|lanes| !lanes.iter().all(Lane::is_idle_now));
+            while is_behind() && clock.since_start() < PANIC_TIME {
+                let _ = wait_for_room(&[], PANIC_LOOK);
+            }
+            before(info);
+        }));
     }
 }
 
-/// Who looks after files that are begun anew.
-#[derive(Clone, Copy)]
-struct Tender<'a> {
-    archive: &'a Archive,
-    totals: &'a Totals,
+fn all(threads: &Mutex<Vec<Lane>>) -> MutexGuard<'_, Vec<Lane>> {
+    threads.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Tender<'_> {
-    /// A file was begun anew, which really is at `real`.
-    fn tend(&self, file: &LogFile, real: &Path, rotation: Rotation) {
-        self.archive.tend(real, rotation, file.behalf());
-        self.totals.of(file.path()).for_each(|(app, total)| self.archive.cap(app, total.clone()));
-    }
-}
-
-impl Entry {
-    fn new(file: LogFile) -> Entry {
-        let (rotation, never) = (Rotation::default(), None);
-        let (look_at, rotate_at) = (Time::START, Time::START);
-        Entry { file, users: 1, failing: None, rotation, expires: never, look_at, rotate_at }
-    }
-
-    /// Its first line is so old now.
-    fn begin(&mut self, age: Duration, now: Time) {
-        self.expires = self.rotation.max_age.map(|limit| now + limit.saturating_sub(age));
-    }
-
-    /// When it is begun anew without another line: not while it ends in the middle of one.
-    fn expires_at(&self) -> Option<Time> {
-        let growth = self.file.growth(0, true)?;
-        let holds_lines = growth.size > 0 && !growth.mid_line && self.failing.is_none();
-        self.expires.filter(|_| holds_lines).map(|at| at.max(self.rotate_at))
-    }
-
-    /// Begins a new file where so many bytes more find no room in this one, or it is too old. Where that fails, this
-    /// one grows on.
-    fn keep_small(&mut self, more: u64, now: Time, tender: Tender<'_>) -> Option<Notice> {
-        if self.failing.is_some() {
-            return None;
-        }
-        let failed =
-            |file: &LogFile, error: String| Some(Notice::NotRotated { path: file.path().to_owned(), error });
-        if now >= self.look_at {
-            self.look_at = now + LOOK;
-            if let Err(error) = self.file.look() {
-                (self.look_at, self.rotate_at) = (now + ROTATE_AGAIN, now + ROTATE_AGAIN);
-                return failed(&self.file, error.to_string());
-            }
-        }
-        let growth = self.file.growth(more, self.expires.is_some_and(|at| at <= now))?;
-        if growth.size == 0 {
-            self.begin(Duration::ZERO, now);
-        }
-        if now < self.rotate_at || !rotation::is_due(&self.rotation, growth) {
-            return None;
-        }
-        match self.file.rotate(clock::wall()) {
-            Ok(path) => {
-                self.begin(Duration::ZERO, now);
-                tender.tend(&self.file, &path, self.rotation);
-                None
-            }
-            Err(error) => {
-                self.rotate_at = now + ROTATE_AGAIN;
-                failed(&self.file, error.to_string())
-            }
-        }
-    }
-
-    fn attempt(&mut self, source: Source, parts: [&[u8]; 2], now: Time) -> Option<Notice> {
-        let turn = self.file.write(source, parts);
-        self.failing = self.file.is_failing().then(|| Failing { source, retry_at: now + RETRY });
-        let path = || self.file.path().to_owned();
-        match turn {
-            Turn::None => None,
-            Turn::Failed(error) => Some(Notice::Dropping { path: path(), error }),
-            Turn::Resumed { lines, error: _ } => Some(Notice::Resumed { path: path(), lines }),
-        }
+impl Drop for LogFiles {
+    /// Whatever the way to the end of a supervisor: what it took is written, if that can be.
+    fn drop(&mut self) {
+        self.drain(PANIC_TIME);
     }
 }
 
@@ -372,158 +465,116 @@ mod tests {
 
     const OUT: Source = (WorkerId(1), Stream::Out);
 
+    fn both() -> [LogFiles; 2] {
+        [LogFiles::default(), LogFiles::beside(Bell::new().unwrap())]
+    }
+
+    fn written(files: &mut LogFiles, path: &Path) -> String {
+        files.end_turn(Time::START);
+        assert_eq!(files.drain(Duration::from_secs(20)), None);
+        std::fs::read_to_string(path).unwrap()
+    }
+
     #[test]
     fn streams_with_one_path_share_one_descriptor() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("both.log");
-        let mut files = LogFiles::default();
-        let (first, second) = (files.open(&path).unwrap(), files.open(&path).unwrap());
-        assert_eq!(first, second);
-        files.release(first);
-        files.write(second, OUT, [b"", b"x\n"], Time::START);
-        files.release(second);
-        files.write(second, OUT, [b"", b"y\n"], Time::START);
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "x\n");
-        assert!(files.files.is_empty());
-    }
-
-    #[test]
-    fn a_full_disk_is_tried_once_a_second_and_told_once() {
-        let mut files = LogFiles::default();
-        let id = files.open(Path::new("/dev/full")).unwrap();
-        for millis in 0..5000 {
-            let now = Time::from_start(Duration::from_millis(millis));
-            files.write(id, OUT, [b"", b"x\n"], now);
-            files.retry(now);
-            assert!(files.next_deadline().is_some_and(|due| due > now));
+        for mut files in both() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("both.log");
+            let (first, second) = (files.open(&path).unwrap(), files.open(&path).unwrap());
+            assert_eq!(first, second);
+            files.release(first);
+            files.write(second, OUT, [b"", b"x\n"], Time::START);
+            files.release(second);
+            files.write(second, OUT, [b"", b"y\n"], Time::START);
+            assert_eq!(written(&mut files, &path), "x\n");
+            assert!(files.files.is_empty());
         }
-        let told: Vec<String> = files.take_notices().iter().map(Notice::to_string).collect();
-        assert_eq!(told, ["log file /dev/full: lines are dropped: No space left on device"]);
-    }
-
-    fn at(millis: u64) -> Time {
-        Time::from_start(Duration::from_millis(millis))
-    }
-
-    fn small(max_size: u64, max_age: Option<Duration>) -> Rotation {
-        Rotation { max_size, max_files: 1000, max_age, compress: false }
-    }
-
-    /// The files of a folder in the order of time, the one that is written to last.
-    fn all(dir: &Path) -> Vec<String> {
-        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-        let mut paths: Vec<PathBuf> = entries.collect();
-        let number = |path: &PathBuf| {
-            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            let (stamp, number) = name.split_once('-').unwrap_or((&name, "0"));
-            (stamp.ends_with(".log"), stamp.to_owned(), number.parse::<u32>().unwrap())
-        };
-        paths.sort_by_key(number);
-        paths.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
-    }
-
-    #[test]
-    fn no_file_is_over_its_limit_and_no_line_is_lost_or_torn() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut files = LogFiles::default();
-        let id = files.open(&dir.path().join("a.log")).unwrap();
-        files.set_rotation(id, small(1000, None), at(0));
-        let mut expected = String::new();
-        for number in 0..500 {
-            let line = format!("{number} {}\n", "x".repeat(number % 90));
-            expected += &line;
-            files.write(id, OUT, [b"", line.as_bytes()], at(0));
-        }
-        let all = all(dir.path());
-        assert!(all.len() > 20, "{}", all.len());
-        assert!(all.iter().all(|text| text.len() <= 1000 && text.ends_with('\n')));
-        assert_eq!(all.concat(), expected);
-        assert_eq!(files.take_notices(), []);
-    }
-
-    #[test]
-    fn a_file_is_begun_anew_when_its_first_line_is_too_old() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut files = LogFiles::default();
-        let id = files.open(&dir.path().join("a.log")).unwrap();
-        files.set_rotation(id, small(0, Some(Duration::from_secs(60))), at(0));
-        for (millis, text) in [(100_000, "a\n"), (150_000, "b\n"), (160_000, "c\n"), (219_999, "d\n")] {
-            files.write(id, OUT, [b"", text.as_bytes()], at(millis));
-        }
-        assert_eq!(all(dir.path()), ["a\nb\n", "c\nd\n"]);
-    }
-
-    #[test]
-    fn a_file_whose_first_line_is_too_old_is_begun_anew_also_when_no_other_comes() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut files = LogFiles::default();
-        let id = files.open(&dir.path().join("a.log")).unwrap();
-        files.set_rotation(id, small(0, Some(Duration::from_secs(60))), at(0));
-        assert_eq!(files.next_deadline(), None, "an empty file does not grow old");
-        files.write(id, OUT, [b"", b"a\n"], at(1000));
-        assert_eq!(files.next_deadline(), Some(at(61_000)));
-        files.retry(at(60_999));
-        assert_eq!(all(dir.path()), ["a\n"]);
-        files.retry(at(61_000));
-        assert_eq!(all(dir.path()), ["a\n", ""]);
-        assert_eq!(files.next_deadline(), None);
-        files.write(id, OUT, [b"", b"half"], at(70_000));
-        assert_eq!(files.next_deadline(), None, "a line is not torn");
-        files.write(id, OUT, [b"", b" a line\n"], at(131_000));
-        assert_eq!(files.next_deadline(), Some(at(130_000)));
-        files.retry(at(131_000));
-        assert_eq!(all(dir.path()), ["a\n", "half a line\n", ""]);
-    }
-
-    /// Nothing is tried all the time.
-    #[test]
-    fn one_that_is_too_old_and_cannot_be_begun_anew_is_tried_once_a_minute() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut files = LogFiles::default();
-        let id = files.open(&dir.path().join("\u{e9}".repeat(120) + ".log")).unwrap();
-        files.set_rotation(id, small(0, Some(Duration::from_secs(1))), at(0));
-        files.write(id, OUT, [b"", b"a\n"], at(0));
-        files.retry(at(1000));
-        assert_eq!(files.next_deadline(), Some(at(61_000)));
-        assert!(matches!(files.take_notices().as_slice(), [Notice::NotRotated { .. }]));
     }
 
     #[test]
     fn a_file_with_two_names_is_rotated_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let (link, real) = (dir.path().join("link"), dir.path().join("real.log"));
-        std::os::unix::fs::symlink(&real, &link).unwrap();
-        let mut files = LogFiles::default();
-        assert_eq!(files.open(&real).unwrap(), files.open(&link).unwrap());
-        assert_ne!(files.open(Path::new("/dev/null")).unwrap(), files.open(Path::new("/dev/zero")).unwrap());
+        for mut files in both() {
+            let dir = tempfile::tempdir().unwrap();
+            let (link, real) = (dir.path().join("link"), dir.path().join("real.log"));
+            std::os::unix::fs::symlink(&real, &link).unwrap();
+            let id = files.open(&real).unwrap();
+            assert_eq!(id, files.open(&link).unwrap());
+            let (one, other) = (Path::new("/dev/null"), Path::new("/dev/zero"));
+            assert_ne!(files.open(one).unwrap(), files.open(other).unwrap());
+            // Also when it is another file behind the same two names.
+            std::fs::rename(&real, dir.path().join("moved")).unwrap();
+            files.reopen(Time::START);
+            written(&mut files, &real);
+            let third = dir.path().join("third");
+            std::os::unix::fs::symlink(&real, &third).unwrap();
+            assert_eq!(id, files.open(&third).unwrap());
+            // And the one that was moved is another.
+            assert_ne!(id, files.open(&dir.path().join("moved")).unwrap());
+        }
     }
 
     #[test]
-    fn a_file_that_cannot_be_rotated_grows_on_and_is_told_once_a_minute() {
+    fn each_disk_has_a_thread_of_its_own_which_serves_all_its_files() {
+        let mut files = LogFiles::beside(Bell::new().unwrap());
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("\u{e9}".repeat(120) + ".log");
-        let mut files = LogFiles::default();
+        let ids: Vec<FileId> =
+            (0..50).map(|number| files.open(&dir.path().join(format!("{number}.log"))).unwrap()).collect();
+        files.open(Path::new("/dev/null")).unwrap();
+        files.open(Path::new("/dev/zero")).unwrap();
+        assert_eq!(files.disks.len(), 2);
+        for round in 0..100 {
+            for id in &ids {
+                files.write(*id, OUT, [b"line ", format!("{round}\n").as_bytes()], Time::START);
+            }
+        }
+        let expected: String = (0..100).map(|round| format!("line {round}\n")).collect();
+        for number in 0..50 {
+            assert_eq!(written(&mut files, &dir.path().join(format!("{number}.log"))), expected);
+        }
+        assert_eq!(files.marks(Time::START), []);
+    }
+
+    #[test]
+    fn who_asked_is_answered_by_the_bell_when_it_is_done() {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let mut files = LogFiles::beside(Bell::new().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
         let id = files.open(&path).unwrap();
-        files.set_rotation(id, small(1, None), at(0));
-        for millis in 0..59_000 {
-            files.write(id, OUT, [b"", b"x\n"], at(millis));
+        files.write(id, OUT, [b"", b"old\n"], Time::START);
+        let emptied = files.empty_open(&path, Time::START).unwrap();
+        let gone = dir.path().join("gone");
+        assert_eq!(files.empty_at(&gone, Behalf::default(), Time::START).unwrap(), None);
+        let closed = dir.path().join("closed.log");
+        std::fs::write(&closed, "old\n").unwrap();
+        let closed = files.empty_at(&closed, Behalf::default(), Time::START).unwrap().unwrap();
+        files.write(id, OUT, [b"", b"new\n"], Time::START);
+        let mut answers = BTreeMap::new();
+        while answers.len() < 2 {
+            files.end_turn(Time::START);
+            let mut asked = [PollFd::new(files.bell().unwrap(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut asked, PollTimeout::from(20_000_u16)), Ok(1), "nobody rings");
+            files.heard();
+            answers.extend(files.take_answers());
         }
-        let told = files.take_notices();
-        assert!(matches!(told.as_slice(), [Notice::NotRotated { .. }]), "{told:?}");
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), 2 * 59_000);
+        assert_eq!(answers, BTreeMap::from([(emptied, vec![]), (closed, vec![])]));
+        assert_eq!(written(&mut files, &path), "new\n");
+        assert_eq!(std::fs::read_to_string(dir.path().join("closed.log")).unwrap(), "");
     }
 
     #[test]
-    fn the_supervisors_own_log_is_rotated_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut own = LogFile::open(&dir.path().join("clusterd.log")).unwrap();
-        let mut files = LogFiles::default();
-        for second in 0..10 {
-            own.write(OUT, [b"", b"a line\n"]);
-            files.look_after(&mut own, small(20, None), at(second * 1000));
-            files.look_after(&mut own, small(0, None), at(second * 1000 + 999));
+    fn a_file_whose_folder_is_gone_is_named_when_it_is_reopened() {
+        for mut files in both() {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = dir.path().join("logs");
+            files.open(&folder.join("a.log")).unwrap();
+            std::fs::remove_dir_all(&folder).unwrap();
+            std::fs::write(&folder, "not a folder").unwrap();
+            let marks = files.reopen(Time::START);
+            files.drain(Duration::from_secs(20));
+            let answers = files.take_answers();
+            assert_eq!(answers.keys().copied().collect::<Vec<_>>(), marks);
+            assert!(answers[&marks[0]][0].contains("a.log"), "{answers:?}");
         }
-        assert_eq!(all(dir.path()).concat(), "a line\n".repeat(10));
-        assert_eq!(all(dir.path()).len(), 4);
     }
 }

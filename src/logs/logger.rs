@@ -5,25 +5,22 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use env_logger::fmt::Formatter;
 use env_logger::{Builder, Logger, Target, WriteStyle};
 use log::{Level, LevelFilter, Record, SetLoggerError};
 
 use super::escape;
-use super::file::{LogFile, Source};
+use super::files::OwnLog;
 use super::foreground::{SharedConsole, lock};
-use crate::control::protocol::Stream;
-use crate::supervisor::event::WorkerId;
 
 /// Where the supervisor's log goes. Clones lead to the same place.
 #[derive(Clone, Debug)]
 pub enum Destination {
     /// Standard error of a foreground supervisor; flushed by its owner at the end of each turn.
     Console(SharedConsole),
-    /// The file of a background supervisor, kept by its owner to reopen it.
-    File(Arc<Mutex<LogFile>>),
+    /// The file of a background supervisor, written beside the loop.
+    File(OwnLog),
 }
 
 /// What a record begins with.
@@ -106,11 +103,7 @@ impl Write for Destination {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
         match self {
             Destination::Console(console) => lock(console).write_own(record),
-            Destination::File(file) => {
-                // No worker has the highest number; the log is one stream of its own.
-                const OWN: Source = (WorkerId(u64::MAX), Stream::Err);
-                file.lock().unwrap_or_else(PoisonError::into_inner).write(OWN, [&[], record]);
-            }
+            Destination::File(file) => file.write(record),
         }
         Ok(record.len())
     }
@@ -126,13 +119,16 @@ impl Write for Destination {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logs::file::LogFile;
+    use crate::logs::files::LogFiles;
+    use crate::sys::handover::Bell;
     use log::Log;
     use std::path::Path;
 
     fn written(prefix: Prefix, levels: Option<&str>, records: &[(Level, &str)]) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("clusterd.log");
-        let file = Arc::new(Mutex::new(LogFile::open(&path).unwrap()));
+        let file = LogFiles::default().keep_own(LogFile::open(&path).unwrap()).unwrap();
         let logger = build(Destination::File(file), prefix, levels);
         for (level, text) in records {
             let arguments = format_args!("{text}");
@@ -159,11 +155,14 @@ mod tests {
 
     #[test]
     fn a_full_disk_does_not_stop_the_log() {
-        let file = Arc::new(Mutex::new(LogFile::open(Path::new("/dev/full")).unwrap()));
-        let logger = build(Destination::File(file.clone()), Prefix::Time, None);
-        for _ in 0..1000 {
-            logger.log(&Record::builder().level(Level::Info).args(format_args!("x")).build());
+        for mut files in [LogFiles::default(), LogFiles::beside(Bell::new().unwrap())] {
+            let file = files.keep_own(LogFile::open(Path::new("/dev/full")).unwrap()).unwrap();
+            let logger = build(Destination::File(file), Prefix::Time, None);
+            for _ in 0..1000 {
+                logger.log(&Record::builder().level(Level::Info).args(format_args!("x")).build());
+            }
+            files.drain(std::time::Duration::from_secs(20));
+            assert_eq!(files.take_notices(), [], "what cannot be told in it");
         }
-        assert!(file.lock().unwrap().is_failing());
     }
 }

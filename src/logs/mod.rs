@@ -3,8 +3,10 @@
 //!
 //! Nothing here blocks on a reader, panics on bytes, or holds more than its limits: what a slow reader or a
 //! full disk cannot take is dropped, counted, and reported when it works again. Bytes of workers are never
-//! changed, except where they are shown on a terminal, and in files that were asked for in another `form`. The loop calls, and says when; only old files are looked
-//! after in a thread of their own (`archive`), which shares nothing with it but its list of them.
+//! changed, except where they are shown on a terminal, and in files that were asked for in another `form`. The loop
+//! calls, and says when. Log files are written by threads, one for each disk (`lane`, with its `queue` and its `writer`),
+//! which `files` is the loop's side of; old ones are looked after in a thread of their own (`archive`). They share
+//! nothing with the loop but their lists of what is to be done.
 
 pub mod archive;
 pub mod console;
@@ -14,14 +16,17 @@ pub mod files;
 pub mod foreground;
 pub mod form;
 pub mod journal;
+pub mod lane;
 pub mod lines;
 pub mod logger;
 pub mod pace;
+pub mod queue;
 pub mod rate;
 pub mod ring;
 pub mod rotation;
 pub mod totals;
 pub mod worker;
+pub mod writer;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};

@@ -103,7 +103,7 @@ impl Files {
     }
 
     /// Those that take this stream, each once.
-    fn of(self, stream: Stream) -> impl Iterator<Item = FileId> {
+    pub fn of(self, stream: Stream) -> impl Iterator<Item = FileId> {
         let own = match stream {
             Stream::Out => self.out,
             Stream::Err => self.err,
@@ -158,6 +158,11 @@ impl WorkerOutput {
     /// How lines that are read from now on are written to the files.
     pub fn set_form(&mut self, form: Option<Form>) {
         self.form = form.map(Box::new);
+    }
+
+    /// Files get more than its bytes: a line may become many times as long.
+    pub fn is_formed(&self) -> bool {
+        self.form.is_some()
     }
 
     /// What the journal is told of it; none where its lines do not go there.

@@ -134,8 +134,8 @@ fn change(
 
 /// Does something while a duplicate of `socket` stands at this number of our own table.
 ///
-/// Nobody sees that: one thread alone has this table (see `rotate::take_own_descriptors`), signals (whose handlers write to a descriptor) wait, and `act`
-/// makes one system call.
+/// Nobody sees that: one thread alone has this table (see `rotate::take_own_descriptors` and `handover`), signals (whose
+/// handlers write to a descriptor) wait, and `act` makes one system call.
 fn at_number(socket: BorrowedFd<'_>, number: RawFd, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     if socket.as_raw_fd() == number {
         return act();

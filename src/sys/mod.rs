@@ -14,6 +14,7 @@ pub mod descriptor;
 pub mod epoll_peer;
 pub mod facts;
 mod guise;
+pub mod handover;
 pub mod inherited;
 pub mod inotify;
 pub mod input;

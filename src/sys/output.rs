@@ -1,7 +1,7 @@
 //! System calls of the output path: log files, worker pipes, and the supervisor's own standard output.
 //!
 //! Every call here returns at once, with the one exception the kernel leaves no choice in: a write to a
-//! regular file waits for its disk. Nothing here decides what happens to bytes that could not be written.
+//! regular file waits for its disk, which is why threads of their own make it. Nothing here decides what happens to bytes that could not be written.
 
 use std::fs::DirBuilder;
 use std::io::{self, IoSlice};

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -167,27 +167,36 @@ pub fn without_signals<T>(act: impl FnOnce() -> T) -> io::Result<T> {
     Ok(result)
 }
 
-/// Gives this thread a table of descriptors of its own, with nothing in it but the first three. The other one's
-/// numbers are not its own any more: `epoll_peer` exchanges what stands at some of them for a moment, and what is
-/// closed there is to be closed for good.
+/// Gives this thread a table of descriptors of its own, with nothing in it but the first three, and the one with the
+/// number `kept`. The other one's numbers are not its own any more: `epoll_peer` exchanges what stands at some of them
+/// for a moment, and what is closed there is to be closed for good.
 ///
 /// # Errors
 /// Before Linux 5.9 (CLOSE_RANGE_UNSHARE, close_range(2)) where unshare(2) is forbidden too.
-pub fn take_own_descriptors() -> io::Result<()> {
-    // SAFETY: numbers only; nothing that this thread uses is among what is closed, and the table of the others
-    // stays as it is.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_UNSHARE) };
-    if closed == 0 {
-        return Ok(());
+pub fn take_own_descriptors(kept: Option<RawFd>) -> io::Result<()> {
+    let beyond = kept.map_or(3, |kept| kept + 1);
+    if close_range(beyond, RawFd::MAX, libc::CLOSE_RANGE_UNSHARE) {
+        // The table is this thread's own already.
+        return match kept {
+            Some(kept) if kept > 3 && !close_range(3, kept - 1, 0) => Err(io::Error::last_os_error()),
+            Some(_) | None => Ok(()),
+        };
     }
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES)?;
     let open = fs::read_dir("/proc/thread-self/fd")?;
-    let numbers: Vec<i32> = open.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
-    for number in numbers.into_iter().filter(|number| *number > 2) {
+    let numbers: Vec<RawFd> = open.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2 && Some(*number) != kept) {
         // SAFETY: a number of this thread's own table, which nothing in it uses; EBADF is as good.
         unsafe { libc::close(number) };
     }
     Ok(())
+}
+
+/// Closes what stands at these numbers, both included.
+fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> bool {
+    // SAFETY: numbers only; nothing that this thread uses is among what is closed, and the table of the others
+    // stays as it is.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) == 0 }
 }
 
 /// This thread gives way to every other one: nice 19, which on Linux holds for a thread (setpriority(2)).
@@ -216,7 +225,7 @@ mod tests {
         let (end, ended) = mpsc::channel::<()>();
         thread::scope(|scope| {
             scope.spawn(move || {
-                take_own_descriptors().expect("a table");
+                take_own_descriptors(None).expect("a table");
                 let file = File::open("/dev/null").expect("it is there");
                 // SAFETY: a number only.
                 let ours = unsafe { libc::fcntl(number, libc::F_GETFD) };

@@ -64,24 +64,34 @@ impl Fault {
     /// Fails the calls of this process from now on, until what is returned is dropped. None where strace may
     /// not do that (ptrace(2), Yama), after saying so.
     pub(crate) fn inject(self, pid: i32) -> Option<Injected> {
-        let program = runtime("strace")?;
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let trace = folder.path().join("trace");
-        let [calls, inject] = self.expression();
-        let mut strace = Command::new(program);
-        strace.args(["-qqq", "-p", &pid.to_string(), "-e", &calls, "-e", &inject, "-o"]).arg(&trace);
-        let mut child = strace.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it is installed");
-        let held = try_until(ATTACH, || {
-            assert!(tracer(pid).is_some(), "the process to be traced has ended");
-            matches!(child.try_wait(), Ok(Some(_))) || tracer(pid) == Some(child.id().cast_signed())
-        });
-        held.expect("strace takes hold, or ends");
-        if matches!(child.try_wait(), Ok(Some(_))) {
-            skip("strace may not attach to a process here (kernel.yama.ptrace_scope)");
-            return None;
-        }
-        Some(Injected { pid, child, folder })
+        attach(pid, self.expression())
     }
+}
+
+/// What this thread writes to a file is not there before what is returned is lifted or dropped: so does a disk that
+/// hangs. None where strace may not do that, after saying so.
+pub(crate) fn hang(thread: i32) -> Option<Injected> {
+    // An hour, in microseconds.
+    attach(thread, ["trace=writev".to_owned(), "inject=writev:delay_enter=3600000000".to_owned()])
+}
+
+fn attach(pid: i32, [calls, inject]: [String; 2]) -> Option<Injected> {
+    let program = runtime("strace")?;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let trace = folder.path().join("trace");
+    let mut strace = Command::new(program);
+    strace.args(["-qqq", "-p", &pid.to_string(), "-e", &calls, "-e", &inject, "-o"]).arg(&trace);
+    let mut child = strace.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it is installed");
+    let held = try_until(ATTACH, || {
+        assert!(tracer(pid).is_some(), "the process to be traced has ended");
+        matches!(child.try_wait(), Ok(Some(_))) || tracer(pid) == Some(child.id().cast_signed())
+    });
+    held.expect("strace takes hold, or ends");
+    if matches!(child.try_wait(), Ok(Some(_))) {
+        skip("strace may not attach to a process here (kernel.yama.ptrace_scope)");
+        return None;
+    }
+    Some(Injected { pid, child, folder })
 }
 
 /// The process that traces this one, 0 for none (proc_pid_status(5)).

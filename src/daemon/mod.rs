@@ -959,9 +959,8 @@ fn install_log(foreground: bool, home: &Home) -> Result<(Option<Foreground>, Log
         let destination = Destination::Console(outputs.err().clone());
         (Some(outputs), destination)
     } else {
-        let own = LogFile::open(&home.log()).and_then(|file| files.keep_own(file));
-        let own = own.map_err(|e| host("log")(io::Error::other(e.to_string())))?;
-        (None, Destination::File(own))
+        let own = LogFile::open(&home.log()).map_err(|e| host("log")(io::Error::other(e.to_string())))?;
+        (None, Destination::File(files.keep_own(own)))
     };
     let prefix = Prefix::of(&destination, journal.as_deref());
     // A second supervisor in one process exists in tests only; it goes on with the first one's log.

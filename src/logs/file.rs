@@ -7,7 +7,7 @@
 //! written is never copied, and no other file is ever replaced.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -110,8 +110,8 @@ impl LogFile {
     }
 
     /// Its descriptor, to be handed over.
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    pub fn into_descriptor(self) -> OwnedFd {
+        self.fd
     }
 
     /// Lines are being dropped.

@@ -191,7 +191,13 @@ impl LogFiles {
             known.users += 1;
             return Ok(id);
         }
-        self.add(file, false)
+        let device = identity.map(|identity| identity.0);
+        if self.disks.iter().any(|disk| disk.lane.disk() == device && disk.lane.is_stuffed()) {
+            let source = io::ErrorKind::WouldBlock.into();
+            let advice = "its disk has taken nothing for a long time: see to that first";
+            return Err(OpenError::File { path, source, advice });
+        }
+        Ok(self.add(file, false))
     }
 
     fn at(&mut self, path: &Path) -> Option<(FileId, &mut Known)> {
@@ -200,18 +206,14 @@ impl LogFiles {
         Some((*id, known))
     }
 
-    fn add(&mut self, file: LogFile, own: bool) -> Result<FileId, OpenError> {
+    fn add(&mut self, file: LogFile, own: bool) -> FileId {
         let lane = self.lane(file.regular().map(|regular| regular.identity.0), file.path());
         let (path, behalf) = (file.path().to_owned(), file.behalf().clone());
         let id = FileId(self.next);
-        lane.adopt(id, file, own).map_err(|source| OpenError::File {
-            path: path.clone(),
-            source,
-            advice: "its disk has taken nothing for a long time: see to that first",
-        })?;
         self.next += 1;
+        lane.adopt(id, file, own);
         self.files.insert(id, Box::new(Known { path, behalf, users: 1, lane, set: None, own }));
-        Ok(id)
+        id
     }
 
     /// What writes to the files of this disk, to be told something at once.
@@ -252,13 +254,10 @@ impl LogFiles {
     }
 
     /// Takes the supervisor's own log over.
-    ///
-    /// # Errors
-    /// None that is known, for the first file.
-    pub fn keep_own(&mut self, file: LogFile) -> Result<OwnLog, OpenError> {
-        let id = self.add(file, true)?;
-        let lane = self.files[&id].lane.clone();
-        Ok(OwnLog { lane, file: id })
+    pub fn keep_own(&mut self, file: LogFile) -> OwnLog {
+        let file = self.add(file, true);
+        let lane = self.files[&file].lane.clone();
+        OwnLog { lane, file }
     }
 
     /// How far a file of an app grows, and whether its lines are JSON. Who opened it last has the say.
@@ -532,6 +531,20 @@ mod tests {
             assert_eq!(written(&mut files, &dir.path().join(format!("{number}.log"))), expected);
         }
         assert_eq!(files.marks(Time::START), []);
+    }
+
+    /// As an `apply` does that gives a thousand workers other files: more than find room on their way at once.
+    #[test]
+    fn any_number_of_files_can_be_opened_in_one_turn() {
+        let mut files = LogFiles::beside(Bell::new().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..600 {
+            let id = files.open(&dir.path().join(format!("{number}.log"))).unwrap();
+            files.write(id, OUT, [b"", b"a line\n"], Time::START);
+        }
+        for number in 0..600 {
+            assert_eq!(written(&mut files, &dir.path().join(format!("{number}.log"))), "a line\n");
+        }
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //! The loop and the thread share a queue and never wait for each other, but for the moment in which the thread begins:
 //! the lock is held for no call that could reach a disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::Duration;
@@ -31,6 +31,13 @@ const LINGER: Duration = Duration::from_secs(10);
 /// Bytes that wait from which on the thread is not left alone until the end of the turn.
 const WAKE_AT: usize = 64 * 1024;
 
+/// Opened files that wait to be handed over, beside those that are on their way: an `apply` may open three for each of
+/// a thousand workers.
+const HANDED_LIMIT: usize = 4096;
+
+/// How often the end of a process looks whether more files can be handed over.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
 /// Notices and answers that wait for the loop; more are not kept.
 const NEWS_LIMIT: usize = 256;
 
@@ -42,7 +49,55 @@ pub type Answer = (Ticket, Vec<String>);
 pub struct Lane {
     shared: Arc<Shared>,
     /// Where files are handed over. Not shared: the thread has another table of descriptors.
-    chute: Option<Arc<OwnedFd>>,
+    chute: Option<Arc<Chute>>,
+}
+
+/// The loop's end of where files are handed over.
+#[derive(Debug)]
+struct Chute {
+    end: OwnedFd,
+    /// Those that found no room in it yet: their commands wait as well.
+    waiting: Mutex<VecDeque<OwnedFd>>,
+}
+
+impl Chute {
+    fn put(&self, fd: OwnedFd) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(fd);
+        self.feed();
+    }
+
+    /// Hands over what there is room for.
+    fn feed(&self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(fd) = waiting.front() {
+            if handover::give(self.end.as_fd(), fd.as_fd()).is_err() {
+                return;
+            }
+            waiting.pop_front();
+        }
+    }
+}
+
+/// The thread's end.
+#[derive(Debug)]
+struct Intake {
+    end: OwnedFd,
+    bell: Bell,
+}
+
+impl Intake {
+    /// The next file's descriptor, for which the loop is asked where it had no room.
+    fn take(&self) -> io::Result<OwnedFd> {
+        loop {
+            match handover::take(self.end.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.bell.ring();
+                    handover::await_next(self.end.as_fd())?;
+                }
+                taken => return taken,
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -122,7 +177,8 @@ impl Lane {
         let begun = state.begun.clone().unwrap_or(Ok(()));
         drop(state);
         begun.map_err(io::Error::other)?;
-        Ok(Lane { shared, chute: Some(Arc::new(ours)) })
+        let chute = Chute { end: ours, waiting: Mutex::default() };
+        Ok(Lane { shared, chute: Some(Arc::new(chute)) })
     }
 
     /// One without a thread: what it is told is done at once.
@@ -158,24 +214,25 @@ impl Lane {
         self.chute.is_some()
     }
 
-    /// Hands a file over, from which on this thread, and nobody else, has it open.
-    ///
-    /// # Errors
-    /// EAGAIN when the disk has taken nothing for so long that no more files can wait.
-    pub fn adopt(&self, id: FileId, file: LogFile, own: bool) -> io::Result<()> {
+    /// Hands a file over: from now on this thread, and nobody else, has it open.
+    pub fn adopt(&self, id: FileId, file: LogFile, own: bool) {
         let mut state = lock(&self.shared);
         state.engaged = false;
         let regular = file.regular();
         if let Some(writer) = &mut state.here {
             writer.adopt(id, file, own);
         } else if let Some(chute) = &self.chute {
-            handover::give(chute.as_fd(), file.descriptor())?;
             let (path, behalf) = (file.path().to_owned(), file.behalf().clone());
-            let adopted = Box::new(Adopted { file: id, path, behalf, regular, own });
-            state.queue.push(Command::Adopt(adopted));
+            state.queue.push(Command::Adopt(Box::new(Adopted { file: id, path, behalf, regular, own })));
+            chute.put(file.into_descriptor());
         }
         state.identities.extend(regular.map(|regular| (id, regular.identity)));
-        Ok(())
+    }
+
+    /// Its disk has taken nothing for so long that no more files can wait.
+    pub fn is_stuffed(&self) -> bool {
+        let waiting = |chute: &Arc<Chute>| chute.waiting.lock().unwrap_or_else(PoisonError::into_inner).len();
+        self.chute.as_ref().is_some_and(|chute| waiting(chute) >= HANDED_LIMIT)
     }
 
     /// The file that is known to be this one.
@@ -225,6 +282,7 @@ impl Lane {
 
     /// The turn is at its end: what waits is to be done.
     pub fn kick(&self) {
+        self.chute.iter().for_each(|chute| chute.feed());
         let mut state = lock(&self.shared);
         if !state.queue.is_idle() {
             self.shared.wake(&mut state);
@@ -292,8 +350,9 @@ impl Lane {
             if left.is_zero() {
                 return Some((state.queue.behind().collect(), state.queue.all()));
             }
-            let waited = self.shared.rest.wait_timeout(state, left);
+            let waited = self.shared.rest.wait_timeout(state, left.min(DRAIN_LOOK));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.chute.iter().for_each(|chute| chute.feed());
         }
         None
     }
@@ -343,18 +402,20 @@ impl Shared {
     /// The thread, from its begin to its end.
     fn run(&self, number: RawFd, shop: Shop) {
         let settled = handover::settle(number);
-        let settled = settled.and_then(|chute| Ok((Bell::of(handover::take(chute.as_fd())?), chute)));
+        let settled =
+            settled.and_then(|end| Ok(Intake { bell: Bell::of(handover::take(end.as_fd())?), end }));
         let begun = settled.as_ref().map(|_| ()).map_err(ToString::to_string);
         lock(self).begun = Some(begun);
         self.rest.notify_all();
-        if let Ok((bell, chute)) = settled {
-            self.work_off(&bell, &chute, Writer::new(shop));
+        if let Ok(intake) = settled {
+            self.work_off(&intake, Writer::new(shop));
         }
     }
 
-    fn work_off(&self, bell: &Bell, chute: &OwnedFd, mut writer: Writer) {
+    fn work_off(&self, intake: &Intake, mut writer: Writer) {
+        let bell = &intake.bell;
         while let Some((command, ticket)) = self.next(&mut writer, bell) {
-            let (buffer, news) = perform(&mut writer, command, ticket, self.now(), Some(chute));
+            let (buffer, news) = perform(&mut writer, command, ticket, self.now(), Some(intake));
             let mut state = lock(self);
             let is_awaited = state.queue.finish(buffer);
             let has_news = state.take_in(news);
@@ -419,12 +480,12 @@ fn perform(
     command: Command,
     ticket: Ticket,
     now: Time,
-    chute: Option<&OwnedFd>,
+    intake: Option<&Intake>,
 ) -> (Option<Vec<u8>>, News) {
     let (mut buffer, mut answer, mut touched) = (None, None, None);
     let answered = |failures: Vec<String>| Some((ticket, failures));
     match command {
-        Command::Adopt(adopted) => adopt(writer, *adopted, chute),
+        Command::Adopt(adopted) => adopt(writer, *adopted, intake),
         Command::Behalf(file, behalf) => writer.set_behalf(file, behalf),
         Command::Set { file, json, rotation } => writer.set(file, json, rotation, now),
         Command::Write { file, source, bytes } => {
@@ -456,8 +517,8 @@ fn perform(
     (buffer, News { changed, notices: writer.take_notices(), answer })
 }
 
-fn adopt(writer: &mut Writer, adopted: Adopted, chute: Option<&OwnedFd>) {
-    let Some(taken) = chute.map(|chute| handover::take(chute.as_fd())) else { return };
+fn adopt(writer: &mut Writer, adopted: Adopted, intake: Option<&Intake>) {
+    let Some(taken) = intake.map(Intake::take) else { return };
     let Adopted { file, path, behalf, regular, own } = adopted;
     // What found no room among the descriptors may find some now.
     match taken.map(|fd| LogFile::opened(fd, path.clone(), behalf.clone(), regular)) {

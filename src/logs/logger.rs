@@ -128,7 +128,7 @@ mod tests {
     fn written(prefix: Prefix, levels: Option<&str>, records: &[(Level, &str)]) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("clusterd.log");
-        let file = LogFiles::default().keep_own(LogFile::open(&path).unwrap()).unwrap();
+        let file = LogFiles::default().keep_own(LogFile::open(&path).unwrap());
         let logger = build(Destination::File(file), prefix, levels);
         for (level, text) in records {
             let arguments = format_args!("{text}");
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_full_disk_does_not_stop_the_log() {
         for mut files in [LogFiles::default(), LogFiles::beside(Bell::new().unwrap())] {
-            let file = files.keep_own(LogFile::open(Path::new("/dev/full")).unwrap()).unwrap();
+            let file = files.keep_own(LogFile::open(Path::new("/dev/full")).unwrap());
             let logger = build(Destination::File(file), Prefix::Time, None);
             for _ in 0..1000 {
                 logger.log(&Record::builder().level(Level::Info).args(format_args!("x")).build());

@@ -528,7 +528,8 @@ mod tests {
         for _ in 0..times {
             files.write(ONE, OUT, [b"", record.as_bytes()], at(0));
         }
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        // One that is compressed is there under two names for a moment.
+        assert!(std::fs::read_dir(dir.path()).unwrap().count() > 1);
         files.adopt(ONE, LogFile::open(Path::new("/dev/full")).unwrap(), true);
         files.write(ONE, OUT, [b"", b"lost\n"], at(0));
         assert_eq!((files.take_notices(), files.next_deadline()), (vec![], Some(at(1000))));

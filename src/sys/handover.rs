@@ -8,6 +8,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg,
@@ -39,10 +40,20 @@ pub fn give(chute: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Waits until a descriptor is in a chute, or nobody is left at its other end.
+///
+/// # Errors
+/// The errno of poll(2).
+pub fn await_next(chute: BorrowedFd<'_>) -> io::Result<()> {
+    let mut asked = [PollFd::new(chute, PollFlags::POLLIN)];
+    retrying(|| poll(&mut asked, PollTimeout::NONE))?;
+    Ok(())
+}
+
 /// Takes the next descriptor out of a chute; never waits.
 ///
 /// # Errors
-/// EAGAIN when none was given; EMFILE when it found no room among those of this thread.
+/// EAGAIN when none was given yet; EMFILE when it found no room among those of this thread.
 pub fn take(chute: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut byte = [0_u8; 1];
     let mut room = nix::cmsg_space!([RawFd; 1]);
@@ -116,8 +127,6 @@ mod tests {
     use std::sync::mpsc;
     use std::thread;
 
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
     use super::*;
 
     fn is_rung(bell: &Bell) -> bool {
@@ -134,11 +143,9 @@ mod tests {
             let mine = settle(number);
             tell.send(()).expect("it waits");
             let mine = mine.expect("a table");
-            let take = || loop {
-                match take(mine.as_fd()) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
-                    other => break other.expect("what was given"),
-                }
+            let take = || {
+                await_next(mine.as_fd()).expect("it is given some time");
+                take(mine.as_fd()).expect("it was given")
             };
             let (pipe, bell) = (take(), Bell::of(take()));
             nix::unistd::write(&pipe, b"here").expect("somebody reads");

@@ -70,6 +70,29 @@ fn files_have_the_names_of_the_contract() {
     assert!(!logs.join("discarded-out.log").exists());
 }
 
+/// What is not a whole line yet is in the file soon, and once; who takes lines gets them whole.
+#[test]
+fn a_prompt_without_a_newline_is_seen_in_its_file() {
+    let line = "printf 'Pass'; printf 'word: '; while [ ! -e go ]; do sleep 0.02; done; echo thanks; exec sleep 1000";
+    let api = fork("api", &fixtures::shell(line));
+    // Of lines in another form, and of those in a file for several, nothing but whole ones.
+    let json = fork("json", &fixtures::shell(line)).text("log_type", "json");
+    let merged = App::new("merged", &fixtures::shell(line)).instances(2).set("merge_logs", true);
+    let daemon = Daemon::foreground(file(&[api, json, merged]));
+    let stored = |name: &str| {
+        let path = daemon.home.path().join(format!("logs/{name}-out.log"));
+        String::from_utf8_lossy(&read(&path)).into_owned()
+    };
+    wait_until(ms(10_000), "the prompt", || stored("api") == "Password: ");
+    holds_for(ms(300), "nothing of the others", || (stored("json") + &stored("merged")).is_empty());
+    assert!(!daemon.output().contains("Password"), "half a line: {}", daemon.output());
+    std::fs::write(daemon.home.apps().join("go"), "").expect("the folder is ours");
+    daemon.wait_for_text("api-0    | Password: thanks\n");
+    wait_until(ms(10_000), "the whole line", || stored("api") == "Password: thanks\n");
+    wait_until(ms(10_000), "its lines", || stored("merged") == "Password: thanks\n".repeat(2));
+    wait_until(ms(10_000), "its line", || stored("json").matches("Password: thanks\"").count() == 1);
+}
+
 #[test]
 fn no_log_files_writes_none() {
     let daemon = Builder::new(fork("api", &fixtures::shell("echo hello; exec sleep 1000")))

@@ -660,6 +660,7 @@ impl Daemon {
         }
         self.output.retry(self.now);
         self.tell_left_out();
+        self.show_unfinished();
         self.look_at_queues(self.now);
         self.look_at_exams(self.now);
         self.look_at_probes(self.now);

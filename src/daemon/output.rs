@@ -66,6 +66,8 @@ pub(super) struct Output {
     held_back: Vec<(WorkerId, Stream)>,
     /// Outputs that are not read while the disk of their files is behind.
     wait_for_disk: Vec<(WorkerId, Stream)>,
+    /// Outputs that ended in the middle of a line, and when that is shown in their file.
+    unfinished: HashMap<(WorkerId, Stream), Time>,
     /// Outputs of floods.
     pub(super) resting: Resting,
     /// When that reader last took something, or had nothing to take.
@@ -73,6 +75,9 @@ pub(super) struct Output {
     /// Bytes that each output may be read in this turn.
     share: usize,
 }
+
+/// How long nothing more comes of a line until its beginning is written: a prompt, or dots of progress.
+const UNFINISHED: Duration = Duration::from_secs(1);
 
 /// Where journald listens; CLUSTERD_JOURNAL_SOCKET says otherwise.
 fn journal_socket() -> PathBuf {
@@ -104,6 +109,7 @@ impl Output {
             followers: Followers::default(),
             held_back: Vec::new(),
             wait_for_disk: Vec::new(),
+            unfinished: HashMap::new(),
             resting: Resting::default(),
             moved: Time::START,
             share: BUDGET,
@@ -212,6 +218,7 @@ impl Output {
     /// Its pipe is closed.
     fn forget_held(&mut self, worker: WorkerId, stream: Stream) {
         self.wait_for_disk.retain(|held| *held != (worker, stream));
+        self.unfinished.remove(&(worker, stream));
         self.resting.forget(worker, stream);
     }
 
@@ -222,6 +229,7 @@ impl Output {
             self.files.next_deadline(),
             patience,
             self.resting.next_deadline(),
+            self.unfinished.values().min().copied(),
             self.meters.next_deadline(),
             self.journal.next_deadline(),
             behind,
@@ -356,6 +364,10 @@ impl Daemon {
         let pumped = self.with_sinks(|sinks, buffer| entry.output.pump(stream, budget, buffer, sinks, now));
         if pumped.eof {
             self.close_output(&mut entry, stream);
+        } else if entry.output.can_show(stream, &self.output.files) {
+            self.output.unfinished.insert((worker, stream), now + UNFINISHED);
+        } else if !self.output.unfinished.is_empty() {
+            self.output.unfinished.remove(&(worker, stream));
         }
         self.output.workers.insert(worker, entry);
         if pumped.eof {
@@ -375,6 +387,19 @@ impl Daemon {
         }
         self.output.release(entry.output.files());
         self.output.rings.forget_worker(worker);
+    }
+
+    /// Writes what stands without a newline where nothing more has come of it for a while.
+    pub(super) fn show_unfinished(&mut self) {
+        let (now, output) = (self.now, &mut self.output);
+        let due: Vec<_> = output.unfinished.extract_if(|_, at| *at <= now).map(|(whose, _)| whose).collect();
+        for (worker, stream) in due {
+            let Some(entry) = output.workers.get_mut(&worker) else { continue };
+            // Others may write there by now.
+            if entry.output.can_show(stream, &output.files) {
+                entry.output.show(stream, &mut output.files, now);
+            }
+        }
     }
 
     /// Says of apps that print no more, for now, what was left out.

@@ -328,6 +328,11 @@ impl LogFiles {
         self.files.get(&id).map(|known| &*known.path)
     }
 
+    /// More than one output goes there.
+    pub fn is_shared(&self, id: FileId) -> bool {
+        self.files.get(&id).is_some_and(|known| known.users > 1)
+    }
+
     /// Gives one use of a file back; with the last one it is closed, once all is written.
     pub fn release(&mut self, id: FileId) {
         if let Some(known) = self.files.get_mut(&id) {

@@ -27,7 +27,8 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// The bytes of all pieces that one push gave, in order: first `head`, then `body`.
+/// The bytes of all pieces that one push gave, in order: first `head`, then `body`; without what
+/// [`LineFramer::show`] gave out before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch<'a> {
     /// What began in an earlier push.
@@ -45,6 +46,9 @@ pub struct LineFramer {
     head: Vec<u8>,
     continued: bool,
     limit: usize,
+    /// How many of the held bytes [`LineFramer::show`] gave out already, and of those of `head`.
+    shown: usize,
+    shown_of_head: usize,
 }
 
 impl Default for LineFramer {
@@ -56,12 +60,13 @@ impl Default for LineFramer {
 impl LineFramer {
     /// A framer that cuts at another limit than [`LINE_LIMIT`], at least 8 bytes.
     pub fn with_limit(limit: usize) -> LineFramer {
-        LineFramer { held: Vec::new(), head: Vec::new(), continued: false, limit: limit.max(8) }
+        let (held, head, limit) = (Vec::new(), Vec::new(), limit.max(8));
+        LineFramer { held, head, continued: false, limit, shown: 0, shown_of_head: 0 }
     }
 
     /// Takes the next bytes of the stream and hands every piece that they complete to `sink`.
     pub fn push<'a>(&'a mut self, bytes: &'a [u8], sink: &mut dyn FnMut(Piece<'_>)) -> Batch<'a> {
-        empty(&mut self.head);
+        self.begin();
         let mut at = 0;
         while !self.held.is_empty() && at < bytes.len() {
             at += self.complete_held(&bytes[at..], sink);
@@ -73,13 +78,13 @@ impl LineFramer {
             at += len;
         }
         self.held.extend_from_slice(&bytes[at..]);
-        Batch { head: &self.head, body: &bytes[start..at] }
+        Batch { head: &self.head[self.shown_of_head..], body: &bytes[start..at] }
     }
 
     /// The same for who needs no single lines: those that lie whole within the pushed bytes come together, in
     /// one piece. Nothing then costs anything by the line.
     pub fn push_runs<'a>(&'a mut self, bytes: &'a [u8], sink: &mut dyn FnMut(Piece<'_>)) -> Batch<'a> {
-        empty(&mut self.head);
+        self.begin();
         let mut at = 0;
         while !self.held.is_empty() && at < bytes.len() {
             at += self.complete_held(&bytes[at..], sink);
@@ -97,18 +102,35 @@ impl LineFramer {
             at += last + 1;
         }
         self.held.extend_from_slice(&bytes[at..]);
-        Batch { head: &self.head, body: &bytes[start..at] }
+        Batch { head: &self.head[self.shown_of_head..], body: &bytes[start..at] }
     }
 
     /// The stream ended: hands out the unfinished line, if there is one.
     pub fn finish(&mut self, sink: &mut dyn FnMut(Piece<'_>)) -> Batch<'_> {
-        empty(&mut self.head);
+        self.begin();
+        self.shown_of_head = std::mem::take(&mut self.shown);
         std::mem::swap(&mut self.held, &mut self.head);
         if !self.head.is_empty() {
             sink(Piece { bytes: &self.head, cut: false, continued: self.continued });
         }
         self.continued = false;
-        Batch { head: &self.head, body: &[] }
+        Batch { head: &self.head[self.shown_of_head..], body: &[] }
+    }
+
+    /// The unfinished line, or what has come of it since it was last shown: for who wants the bytes, and no lines.
+    pub fn show(&mut self) -> &[u8] {
+        let from = std::mem::replace(&mut self.shown, self.held.len());
+        &self.held[from..]
+    }
+
+    /// Bytes of the unfinished line that were not shown.
+    pub fn unshown(&self) -> usize {
+        self.held.len() - self.shown
+    }
+
+    fn begin(&mut self) {
+        empty(&mut self.head);
+        self.shown_of_head = 0;
     }
 
     /// Bytes of the unfinished line; less than the limit.
@@ -131,6 +153,9 @@ impl LineFramer {
             self.continued = cut;
             self.head.extend_from_slice(&self.held[..len]);
             self.held.drain(..len);
+            let shown = self.shown.min(len);
+            self.shown -= shown;
+            self.shown_of_head += shown;
             if self.held.is_empty() {
                 empty(&mut self.held);
             }
@@ -276,8 +301,27 @@ mod tests {
             prop_assert_eq!(&pieces, &split(limit, &[&stream]).0);
             prop_assert_eq!(&split_by_runs(limit, &chunks), &(pieces.clone(), joined.clone()));
             prop_assert_eq!(&joined, &stream);
-            prop_assert_eq!(pieces.concat_bytes(), stream);
+            prop_assert_eq!(pieces.concat_bytes(), &stream[..]);
+            prop_assert_eq!(shown_between(limit, &chunks), (pieces, stream));
         }
+    }
+
+    /// As [`split`], where every other push is followed by a look at the unfinished line.
+    fn shown_between(limit: usize, chunks: &[&[u8]]) -> (Vec<Owned>, Vec<u8>) {
+        let mut framer = LineFramer::with_limit(limit);
+        let (mut pieces, mut joined) = (Vec::new(), Vec::new());
+        let mut sink = |piece: Piece<'_>| pieces.push((piece.bytes.to_vec(), piece.cut, piece.continued));
+        for (number, chunk) in chunks.iter().enumerate() {
+            let batch = framer.push(chunk, &mut sink);
+            joined.extend_from_slice(batch.head);
+            joined.extend_from_slice(batch.body);
+            if number % 2 == 0 {
+                joined.extend_from_slice(framer.show());
+                assert_eq!(framer.unshown(), 0);
+            }
+        }
+        joined.extend_from_slice(framer.finish(&mut sink).head);
+        (pieces, joined)
     }
 
     trait ConcatBytes {

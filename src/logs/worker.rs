@@ -283,6 +283,22 @@ impl WorkerOutput {
         }
     }
 
+    /// Whether bytes of an unfinished line are held that [`WorkerOutput::show`] would write: not where a line is
+    /// written in another form, or where others write to the same file and would tear it.
+    pub fn can_show(&self, stream: Stream, files: &LogFiles) -> bool {
+        self.output(stream).framer.unshown() > 0
+            && self.form.is_none()
+            && self.files.both.is_none()
+            && self.files.of(stream).all(|file| !files.is_shared(file))
+    }
+
+    /// Writes to its file what stands without a newline; who takes lines gets it with the rest of its line.
+    pub fn show(&mut self, stream: Stream, files: &mut LogFiles, now: Time) {
+        let (source, kept) = ((self.origin.worker, stream), self.files);
+        let bytes = self.output_mut(stream).framer.show();
+        kept.of(stream).for_each(|file| files.write(file, source, [&[], bytes], now));
+    }
+
     /// Frames one chunk (none: the end) and gives its pieces to the line sinks, then its bytes to the file.
     fn take(&mut self, stream: Stream, chunk: Option<&[u8]>, sinks: &mut Sinks<'_>, now: Time) {
         if self.form.is_some() {

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use support::daemon::exists;
+use support::daemon::{exists, state_and_parent};
 use support::strace::hang;
 use support::wait::holds_for;
 use support::{App, Daemon, Load, file, fixtures, free_port, skip, wait_until};
@@ -182,5 +182,7 @@ fn a_supervisor_whose_own_log_hangs_does_what_it_is_told_and_ends() {
     daemon.run(&["restart", "tick"]).expect_code(0);
     let ended = daemon.run(&["kill"]).expect_code(0);
     assert!(ended.stdout.contains("bytes could not be written in time and are lost"), "{ended:?}");
-    wait_until(ms(10_000), "the supervisor's end", || !exists(daemon.pid));
+    // Not our child: who reaps it may take its time.
+    let is_over = || state_and_parent(daemon.pid).is_none_or(|(state, _)| state == 'Z');
+    wait_until(ms(10_000), "the supervisor's end", is_over);
 }

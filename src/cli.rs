@@ -10,6 +10,7 @@ mod import;
 mod init;
 mod logs;
 mod monit;
+mod near;
 pub mod output;
 mod pm2;
 mod redact;

@@ -253,6 +253,11 @@ fn mistakes_name_the_flag_and_start_nothing() {
         (&["folder"], 1, "folder: this is a folder; name the script"),
         (&["./folder"], 1, "folder: this is a folder; name the script"),
         (&["echo.sh", "no-such-app"], 1, "no-such-app: no app, namespace or id is called so"),
+        (&["echoo", "--name", "x"], 1, "or a program in PATH; did you mean \"echo.sh\"?"),
+        (&["echo.sh", "echi.sh", "--name", "x"], 1, "did you mean \"echo.sh\"?"),
+        (&["sleeep"], 1, "sleeep: no app, namespace or id is called so, nor a file in "),
+        (&["ecosystem", "--env", "production"], 1, "ecosystem: no app, namespace or id"),
+        (&["echo.toml"], 2, "echo.toml: cannot read this file"),
     ] {
         let output = home.run(&[&["start"], words].concat());
         output.expect_code(code).expect_stderr(&[says]);
@@ -261,6 +266,21 @@ fn mistakes_name_the_flag_and_start_nothing() {
     let output = home.run(&["start", "echo.sh", "--kill-timeout", "soon", "--json"]).expect_code(2);
     let error: serde_json::Value = serde_json::from_str(output.stderr.trim()).unwrap();
     assert!(error["message"].as_str().unwrap().starts_with("--kill-timeout: "), "{error}");
+}
+
+/// Whatever flags stand beside it: those are not what is wrong.
+#[test]
+fn a_slip_of_the_hand_is_told_with_what_was_meant() {
+    let daemon = started(&["echo.sh", "--name", "server"]);
+    for words in
+        [&["sever"][..], &["sever", "--name", "x"], &["sever", "--env", "production"], &["sever", "-i", "2"]]
+    {
+        let output = daemon.run(&[&["start"], words].concat());
+        let says =
+            ["sever: no app, namespace or id is called so, nor a file in ", "did you mean \"server\"?"];
+        output.expect_code(1).expect_stderr(&says);
+    }
+    assert_eq!(standing(&daemon), one("server", "online", 0));
 }
 
 #[test]
@@ -327,7 +347,7 @@ fn several_at_once_of_every_kind() {
     let before = restarts();
     daemon.run(&["start", "child", "/^ec/", "front"]).expect_code(0);
     assert_eq!(restarts(), before.iter().map(|count| count + 1).collect::<Vec<_>>());
-    daemon.run(&["start", "child", "nobody"]).expect_code(1).expect_stderr(&["\"nobody\""]);
+    daemon.run(&["start", "child", "nobody"]).expect_code(1).expect_stderr(&["nobody: "]);
     assert_eq!(restarts(), before.iter().map(|count| count + 1).collect::<Vec<_>>(), "all or none");
     daemon.run(&["stop", "child", "echo", "filed"]).expect_code(0);
     assert!(standing(&daemon).iter().all(|(_, status, _)| status == "stopped"));

@@ -247,27 +247,13 @@ impl Caller {
 
     /// One request after the other; the first that fails is the last.
     fn start(&self, words: &Start) -> Result<i32, Failure> {
-        for (request, spawns) in start::steps(words, &|word| self.is_known(word))? {
+        for (request, spawns) in start::steps(words, self)? {
             match spawns {
                 true => self.ask_or_spawn(request)?,
                 false => self.ask(request, None).map_err(flags::named)?,
             };
         }
         Ok(0)
-    }
-
-    /// Whether the supervisor knows an app, a namespace or an id of this name; where none runs, nothing is known.
-    fn is_known(&self, word: &str) -> Result<bool, Failure> {
-        let request = Request::Pid { targets: vec![word.to_owned()] };
-        match client::ask(&self.home()?, request, Some(ANSWER_TIME)) {
-            Err(ClientError::NotRunning { .. }) => Ok(false),
-            Err(error) => Err(Failure::failed(error)),
-            Ok(mut answers) => match answers.next() {
-                Some(Ok(Reply::Pids { .. })) => Ok(true),
-                Some(Ok(_)) | None => Ok(false),
-                Some(Err(error)) => Err(Failure::failed(error)),
-            },
-        }
     }
 
     /// A plan alone spawns no supervisor: where none runs, every app is new.
@@ -413,6 +399,28 @@ fn asked(home: &Home, request: Request) -> Result<Option<Peekable<client::Answer
     };
     let has_ended = matches!(answers.peek(), Some(Err(ClientError::Ended))) && !home.is_heard();
     Ok((!has_ended).then_some(answers))
+}
+
+impl start::Known for Caller {
+    fn has(&self, word: &str) -> Result<bool, Failure> {
+        let request = Request::Pid { targets: vec![word.to_owned()] };
+        match client::ask(&self.home()?, request, Some(ANSWER_TIME)) {
+            Err(ClientError::NotRunning { .. }) => Ok(false),
+            Err(error) => Err(Failure::failed(error)),
+            Ok(mut answers) => match answers.next() {
+                Some(Ok(Reply::Pids { .. })) => Ok(true),
+                Some(Ok(_)) | None => Ok(false),
+                Some(Err(error)) => Err(Failure::failed(error)),
+            },
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let list = self.home().and_then(|home| listed(&home, Vec::new(), false));
+        let apps = list.ok().and_then(Result::ok).map_or_else(Vec::new, |list| list.apps);
+        let names = apps.iter().map(|app| app.name.clone());
+        names.chain(apps.iter().map(|app| app.namespace.clone())).collect()
+    }
 }
 
 /// The list, then the details of its apps, so many at a time that each answer fits. Shares of CPU time count

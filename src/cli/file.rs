@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use super::Selection;
 use super::output::Failure;
+use super::{Selection, near};
 use crate::config::{self, AppConfig, Diagnostics, Host, MAX_TEXT, launch};
 use crate::control::protocol::{Environment, File};
 use crate::import;
@@ -56,8 +56,11 @@ pub(super) fn import_of(word: &str) -> Option<String> {
 pub(super) fn read(word: &str, selection: &Selection) -> Result<File, Failure> {
     let cwd = current_folder()?;
     let path = (word != "-").then(|| cwd.join(word));
-    let unreadable =
-        |error: io::Error| Failure::usage(format_args!("{word}: cannot read this file: {error}"));
+    let unreadable = |error: io::Error| {
+        let is_gone = error.kind() == io::ErrorKind::NotFound;
+        let hint = if is_gone { near::beside(&cwd, word) } else { String::new() };
+        Failure::usage(format_args!("{word}: cannot read this file: {error}{hint}"))
+    };
     let bytes = match &path {
         Some(path) => open(path).and_then(read_bytes),
         None => read_bytes(io::stdin().lock()),

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::flags::{self, Program};
+use super::near::{self, Near};
 use super::output::Failure;
 use super::{Start, file};
 use crate::config::changes::Keys;
@@ -41,15 +42,20 @@ struct Place<'a> {
     makes: bool,
     /// There is `--watch` without a folder: one that is named beside it was to be watched.
     watches: bool,
-    /// Whether the supervisor knows something of this name.
-    is_known: &'a dyn Fn(&str) -> Result<bool, Failure>,
+    known: &'a dyn Known,
+}
+
+/// What the supervisor knows; where none runs, nothing.
+pub(super) trait Known {
+    /// Whether that has an app, a namespace or an id of this name.
+    fn has(&self, word: &str) -> Result<bool, Failure>;
+
+    /// The names of its apps and namespaces.
+    fn names(&self) -> Vec<String>;
 }
 
 /// The requests of one command, in its order.
-pub(super) fn steps(
-    start: &Start,
-    is_known: &dyn Fn(&str) -> Result<bool, Failure>,
-) -> Result<Vec<Step>, Failure> {
+pub(super) fn steps(start: &Start, known: &dyn Known) -> Result<Vec<Step>, Failure> {
     if let Some(why) = start.flags.refused() {
         return Err(Failure::usage(why));
     }
@@ -58,13 +64,13 @@ pub(super) fn steps(
     let path = std::env::var_os("PATH");
     let makes = start.flags.first().is_some() || !start.args.is_empty();
     let watches = start.flags.value(AppKey::Watch) == Some("true");
-    let place = Place { here, cwd, path: path.as_deref(), makes, watches, is_known };
+    let place = Place { here, cwd, path: path.as_deref(), makes, watches, known };
     let mut meant = Vec::new();
     for word in &start.targets {
         meant.push((word, place.meaning(word)?));
     }
     check(start, &meant)?;
-    check_known(&meant, is_known)?;
+    check_known(&meant, known)?;
     let mut steps: Vec<Step> = Vec::new();
     for (word, meaning) in meant {
         match meaning {
@@ -113,19 +119,15 @@ pub(super) fn file_says(flag: &str, file: &str) -> Failure {
 }
 
 /// Beside what is started anew: that would be started before the supervisor says that it knows nothing of these.
-fn check_known(
-    meant: &[(&String, Meaning)],
-    is_known: &dyn Fn(&str) -> Result<bool, Failure>,
-) -> Result<(), Failure> {
+fn check_known(meant: &[(&String, Meaning)], known: &dyn Known) -> Result<(), Failure> {
     let is_target = |meaning: &Meaning| *meaning == Meaning::Known;
     if meant.iter().all(|(_, meaning)| is_target(meaning)) {
         return Ok(());
     }
     for (word, _) in meant.iter().filter(|(_, meaning)| is_target(meaning)) {
-        if !is_known(word)? {
+        if !known.has(word)? {
             return Err(Failure::failed(format_args!(
-                "{word}: no app, namespace or id is called so, nor a file here or a program in PATH; nothing was \
-                 started"
+                "{word}: no app that is known is meant by it; nothing was started"
             )));
         }
     }
@@ -230,8 +232,11 @@ impl Place<'_> {
         let is_id = word.bytes().all(|byte| byte.is_ascii_digit());
         let is_program = !is_id && self.in_path(word);
         let is_target = found.is_none() && !is_program;
-        if is_target || (!self.makes && (self.is_known)(word)?) {
+        if (is_target || !self.makes) && self.known.has(word)? {
             return Ok(Meaning::Known);
+        }
+        if is_target {
+            return Err(self.unknown(word));
         }
         match found {
             Some(found) if !found.is_dir() || !is_program || self.watches => self.path_to(word, found),
@@ -242,10 +247,21 @@ impl Place<'_> {
     /// `namespace/name`, and an app that is called as a script may be.
     fn missing(&self, word: &str) -> Result<Meaning, Failure> {
         let is_relative = !word.starts_with(['/', '.']);
-        if is_relative && (self.is_known)(word)? {
+        if is_relative && self.known.has(word)? {
             return Ok(Meaning::Known);
         }
-        Err(Failure::failed(format_args!("{word}: there is no such file in {}", self.cwd.display())))
+        let hint = near::beside(&self.cwd, word);
+        Err(Failure::failed(format_args!("{word}: there is no such file in {}{hint}", self.cwd.display())))
+    }
+
+    /// Neither known nor a file nor a program: a slip of the hand, as often as not.
+    fn unknown(&self, word: &str) -> Failure {
+        let near = Near::to(word).names(&self.known.names()).files(&self.cwd).files(&self.here);
+        Failure::failed(format_args!(
+            "{word}: no app, namespace or id is called so, nor a file in {} or a program in PATH{}",
+            self.cwd.display(),
+            near.programs(self.path).hint()
+        ))
     }
 
     fn in_path(&self, word: &str) -> bool {
@@ -283,6 +299,18 @@ fn is_ecosystem(path: &Path) -> bool {
 mod tests {
     use super::*;
 
+    struct Few;
+
+    impl Known for Few {
+        fn has(&self, word: &str) -> Result<bool, Failure> {
+            Ok(matches!(word, "api" | "sh" | "web.js" | "back/api" | "3"))
+        }
+
+        fn names(&self) -> Vec<String> {
+            vec!["api".to_owned()]
+        }
+    }
+
     #[test]
     fn a_line_is_named_by_its_program() {
         for (line, name) in [
@@ -307,14 +335,13 @@ mod tests {
         {
             std::fs::write(here.join(name), text).unwrap();
         }
-        let is_known = |word: &str| Ok(matches!(word, "api" | "sh" | "web.js" | "back/api" | "3"));
         let place = Place {
             cwd: here.join("sub"),
             here: here.clone(),
             path: Some("/bin".as_ref()),
             makes: false,
             watches: false,
-            is_known: &is_known,
+            known: &Few,
         };
         let program = |script: &str, is_file| Some(Meaning::Program { script: script.to_owned(), is_file });
         let elsewhere = here.join("server.js").display().to_string();
@@ -335,6 +362,8 @@ mod tests {
             ("/^a/", Some(Meaning::Known)),
             ("all", Some(Meaning::Known)),
             ("gone.js", None),
+            ("4", None),
+            ("apj", None),
             ("./gone", None),
             ("inner", None),
         ] {

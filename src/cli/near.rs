@@ -23,7 +23,7 @@ pub(super) struct Near<'w> {
 impl<'w> Near<'w> {
     /// Nothing so far. A wrong, missing, needless or swapped letter in three is as far as a name may be.
     pub(super) fn to(word: &'w str) -> Near<'w> {
-        Near { word, limit: (word.chars().count() / 3).max(1), found: None }
+        Near { word, limit: word.chars().count() / 3, found: None }
     }
 
     /// Of those that are equally near the first that was told stays.
@@ -138,6 +138,7 @@ mod tests {
             ("dataa", None),
             ("apj", Some("api")),
             ("xyz", None),
+            ("ap", None),
             ("", None),
         ] {
             let near = Near::to(word).names(&known).files(folder.path()).programs(Some(bin.as_os_str()));

@@ -3,6 +3,7 @@
 //! `clusterd FILE` has no verb; [`with_verb`] puts the hidden verb `run` before it, so that unknown verbs
 //! stay unknown verbs and get a suggestion.
 
+mod behind;
 pub mod commands;
 mod file;
 pub mod flags;
@@ -445,6 +446,11 @@ pub struct Run {
 /// `start`.
 #[derive(Debug, Args)]
 pub struct Start {
+    /// What makes an app of a script or a command, or changes a known one. First, for it looks at where the targets
+    /// stand before they are taken out.
+    #[command(flatten)]
+    pub flags: Flags,
+
     /// A script, a program, "a command", an ecosystem file (`-` reads it from standard input), or targets.
     #[arg(required = true, value_name = "SCRIPT|FILE|TARGET")]
     pub targets: Vec<String>,
@@ -468,10 +474,6 @@ pub struct Start {
     /// Returns as soon as the command is accepted.
     #[arg(long)]
     pub no_wait: bool,
-
-    /// What makes an app of a script or a command, or changes a known one.
-    #[command(flatten)]
-    pub flags: Flags,
 }
 
 /// `stop`, `delete`, `promote`, `rollback`.
@@ -489,6 +491,10 @@ pub struct Stop {
 /// `restart`, `reload`.
 #[derive(Debug, Args)]
 pub struct Replace {
+    /// What changes of the app. First, for it looks at where the targets stand before they are taken out.
+    #[command(flatten)]
+    pub changed: Changed,
+
     /// all, names, ids, namespaces, /regex/, or a file.
     #[arg(required = true, value_name = "TARGET")]
     pub targets: Vec<String>,
@@ -496,10 +502,6 @@ pub struct Replace {
     /// What the program gets from now on.
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,
-
-    /// What changes of the app.
-    #[command(flatten)]
-    pub changed: Changed,
 
     /// Which part of the file.
     #[command(flatten)]

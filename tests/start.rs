@@ -240,8 +240,17 @@ fn mistakes_name_the_flag_and_start_nothing() {
         (&["echo.sh", "-c", "never"], 2, "--cron-restart: expected five fields"),
         (&["echo.sh", "--log-date-format", "Q"], 2, "--log-date-format: expected a pattern of YYYY"),
         (&["echo.sh", "--log-type", "xml"], 2, "--log-type: expected \"raw\" or \"json\""),
-        (&["echo.sh", "--watch", "folder"], 2, "folder: this is a folder; to watch it write --watch=folder"),
-        (&["echo.sh", "--watch", "test"], 2, "test: this is a folder; to watch it write --watch=test"),
+        (&["--watch", "folder"], 2, "folder: this is a folder; to watch it write --watch=folder"),
+        (
+            &["echo.sh", "--watch", "sleep"],
+            2,
+            "--watch sleep: there is no file or folder sleep here to watch",
+        ),
+        (
+            &["echo.sh", "--watch", "other.sh"],
+            2,
+            "--watch other.sh: this can be what is watched, or one more",
+        ),
         (&["echo.sh", "--ignore-watch", "/"], 2, "--ignore-watch: it names no file"),
         (&["echo.sh", "--watch-delay", "4"], 2, "--watch-delay: 4 would be seconds in PM2"),
         (&["echo.sh", "--attach"], 2, "--attach: follow the output with `clusterd logs NAME`"),
@@ -266,6 +275,30 @@ fn mistakes_name_the_flag_and_start_nothing() {
     let output = home.run(&["start", "echo.sh", "--kill-timeout", "soon", "--json"]).expect_code(2);
     let error: serde_json::Value = serde_json::from_str(output.stderr.trim()).unwrap();
     assert!(error["message"].as_str().unwrap().starts_with("--kill-timeout: "), "{error}");
+}
+
+/// As PM2's users write them, without `=` and commas.
+#[test]
+fn words_behind_a_flag_are_its_own_where_they_can_mean_nothing_else() {
+    let home = home();
+    // There is a program of this name, too.
+    fs::create_dir(home.apps().join("test")).unwrap();
+    fs::create_dir(home.apps().join("lib")).unwrap();
+    let words = ["start", "echo.sh", "--stop-exit-codes", "1", "2", "--watch", "test", "--name", "a"];
+    let (daemon, output) = Daemon::started_by(home, &words);
+    output.expect_code(0);
+    assert_eq!(setting(&daemon, "a", "stop_exit_codes").as_deref(), Some("[1,2]"));
+    assert_eq!(setting(&daemon, "a", "watch").as_deref(), Some("[\"test\"]"));
+    daemon.run(&["restart", "--stop-exit-codes", "3", "4", "a", "--watch", "lib"]).expect_code(0);
+    assert_eq!(setting(&daemon, "a", "stop_exit_codes").as_deref(), Some("[3,4]"));
+    assert_eq!(setting(&daemon, "a", "watch").as_deref(), Some("[\"lib\"]"));
+    daemon.run(&["restart", "--watch", "a"]).expect_code(0);
+    assert_eq!(setting(&daemon, "a", "watch").as_deref(), Some("[\".\"]"));
+    assert_eq!(standing(&daemon).len(), 1);
+    daemon
+        .run(&["restart", "--stop-exit-codes", "1", "0"])
+        .expect_code(2)
+        .expect_stderr(&["nothing is left"]);
 }
 
 /// Whatever flags stand beside it: those are not what is wrong.

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::logs::Printer;
 use super::output::{Failure, Output, Shape};
 use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb};
-use super::{file, flags, logs, pm2, report, start, startup};
+use super::{behind, file, flags, logs, pm2, report, start, startup};
 use crate::background::{self, BackgroundError};
 use crate::config::changes::Keys;
 use crate::config::plan;
@@ -35,7 +35,7 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         Verb::Validate(validate) => given.validate(&validate),
         Verb::Import(import) => super::import::import(&import.file, import.run, given.json),
         Verb::Init { force } => super::init::init(force, given.json),
-        Verb::Start(start) => given.start(&start),
+        Verb::Start(start) => given.start(*start),
         Verb::Stop(stop) => {
             let targets = meant(stop.targets)?;
             given.ask(Request::Stop { targets, no_wait: stop.no_wait }, None)
@@ -52,8 +52,8 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
             let targets = meant(stop.targets)?;
             given.ask(Request::Rollback { targets, no_wait: stop.no_wait }, None)
         }
-        Verb::Restart(replace) => given.ask(restart(replace)?, None).map_err(flags::named),
-        Verb::Reload(replace) => given.ask(reload(replace)?, None).map_err(flags::named),
+        Verb::Restart(replace) => given.ask(restart(given.settled(replace)?)?, None).map_err(flags::named),
+        Verb::Reload(replace) => given.ask(reload(given.settled(replace)?)?, None).map_err(flags::named),
         Verb::StartOrRestart(replace) => given.start_or(replace, restart),
         Verb::StartOrReload(replace) => given.start_or(replace, reload),
         Verb::Apply(apply) => given.apply(apply),
@@ -246,7 +246,7 @@ impl Caller {
     }
 
     /// One request after the other; the first that fails is the last.
-    fn start(&self, words: &Start) -> Result<i32, Failure> {
+    fn start(&self, words: Start) -> Result<i32, Failure> {
         for (request, spawns) in start::steps(words, self)? {
             match spawns {
                 true => self.ask_or_spawn(request)?,
@@ -254,6 +254,13 @@ impl Caller {
             };
         }
         Ok(0)
+    }
+
+    /// With what stands behind a flag where it belongs.
+    fn settled(&self, mut replace: Replace) -> Result<Replace, Failure> {
+        let here = file::current_folder()?;
+        behind::settle(&mut replace.changed.0, &mut replace.targets, &here, self)?;
+        Ok(replace)
     }
 
     /// A plan alone spawns no supervisor: where none runs, every app is new.

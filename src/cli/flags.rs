@@ -5,6 +5,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use toml_writer::ToTomlValue;
 
+use super::behind::Behind;
 use super::output::Failure;
 use crate::config::Diagnostics;
 use crate::config::changes::Keys;
@@ -176,6 +177,8 @@ fn table() -> impl Iterator<Item = &'static Flag> {
 #[derive(Debug, Default)]
 pub struct Flags {
     given: Vec<(&'static Flag, Vec<String>)>,
+    /// What stands behind some of them, and may be theirs.
+    pub(super) behind: Behind,
 }
 
 impl Flag {
@@ -327,6 +330,27 @@ impl Flags {
         Some(values.first().map_or("", String::as_str))
     }
 
+    /// Gives the flag of this key, which was given, more values.
+    pub(super) fn add(&mut self, key: AppKey, more: impl Iterator<Item = String>) {
+        if let Some(values) = self.values_of(key) {
+            values.extend(more);
+        }
+    }
+
+    /// Puts others in the place of the first value of the flag of this key that is `old`.
+    pub(super) fn replace(&mut self, key: AppKey, old: &str, new: Vec<String>) {
+        if let Some(values) = self.values_of(key)
+            && let Some(place) = values.iter().position(|value| value == old)
+        {
+            values.splice(place..=place, new);
+        }
+    }
+
+    fn values_of(&mut self, key: AppKey) -> Option<&mut Vec<String>> {
+        let sets = |flag: &Flag| matches!(flag.does, Does::Sets(set) if set == key);
+        self.given.iter_mut().find(|(flag, _)| sets(flag)).map(|(_, values)| values)
+    }
+
     /// Why the first of them that nothing takes is not taken.
     pub(super) fn refused(&self) -> Option<String> {
         self.given.iter().find_map(|(flag, values)| match flag.does {
@@ -475,6 +499,7 @@ impl FromArgMatches for Flags {
             let Some(values) = flag.values(matches) else { continue };
             self.given.push((flag, values));
         }
+        self.behind = Behind::of(matches);
         Ok(())
     }
 }

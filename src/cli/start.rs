@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::behind;
 use super::flags::{self, Program};
 use super::near::{self, Near};
 use super::output::Failure;
@@ -55,12 +56,14 @@ pub(super) trait Known {
 }
 
 /// The requests of one command, in its order.
-pub(super) fn steps(start: &Start, known: &dyn Known) -> Result<Vec<Step>, Failure> {
+pub(super) fn steps(mut start: Start, known: &dyn Known) -> Result<Vec<Step>, Failure> {
     if let Some(why) = start.flags.refused() {
         return Err(Failure::usage(why));
     }
     let here = file::current_folder()?;
     let cwd = start.flags.value(AppKey::Cwd).map_or_else(|| here.clone(), |cwd| here.join(cwd));
+    behind::settle(&mut start.flags, &mut start.targets, &cwd, known)?;
+    let start = &start;
     let path = std::env::var_os("PATH");
     let makes = start.flags.first().is_some() || !start.args.is_empty();
     let watches = start.flags.value(AppKey::Watch) == Some("true");

@@ -6,6 +6,8 @@ mod support;
 
 use serde_json::Value;
 
+use support::daemon::BOOT;
+use support::wait::try_until;
 use support::{App, Daemon, fixtures, free_port};
 
 fn server(name: &str) -> App {
@@ -26,14 +28,19 @@ fn jlist_has_the_fields_that_scripts_for_pm2_read() {
     daemon.expects(&["looks like a secret: SECRET"]);
     let pids = daemon.wait_online("api", 2);
     daemon.wait_online("line", 1);
-    let list = processes(&daemon);
+    // A process that has only just been started has no memory of its own yet.
+    let list = try_until(BOOT, || {
+        let list = processes(&daemon);
+        list.iter().all(|process| process["monit"]["memory"].as_u64() > Some(0)).then_some(list)
+    });
+    let list = list.expect("all of them use memory");
     assert_eq!(list.len(), 3);
     for (at, process) in list.iter().enumerate() {
         assert_eq!(process["pm_id"], at, "{process}");
         let env = &process["pm2_env"];
         assert_eq!((&env["pm_id"], &env["name"]), (&process["pm_id"], &process["name"]));
         assert_eq!(env["status"], "online");
-        assert!(process["monit"]["memory"].as_u64() > Some(0) && process["monit"]["cpu"].is_number());
+        assert!(process["monit"]["cpu"].is_number(), "{process}");
         for key in [
             "pm_exec_path",
             "pm_cwd",
@@ -65,6 +72,8 @@ fn jlist_has_the_fields_that_scripts_for_pm2_read() {
     let env = &line["pm2_env"];
     assert_eq!((&env["exec_mode"], &env["namespace"]), (&"fork_mode".into(), &"jobs".into()));
     assert_eq!((&env["pm_exec_path"], &env["args"][1]), (&"/bin/sh".into(), &"sleep 1000".into()));
+    let pid_file = std::fs::read_to_string(env["pm_pid_path"].as_str().unwrap()).unwrap();
+    assert_eq!(pid_file.trim(), line["pid"].to_string());
     assert!(!daemon.run(&["jlist"]).stdout.contains("hunter2"), "values of variables are nobody's business");
 }
 
@@ -83,6 +92,23 @@ fn jlist_tells_a_restart_by_pid_and_start_and_by_nothing_else() {
     daemon.run(&["stop", "api"]).expect_code(0);
     let stopped = processes(&daemon).remove(0);
     assert_eq!((&stopped["pid"], &stopped["pm2_env"]["status"]), (&0.into(), &"stopped".into()));
+}
+
+/// Scripts take the name of the program from it, and its folder.
+#[test]
+fn the_path_of_what_runs_is_whole_also_of_a_program_in_path() {
+    let exact = App::bare("exact").set("command", "[\"sleep\", \"1000\"]");
+    let word = App::bare("word").text("script", "sleep").set("args", "[\"1000\"]");
+    let daemon = Daemon::foreground(fixtures::file(&[word, exact]));
+    for name in ["word", "exact"] {
+        daemon.wait_online(name, 1);
+    }
+    for process in processes(&daemon) {
+        let path = process["pm2_env"]["pm_exec_path"].as_str().unwrap();
+        assert!(path.ends_with("/sleep") && std::path::Path::new(path).is_file(), "{path}");
+    }
+    daemon.run(&["stop", "all"]).expect_code(0);
+    assert!(processes(&daemon)[0]["pm2_env"]["pm_exec_path"].as_str().unwrap().starts_with('/'));
 }
 
 #[test]

@@ -154,7 +154,11 @@ impl Facts<'_> {
     fn pid_file(&self, worker: &WorkerInfo) -> String {
         let instance = worker.instance;
         match self.setting("pid_file").filter(|path| *path != "default") {
-            None => format!("{}/pids/{}-{instance}.pid", self.home, self.app.name),
+            None => {
+                let namespace = Some(&self.app.namespace).filter(|namespace| *namespace != "default");
+                let namespace = namespace.map_or_else(String::new, |namespace| format!("{namespace}@"));
+                format!("{}/pids/{namespace}{}-{instance}.pid", self.home, self.app.name)
+            }
             Some(path) if self.app.instances > 1 || instance > 0 => {
                 let stem = Path::new(path).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
                 with_stem(Path::new(path), &format!("{stem}-{instance}"))
@@ -190,9 +194,10 @@ impl Program {
     fn of(detail: &AppDetail) -> Program {
         let settings = &detail.settings;
         let none = || "none".to_owned();
+        let whole = |word: &str| detail.program.clone().unwrap_or_else(|| absolute(&detail.cwd, word));
         if let Some(command) = settings.get("command") {
             let mut vector = words(Some(command)).into_iter();
-            let path = vector.next().unwrap_or_default();
+            let path = whole(&vector.next().unwrap_or_default());
             return Program { path, interpreter: none(), args: vector.collect() };
         }
         let script = settings.get("script").map_or("", String::as_str);
@@ -203,9 +208,7 @@ impl Program {
         };
         let by_extension = || interpreter_of(Path::new(script)).map_or_else(none, str::to_owned);
         let interpreter = if interpreter == "by extension" { by_extension() } else { interpreter.clone() };
-        let is_word = !script.contains('/') && interpreter == "none";
-        let path = if is_word { script.to_owned() } else { absolute(&detail.cwd, script) };
-        Program { path, interpreter, args: words(settings.get("args")) }
+        Program { path: whole(script), interpreter, args: words(settings.get("args")) }
     }
 }
 
@@ -325,13 +328,25 @@ mod tests {
                 &["x"][..],
             ),
             (&[("script", "a.py"), ("interpreter", "/opt/py")], "/srv/api/a.py", "/opt/py", &[]),
-            (&[("script", "gunicorn"), ("interpreter", "by extension")], "gunicorn", "none", &[]),
+            (&[("script", "gunicorn"), ("interpreter", "by extension")], "/srv/api/gunicorn", "none", &[]),
+            (&[("script", "../bin/run"), ("interpreter", "none")], "/srv/api/../bin/run", "none", &[]),
+            (&[("command", "[\"./x\"]")], "/srv/api/x", "none", &[]),
             (&[("script", "npm start")], "/bin/sh", "none", &["-c", "npm start"]),
             (&[("command", "[\"/bin/x\",\"y\"]")], "/bin/x", "none", &["y"]),
         ] {
             let program = Program::of(&detail(settings));
             assert_eq!((&*program.path, &*program.interpreter), (path, interpreter), "{settings:?}");
             assert_eq!(program.args, args, "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_found_in_path_is_told_by_its_whole_path() {
+        for settings in
+            [&[("script", "gunicorn"), ("interpreter", "none")][..], &[("command", "[\"gunicorn\",\"y\"]")]]
+        {
+            let found = AppDetail { program: Some("/usr/bin/gunicorn".to_owned()), ..detail(settings) };
+            assert_eq!(Program::of(&found).path, "/usr/bin/gunicorn");
         }
     }
 

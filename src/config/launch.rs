@@ -192,6 +192,20 @@ pub fn resolve(
     Ok(CommandLine { program, argv, cwd: lookup.cwd, speaks_node_ipc, extra_env })
 }
 
+/// What the bare word in front of `spec` means in PATH now; none where it is a path, a file of the working directory,
+/// or nowhere.
+pub fn found_in_path(spec: &Spec, path_variable: Option<&OsStr>) -> Option<PathBuf> {
+    let (word, is_script) = match &spec.program {
+        Program::Shell(_) => return None,
+        Program::Exact(vector) => (vector.first()?, false),
+        Program::Script { script, .. } => (script, true),
+    };
+    let path = path_variable.unwrap_or(OsStr::new(DEFAULT_PATH)).to_owned();
+    let lookup = Lookup { cwd: folder(&spec.cwd).ok()?, path };
+    let is_here = is_script && fs::metadata(lookup.cwd.join(word)).is_ok_and(|found| !found.is_dir());
+    if word.contains('/') || is_here { None } else { lookup.in_path(word).ok() }
+}
+
 /// Whether a program is `name`, or a version of it: `node`, `node22`, `python3.12`; not `node_exporter`.
 fn has_name(program: &Path, name: &str) -> bool {
     let file = program.file_name().and_then(OsStr::to_str).unwrap_or_default();
@@ -561,7 +575,7 @@ mod tests {
             path
         }
 
-        fn resolve(&self, lines: &str) -> Result<CommandLine, LaunchError> {
+        fn load(&self, lines: &str) -> crate::config::Config {
             let host = Host {
                 parallelism: 1,
                 memory: None,
@@ -570,9 +584,18 @@ mod tests {
                 only: Vec::new(),
             };
             let text = format!("[[apps]]\nname = \"a\"\n{lines}");
-            let config = load(&text, "t", &host).unwrap_or_else(|error| panic!("{error}"));
+            load(&text, "t", &host).unwrap_or_else(|error| panic!("{error}"))
+        }
+
+        fn resolve(&self, lines: &str) -> Result<CommandLine, LaunchError> {
+            let config = self.load(lines);
             let own = Path::new("/opt/clusterd");
             resolve(&config.apps[0].spec, Some(self.path("bin").as_os_str()), Some(own))
+        }
+
+        fn found(&self, lines: &str) -> Option<PathBuf> {
+            let config = self.load(lines);
+            found_in_path(&config.apps[0].spec, Some(self.path("bin").as_os_str()))
         }
 
         fn argv(&self, lines: &str) -> (String, Vec<String>) {
@@ -631,6 +654,25 @@ mod tests {
         assert_eq!(world.argv("script = \"server\""), ("app/server".into(), vec!["app/server".into()]));
         assert_eq!(world.argv("script = \"./server\"").0, "app/server");
         assert_eq!(world.argv("script = \"gunicorn\"").0, "bin/gunicorn");
+    }
+
+    #[test]
+    fn what_a_bare_word_means_can_be_asked() {
+        let world = World::new(&["gunicorn", "here"]);
+        world.file("app/here", 0o755);
+        fs::create_dir(world.path("app/gunicorn")).unwrap();
+        for (lines, expected) in [
+            ("script = \"gunicorn\"", Some("bin/gunicorn")),
+            ("command = [\"gunicorn\", \"x\"]", Some("bin/gunicorn")),
+            ("script = \"here\"", None),
+            ("command = [\"here\"]", Some("bin/here")),
+            ("script = \"./here\"", None),
+            ("script = \"no-such-program\"", None),
+            ("script = \"gunicorn x\"", None),
+        ] {
+            let found = world.found(lines);
+            assert_eq!(found, expected.map(|below| world.path(below)), "{lines}");
+        }
     }
 
     #[test]

@@ -587,6 +587,10 @@ pub struct AppDetail {
     pub profile: Option<String>,
     /// What runs, as one would type it.
     pub command: String,
+    /// The absolute path of the program or script that a bare word means, where it is found in PATH; not there where
+    /// a path says it, and where nothing is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
     /// The working directory.
     pub cwd: String,
     /// Where standard output goes.

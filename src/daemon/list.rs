@@ -1,10 +1,11 @@
 //! What `list` and `describe` show: the core's view, with what only the shell knows beside it.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use crate::config::{self, Interpreter, Program};
+use crate::config::{self, Interpreter, Program, launch};
 use crate::control::protocol::Stream;
 use crate::control::protocol::{
     AppDetail, AppInfo, DaemonInfo, LastExitInfo, List, ReloadInfo, UnservedInfo, WorkerInfo,
@@ -184,6 +185,7 @@ impl Daemon {
             file: record.source.path.as_ref().map(|p| p.display().to_string()),
             profile: record.source.profile.clone(),
             command: typed(recipe),
+            program: in_path(recipe).map(|path| path.display().to_string()),
             cwd: recipe.spec.cwd.display().to_string(),
             out_file: file(Some(Stream::Out)),
             error_file: file(Some(Stream::Err)),
@@ -314,6 +316,13 @@ fn overflow(app: &AppView, worker: &WorkerInfo) -> Option<String> {
 
 fn settings(recipe: &super::catalog::Recipe) -> BTreeMap<String, String> {
     config::settings(&recipe.policy, &recipe.spec)
+}
+
+/// Where the program that a bare word means is found. A PATH in a file of variables counts for workers alone.
+fn in_path(recipe: &super::catalog::Recipe) -> Option<PathBuf> {
+    let declared = recipe.spec.env.get("PATH").map(OsStr::new);
+    let path = declared.or_else(|| recipe.environment.get(OsStr::new("PATH")).map(OsString::as_os_str));
+    launch::found_in_path(&recipe.spec, path)
 }
 
 /// What runs, as one would type it.

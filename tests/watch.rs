@@ -274,6 +274,27 @@ fn an_app_that_changes_its_own_files_is_told_of_and_replaced_ever_more_rarely() 
     holds_for(ms(3000), "it slows down", || generation(&daemon) < soon + 8);
 }
 
+/// One save right after a start, the next when that has long been ready, and so on: no start is followed by the same.
+#[test]
+fn who_saves_often_is_answered_each_time() {
+    let (daemon, src) = watching(|app| {
+        app.instances(1).text("ready", "exec").text("min_uptime", "600ms").set("watch_delay", 50)
+    });
+    let mut number = 0;
+    let mut save = || {
+        number += 1;
+        write(src.join("server.js"), &number.to_string());
+    };
+    for round in 0..4 {
+        let before = generation(&daemon);
+        save();
+        wait_until(ms(20_000), "a new worker", || generation(&daemon) > before);
+        save();
+        wait_generation(&daemon, before + 2);
+        assert!(!daemon.log().contains("its files change each time"), "round {round}: {}", daemon.log());
+    }
+}
+
 #[test]
 fn a_burst_of_ten_thousand_files_is_one_reload_and_commands_go_on() {
     let (daemon, src) = watching(|app| app.set("watch_delay", 500));

@@ -53,6 +53,7 @@ mod outlive;
 mod output;
 mod overflow;
 mod owner;
+mod pace;
 mod perform;
 mod pidfiles;
 mod probe;

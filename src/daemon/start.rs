@@ -87,7 +87,10 @@ impl Daemon {
         self.name_worker(order);
         let worker = order.worker;
         match self.try_start(order) {
-            Ok(()) => self.inbox.push_back(Event::Begun { worker }),
+            Ok(()) => {
+                self.watches.started(order.app, self.now);
+                self.inbox.push_back(Event::Begun { worker });
+            }
             Err(failure) => {
                 self.close_unused_abroad();
                 self.inbox.push_back(Event::SpawnFailed { worker, failure });

@@ -1,11 +1,10 @@
 //! `watch`: has the workers of an app replaced when its files have changed, and are at rest again.
 //!
-//! An app that writes into its own watched folder when it starts would be replaced for ever: changes that come while
-//! its workers are being replaced, or right after, wait longer each time, and are told of.
+//! An app that writes into its own watched folder when it starts would be replaced for ever: `pace` tells its changes
+//! from those of somebody who saves often.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use mio::Token;
 
@@ -17,21 +16,9 @@ use crate::supervisor::policy::Watch;
 use crate::supervisor::time::Time;
 
 use super::catalog::Recipe;
+use super::pace::Pace;
 use super::watched::{MOST_FOLDERS, Own, Trouble, Watched};
 use super::{Daemon, Source};
-
-/// A change is not put off for longer than this, or so many times `watch_delay`, while others go on coming.
-const MOST_WAIT: Duration = Duration::from_secs(10);
-const MOST_DELAYS: u32 = 10;
-
-/// So long after its workers were replaced a change may be their own doing.
-const SETTLING: Duration = Duration::from_secs(1);
-
-/// The longest wait of an app that goes on changing its own files.
-const LONGEST: Duration = Duration::from_secs(60);
-
-/// So many replacements in a row that seem to be the app's own doing are told of.
-const SUSPICIOUS: u32 = 5;
 
 /// The files of all apps that are watched.
 #[derive(Debug, Default)]
@@ -53,62 +40,14 @@ struct Watching {
     told: String,
 }
 
-/// When something comes of changes.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Pace {
-    /// The first and the last change since something came of any.
-    since: Option<(Time, Time)>,
-    /// All of these came while workers were being replaced, or right after.
-    echoes: bool,
-    /// So many times in a row that was so.
-    row: u32,
-    reloading: bool,
-    /// Until here a change may be the doing of workers that have just started.
-    settles: Time,
-}
-
-impl Pace {
-    /// Whether workers are being replaced now.
-    fn see(&mut self, reloading: bool, now: Time) {
-        if self.reloading && !reloading {
-            self.settles = now + SETTLING;
-        }
-        self.reloading = reloading;
-    }
-
-    fn changed(&mut self, now: Time) {
-        let echo = self.reloading || now < self.settles;
-        match &mut self.since {
-            Some((_, last)) => {
-                *last = now;
-                self.echoes &= echo;
-            }
-            None => {
-                self.since = Some((now, now));
-                self.echoes = echo;
-            }
-        }
-    }
-
-    /// When something is to come of the changes.
-    fn due(&self, delay: Duration) -> Option<Time> {
-        let (first, last) = self.since?;
-        // Of those that may be echoes the first is as good as any other.
-        let steps = if self.echoes { self.row.min(16) } else { 0 };
-        let rest = delay.max((delay * (1 << steps)).min(LONGEST));
-        Some((last + rest).min(first + rest.max(MOST_WAIT).max(delay * MOST_DELAYS)))
-    }
-
-    /// Something comes of them. True when it is told that they seem to be the app's own doing.
-    fn take(&mut self, now: Time) -> bool {
-        self.row = if self.echoes { self.row + 1 } else { 0 };
-        self.since = None;
-        self.settles = now + SETTLING;
-        self.row == SUSPICIOUS
-    }
-}
-
 impl Watches {
+    /// A worker of this app is started.
+    pub(super) fn started(&mut self, app: AppId, now: Time) {
+        if let Some(watching) = self.of.get_mut(&app) {
+            watching.pace.started(now);
+        }
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Time> {
         self.of.values().filter_map(|watching| watching.pace.due(watching.watch.delay)).min()
     }
@@ -230,14 +169,14 @@ impl Daemon {
         match look(files) {
             Ok(found) => {
                 if files.changes().is_empty() {
-                    watching.pace.since = None;
+                    watching.pace.taken_back();
                 } else if files.changes().count() != known {
                     watching.pace.changed(now);
                 }
                 Some(found)
             }
             Err(trouble) => {
-                watching.pace.since = None;
+                watching.pace.taken_back();
                 let files = watching.files.take();
                 self.end_watch(files);
                 self.tell_trouble(app, &trouble);
@@ -316,48 +255,6 @@ fn in_words(told: Option<(&Path, usize)>, cwd: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const DELAY: Duration = Duration::from_millis(200);
-
-    fn at(milliseconds: u64) -> Time {
-        Time::from_start(Duration::from_millis(milliseconds))
-    }
-
-    #[test]
-    fn something_comes_of_changes_once_they_are_at_rest_and_not_too_late() {
-        let mut pace = Pace { settles: Time::START, ..Pace::default() };
-        assert_eq!(pace.due(DELAY), None);
-        pace.changed(at(100));
-        pace.changed(at(250));
-        assert_eq!(pace.due(DELAY), Some(at(450)));
-        for time in 3..200 {
-            pace.changed(at(time * 100));
-        }
-        assert_eq!(pace.due(DELAY), Some(at(10_100)), "who never rests is not waited for");
-        assert!(!pace.take(at(10_100)) && pace.due(DELAY).is_none());
-    }
-
-    #[test]
-    fn echoes_wait_longer_each_time_and_an_edit_does_not() {
-        let mut pace = Pace { settles: Time::START, ..Pace::default() };
-        let mut now = 1000;
-        let mut waits = Vec::new();
-        for _ in 0..12 {
-            pace.see(true, at(now));
-            pace.changed(at(now));
-            let due = pace.due(DELAY).expect("a change");
-            waits.push(due.since(at(now)).as_millis());
-            now += u64::try_from(waits.last().copied().unwrap_or_default()).unwrap_or_default();
-            assert_eq!(pace.take(at(now)), waits.len() == 5);
-        }
-        assert_eq!(waits[..4], [200, 400, 800, 1600]);
-        assert_eq!(waits[11], 60_000);
-        pace.see(true, at(now));
-        pace.changed(at(now));
-        pace.see(false, at(now + 10));
-        pace.changed(at(now + 9000));
-        assert_eq!(pace.due(DELAY), Some(at(now + 9200)), "somebody edits");
-    }
 
     #[test]
     fn a_change_is_told_by_its_first_file() {

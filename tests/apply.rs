@@ -81,6 +81,25 @@ fn only_what_changed_is_touched() {
     assert_eq!(daemon.app("steady").generation, 1);
 }
 
+/// A new version that listens elsewhere cannot take the old one's place beside it.
+#[test]
+fn who_leaves_the_port_that_it_opens_itself_is_restarted_and_who_is_handed_one_is_reloaded() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let (port, next) = (free_port(), free_port());
+    let api = |port: u16| App::new("api", &node).instances(2).port(port);
+    let daemon = Daemon::foreground(file(&[api(port)]));
+    daemon.wait_online("api", 2);
+    let plan = apply(&daemon, &[api(next)], &["--dry-run", "--json"]).expect_code(0);
+    assert_eq!(of(&plan_of(&plan), "api").step, "restart", "{plan:?}");
+    let output = apply(&daemon, &[api(next)], &[]).expect_code(0);
+    let why = format!("api: restart: env.PORT changed; it leaves port {port}, which it opens itself");
+    assert!(output.stdout.contains(&why), "{output:?}");
+    daemon.wait_online("api", 2);
+    assert_eq!(daemon.app("api").listen.len(), 1);
+    assert!(daemon.app("api").listen[0].ends_with(&format!(":{next}")), "{:?}", daemon.app("api").listen);
+    body(next, "/");
+}
+
 /// A start that waits for its turn runs what it was ordered to run, also when that is forgotten meanwhile.
 #[test]
 fn numbers_that_change_while_many_workers_start_fail_none_of_them() {

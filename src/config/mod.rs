@@ -21,6 +21,7 @@ pub mod keys;
 pub mod launch;
 mod listen;
 pub mod logs;
+mod moved;
 pub mod plan;
 mod process;
 mod raw;

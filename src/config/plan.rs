@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::keys::{self, Kind};
+use super::moved::left_port;
 use super::settings::value_of;
 use super::{AppConfig, Spec};
 use crate::supervisor::policy::{AppName, Mode, Policy};
@@ -41,6 +42,8 @@ pub struct Known<'a> {
     pub logs_moved: bool,
     /// It was started from the file that is applied.
     pub from_this_file: bool,
+    /// The ports of TCP that its workers opened themselves, and serve.
+    pub opened: Vec<u16>,
 }
 
 /// What is done to an app, the mildest last.
@@ -54,6 +57,8 @@ pub enum Step {
     Reload,
     /// The same where old and new cannot overlap: each is stopped, then started.
     Restart,
+    /// It leaves a port that it opens itself: all are stopped, then started.
+    Move,
     /// Workers come or go; the others stay.
     Scale,
     /// What differs says only how workers are judged, replaced and ended, and where their output is kept: it holds
@@ -74,7 +79,7 @@ impl Step {
             Step::Add => "add",
             Step::Start => "start",
             Step::Reload => "reload",
-            Step::Restart => "restart",
+            Step::Restart | Step::Move => "restart",
             Step::Scale => "scale",
             Step::Adjust => "adjust",
             Step::Define => "define",
@@ -168,6 +173,10 @@ fn step(known: &Known<'_>, new: &AppConfig, why: &mut Vec<String>) -> Step {
         Standing::Running if !changed => Step::Keep,
         Standing::Running if is_scale(known, new) => Step::Scale,
         Standing::Running if is_adjustment(known, new) => Step::Adjust,
+        Standing::Running if let Some(port) = left_port(&known.opened, (known.policy, known.spec), new) => {
+            why.push(format!("it leaves port {port}, which it opens itself: a reload cannot"));
+            Step::Move
+        }
         Standing::Running if known.policy.mode == Mode::Cluster && new.policy.mode == Mode::Cluster => {
             Step::Reload
         }
@@ -197,7 +206,7 @@ fn all(known: &Known<'_>, action: &'static str) -> Vec<WorkerPlan> {
 fn workers(known: &Known<'_>, instances: u32, step: Step) -> Vec<WorkerPlan> {
     let stays = match step {
         Step::Add | Step::Start => "start",
-        Step::Reload | Step::Restart => "replace",
+        Step::Reload | Step::Restart | Step::Move => "replace",
         Step::Delete => "stop",
         Step::Keep | Step::Define => return all(known, "keep"),
         Step::Scale | Step::Adjust => "keep",
@@ -319,6 +328,7 @@ mod tests {
             slots: (0..app.policy.instances).map(|instance| (instance, 10 + instance)).collect(),
             logs_moved: false,
             from_this_file: true,
+            opened: Vec::new(),
         }
     }
 
@@ -370,6 +380,54 @@ mod tests {
             let (old, new) = (app(old), app(new));
             let plan = plan(&[known(&old)], &[new], false);
             assert_eq!((plan[0].step, plan[0].why.join("; ")), (step, why.to_owned()));
+        }
+    }
+
+    #[test]
+    fn who_leaves_a_port_that_it_opens_itself_is_restarted() {
+        let cluster = |lines: &str| app(&format!("instances = 2\n{lines}"));
+        let moved = "it leaves port 3000, which it opens itself: a reload cannot";
+        for (old, new, opened, step) in [
+            ("env = { PORT = 3000 }", "env = { PORT = 3001 }", &[3000][..], Step::Move),
+            ("env = { PORT = 3000 }", "", &[3000], Step::Move),
+            ("args = \"--listen=:3000\"", "args = \"--listen=:3001\"", &[3000], Step::Move),
+            (
+                "increment_var = \"P\"\nenv = { P = 3000 }",
+                "increment_var = \"P\"\nenv = { P = 3010 }",
+                &[3000, 3001],
+                Step::Move,
+            ),
+            // By a socket that it is handed it serves wherever the file says.
+            (
+                "listen = 3000\nenv = { PORT = 3000 }",
+                "listen = 3001\nenv = { PORT = 3001 }",
+                &[],
+                Step::Reload,
+            ),
+            (
+                "listen = 3000\nenv = { PORT = 3000 }",
+                "listen = 3001\nenv = { PORT = 3001 }",
+                &[3000],
+                Step::Move,
+            ),
+            // What else has this number may be anything.
+            ("env = { PORT = 3000, T = 3000 }", "env = { PORT = 3000, T = 5000 }", &[3000], Step::Reload),
+            ("env = { PORT = 3000 }", "env = { PORT = 3000, A = 1 }", &[3000], Step::Reload),
+            ("env = { T = 3000 }", "env = { T = 5000 }", &[8080], Step::Reload),
+            // Nobody waits for a listener.
+            (
+                "ready = \"notify\"\nenv = { PORT = 3000 }",
+                "ready = \"notify\"\nenv = { PORT = 3001 }",
+                &[3000],
+                Step::Reload,
+            ),
+        ] {
+            let (old, new) = (cluster(old), cluster(new));
+            let known = Known { opened: opened.to_vec(), ..known(&old) };
+            let plan = plan(&[known], std::slice::from_ref(&new), false).remove(0);
+            assert_eq!(plan.step, step, "{:?}", plan.why);
+            assert_eq!(plan.why.last().is_some_and(|why| why == moved), step == Step::Move, "{:?}", plan.why);
+            assert!(plan.workers.iter().all(|worker| worker.action == "replace"), "{plan:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use crate::config::plan::{self, AppPlan, Known, Standing, Step};
 use crate::config::{AppConfig, Config};
 use crate::control::protocol::{self, Done, Error, PlanApp, PlanWorker, Reply};
 use crate::control::server::ClientId;
-use crate::supervisor::event::{AppId, Command, Scale, Scope};
+use crate::supervisor::event::{Address, AppId, Command, Scale, Scope};
 use crate::supervisor::policy::AppName;
 use crate::supervisor::view::{AppView, Status};
 
@@ -98,6 +98,7 @@ impl Daemon {
                         && known.source.path == source.path
                         && known.source.profile == source.profile
                 }),
+                opened: self.supervisor.opened(app.app).iter().filter_map(Address::port).collect(),
             })
             .collect();
         plan::plan(&known, &config.apps, prune)
@@ -174,6 +175,7 @@ impl Daemon {
             Step::Start => Command::Start { app, scope: Scope::All, definition: Some(definition) },
             Step::Define => Command::Define { app, definition },
             Step::Adjust => Command::Adjust { app, definition },
+            Step::Move => Command::Restart { app, scope: Scope::All, definition: Some(definition) },
             Step::Reload | Step::Restart => Command::Reload { app, definition: Some(definition) },
             Step::Keep | Step::Scale | Step::Delete => return None,
         };

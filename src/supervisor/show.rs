@@ -1,11 +1,28 @@
 //! Fills the read model from one app's state. Decides nothing.
 
+use std::collections::BTreeSet;
+
+use super::Supervisor;
+use super::address::Address;
 use super::app::{App, Idle, Mix, Slot, Wanted};
-use super::event::{Failure, Generation, Proof};
+use super::event::{AppId, Failure, Generation, Proof};
 use super::rollout::Canary;
 use super::time::Time;
 use super::view::{AppView, ReloadView, Status, WorkerView};
 use super::worker::{Phase, Worker};
+
+impl Supervisor {
+    /// Where workers of an app that are ready listen by sockets that they opened themselves.
+    pub fn opened(&self, app: AppId) -> Vec<Address> {
+        let workers = self.apps.iter().filter(|other| other.id == app).flat_map(|app| {
+            let ready = app.workers().filter(|worker| worker.is_ready());
+            ready.flat_map(|worker| app.sockets.accepted(worker.id))
+        });
+        let own: BTreeSet<Address> =
+            workers.filter(|(_, handed)| !handed).map(|(address, _)| address).collect();
+        own.into_iter().collect()
+    }
+}
 
 impl App {
     /// This app for people.

@@ -312,7 +312,8 @@ const FIELDS: &[Field] = &[
     Field {
         title: "watching",
         right: false,
-        weight: 20,
+        // Only there where somebody asked for it, who wants to see that it is so.
+        weight: 65,
         cell: |app, _| if app.watching { Cell::plain("enabled") } else { Cell::new("disabled", DIM) },
     },
 ];
@@ -729,6 +730,19 @@ mod tests {
         assert!(!header(50).contains("mode"));
         assert!(header(50).contains("pid"));
         assert!(!header(100).contains("namespace"), "only one namespace: nothing to tell");
+    }
+
+    #[test]
+    fn who_asked_to_watch_sees_it_on_a_usual_terminal() {
+        let mut watched =
+            app("payments-api-gateway", vec![worker(100, "waiting restart"), worker(101, "online")]);
+        watched.watching = true;
+        let header = |width| {
+            let text = stripped(&list(&listing(vec![watched.clone()]), Some(width)));
+            text.lines().next().unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(header(80), "id name pid status ↺ uptime mem watching");
+        assert_eq!(header(60), "id name pid status ↺ uptime");
     }
 
     #[test]

@@ -556,9 +556,12 @@ fn a_reload_with_flags_loses_no_request_and_one_that_fails_changes_nothing() {
     daemon.run(&["reload", "api", "--max-memory-restart", "300M"]).expect_code(0);
     assert!(daemon.wait_online("api", 3).iter().all(|pid| !before.contains(pid)), "as many as it had");
     daemon.expects(&["exited with code 7", "reload to generation"]);
-    let output = daemon.run(&["reload", "api", "--kill-timeout", "9s", "--", "exit", "7", "0"]);
-    output.expect_code(1).expect_stderr(&["exited with code 7"]);
+    let bad = ["reload", "api", "--kill-timeout", "9s", "--name", "other", "--", "exit", "7", "0"];
+    daemon.run(&bad).expect_code(1).expect_stderr(&["exited with code 7"]);
     assert_eq!(setting(&daemon, "api", "args").as_deref(), Some("[\"serve\"]"));
+    daemon.run(&["describe", "other"]).expect_code(1);
+    daemon.run(&["start", "echo.sh", "--name", "other"]).expect_code(0);
+    daemon.run(&["delete", "other"]).expect_code(0);
     daemon.run(&["reload", "api", "-i", "2"]).expect_code(0);
     hammer.stop().expect_none_lost();
     assert_eq!(daemon.wait_online("api", 2).len(), 2);

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::config::changes::Changes;
 use crate::config::{AppConfig, Spec};
 use crate::supervisor::event::{AppId, Definition};
-use crate::supervisor::policy::{Policy, SpecId};
+use crate::supervisor::policy::{AppName, Policy, SpecId};
 
 /// The environment that a worker's own variables are laid over.
 pub(super) type Environment = BTreeMap<OsString, OsString>;
@@ -111,6 +111,8 @@ pub(super) fn file_stem(namespace: &str, name: &str) -> String {
 pub(super) struct Catalog {
     recipes: HashMap<SpecId, Rc<Recipe>>,
     apps: BTreeMap<AppId, Record>,
+    /// What apps were called that were told to be called otherwise, and will be again if nothing comes of it.
+    former: BTreeMap<AppId, AppName>,
     next_spec: u64,
     next_app: u32,
 }
@@ -133,7 +135,23 @@ impl Catalog {
     }
 
     pub(super) fn find(&self, namespace: &str, name: &str) -> Option<AppId> {
-        self.apps().find(|(_, r)| r.namespace == namespace && r.name == name).map(|(id, _)| id)
+        let of_record = self.apps().find(|(_, r)| r.namespace == namespace && r.name == name);
+        let is_former = |known: &AppName| known.namespace == namespace && known.name == name;
+        let former = || self.former.iter().find(|(_, known)| is_former(known)).map(|(id, _)| *id);
+        of_record.map(|(id, _)| id).or_else(former)
+    }
+
+    /// The apps whose new names are not for good yet.
+    pub(super) fn renamed(&self) -> Vec<AppId> {
+        self.former.keys().copied().collect()
+    }
+
+    /// The name of this app is for good.
+    pub(super) fn call(&mut self, app: AppId, called: AppName) {
+        self.former.remove(&app);
+        if let Some(record) = self.apps.get_mut(&app) {
+            (record.namespace, record.name) = (called.namespace, called.name);
+        }
     }
 
     /// An app stays as it is, and belongs to this file from now on.
@@ -145,6 +163,7 @@ impl Catalog {
     }
 
     pub(super) fn delete(&mut self, app: AppId) {
+        self.former.remove(&app);
         self.apps.remove(&app);
     }
 
@@ -188,6 +207,12 @@ impl Catalog {
         let definition =
             Definition { name: app.name.clone(), namespace: app.namespace.clone(), policy: app.policy, spec };
         let (source, instances) = (Rc::clone(source), recipe.policy.instances);
+        if let Some(known) = self.apps.get(&id)
+            && (&known.namespace, &known.name) != (&app.namespace, &app.name)
+        {
+            let known = AppName { namespace: known.namespace.clone(), name: known.name.clone() };
+            self.former.entry(id).or_insert(known);
+        }
         let record = Record { name: app.name, namespace: app.namespace, source, instances, recipe };
         self.apps.insert(id, record);
         definition

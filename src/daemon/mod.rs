@@ -499,6 +499,7 @@ impl Daemon {
             if std::mem::take(&mut self.decided) {
                 self.take_schedules();
                 self.take_watches();
+                self.settle_names();
             }
             self.keep_schedules();
             self.keep_watches();

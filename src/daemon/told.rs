@@ -9,6 +9,7 @@ use crate::config::changes::{self, Changes, Keys};
 use crate::config::{self, AppConfig, Config, Diagnostics};
 use crate::control::protocol::Error;
 use crate::supervisor::event::{AppId, Scale};
+use crate::supervisor::policy::AppName;
 
 use super::Daemon;
 use super::catalog::{Recipe, Source};
@@ -145,6 +146,23 @@ impl Daemon {
         let source = Source { changes: Rc::new(changes), ..record.source.as_ref().clone() };
         let said = record.instances;
         self.catalog.own(app, &Rc::new(source), said);
+    }
+
+    /// An app that was told to be called otherwise is called so for good, or again as it was: a reload that came to
+    /// nothing leaves that, too.
+    pub(super) fn settle_names(&mut self) {
+        // What was told may not have been decided yet.
+        if !self.inbox.is_empty() {
+            return;
+        }
+        for app in self.catalog.renamed() {
+            let called = self.supervisor.apps().find(|(other, ..)| *other == app);
+            let called = called.map(|(_, name, namespace)| (name.to_owned(), namespace.to_owned()));
+            if let Some((name, namespace)) = called.filter(|_| !self.supervisor.is_reloading(app)) {
+                self.catalog.call(app, AppName { namespace, name });
+                self.keeper.touch(self.now);
+            }
+        }
     }
 
     /// A word for people: what was told holds over a file that they may read.

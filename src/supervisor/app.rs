@@ -14,7 +14,7 @@ use super::event::{
 use super::exam::Handling;
 use super::group::{Sockets, Standing, Standings};
 use super::order::Admission;
-use super::policy::{Mode, Policy, Readiness, SpecId};
+use super::policy::{AppName, Mode, Policy, Readiness, SpecId};
 use super::renew::Renewing;
 use super::rollout::{FailedReload, Queued, Rollout};
 use super::time::Time;
@@ -97,6 +97,8 @@ pub(super) struct Version {
     pub(super) generation: Generation,
     pub(super) policy: Policy,
     pub(super) spec: SpecId,
+    /// What its definition calls the app.
+    pub(super) called: AppName,
 }
 
 /// What is wished of a slot.
@@ -271,11 +273,12 @@ impl App {
     pub(super) fn new(id: AppId, definition: Definition) -> App {
         let generation = Generation(1);
         let instances = definition.policy.instances;
+        let called = definition.called();
         App {
             id,
             name: definition.name,
             namespace: definition.namespace,
-            versions: vec![Version { generation, policy: definition.policy, spec: definition.spec }],
+            versions: vec![Version { generation, policy: definition.policy, spec: definition.spec, called }],
             newest: generation,
             good: generation,
             instances,

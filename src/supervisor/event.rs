@@ -162,6 +162,13 @@ pub struct Definition {
     pub spec: SpecId,
 }
 
+impl Definition {
+    /// Its name and namespace.
+    pub fn called(&self) -> AppName {
+        AppName { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
 /// The new number of instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scale {

@@ -343,6 +343,30 @@ fn new_worker_that_listens_elsewhere_fails_the_reload_by_name() {
 }
 
 #[test]
+fn a_name_is_given_up_with_the_reload_that_brought_it() {
+    let called = |bench: &Bench| bench.supervisor.view(bench.now).apps[0].name.clone();
+    let other = |spec: u64| Some(Definition { name: format!("web{spec}"), ..definition(cluster(1), spec) });
+    let mut bench = Bench::online(cluster(1));
+    bench.wish(Command::Reload { app: APP, definition: other(2) });
+    assert_eq!(called(&bench), "web2", "under way it is called what it is going to be");
+    bench.exit(WorkerId(2));
+    assert_eq!(called(&bench), "web");
+    bench.wish(Command::Reload { app: APP, definition: other(3) });
+    bench.wish(Command::Reload { app: APP, definition: other(4) });
+    bench.exit(WorkerId(3));
+    assert_eq!(called(&bench), "web4", "the next one goes on");
+    bench.wish(Command::Restart { app: APP, scope: Scope::All, definition: None });
+    assert_eq!(called(&bench), "web4", "a restart takes what was wished last");
+    let mut bench = Bench::online(cluster(1));
+    bench.wish(Command::Reload { app: APP, definition: other(2) });
+    bench.stop();
+    assert_eq!(called(&bench), "web", "a stop gives the reload up");
+    let mut bench = Bench::online(cluster(1));
+    bench.wish(Command::Restart { app: APP, scope: Scope::All, definition: other(2) });
+    assert_eq!(called(&bench), "web2");
+}
+
+#[test]
 fn roll_back_replaces_back_what_was_replaced() {
     let mut bench = Bench::online(cluster(2));
     bench.reload();

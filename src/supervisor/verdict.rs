@@ -78,6 +78,7 @@ impl App {
         }
         let (done, total) = (rollout.done, rollout.total);
         self.failed = Some(FailedReload { done, total, failure });
+        self.settle_name();
         turn.changed = true;
     }
 

@@ -25,11 +25,19 @@ impl App {
         self.requests.push(Request { id: request, until: Until::Ready(slots) });
     }
 
-    /// A name is the app's and no version's: it holds from the wish on, whatever becomes of that.
+    /// A name holds from the wish on, and is given up with it.
     pub(super) fn rename(&mut self, command: &Command) {
         let Some(definition) = command.definition() else { return };
         self.name.clone_from(&definition.name);
         self.namespace.clone_from(&definition.namespace);
+    }
+
+    /// What was wished last is not what it was, or is given up: the app is called as what is wanted now says.
+    pub(super) fn settle_name(&mut self) {
+        let queued = self.queue.as_ref().and_then(|queued| queued.definition.as_ref());
+        let called = queued.map_or_else(|| self.version(self.target()).called.clone(), Definition::called);
+        self.name = called.name;
+        self.namespace = called.namespace;
     }
 
     /// Takes a definition over for the next start. Where something is wanted already, that is a reload.
@@ -130,6 +138,7 @@ impl App {
             self.resize(instances, Cause::Scale, turn);
         } else if let Some(generation) = carried {
             self.good = generation;
+            self.settle_name();
             self.forget_expectations();
         }
         let instances = self.instances;
@@ -209,6 +218,7 @@ impl App {
         while self.kept().len() < usize::try_from(self.instances).unwrap_or(usize::MAX) {
             self.add_slot(to, turn);
         }
+        self.settle_name();
         let total = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
         if let Some(rollout) = &mut self.rollout {
             rollout.total = total;
@@ -458,8 +468,9 @@ impl App {
     /// The next generation, of this definition.
     fn adopt(&mut self, definition: Definition) -> Generation {
         self.newest = Generation(self.newest.0.saturating_add(1));
+        let called = definition.called();
         let (policy, spec) = (definition.policy, definition.spec);
-        self.versions.push(Version { generation: self.newest, policy, spec });
+        self.versions.push(Version { generation: self.newest, policy, spec, called });
         self.newest
     }
 
@@ -478,6 +489,7 @@ impl App {
             return;
         }
         self.good = self.adopt(definition);
+        self.settle_name();
         self.mix = Mix::Replace;
         self.forget_expectations();
         self.forget(turn);
@@ -526,6 +538,7 @@ impl App {
             self.discard_definition(queued.definition, turn);
             self.supersede(queued.requests, turn);
         }
+        self.settle_name();
     }
 
     fn supersede(&mut self, requests: Vec<RequestId>, turn: &mut Turn<'_>) {

@@ -256,6 +256,36 @@ fn a_log_folder_that_its_user_exchanges_for_a_link_leads_root_nowhere() {
     wait_until(ms(10_000), "lines again", || len(&logs.join("web.log")) > 0);
 }
 
+/// Rule 5: one user deploys what another one runs, as on many hosts. Whoever has the folders above may lead the files
+/// where the app's user could write alone, and not where only root can.
+#[test]
+fn log_files_below_the_folder_of_who_deploys_are_written_as_the_apps_user() {
+    const DEPLOY: u32 = ORDINARY - 2;
+    if !only_root() {
+        return;
+    }
+    let home = Arc::new(Home::new(None));
+    let [logs, roots] = folder_of_a_user(&home);
+    chown(logs.parent().expect("it has one"), Some(DEPLOY), Some(DEPLOY)).expect("root gives folders away");
+    let web =
+        fork("web", &fixtures::shell(HOSTILE)).set("user", ORDINARY).text("out_file", "user/logs/web.log");
+    let daemon = Builder::new(web).start_in(home);
+    daemon.expects(&["Permission denied", "unstable exits in a row"]);
+    let log = logs.join("web.log");
+    wait_until(ms(10_000), "the first lines", || fs::metadata(&log).is_ok_and(|file| file.len() > 0));
+    assert_eq!(fs::metadata(&log).expect("it is there").uid(), ORDINARY);
+    fs::rename(&logs, logs.with_file_name("aside")).expect("one folder");
+    symlink(&roots, &logs).expect("it is gone");
+    std::os::unix::fs::lchown(&logs, Some(DEPLOY), Some(DEPLOY)).expect("we are root");
+    daemon.wait_for_text("web.log: cannot be rotated");
+    daemon.run(&["reload-logs"]).expect_code(1).expect_stderr(&["web.log", "as the app's user"]);
+    daemon.run(&["stop", "web"]).expect_code(0);
+    daemon.run(&["start", "web"]).expect_code(1);
+    let left: Vec<_> = fs::read_dir(&roots).expect("it is ours").flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left, ["web.log"]);
+    assert_eq!(fs::read_to_string(roots.join("web.log")).expect("it is ours"), "precious\n");
+}
+
 /// Rule 5: what is kept in the folder of an app's user is the user's; who else's it would be is refused.
 #[test]
 fn log_files_in_a_users_folder_are_written_rotated_and_compressed_as_that_user() {
@@ -276,12 +306,12 @@ fn log_files_in_a_users_folder_are_written_rotated_and_compressed_as_that_user()
     let roots = app("roots", "user/logs/roots.log");
     let others = app("others", "user/logs/others.log").set("user", ORDINARY - 1);
     let daemon = Builder::new(file(&[own, made, roots, others])).start_in(home);
-    daemon.expects(&["can write to", "unstable exits in a row"]);
-    for name in ["roots", "others"] {
+    daemon.expects(&["can write to", "Permission denied", "unstable exits in a row"]);
+    let denied = ["as the app's user".to_owned(), "Permission denied".to_owned()];
+    let refused = [format!("user {ORDINARY} can write to"), "default one".to_owned()];
+    for (name, parts) in [("roots", refused), ("others", denied)] {
         let message = failure(&daemon, name);
-        for part in
-            [&format!("log file {}", logs.display()), &format!("user {ORDINARY} can write to"), "default one"]
-        {
+        for part in parts.iter().chain(&[format!("log file {}", logs.display())]) {
             assert!(message.contains(part), "{name}: {message}");
         }
         assert!(!logs.join(format!("{name}.log")).exists());

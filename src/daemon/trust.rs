@@ -1,6 +1,8 @@
 //! With whose rights a log file is handled, as root: where somebody else could lead its path elsewhere, root's rights
-//! would be theirs. With our own where nobody can; with those of the app's user where only that user can, since a link
-//! then leads nobody further than the user gets alone, whenever it was put there; else not at all.
+//! would be theirs. With our own where nobody can; with those of the app's user where some user or group can, since a
+//! link then leads nobody further than that user gets alone, whenever it was put there. That may be a third one, who
+//! deploys the app: so far the app's user would be led as well, did the app write the file itself, and never under
+//! another last name, for no link is followed there. Else not at all: as root's own, or where just anybody can.
 
 use std::fmt;
 use std::io;
@@ -86,9 +88,10 @@ enum Verdict {
 
 fn judge(found: &[Intruder], user: Option<u32>) -> Verdict {
     let is_users = |intruder: &Intruder| user.is_some_and(|user| intruder.who == Who::User(user));
-    match found.iter().find(|intruder| intruder.leads && !is_users(intruder)) {
+    let is_nobodys = |intruder: &&Intruder| intruder.leads && (user.is_none() || intruder.who == Who::Any);
+    match found.iter().find(is_nobodys) {
         Some(intruder) => Verdict::Nobodys(intruder.clone()),
-        None if found.iter().any(is_users) => Verdict::Users,
+        None if found.iter().any(|intruder| intruder.leads || is_users(intruder)) => Verdict::Users,
         // Others have the folder of the file at most, where no link is followed.
         None => Verdict::Own,
     }
@@ -128,10 +131,15 @@ mod tests {
             (vec![bob(false), group.clone(), bob(true)], Some(7), Verdict::Users),
             (vec![bob(false)], None, Verdict::Own),
             (vec![bob(true)], None, nobodys(&bob(true))),
-            (vec![bob(true), carol(true)], Some(7), nobodys(&carol(true))),
+            (vec![bob(true), carol(true)], Some(7), Verdict::Users),
+            (vec![carol(true)], Some(7), Verdict::Users),
+            (vec![carol(true)], None, nobodys(&carol(true))),
+            (vec![carol(false)], Some(7), Verdict::Own),
+            (vec![carol(false), intruder(Who::Group(9), true)], Some(7), Verdict::Users),
             (vec![bob(true), carol(false)], Some(7), Verdict::Users),
             (vec![intruder(Who::Any, false)], Some(7), Verdict::Own),
             (vec![intruder(Who::Any, true)], Some(7), nobodys(&intruder(Who::Any, true))),
+            (vec![carol(true), intruder(Who::Any, true)], Some(7), nobodys(&intruder(Who::Any, true))),
         ] {
             assert_eq!(judge(&found, user), expected, "{found:?} {user:?}");
         }

@@ -44,7 +44,7 @@ pub enum OpenError {
     },
     /// It is another user's matter, whose rights we may not take on.
     #[error(
-        "log file {}: cannot be opened as the app's user, whose folder it is in: {source}; give clusterd CAP_SETUID and \
+        "log file {}: cannot be opened as the app's user, for whom it is kept: {source}; give clusterd CAP_SETUID and \
          CAP_SETGID, or name a path in a folder of root's", path.display()
     )]
     Rights {
@@ -162,8 +162,8 @@ fn advice(errno: Errno) -> &'static str {
     } else if errno == Errno::EISDIR {
         "it is a folder: name a file in it"
     } else if guise::user() != geteuid().as_raw() {
-        "it is opened as the app's user, whose folder it is in: give the file to that user (chown), or name another \
-         path"
+        "it is opened as the app's user, for others than root can lead it elsewhere: give the file and its folder to \
+         that user (chown), or name another path"
     } else {
         "give this user write permission, or name another path"
     }

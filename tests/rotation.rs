@@ -462,6 +462,24 @@ fn all_old_files_of_an_app_together_keep_to_their_limit_and_the_oldest_go() {
     }
 }
 
+/// Those of workers that a supervisor before this one had.
+#[test]
+fn old_files_of_instances_that_are_gone_count_for_the_limit_too() {
+    let home = std::sync::Arc::new(support::Home::new(None));
+    let logs = home.path().join("logs");
+    std::fs::create_dir(&logs).expect("the home is fresh");
+    let [gone, error, foreign] = ["api-out-3.log", "api-error-0.log", "other-out-3.log"]
+        .map(|base| logs.join(format!("{base}.20260101T000000Z.gz")));
+    for path in [&gone, &error, &foreign] {
+        std::fs::write(path, vec![b'x'; 100 * 1024]).expect("it is ours");
+    }
+    let app = fork("api", "echo one; exec sleep 1000").text("log_total_size", "64K");
+    let daemon = support::daemon::Builder::new(app).start_in(home);
+    daemon.wait_online("api", 1);
+    wait_until(ms(20_000), "both files gone", || !gone.exists() && !error.exists());
+    assert!(foreign.exists(), "another app's file went");
+}
+
 #[test]
 fn a_file_that_is_old_is_begun_anew_without_another_line() {
     let daemon = Daemon::foreground(fork("api", "echo one; exec sleep 1000").text("log_max_age", "1s"));

@@ -8,6 +8,7 @@
 //! an old log file.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -19,6 +20,7 @@ use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
+use super::family;
 use super::rotation::{self, COMPRESSED, Old, PARTIAL};
 use super::totals::Total;
 use crate::config::logs::Rotation;
@@ -158,7 +160,8 @@ fn work(shared: &Mutex<Shared>) {
                 failures.extend(
                     waiting.iter().flat_map(|(path, rotation, behalf)| tend_for(behalf, path, rotation)),
                 );
-                failures.extend(cap(&paths, total.limit));
+                let others = others(&total);
+                failures.extend(cap(&paths, &others, total.limit));
                 failures
             }
         };
@@ -190,8 +193,18 @@ fn really(total: &Total) -> (BTreeMap<PathBuf, Behalf>, Vec<String>) {
     (paths, failures)
 }
 
+/// What other apps' files are called, wherever they are: a folder may have several names.
+fn others(total: &Total) -> BTreeSet<&OsStr> {
+    total
+        .all
+        .iter()
+        .filter(|path| !total.paths.contains_key(*path))
+        .filter_map(|path| path.file_name())
+        .collect()
+}
+
 /// Removes the oldest files of these until the others take no more than that; what failed, in words.
-fn cap(paths: &BTreeMap<PathBuf, Behalf>, limit: u64) -> Vec<String> {
+fn cap(paths: &BTreeMap<PathBuf, Behalf>, others: &BTreeSet<&OsStr>, limit: u64) -> Vec<String> {
     // Who may lead a file elsewhere is a matter of its folder.
     let folders: BTreeMap<&Path, &Behalf> =
         paths.iter().filter_map(|(path, behalf)| Some((path.parent()?, behalf))).collect();
@@ -199,7 +212,7 @@ fn cap(paths: &BTreeMap<PathBuf, Behalf>, limit: u64) -> Vec<String> {
     for (folder, behalf) in &folders {
         failures.extend(acting_for(behalf, folder, || match names(folder) {
             Ok(names) => {
-                found.extend(names.iter().filter_map(|name| old_of(paths, folder, name)));
+                found.extend(names.iter().filter_map(|name| old_of((paths, others), folder, name)));
                 Vec::new()
             }
             // Nothing was ever written there.
@@ -218,13 +231,21 @@ fn cap(paths: &BTreeMap<PathBuf, Behalf>, limit: u64) -> Vec<String> {
     failures
 }
 
-/// What this name is among the old files of these.
-fn old_of(paths: &BTreeMap<PathBuf, Behalf>, folder: &Path, name: &str) -> Option<Old<PathBuf>> {
+/// What this name is among the old files of these, and of those that were the app's before.
+fn old_of(
+    (paths, others): (&BTreeMap<PathBuf, Behalf>, &BTreeSet<&OsStr>),
+    folder: &Path,
+    name: &str,
+) -> Option<Old<PathBuf>> {
     let (base, mark) = rotation::old(name)?;
+    let is_ours = |name: &str| paths.contains_key(&folder.join(name));
+    if !is_ours(base) && !family::was_of_app(base, is_ours, |name| others.contains(OsStr::new(name))) {
+        return None;
+    }
     let path = folder.join(name);
     let meta = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?;
     let last = (meta.mtime(), meta.mtime_nsec());
-    paths.contains_key(&folder.join(base)).then_some(Old { last, mark, path, size: meta.len() })
+    Some(Old { last, mark, path, size: meta.len() })
 }
 
 /// That it could not be removed.
@@ -428,12 +449,26 @@ mod tests {
         let dir = folder(&files);
         let ours = |name| (dir.path().join(name), Behalf::default());
         let paths: BTreeMap<PathBuf, Behalf> = ["a-out.log", "a-err.log", "never/a.log"].map(ours).into();
-        assert_eq!(cap(&paths, 30), [""; 0]);
+        let nobody = BTreeSet::new();
+        assert_eq!(cap(&paths, &nobody, 30), [""; 0]);
         assert_eq!(sorted(dir.path()).len(), 6);
-        assert_eq!(cap(&paths, 15), [""; 0]);
+        assert_eq!(cap(&paths, &nobody, 15), [""; 0]);
         let mut left = others.to_vec();
         left.push(names[2].clone());
         left.sort();
         assert_eq!(sorted(dir.path()), left);
+    }
+
+    /// Nobody writes to them any more, and this supervisor never did.
+    #[test]
+    fn old_files_of_instances_that_are_gone_count_and_go_too() {
+        let old = |base: &str| format!("{base}.20261123T084010Z");
+        let (gone, taken, foreign) = (old("a-out-3.log"), old("a-out-4.log"), old("b-out-3.log"));
+        let files = ["a-out.log", &gone, &taken, &foreign].map(|name| (name, "ten bytes\n"));
+        let dir = folder(&files);
+        let paths = BTreeMap::from([(dir.path().join("a-out.log"), Behalf::default())]);
+        let others = BTreeSet::from([OsStr::new("a-out-4.log")]);
+        assert_eq!(cap(&paths, &others, 1), [""; 0]);
+        assert_eq!(sorted(dir.path()), [&*taken, "a-out.log", &foreign]);
     }
 }

@@ -11,6 +11,7 @@
 pub mod archive;
 pub mod console;
 pub mod escape;
+pub mod family;
 pub mod file;
 pub mod files;
 pub mod foreground;

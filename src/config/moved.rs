@@ -20,10 +20,9 @@ pub(super) fn left_port(opened: &[u16], (policy, spec): (&Policy, &Spec), new: &
 
 /// Every number in its variables, its arguments and what it runs that can be a port.
 fn numbers(spec: &Spec) -> BTreeSet<u16> {
-    let program: &[String] = match &spec.program {
-        Program::Script { script, .. } => std::slice::from_ref(script),
-        Program::Shell(line) => std::slice::from_ref(line),
-        Program::Exact(vector) => vector,
+    let program: Vec<&String> = match &spec.program {
+        Program::Script { script: word, .. } | Program::Shell(word) => vec![word],
+        Program::Exact(vector) => vector.iter().collect(),
     };
     let words = spec.env.values().chain(&spec.args).chain(program);
     let digits = words.flat_map(|word| word.split(|c: char| !c.is_ascii_digit()));

@@ -579,7 +579,8 @@ impl Turn<'_> {
         self.one_worker_is_renewed_at_a_time()?;
         self.the_last_that_serves_waits_for_the_others()?;
         self.no_successor_is_late_for_ever()?;
-        self.reload_keeps_serving()
+        self.reload_keeps_serving()?;
+        self.what_is_kept_is_what_a_walk_says()
     }
 
     fn event(&self) -> Option<&Event> {
@@ -601,6 +602,11 @@ impl Turn<'_> {
             Some((*slot, *generation))
         };
         self.out.iter().filter_map(spawn).collect()
+    }
+
+    fn what_is_kept_is_what_a_walk_says(&self) -> Verdict {
+        let stale = self.after.stale();
+        ensure(stale.is_none(), || format!("kept beside the slots, and wrong: {stale:?}"))
     }
 
     fn deadlines_lie_ahead(&self) -> Verdict {
@@ -1553,6 +1559,7 @@ fn search(world: World, bug: Option<Bug>, liveness_every: usize, reach: Reach) -
 }
 
 fn check_state(state: &Supervisor, world: World, liveness: bool) -> Verdict {
+    check_attention(state)?;
     check_strangers(state)?;
     if !liveness {
         return Ok(());
@@ -1566,6 +1573,14 @@ fn check_state(state: &Supervisor, world: World, liveness: bool) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// Who looks at all slots finds nothing to do that a look at those that were touched left.
+fn check_attention(state: &Supervisor) -> Verdict {
+    match state.overlooked(NORMAL_NOW) {
+        None => Ok(()),
+        Some((after, out)) => Err(format!("overlooked: {out:?}\nbefore: {state:#?}\nafter: {after:#?}")),
+    }
 }
 
 fn way(trail: &[(usize, Step)], mut place: usize, last: Option<&Step>) -> String {
@@ -1763,6 +1778,7 @@ fn every_planted_bug_is_found() {
     let listens = World { listens: true, ..ONE };
     let bugs = [
         (Bug::RetiresBeforeHealthy, ONE),
+        (Bug::LooksAway, listens),
         (Bug::NeverKills, ONE),
         (Bug::NoReadyDeadline, ONE),
         (Bug::NoCap, ONE),

@@ -251,8 +251,13 @@ impl World {
         );
         let pending: BTreeSet<RequestId> = self.supervisor.pending().into_iter().collect();
         assert_eq!(pending, self.open, "seed {seed}: open requests");
+        assert_eq!(self.supervisor.stale(), None, "seed {seed}: kept beside the slots, and wrong");
         if self.over {
             return;
+        }
+        if self.trace.len().is_multiple_of(16) {
+            let overlooked = self.supervisor.overlooked(self.now).map(|(_, out)| out);
+            assert_eq!(overlooked, None, "seed {seed}: overlooked");
         }
         // Nothing can come to an array of which everybody is hidden, whatever is in it.
         let live = |array: &[SocketId]| array.iter().any(|socket| !self.hidden.contains(socket));

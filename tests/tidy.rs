@@ -31,6 +31,7 @@ const PURE_STD: &[&str] = &[
     "std::net::SocketAddr",
     "std::num",
     "std::ops",
+    "std::slice",
     "std::str",
     "std::time::Duration",
 ];

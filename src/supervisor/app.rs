@@ -17,6 +17,7 @@ use super::order::Admission;
 use super::policy::{AppName, Mode, Policy, Readiness, SpecId};
 use super::renew::Renewing;
 use super::rollout::{FailedReload, Queued, Rollout};
+use super::slots::{Slots, Workers};
 use super::time::Time;
 use super::view::LastExit;
 use super::worker::{Boot, Phase, Worker, earlier};
@@ -167,7 +168,7 @@ pub(super) struct Slot {
     pub(super) backoff: Backoff,
     /// What its last established worker served: its next one must too. True: by a handed socket.
     pub(super) served: BTreeMap<Address, bool>,
-    pub(super) workers: Vec<Worker>,
+    pub(super) workers: Workers,
     /// A process ran here that the next one replaces.
     pub(super) ran: bool,
     pub(super) restarts: u32,
@@ -236,7 +237,7 @@ pub(super) struct App {
     pub(super) queue: Option<Queued>,
     pub(super) failed: Option<FailedReload>,
     /// In the order of instance.
-    pub(super) slots: Vec<Slot>,
+    pub(super) slots: Slots,
     pub(super) sockets: Sockets,
     pub(super) going: Option<Going>,
     /// Somebody stopped it, or a part, and nobody started it since.
@@ -286,7 +287,7 @@ impl App {
             rollout: None,
             queue: None,
             failed: None,
-            slots: Vec::new(),
+            slots: Slots::default(),
             sockets: Sockets::default(),
             going: None,
             stopped: false,
@@ -327,9 +328,7 @@ impl App {
     }
 
     pub(super) fn find(&self, worker: WorkerId) -> Option<(usize, usize)> {
-        self.slots.iter().enumerate().find_map(|(slot, entry)| {
-            entry.workers.iter().position(|other| other.id == worker).map(|place| (slot, place))
-        })
+        self.slots.find(worker)
     }
 
     /// Of the new generation of a reload, and not proven, or held at its share: its failure is the reload's.
@@ -430,19 +429,16 @@ impl App {
     }
 
     /// The next moment at which this app needs attention.
-    pub(super) fn deadline(&self, planted: Planted) -> Option<Time> {
-        let mut next = earlier(self.weigh_at, self.gauging.deadline());
-        for slot in &self.slots {
-            if let (Wanted::Run, Idle::Waiting(until)) = (slot.wanted, slot.idle) {
-                let hidden = planted.has(Bug::BackoffSleepsForEver);
-                next = earlier(next, (!hidden).then_some(until));
-            }
-            for worker in &slot.workers {
-                next = earlier(next, worker.deadline());
-                next = earlier(next, self.silent_at(worker));
-            }
-        }
-        next
+    pub(super) fn deadline(&self) -> Option<Time> {
+        earlier(earlier(self.weigh_at, self.gauging.deadline()), self.slots.due())
+    }
+
+    /// The next moment at which this slot does by itself.
+    pub(super) fn slot_deadline(&self, slot: &Slot, planted: Planted) -> Option<Time> {
+        let hidden = planted.has(Bug::BackoffSleepsForEver);
+        let waits = if let Idle::Waiting(until) = slot.idle { (!hidden).then_some(until) } else { None };
+        let of = |worker: &Worker| earlier(worker.deadline(), self.silent_at(worker));
+        slot.workers.iter().fold(waits, |next, worker| earlier(next, of(worker)))
     }
 
     /// The requests that were not answered yet.

@@ -63,7 +63,11 @@ impl App {
     pub(super) fn gauge(&mut self, turn: &mut Turn<'_>) {
         let policy = self.policy(self.target());
         let chooses = policy.mode == Mode::Cluster && policy.balance == Balance::Spread && self.instances > 1;
-        let sockets = if chooses { self.sockets.in_use(&self.standings()) } else { Vec::new() };
+        let sockets = if chooses && !self.sockets.is_empty() {
+            self.sockets.in_use(&self.standings())
+        } else {
+            Vec::new()
+        };
         if sockets.len() < 2 {
             self.gauging = Gauging::Off;
             self.sockets.crowd(BTreeSet::new());

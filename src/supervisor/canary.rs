@@ -57,8 +57,8 @@ impl App {
 
     /// Once its workers are up the reload holds, and whoever asked for it is told so.
     pub(super) fn hold_canary(&mut self, turn: &mut Turn<'_>) {
-        let up = self.canaries();
         let Some(Rollout { canary: Canary::Rising(percent), .. }) = self.rollout else { return };
+        let up = self.canaries();
         if up < self.quota(percent) {
             return;
         }

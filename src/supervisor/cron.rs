@@ -56,9 +56,8 @@ impl App {
 
     /// Whether it runs again by its schedule, although nothing of it runs now and nothing went wrong.
     pub(super) fn comes_back(&self) -> bool {
-        let gave_up = self.slots.iter().any(Slot::has_given_up);
         let scheduled = !self.doomed && self.policy(self.target()).cron_restart.is_some();
-        scheduled && !gave_up && !self.idle_by_itself(false).is_empty()
+        scheduled && !self.slots.iter().any(Slot::has_given_up) && !self.idle_by_itself(false).is_empty()
     }
 }
 

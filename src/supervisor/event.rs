@@ -550,6 +550,42 @@ pub enum Event {
 }
 
 impl Event {
+    /// What a fact is about.
+    pub(super) fn subject(&self) -> Subject {
+        match self {
+            Event::Started { worker }
+            | Event::SpawnFailed { worker, .. }
+            | Event::Opened { worker, .. }
+            | Event::Joined { worker, .. }
+            | Event::CannotLeave { worker, .. }
+            | Event::Listening { worker, .. }
+            | Event::Accepting { worker, .. }
+            | Event::Said { worker, .. }
+            | Event::Exited { worker, .. }
+            | Event::Gone { worker }
+            | Event::Observed { worker, .. }
+            | Event::OutOfMemory { worker }
+            | Event::Examining { worker, .. }
+            | Event::Probed { worker, .. }
+            | Event::Unasked { worker, .. }
+            | Event::Felt { worker, .. }
+            | Event::Begun { worker } => Subject::Worker(*worker),
+            Event::Relayed { socket }
+            | Event::Abandoned { socket }
+            | Event::ShutDown { socket, .. }
+            | Event::Unreachable { socket } => Subject::Socket(*socket),
+            Event::Measured { app, .. }
+            | Event::Weighed { app, .. }
+            | Event::Gauged { app, .. }
+            | Event::Due { app }
+            | Event::Changed { app } => Subject::App(*app),
+            Event::Command { .. }
+            | Event::Deadline { .. }
+            | Event::AddressesChanged
+            | Event::Dropped { .. } => Subject::All,
+        }
+    }
+
     /// The worker of whose tree nothing is left with this fact.
     pub fn ends(&self) -> Option<WorkerId> {
         match self {
@@ -586,6 +622,19 @@ impl Event {
             | Event::Deadline { .. } => None,
         }
     }
+}
+
+/// What a fact is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// One worker.
+    Worker(WorkerId),
+    /// One socket.
+    Socket(SocketId),
+    /// One app as a whole.
+    App(AppId),
+    /// No one of them.
+    All,
 }
 
 /// Which signal an [`Action::Signal`] means.

@@ -8,7 +8,8 @@ use super::Bug;
 use super::app::{App, EXTENSIONS, Heard, Idle, Slot, Turn};
 use super::backoff::{Jitter, Next};
 use super::event::{
-    Address, Cause, ExitStatus, Fact, Failure, Proof, SocketId, SpawnFailure, Traffic, Word, WorkerId,
+    Address, Cause, Event, ExitStatus, Fact, Failure, Proof, SocketId, SpawnFailure, Subject, Traffic, Word,
+    WorkerId,
 };
 use super::exam::Handling;
 use super::group::{Holder, Queue, Socket};
@@ -41,6 +42,18 @@ impl App {
     pub(super) fn at(&mut self, worker: WorkerId) -> Option<&mut Worker> {
         let (slot, place) = self.find(worker)?;
         Some(&mut self.slots[slot].workers[place])
+    }
+
+    /// The slot that a fact is about is looked at; also where it changes a socket alone, that of its worker.
+    pub(super) fn touch(&mut self, fact: &Event, turn: &Turn<'_>) {
+        let worker = match fact.subject() {
+            Subject::Worker(worker) => Some(worker),
+            Subject::Socket(socket) => self.sockets.get(socket).and_then(Socket::worker),
+            Subject::App(_) | Subject::All => None,
+        };
+        if let Some(worker) = worker.filter(|_| !turn.has(Bug::LooksAway)) {
+            self.slots.touch_worker(worker);
+        }
     }
 
     /// Its start waited its turn until now.
@@ -104,14 +117,13 @@ impl App {
 
     /// They were told to end before their starts were begun: nobody is to blame, and nothing is to be told.
     pub(super) fn dropped(&mut self, workers: &BTreeSet<WorkerId>, turn: &mut Turn<'_>) {
-        for slot in 0..self.slots.len() {
-            while let Some(place) = self.slots[slot].workers.iter().position(|w| workers.contains(&w.id)) {
-                self.bury(slot, place);
-                if turn.has(Bug::DroppedIsCharged) {
-                    let policy = self.policy(self.good).clone();
-                    let next = self.slots[slot].backoff.failed(&policy, turn.jitter);
-                    self.hold_back(slot, next, turn);
-                }
+        for worker in workers {
+            let Some((slot, place)) = self.find(*worker) else { continue };
+            self.bury(slot, place);
+            if turn.has(Bug::DroppedIsCharged) {
+                let policy = self.policy(self.good).clone();
+                let next = self.slots[slot].backoff.failed(&policy, turn.jitter);
+                self.hold_back(slot, next, turn);
             }
         }
     }
@@ -147,7 +159,7 @@ impl App {
         self.sockets
             .append(socket, Socket { address, slot, holder, handed, accepts, shut: false, queue, of_host });
         if !handed {
-            self.heard = Heard::Listening;
+            self.hear(Heard::Listening);
             for spare in self.sockets.useless(worker) {
                 self.sockets.abandon(spare);
             }
@@ -164,13 +176,21 @@ impl App {
         }
     }
 
+    /// Every worker that is not ready depends on it.
+    pub(super) fn hear(&mut self, heard: Heard) {
+        if self.heard != heard {
+            self.heard = heard;
+            self.slots.touch_all();
+        }
+    }
+
     /// It waits for connections on a socket that it was handed.
     pub(super) fn accepting(&mut self, worker: WorkerId, socket: SocketId) {
         if let Some(held) = self.sockets.get_mut(socket)
             && held.holder == Holder::Worker(worker)
         {
             held.accepts = true;
-            self.heard = Heard::Listening;
+            self.hear(Heard::Listening);
         }
         let unseen = self.sockets.of(worker).any(|(_, socket)| socket.handed && !socket.accepts);
         if !unseen && let Some(Worker { phase: Phase::Ready { look_at, .. }, .. }) = self.at(worker) {
@@ -321,7 +341,7 @@ impl App {
     /// Nothing of a worker is left. Only now do its sockets become free: as long as a process of its
     /// tree has one open, closing our duplicate would not take it out of the kernel's array.
     pub(super) fn bury(&mut self, slot: usize, place: usize) {
-        let gone = self.slots[slot].workers.remove(place);
+        let gone = self.slots.take(slot, place);
         self.sockets.orphan(gone.id);
     }
 
@@ -355,10 +375,17 @@ impl App {
     /// led to whoever is on its way out.
     pub(super) fn shut_down(&mut self, socket: SocketId, again: bool, turn: &mut Turn<'_>) {
         self.sockets.shut_down(socket, again, turn.planted);
-        for worker in self.slots.iter_mut().flat_map(|slot| &mut slot.workers) {
-            if let Phase::Draining(leaving) | Phase::Finishing(leaving) = &mut worker.phase {
-                leaving.look_again();
-                leaving.look_not_after(turn.now + SOON);
+        let leaves = |worker: &Worker| matches!(worker.phase, Phase::Draining(_) | Phase::Finishing(_));
+        for slot in 0..self.slots.len() {
+            // Only those that leave are touched.
+            if !self.slots[slot].workers.iter().any(leaves) {
+                continue;
+            }
+            for worker in &mut self.slots[slot].workers {
+                if let Phase::Draining(leaving) | Phase::Finishing(leaving) = &mut worker.phase {
+                    leaving.look_again();
+                    leaving.look_not_after(turn.now + SOON);
+                }
             }
         }
     }

@@ -144,6 +144,10 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     pub(super) fn get(&self, id: SocketId) -> Option<&Socket> {
         self.all.get(&id)
     }

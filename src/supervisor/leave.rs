@@ -32,7 +32,7 @@ impl App {
         self.slots[slot].workers[place].phase = Phase::Ready { proof, look_at, soak_until };
         self.begin_watch(slot, place, turn);
         if proof == Proof::NoListener && self.heard == Heard::Nothing {
-            self.heard = Heard::Silence;
+            self.hear(Heard::Silence);
         }
         let slot = self.slots[slot].id;
         turn.report(Fact::Ready { app: self.id, slot, worker, proof, after });

@@ -27,6 +27,7 @@ mod leave;
 mod normal;
 pub mod order;
 mod over;
+mod overlooked;
 mod planted;
 pub mod policy;
 mod reconcile;
@@ -35,6 +36,7 @@ mod restore;
 mod rollout;
 mod show;
 pub mod silence;
+mod slots;
 mod spare;
 pub mod speech;
 mod spread;
@@ -54,7 +56,7 @@ use app::{App, End, Turn};
 use backoff::Jitter;
 use event::{
     Action, Address, AppId, Command, Definition, Event, Fact, Failure, Generation, Kept, Outcome, Question,
-    RequestId, SlotId, SocketId, Spot, WorkerId,
+    RequestId, SlotId, SocketId, Spot, Subject, WorkerId,
 };
 use facts::Made;
 #[doc(hidden)]
@@ -232,14 +234,14 @@ impl Supervisor {
             Event::Begun { worker } => self.begun(worker, now),
             Event::Dropped { workers } => {
                 for index in 0..self.apps.len() {
-                    if self.apps[index].workers().any(|worker| workers.contains(&worker.id)) {
+                    if workers.iter().any(|worker| self.apps[index].find(*worker).is_some()) {
                         self.turn(index, now, out, |app, turn| app.dropped(&workers, turn));
                     }
                 }
             }
             Event::AddressesChanged => {
                 for index in 0..self.apps.len() {
-                    self.turn(index, now, out, |app, _| app.retry());
+                    self.turn_all(index, now, out, |app, _| app.retry());
                 }
             }
             Event::Started { .. }
@@ -269,7 +271,7 @@ impl Supervisor {
             | Event::Relayed { .. } => self.fact(event, now, out),
         }
         for index in 0..self.apps.len() {
-            if self.apps[index].deadline(self.planted).is_some_and(|at| self.heard >= at) {
+            if self.apps[index].deadline().is_some_and(|at| self.heard >= at) {
                 self.turn(index, now, out, |_, _| {});
             }
         }
@@ -285,7 +287,7 @@ impl Supervisor {
             Life::Ending { end, .. } => Some(end.killed_by),
             Life::Killing { until, .. } => Some(*until),
         };
-        self.apps.iter().fold(own, |next, app| earlier(next, app.deadline(self.planted)))
+        self.apps.iter().fold(own, |next, app| earlier(next, app.deadline()))
     }
 
     /// All that people may want to know.
@@ -502,39 +504,11 @@ impl Supervisor {
 
     /// The app that a fact is about.
     fn about(&self, fact: &Event) -> Option<usize> {
-        match fact {
-            Event::Started { worker }
-            | Event::SpawnFailed { worker, .. }
-            | Event::Opened { worker, .. }
-            | Event::Joined { worker, .. }
-            | Event::CannotLeave { worker, .. }
-            | Event::Listening { worker, .. }
-            | Event::Accepting { worker, .. }
-            | Event::Said { worker, .. }
-            | Event::Exited { worker, .. }
-            | Event::Gone { worker }
-            | Event::Observed { worker, .. }
-            | Event::OutOfMemory { worker }
-            | Event::Examining { worker, .. }
-            | Event::Probed { worker, .. }
-            | Event::Unasked { worker, .. }
-            | Event::Felt { worker, .. } => self.index_of(*worker),
-            Event::Relayed { socket }
-            | Event::Abandoned { socket }
-            | Event::ShutDown { socket, .. }
-            | Event::Unreachable { socket } => {
-                self.apps.iter().position(|app| app.sockets.get(*socket).is_some())
-            }
-            Event::Measured { app, .. }
-            | Event::Weighed { app, .. }
-            | Event::Gauged { app, .. }
-            | Event::Due { app }
-            | Event::Changed { app } => self.apps.iter().position(|other| other.id == *app),
-            Event::Command { .. }
-            | Event::Deadline { .. }
-            | Event::AddressesChanged
-            | Event::Begun { .. }
-            | Event::Dropped { .. } => None,
+        match fact.subject() {
+            Subject::Worker(worker) => self.index_of(worker),
+            Subject::Socket(socket) => self.apps.iter().position(|app| app.sockets.get(socket).is_some()),
+            Subject::App(app) => self.apps.iter().position(|other| other.id == app),
+            Subject::All => None,
         }
     }
 
@@ -552,6 +526,7 @@ impl Supervisor {
         let unsteered = self.planted.has(Bug::ExitKeepsSteering) && matches!(fact, Event::Exited { .. });
         self.turn(index, now, out, |app, turn| {
             turn.unsteered = unsteered;
+            app.touch(&fact, turn);
             match fact {
                 Event::Started { worker } => app.started(worker, turn),
                 Event::SpawnFailed { worker, failure } => app.spawn_failed(worker, failure, turn),
@@ -598,6 +573,7 @@ impl Supervisor {
     fn begun(&mut self, worker: WorkerId, now: Time) {
         if let Some(index) = self.index_of(worker) {
             self.apps[index].begun(worker, now, &mut self.jitter);
+            self.apps[index].end_turn(self.planted);
         }
     }
 
@@ -630,8 +606,23 @@ impl Supervisor {
             held,
         };
         let app = &mut apps[index];
+        app.look_around(&turn);
         take(app, &mut turn);
         app.settle(&mut turn);
+    }
+
+    /// The same, where every slot of the app may be meant.
+    fn turn_all(
+        &mut self,
+        index: usize,
+        now: Time,
+        out: &mut Vec<Action>,
+        take: impl FnOnce(&mut App, &mut Turn<'_>),
+    ) {
+        self.turn(index, now, out, |app, turn| {
+            app.slots.touch_all();
+            take(app, turn);
+        });
     }
 
     // Wishes.
@@ -674,7 +665,7 @@ impl Supervisor {
         }
         let Some(index) = index else { return };
         self.apps[index].rename(&command);
-        self.turn(index, now, out, |app, turn| match command {
+        self.turn_all(index, now, out, |app, turn| match command {
             Command::Start { scope, definition, .. } => app.start(request, scope, definition, turn),
             Command::Restart { scope, definition, .. } => app.restart(request, scope, definition, turn),
             Command::Reload { definition, .. } => app.reload(request, definition, turn),
@@ -706,7 +697,7 @@ impl Supervisor {
             return self.refuse(request, &command, Failure::Unknown, out);
         }
         self.apps.push(App::new(app, definition));
-        self.turn(self.apps.len() - 1, now, out, |app, turn| match kept {
+        self.turn_all(self.apps.len() - 1, now, out, |app, turn| match kept {
             Some(kept) => app.restore(request, &kept, turn),
             None => app.begin(request, turn),
         });
@@ -724,7 +715,7 @@ impl Supervisor {
 
     fn drop_deleted(&mut self, out: &mut Vec<Action>) {
         let gone: Vec<App> =
-            self.apps.extract_if(.., |app| app.doomed && app.workers().next().is_none()).collect();
+            self.apps.extract_if(.., |app| app.doomed && app.slots.population() == 0).collect();
         for mut app in gone {
             app.sockets.close_all(out);
             for version in &app.versions {
@@ -752,7 +743,7 @@ impl Supervisor {
                 let end = End { within, began: now, killed_by: now + within };
                 self.life = Life::Ending { code, requests: vec![request], end };
                 for index in self.last_first() {
-                    self.turn(index, now, out, App::end);
+                    self.turn_all(index, now, out, App::end);
                 }
             }
             Life::Ending { requests, .. } | Life::Killing { requests, .. } => requests.push(request),
@@ -776,10 +767,10 @@ impl Supervisor {
             self.life =
                 Life::Killing { code: *code, requests: requests.clone(), end: *end, until: now + UNKILLABLE };
             for index in (0..self.apps.len()).rev() {
-                self.turn(index, now, out, App::kill_all);
+                self.turn_all(index, now, out, App::kill_all);
             }
         }
-        let alive = self.apps.iter().any(|app| app.workers().next().is_some());
+        let alive = self.apps.iter().any(|app| app.slots.population() > 0);
         let over = match &self.life {
             Life::Running | Life::Over => false,
             Life::Ending { .. } => !alive,

@@ -21,7 +21,7 @@ use super::rollout::Rollout;
 use super::time::Time;
 use super::watch::Watch;
 use super::worker::{Boot, Leaving, Look, Patience, Phase, Retiring, Worker};
-use super::{Ids, Life, NORMAL_NOW, Supervisor};
+use super::{Ids, Life, NORMAL_NOW, Planted, Supervisor};
 
 /// Stands for every cause of who leaves already: none is decided by.
 const ANY_CAUSE: Cause = Cause::Stop;
@@ -100,7 +100,7 @@ pub(super) fn normalized(supervisor: &Supervisor, now: Time) -> Supervisor {
     let workers = u64::try_from(names.workers.len()).unwrap_or(u64::MAX);
     let slots = u32::try_from(names.slots.len()).unwrap_or(u32::MAX);
     Supervisor {
-        apps: supervisor.apps.iter().map(|entry| app(entry, &names)).collect(),
+        apps: supervisor.apps.iter().map(|entry| app(entry, &names, supervisor.planted)).collect(),
         ids: Ids { worker: workers, slot: slots },
         life,
         heard: NORMAL_NOW,
@@ -158,7 +158,7 @@ fn gauging(gauging: Gauging, names: &Names) -> Gauging {
     }
 }
 
-fn app(app: &App, names: &Names) -> App {
+fn app(app: &App, names: &Names, planted: Planted) -> App {
     let generations = generations(app);
     let generation = |old: Generation| generations.get(&old).copied().unwrap_or(Generation(1));
     let mut normal = app.clone();
@@ -214,6 +214,7 @@ fn app(app: &App, names: &Names) -> App {
         })
         .collect();
     normal.sockets = app.sockets.relabelled(&|id| names.worker(id), &|id| names.slot(id));
+    normal.end_turn(planted);
     normal
 }
 

@@ -91,7 +91,7 @@ impl App {
 
     /// Its workers were told to stay until who depends on it is gone.
     fn is_held(&self) -> bool {
-        self.slots.iter().any(|slot| !slot.is_wanted() && slot.up().next().is_some())
+        self.slots.counts().lingering > 0
     }
 
     /// What can be said of it without looking at others. A reload takes nothing from that: where one goes on,
@@ -292,7 +292,7 @@ impl Supervisor {
         let found = worst(&self.apps, app.needs());
         let (on, outlook) = match found {
             None | Some((_, Outlook::Ready)) => {
-                self.turn(index, now, out, |app, turn| app.admit(turn));
+                self.turn_all(index, now, out, |app, turn| app.admit(turn));
                 return true;
             }
             Some(found) => found,
@@ -300,14 +300,14 @@ impl Supervisor {
         match outlook {
             Outlook::Ready => {}
             Outlook::Hopeless(obstacle) => {
-                self.turn(index, now, out, |app, turn| app.forgo(on, obstacle, turn));
+                self.turn_all(index, now, out, |app, turn| app.forgo(on, obstacle, turn));
                 return true;
             }
             Outlook::Failing(obstacle) if asked => {
-                self.turn(index, now, out, |app, turn| app.disappoint(on, obstacle, turn));
+                self.turn_all(index, now, out, |app, turn| app.disappoint(on, obstacle, turn));
             }
             Outlook::Coming | Outlook::Failing(_) if !told => {
-                self.turn(index, now, out, |app, turn| app.announce(on, turn));
+                self.turn_all(index, now, out, |app, turn| app.announce(on, turn));
             }
             Outlook::Coming | Outlook::Failing(_) => {}
         }
@@ -318,7 +318,7 @@ impl Supervisor {
     fn let_leave(&mut self, index: usize, now: Time, out: &mut Vec<Action>) -> bool {
         let due = self.apps[index].is_held() && !is_held(&self.apps, index);
         if due {
-            self.turn(index, now, out, |_, _| {});
+            self.turn_all(index, now, out, |_, _| {});
         }
         due
     }

@@ -38,9 +38,11 @@ impl App {
 
     /// A slot whose last worker ended for good wants none any more.
     pub(super) fn rest_ended(&mut self, turn: &mut Turn<'_>) {
-        for slot in self.slots.iter_mut().filter(|slot| slot.is_wanted()) {
-            if matches!(slot.idle, Idle::Ended { .. }) && slot.up().next().is_none() {
-                slot.wanted = Wanted::Rest(Cause::Exit);
+        for place in self.slots.touched_places() {
+            let slot = &self.slots[place];
+            let ended = slot.is_wanted() && matches!(slot.idle, Idle::Ended { .. });
+            if ended && slot.up().next().is_none() {
+                self.slots[place].wanted = Wanted::Rest(Cause::Exit);
                 turn.changed = true;
             }
         }

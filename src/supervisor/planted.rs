@@ -7,6 +7,8 @@
 pub enum Bug {
     /// A predecessor leaves before its successor was ready for `min_healthy_time`.
     RetiresBeforeHealthy,
+    /// The slot that a fact is about is looked at only where the fact itself changes it.
+    LooksAway,
     /// `kill_timeout` has no effect.
     NeverKills,
     /// A reload waits for ever for a worker that is not ready.

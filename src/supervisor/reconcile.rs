@@ -3,20 +3,26 @@
 //! Each step is a query over facts: nothing here remembers where a script had come to, so a scale, a
 //! crash or a second reload in the middle of a first needs no code of its own.
 
-use super::Bug;
+use std::collections::BTreeMap;
+
 use super::app::{App, Gate, Idle, Mix, Slot, Turn, Until, Wanted};
 use super::event::{Action, Cause, Fact, Failure, Generation, Outcome, SlotId, SocketId, WorkerId};
 use super::exam::Exam;
 use super::group::{Holder, Terms};
 use super::policy::{Balance, Mode};
 use super::rollout::{Pace, Room, Trial};
+use super::slots::{Counts, Note};
 use super::watch::Watch;
 use super::worker::{Boot, Phase, Worker};
+use super::{Bug, Planted};
 
 impl App {
     /// Takes every step that follows from the facts, then tells the sockets and the askers.
     pub(super) fn settle(&mut self, turn: &mut Turn<'_>) {
+        self.slots.wake(turn.heard);
         loop {
+            self.look_around(turn);
+            let touched = self.slots.touched_count();
             turn.changed = false;
             self.tick(turn);
             self.move_on(turn);
@@ -30,10 +36,11 @@ impl App {
             self.fill(turn);
             self.roll(turn);
             self.renew(turn);
-            if !turn.changed {
+            if !turn.changed && self.slots.touched_count() == touched {
                 break;
             }
         }
+        self.note_touched(turn.planted);
         self.gauge(turn);
         self.serve(turn);
         self.look(turn);
@@ -43,6 +50,45 @@ impl App {
         self.answer_unkillable(turn);
         self.rest(turn);
         self.forget(turn);
+        self.end_turn(turn.planted);
+    }
+
+    /// A step of one slot may depend on what others do: then all are looked at. Where this is calm each depends
+    /// on itself alone, and a turn looks at those that were touched.
+    pub(super) fn look_around(&mut self, turn: &Turn<'_>) {
+        let reloads = self.rollout.is_some() || self.queue.is_some() || self.mix == Mix::Keep;
+        let full = self.slots.population() >= self.limit();
+        let replaces = reloads || self.renewing.is_some() || self.slots.counts().mixed > 0;
+        if replaces || full || self.is_waiting() || turn.held {
+            self.slots.touch_all();
+        }
+    }
+
+    /// What follows from the slots that were touched.
+    fn note_touched(&mut self, planted: Planted) {
+        for slot in self.slots.touched_places() {
+            let note = self.note(&self.slots[slot], planted);
+            self.slots.note(slot, note);
+        }
+    }
+
+    /// Nothing is left to be looked at.
+    pub(super) fn end_turn(&mut self, planted: Planted) {
+        self.note_touched(planted);
+        self.slots.end_turn();
+    }
+
+    /// What follows from this slot.
+    pub(super) fn note(&self, slot: &Slot, planted: Planted) -> Note {
+        let count = |counts: &dyn Fn(&&Worker) -> bool| slot.workers.iter().filter(counts).count();
+        let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let counts = Counts {
+            weighable: small(count(&|worker| self.memory_limit(worker).is_some())),
+            unkillable: small(count(&|worker| worker.is_unkillable())),
+            mixed: u32::from(self.has_other_up(slot)),
+            lingering: u32::from(!slot.is_wanted() && slot.workers.iter().any(Worker::is_to_be_told)),
+        };
+        Note { due: self.slot_deadline(slot, planted), counts }
     }
 
     // Queries.
@@ -50,8 +96,12 @@ impl App {
     /// Slots beyond the wanted number: a reload to fewer instances keeps them until the others are
     /// replaced.
     fn surplus(&self) -> Vec<SlotId> {
+        let wanted = usize::try_from(self.instances).unwrap_or(usize::MAX);
+        if self.slots.len() <= wanted {
+            return Vec::new();
+        }
         let kept = self.slots.iter().filter(|slot| !matches!(slot.wanted, Wanted::Remove(_)));
-        kept.skip(usize::try_from(self.instances).unwrap_or(usize::MAX)).map(|slot| slot.id).collect()
+        kept.skip(wanted).map(|slot| slot.id).collect()
     }
 
     fn pace(&self) -> Pace {
@@ -96,7 +146,7 @@ impl App {
     /// ending anyway: connections that never close must not hold up for `drain_timeout` who is wanted.
     pub(super) fn finds_room(&mut self, turn: &mut Turn<'_>) -> bool {
         let limit = self.limit();
-        if self.workers().count() < limit || turn.has(Bug::NoCap) {
+        if self.slots.population() < limit || turn.has(Bug::NoCap) {
             return true;
         }
         let ending = self.workers().any(|worker| worker.is_ending() && !worker.is_unkillable());
@@ -132,7 +182,7 @@ impl App {
             Room::Free => true,
             Room::UpTo(limit) => {
                 let calm = || self.pace().is_still() && self.workers().all(Worker::stays);
-                self.workers().count() < limit || calm()
+                self.slots.population() < limit || calm()
             }
         }
     }
@@ -140,26 +190,27 @@ impl App {
     // Steps.
 
     fn drop_empty_slots(&mut self, turn: &mut Turn<'_>) {
-        for slot in &mut self.slots {
+        for slot in self.slots.touched_places() {
             // Beside who was to go, one of a reload that is held may stay.
-            if slot.workers.iter().all(Worker::is_up) {
-                slot.gate = Gate::Open;
+            if self.slots[slot].workers.iter().all(Worker::is_up) {
+                self.slots[slot].gate = Gate::Open;
             }
         }
-        let before = self.slots.len();
-        self.slots.retain(|slot| !matches!(slot.wanted, Wanted::Remove(_)) || !slot.workers.is_empty());
-        turn.changed |= self.slots.len() != before;
+        let empty = |slot: &Slot| matches!(slot.wanted, Wanted::Remove(_)) && slot.workers.is_empty();
+        turn.changed |= self.slots.drop_where(empty);
     }
 
     /// How far the reload under way is, whether it is over, and whether the next one begins.
     fn conclude(&mut self, turn: &mut Turn<'_>) {
+        if self.rollout.is_none() {
+            return self.begin_queued(turn);
+        }
         let surplus = self.surplus();
         let (remaining, replaced) = self.remaining(&surplus);
         let app = self.id;
-        let Some(rollout) = &mut self.rollout else { return self.begin_queued(turn) };
-        if rollout.canary.share().is_some() {
+        let Some(rollout) = self.rollout.as_mut().filter(|rollout| rollout.canary.share().is_none()) else {
             return;
-        }
+        };
         if rollout.advance(remaining) {
             turn.report(Fact::ReloadProgress { app, done: rollout.done, total: rollout.total });
         }
@@ -209,7 +260,7 @@ impl App {
         if turn.held {
             return;
         }
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.touched_places() {
             let cause = match self.slots[slot].wanted {
                 Wanted::Run => continue,
                 Wanted::Rest(cause) | Wanted::Remove(cause) => cause,
@@ -226,7 +277,7 @@ impl App {
             return;
         }
         let target = self.target();
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.touched_places() {
             if !self.renews(slot) {
                 self.thin(slot, turn);
             }
@@ -268,6 +319,10 @@ impl App {
     fn swap(&mut self, turn: &mut Turn<'_>) {
         let (surplus, target) = (self.surplus(), self.target());
         let runs = |slot: &&Slot| slot.is_wanted() && !surplus.contains(&slot.id);
+        let due = |slot: &Slot| runs(&slot) && self.has_other_up(slot) && !self.overlaps(slot, target);
+        if !self.slots.touched().any(due) {
+            return;
+        }
         let under_way = match &self.rollout {
             Some(rollout) => self.slots.iter().any(|slot| {
                 Some(slot.id) == rollout.swapping && slot.is_wanted() && !self.has_target_settled(slot)
@@ -279,7 +334,6 @@ impl App {
         if under_way || !self.pace().is_still() {
             return;
         }
-        let due = |slot: &Slot| runs(&slot) && self.has_other_up(slot) && !self.overlaps(slot, target);
         let Some(slot) = self.slots.iter().position(due) else { return };
         if let Some(rollout) = &mut self.rollout {
             rollout.swapping = Some(self.slots[slot].id);
@@ -295,7 +349,7 @@ impl App {
             return;
         }
         let surplus = self.surplus();
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.touched_places() {
             let entry = &self.slots[slot];
             if !entry.is_wanted() || entry.idle != Idle::Free || self.may_end(entry) {
                 continue;
@@ -337,7 +391,7 @@ impl App {
             return;
         }
         let (surplus, target) = (self.surplus(), self.target());
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.touched_places() {
             let entry = &self.slots[slot];
             if !entry.is_wanted() || surplus.contains(&entry.id) || self.has_target_up(entry) {
                 continue;
@@ -368,9 +422,8 @@ impl App {
             entry.ran = false;
         }
         let phase = Phase::Starting { boot: Boot::Queued, ready_by, look_at: None };
-        // Most slots never have two, and a vector grows to four at once.
-        entry.workers.reserve_exact(1);
-        entry.workers.push(Worker {
+        let (place, slot, instance) = (slot, entry.id, entry.instance);
+        let next = Worker {
             id: worker,
             generation,
             spawned: turn.now,
@@ -381,8 +434,8 @@ impl App {
             spent: None,
             foretold: None,
             watch: Watch::default(),
-        });
-        let (slot, instance) = (entry.id, entry.instance);
+        };
+        self.slots.put(place, next);
         let inherit = self.sockets.inherit(slot, worker);
         turn.report(Fact::Starting { app: self.id, slot, worker });
         turn.out.push(Action::Spawn { worker, app: self.id, slot, instance, generation, spec, inherit });
@@ -392,6 +445,9 @@ impl App {
     // Sockets.
 
     fn serve(&mut self, turn: &mut Turn<'_>) {
+        if self.sockets.is_empty() {
+            return;
+        }
         let standings = self.standings();
         let wanted = self.slots.iter().any(Slot::is_wanted);
         let ends = self.ends_of_orphans(&standings, turn.has(Bug::SharedEndsWithItsWorker));
@@ -493,9 +549,12 @@ impl App {
     /// Answers the wishes that came true, and the stops that were taken back while the workers stayed for
     /// who depends on them.
     fn answer_done(&mut self, turn: &mut Turn<'_>) {
+        if self.requests.is_empty() {
+            return;
+        }
         let stays: Vec<WorkerId> = self
             .slots
-            .iter()
+            .touched()
             .filter(|slot| slot.is_wanted())
             .flat_map(|slot| slot.up().map(|worker| worker.id))
             .collect();
@@ -503,18 +562,16 @@ impl App {
             Until::Ended(workers) => workers.iter().any(|worker| stays.contains(worker)),
             Until::Ready(_) | Until::Back(_) | Until::Deleted => false,
         });
+        let (looked, all) = (self.looked_for(), self.slots.are_all_touched());
+        let walked = all || self.slots.are_fewer();
         let slots = &self.slots;
-        let ready = |id: &SlotId| {
-            let slot = slots.iter().find(|slot| slot.id == *id && slot.is_wanted());
-            slot.is_none_or(|slot| slot.workers.iter().any(Worker::is_ready))
-        };
-        let lives =
-            |id: &WorkerId| slots.iter().any(|slot| slot.workers.iter().any(|worker| worker.id == *id));
+        let lacks = |id: &SlotId| looked.get(id).copied().unwrap_or(!walked);
+        let lives = |id: &WorkerId| if all { slots.find(*id).is_some() } else { !slots.gone().contains(id) };
         let mut done = Vec::new();
         self.requests.retain_mut(|request| {
             let open = match &mut request.until {
                 Until::Ready(slots) => {
-                    slots.retain(|slot| !ready(slot));
+                    slots.retain(lacks);
                     !slots.is_empty()
                 }
                 Until::Ended(workers) | Until::Back(workers) => {
@@ -533,10 +590,23 @@ impl App {
         }
     }
 
+    /// Of the slots that somebody may wait for, whether they lack a ready worker: all of them, or those that were
+    /// touched. The others lack what they lacked before.
+    fn looked_for(&self) -> BTreeMap<SlotId, bool> {
+        if !self.requests.iter().any(|request| matches!(request.until, Until::Ready(_))) {
+            return BTreeMap::new();
+        }
+        let lacks = |slot: &Slot| (slot.id, slot.is_wanted() && !slot.workers.iter().any(Worker::is_ready));
+        if self.slots.are_fewer() {
+            return self.slots.iter().map(lacks).collect();
+        }
+        self.slots.touched().map(lacks).collect()
+    }
+
     /// With nothing alive and nothing to come no socket is held, so that clients are refused.
     fn rest(&mut self, turn: &mut Turn<'_>) {
         let hopeless = |slot: &Slot| !slot.is_wanted() || slot.idle == Idle::Errored;
-        let over = self.workers().next().is_none() && self.slots.iter().all(hopeless);
+        let over = self.slots.population() == 0 && self.slots.iter().all(hopeless);
         if over {
             self.sockets.close_all(turn.out);
         }
@@ -545,14 +615,20 @@ impl App {
             turn.report(Fact::Stopped { app: self.id });
         }
         // Who is stopped and started later was not restarted.
-        for slot in self.slots.iter_mut().filter(|slot| !slot.is_wanted() && slot.workers.is_empty()) {
-            slot.ran = false;
+        for slot in self.slots.touched_places() {
+            if !self.slots[slot].is_wanted() && self.slots[slot].workers.is_empty() {
+                self.slots[slot].ran = false;
+            }
         }
         self.resting = resting;
     }
 
     /// Lets go of versions that nobody runs any more.
     pub(super) fn forget(&mut self, turn: &mut Turn<'_>) {
+        // Only one whose last worker is gone, or that nobody wants any more.
+        if self.versions.len() == 1 || (self.slots.gone().is_empty() && !self.slots.are_all_touched()) {
+            return;
+        }
         let (good, to) = (self.good, self.target());
         let used: Vec<Generation> = self.workers().map(|worker| worker.generation).collect();
         let dropped: Vec<_> = self

@@ -59,10 +59,11 @@ impl App {
     fn weighed_one(&mut self, worker: WorkerId, bytes: u64, closely: bool, turn: &mut Turn<'_>) {
         let Some((slot, place)) = self.find(worker) else { return };
         let Some(limit) = self.memory_limit(&self.slots[slot].workers[place]) else { return };
-        let found = &mut self.slots[slot].workers[place];
+        // Hundreds are weighed together: those of whom nothing follows are not touched.
+        let found = &self.slots[slot].workers[place];
         if bytes <= limit {
             if closely {
-                found.cleared_until = Some(turn.now + CLEARED);
+                self.slots[slot].workers[place].cleared_until = Some(turn.now + CLEARED);
             }
         } else if closely {
             self.spend(slot, place, Spent::Memory { bytes, limit }, turn);
@@ -113,17 +114,20 @@ impl App {
 
     /// Orders that workers be weighed, all of an app together so that they cost one wake-up and one turn.
     pub(super) fn weigh(&mut self, turn: &mut Turn<'_>) {
+        if self.slots.counts().weighable == 0 {
+            self.weigh_at = None;
+            return;
+        }
+        if self.weigh_at.is_some_and(|at| !turn.is_due(at)) {
+            return;
+        }
         let watched: Vec<(WorkerId, Duration)> = self
             .workers()
             .filter(|worker| self.memory_limit(worker).is_some())
             .map(|worker| (worker.id, self.policy(worker.generation).poll_interval))
             .collect();
-        let Some(interval) = watched.iter().map(|(_, interval)| *interval).min() else {
-            self.weigh_at = None;
-            return;
-        };
+        let Some(interval) = watched.iter().map(|(_, interval)| *interval).min() else { return };
         match self.weigh_at {
-            Some(at) if !turn.is_due(at) => return,
             Some(_) => {
                 let workers = watched.into_iter().map(|(worker, _)| worker).collect();
                 turn.out.push(Action::Weigh { app: self.id, workers, closely: false });
@@ -134,7 +138,7 @@ impl App {
     }
 
     /// What a worker may take; none when it has no limit, or is to be replaced anyway.
-    fn memory_limit(&self, worker: &Worker) -> Option<u64> {
+    pub(super) fn memory_limit(&self, worker: &Worker) -> Option<u64> {
         let limit = self.policy(worker.generation).max_memory_restart?;
         (worker.is_ready() && worker.spent.is_none()).then(|| limit.of_one(self.instances))
     }
@@ -190,7 +194,7 @@ impl App {
     /// one whose successors failed behind.
     fn begin_renewal(&mut self, turn: &mut Turn<'_>) {
         let ready = |slot: &&Slot| slot.is_wanted() && slot.idle == Idle::Free;
-        let due = self.slots.iter().filter(ready).filter_map(|slot| Some((slot, self.due(slot)?)));
+        let due = self.slots.touched().filter(ready).filter_map(|slot| Some((slot, self.due(slot)?)));
         let well = |(slot, worker): &(&Slot, WorkerId)| {
             slot.workers.iter().any(|other| other.id == *worker && !other.watch.unwell)
         };

@@ -11,6 +11,7 @@ use super::*;
 mod canary;
 mod changed;
 mod cron;
+mod many;
 mod order;
 mod queued;
 mod queues;

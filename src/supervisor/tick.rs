@@ -9,7 +9,7 @@ use super::worker::{Look, Patience, Phase, Worker, until_next_inspection};
 impl App {
     /// Acts on everything that is due.
     pub(super) fn tick(&mut self, turn: &mut Turn<'_>) {
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.touched_places() {
             let entry = &mut self.slots[slot];
             if let Idle::Waiting(until) = entry.idle
                 && turn.is_due(until)
@@ -130,37 +130,39 @@ impl App {
     pub(super) fn look(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now;
         let examined = self.being_examined();
-        for worker in self.slots.iter_mut().flat_map(|slot| &mut slot.workers) {
-            let (id, closing) = (worker.id, worker.closing(now));
-            let waits = examined.contains(&worker.generation);
-            let closing = if waits { closing.and(Some(Closing::WhenIdle)) } else { closing };
-            let next = now + until_next_inspection(now - worker.spawned);
-            match &mut worker.phase {
-                Phase::Starting { look_at, .. } => {
-                    if look_at.is_some_and(|at| turn.is_due(at)) {
-                        *look_at = Some(next);
-                        turn.out.push(Action::Inspect { worker: id });
+        for slot in self.slots.touched_places() {
+            for worker in &mut self.slots[slot].workers {
+                let (id, closing) = (worker.id, worker.closing(now));
+                let waits = examined.contains(&worker.generation);
+                let closing = if waits { closing.and(Some(Closing::WhenIdle)) } else { closing };
+                let next = now + until_next_inspection(now - worker.spawned);
+                match &mut worker.phase {
+                    Phase::Starting { look_at, .. } => {
+                        if look_at.is_some_and(|at| turn.is_due(at)) {
+                            *look_at = Some(next);
+                            turn.out.push(Action::Inspect { worker: id });
+                        }
                     }
-                }
-                Phase::Ready { look_at, .. } => {
-                    if look_at.is_some_and(|at| turn.is_due(at)) {
-                        *look_at = (now - worker.spawned < INSPECTED).then_some(next);
-                        turn.out.push(Action::Inspect { worker: id });
+                    Phase::Ready { look_at, .. } => {
+                        if look_at.is_some_and(|at| turn.is_due(at)) {
+                            *look_at = (now - worker.spawned < INSPECTED).then_some(next);
+                            turn.out.push(Action::Inspect { worker: id });
+                        }
                     }
-                }
-                Phase::Draining(leaving) | Phase::Finishing(leaving) => {
-                    if let (Look::At(at), Some(closing)) = (leaving.look, closing)
-                        && turn.is_due(at)
-                    {
-                        leaving.look = Look::Awaited;
-                        turn.out.push(Action::Observe { worker: id, closing });
+                    Phase::Draining(leaving) | Phase::Finishing(leaving) => {
+                        if let (Look::At(at), Some(closing)) = (leaving.look, closing)
+                            && turn.is_due(at)
+                        {
+                            leaving.look = Look::Awaited;
+                            turn.out.push(Action::Observe { worker: id, closing });
+                        }
                     }
+                    Phase::Quitting { .. }
+                    | Phase::Stopping { .. }
+                    | Phase::Killed { .. }
+                    | Phase::Leftover { .. }
+                    | Phase::Doomed { .. } => {}
                 }
-                Phase::Quitting { .. }
-                | Phase::Stopping { .. }
-                | Phase::Killed { .. }
-                | Phase::Leftover { .. }
-                | Phase::Doomed { .. } => {}
             }
         }
     }

@@ -34,7 +34,7 @@ impl App {
 
     /// Tells who waits for nothing else any more.
     pub(super) fn answer_unkillable(&mut self, turn: &mut Turn<'_>) {
-        if turn.has(Bug::AwaitsTheUnkillable) {
+        if self.slots.counts().unkillable == 0 || turn.has(Bug::AwaitsTheUnkillable) {
             return;
         }
         let unkillable = |worker: &&Worker| worker.is_unkillable();

@@ -77,7 +77,7 @@ impl Watch {
             Queue::At { at, .. } if ready => Some(at),
             Queue::At { .. } | Queue::Asked { .. } | Queue::Free => None,
         };
-        earlier(earlier(silence, queue), self.check.deadline())
+        earlier(earlier(earlier(silence, queue), self.check.deadline()), self.busy)
     }
 
     /// With times relative to the present, and without what is only told.
@@ -245,7 +245,7 @@ impl App {
 
     /// Orders the looks that are due at a worker that is up.
     pub(super) fn ask(&mut self, turn: &mut Turn<'_>) {
-        for slot in 0..self.slots.len() {
+        for slot in self.slots.touched_places() {
             for place in 0..self.slots[slot].workers.len() {
                 let found = &mut self.slots[slot].workers[place];
                 if let Queue::At { at, still } = found.watch.queue

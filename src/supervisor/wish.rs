@@ -10,6 +10,7 @@ use super::event::{
 use super::order::Admission;
 use super::policy::SpecId;
 use super::rollout::{Canary, Queued, Rollout, Room, Trial};
+use super::slots::Workers;
 use super::worker::Worker;
 
 impl App {
@@ -434,25 +435,21 @@ impl App {
             return slot.id;
         }
         let id = turn.ids.slot();
-        let place = self.slots.iter().take_while(|slot| slot.instance < instance).count();
-        self.slots.insert(
-            place,
-            Slot {
-                id,
-                instance,
-                born,
-                wanted: Wanted::Run,
-                idle: Idle::Free,
-                gate: Gate::Open,
-                backoff: Backoff::default(),
-                served: std::collections::BTreeMap::new(),
-                workers: Vec::new(),
-                ran: false,
-                restarts: 0,
-                haste: 0,
-                last_exit: None,
-            },
-        );
+        self.slots.insert(Slot {
+            id,
+            instance,
+            born,
+            wanted: Wanted::Run,
+            idle: Idle::Free,
+            gate: Gate::Open,
+            backoff: Backoff::default(),
+            served: std::collections::BTreeMap::new(),
+            workers: Workers::default(),
+            ran: false,
+            restarts: 0,
+            haste: 0,
+            last_exit: None,
+        });
         id
     }
 
@@ -497,7 +494,7 @@ impl App {
 
     /// A generation that was not rolled out may listen elsewhere than the last.
     fn forget_expectations(&mut self) {
-        self.heard = Heard::Nothing;
+        self.hear(Heard::Nothing);
         for slot in &mut self.slots {
             slot.served.clear();
         }

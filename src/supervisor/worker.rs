@@ -195,6 +195,11 @@ impl Worker {
         }
     }
 
+    /// It is here, and was told nothing yet; it may leave by itself.
+    pub(super) fn is_to_be_told(&self) -> bool {
+        self.is_up() || matches!(self.phase, Phase::Quitting { .. })
+    }
+
     pub(super) fn is_starting(&self) -> bool {
         matches!(self.phase, Phase::Starting { .. })
     }

@@ -134,10 +134,13 @@ impl Daemon {
     pub(super) fn retire_pid(&mut self, worker: WorkerId) {
         let Some(process) = self.processes.get_mut(worker) else { return };
         let (Some(path), pid) = (process.pid_file.take(), process.pid) else { return };
+        // Byte by byte: it is compared with that of everybody else, and all come from the same few words.
+        let same =
+            |other: &Process| other.pid_file.as_ref().is_some_and(|its| its.as_os_str() == path.as_os_str());
         let heir = self
             .processes
             .iter()
-            .filter(|(_, other)| other.pid_file.as_ref() == Some(&path) && !other.leader_gone)
+            .filter(|(_, other)| same(other) && !other.leader_gone)
             .max_by_key(|(worker, _)| *worker);
         let done = match heir {
             // The newest wrote it last, unless it is the one that has just ended.

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use support::history::Outcome;
@@ -200,4 +202,44 @@ fn a_question_is_answered_while_many_workers_start_and_a_stop_leaves_none_of_the
     assert!(!std::path::Path::new(&format!("/proc/{}", pids[99])).exists());
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.pid));
     assert_eq!(children.expect("the supervisor lives").trim(), "", "somebody was started after the stop");
+}
+
+/// A question and its answer over the control socket, by one client.
+fn ping(client: &mut UnixStream) {
+    client.write_all(b"{\"version\":1,\"request\":{\"verb\":\"ping\"}}\n").expect("the supervisor listens");
+    let mut answer = String::new();
+    BufReader::new(client).read_line(&mut answer).expect("an answer");
+    assert!(answer.contains("pong"), "{answer}");
+}
+
+/// Whether a process was told to stop: it is gone, or ends, or has the signal before it.
+fn is_told(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let alive = field("State:").is_some_and(|state| !state.starts_with(['Z', 'X']));
+    let pending = field("ShdPnd:").and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
+    !alive || pending & (1 << 14) != 0
+}
+
+#[test]
+fn a_question_is_answered_while_many_workers_are_told_to_stop() {
+    let app =
+        "[[apps]]\nname = \"many\"\ncommand = [\"sleep\", \"1000\"]\nexec_mode = \"fork\"\ninstances = 200\n";
+    let daemon = Daemon::foreground(app);
+    daemon.wait_online("many", 200);
+    // The host may take the time away in which that shows; where each waits for all it never does.
+    let between = (0..10).any(|_| {
+        let pids = daemon.pids("many");
+        let mut client = UnixStream::connect(daemon.home.socket()).expect("the supervisor listens");
+        daemon.run(&["stop", "many", "--no-wait"]).expect_code(0);
+        while !is_told(pids[0]) {
+            std::hint::spin_loop();
+        }
+        ping(&mut client);
+        let between = !is_told(pids[199]);
+        daemon.run(&["stop", "many"]).expect_code(0);
+        daemon.run(&["start", "many"]).expect_code(0);
+        between
+    });
+    assert!(between, "the question waited until the last one was told");
 }

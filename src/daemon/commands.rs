@@ -24,6 +24,7 @@ use super::catalog::{self, Source};
 use super::files::MainFile;
 use super::follow::Wanted;
 use super::launch::{self, Taken};
+use super::looking::Shown;
 use super::order::{Commands, apps_in_order};
 use super::told;
 
@@ -72,9 +73,7 @@ impl Daemon {
             Request::Ready { targets } => self.tell_ready(client, &targets)?,
             Request::Ping {} => self.server.reply(client, &Reply::Pong { pid: own_pid() }, true),
             Request::List { targets, connections, detail } => {
-                let whom = self.whom_or_all(&targets)?;
-                let list = self.list(&whom, connections, detail);
-                self.reply_soon_written(client, Reply::List(list));
+                self.begin_list(client, Shown { targets, connections, detail })?;
             }
             Request::Pid { targets } => {
                 let pids = self.pids(&self.whom_or_all(&targets)?);

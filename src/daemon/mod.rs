@@ -13,6 +13,7 @@
 mod abroad;
 mod afar;
 mod apply;
+mod backlog;
 mod catalog;
 mod check;
 mod commands;
@@ -44,6 +45,7 @@ mod lead;
 mod leftovers;
 mod list;
 mod lock;
+mod looking;
 mod multipath;
 mod node;
 mod notified;
@@ -137,6 +139,7 @@ use crate::sys::handover::Bell;
 use crate::sys::{self, inherited, process, rights, spawn};
 
 use abroad::Abroad;
+use backlog::Backlog;
 use catalog::Catalog;
 use crons::Crons;
 use doors::Doors;
@@ -145,6 +148,7 @@ use headroom::Promises;
 use held::Held;
 use keep::Keeper;
 use lock::Locks;
+use looking::Lookings;
 use notified::Notified;
 use output::Output;
 use overflow::Overflows;
@@ -292,6 +296,8 @@ struct Daemon {
     arrays: VecDeque<Event>,
     /// Workers that the core has ordered and that were not started yet.
     starts: VecDeque<Order>,
+    backlog: Backlog,
+    lookings: Lookings,
     /// Sources that had more than one turn's share.
     again: VecDeque<Source>,
     catalog: Catalog,
@@ -422,6 +428,8 @@ impl Daemon {
             inbox: VecDeque::new(),
             arrays: VecDeque::new(),
             starts: VecDeque::new(),
+            backlog: Backlog::default(),
+            lookings: Lookings::default(),
             again: VecDeque::new(),
             catalog: Catalog::default(),
             processes: Processes::default(),
@@ -527,7 +535,7 @@ impl Daemon {
             Ok(()) => {
                 self.poll_failures = 0;
                 // A list that is full may have left something out.
-                if events.iter().count() < EVENTS {
+                if events.iter().count() < EVENTS && self.backlog.has_heard() {
                     self.heard = began;
                 }
                 Ok(())
@@ -568,6 +576,8 @@ impl Daemon {
         if !self.inbox.is_empty()
             || !self.arrays.is_empty()
             || !self.starts.is_empty()
+            || !self.backlog.is_empty()
+            || !self.lookings.is_empty()
             || !self.again.is_empty()
             || self.server.wants_turn()
             || self.watches.is_scanning()
@@ -614,6 +624,7 @@ impl Daemon {
             self.collect_fairly(source);
         }
         self.read_rested();
+        self.tell_of_ended();
         let mut incoming = Vec::new();
         for event in events {
             if self.server.owns(event.token()) {
@@ -627,6 +638,7 @@ impl Daemon {
         }
         self.server.expire(self.now, &mut incoming);
         self.take_in(incoming);
+        self.look_for_lists();
         // What could be answered at once goes out before what may take its time.
         if self.server.wants_turn() {
             let mut incoming = Vec::new();
@@ -657,7 +669,8 @@ impl Daemon {
     fn decide(&mut self) {
         // Behind everything that was collected. What came due during the wait is judged after the next, which is
         // over at once.
-        if self.supervisor.next_deadline().is_some_and(|at| at <= self.heard) {
+        let heard = self.backlog.has_heard();
+        if heard && self.supervisor.next_deadline().is_some_and(|at| at <= self.heard) {
             self.inbox.push_back(Event::Deadline { heard: self.heard });
         }
         self.output.retry(self.now);
@@ -677,13 +690,12 @@ impl Daemon {
         let mut actions: Vec<Action> = Vec::new();
         let mut started = false;
         for _ in 0..DECISIONS_PER_TURN {
-            if let Some(event) = self.arrays.pop_front().or_else(|| self.inbox.pop_front()) {
-                self.decide_one(event, &mut actions);
-            } else if let Some(order) = self.starts.pop_front() {
-                // Starting a worker can append to an array, so everything else goes first.
+            // Starting a worker can append to an array, so everything that is to be decided goes first.
+            let next = self.send_next_signal() || self.decide_next(&mut actions);
+            if !next && let Some(order) = self.starts.pop_front() {
                 self.start_worker(&order);
                 started = true;
-            } else {
+            } else if !next && !self.weigh_next() {
                 return;
             }
             if self.read_clock() >= end {
@@ -694,6 +706,12 @@ impl Daemon {
         if !started && let Some(order) = self.starts.pop_front() {
             self.start_worker(&order);
         }
+    }
+
+    /// False where there is nothing to be decided.
+    fn decide_next(&mut self, actions: &mut Vec<Action>) -> bool {
+        let next = self.arrays.pop_front().or_else(|| self.inbox.pop_front());
+        next.map(|event| self.decide_one(event, actions)).is_some()
     }
 
     fn decide_one(&mut self, event: Event, actions: &mut Vec<Action>) {
@@ -725,7 +743,8 @@ impl Daemon {
     /// Lets go of a start that was not carried out yet. True when there was one: nothing runs, nothing was opened
     /// for it, and what it was to inherit is still as the last worker left it.
     fn drop_start(&mut self, worker: WorkerId) -> bool {
-        let Some(place) = self.starts.iter().position(|order| order.worker == worker) else { return false };
+        // They wait in the order in which they were ordered, which is that of their numbers.
+        let Ok(place) = self.starts.binary_search_by_key(&worker, |order| order.worker) else { return false };
         self.starts.remove(place);
         match self.inbox.back_mut() {
             Some(Event::Dropped { workers }) => {
@@ -862,6 +881,7 @@ impl Daemon {
 
     /// Tells who waits for the end, and leaves nothing behind but logs.
     fn farewell(&mut self, code: i32) {
+        self.send_signals();
         self.record_last_state();
         self.tell_left_behind();
         log::info!("clusterd ends with code {code}");

@@ -59,6 +59,10 @@ impl Daemon {
         if self.looked_for_orphans.replace(self.now) != Some(self.now) {
             self.processes.adopt(&[], &self.probes.commands());
         }
+        self.backlog.signal(worker, signal);
+    }
+
+    pub(super) fn send_order(&mut self, worker: WorkerId, signal: SignalKind) {
         self.end_vigil(worker);
         self.stop_probe(worker);
         let sent = match signal {

@@ -176,6 +176,8 @@ pub(super) struct Processes {
     by_pid: HashMap<i32, WorkerId>,
     /// Orphans that became ours, by the worker whose tree they came from.
     adopted: HashMap<i32, WorkerId>,
+    /// Workers of which others than the first process were left when that ended.
+    remnants: BTreeSet<WorkerId>,
     changes: u64,
 }
 
@@ -206,6 +208,7 @@ impl Processes {
             self.by_pid.remove(&process.pid);
         }
         self.adopted.retain(|_, owner| *owner != worker);
+        self.remnants.remove(&worker);
         Some(*process)
     }
 
@@ -291,9 +294,14 @@ impl Processes {
         self.adopted.values().any(|owner| *owner == worker)
     }
 
+    /// The core hears that its first process has ended, and that others of its tree have not.
+    pub(super) fn behead(&mut self, worker: WorkerId) {
+        self.remnants.insert(worker);
+    }
+
     /// Workers whose first process is gone and whose tree may have become empty.
     pub(super) fn remnants(&self) -> Vec<WorkerId> {
-        self.iter().filter(|(_, p)| p.leader_gone).map(|(worker, _)| worker).collect()
+        self.remnants.iter().copied().collect()
     }
 
     /// Every process of the worker's tree.

@@ -231,6 +231,7 @@ impl Daemon {
     pub(super) fn client_gone(&mut self, client: ClientId) {
         self.output.followers.remove(client);
         self.held.forget(client);
+        self.lookings.forget(client);
         for operation in self.requests.operations.values_mut() {
             if operation.client == Some(client) {
                 operation.client = None;

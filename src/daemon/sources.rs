@@ -142,11 +142,14 @@ impl Daemon {
 
     /// Reaps until nobody is left: signals coalesce.
     pub(super) fn reap(&mut self) {
-        let mut ended: Vec<(WorkerId, ExitStatus)> = Vec::new();
+        let mut ended: Vec<WorkerId> = Vec::new();
         loop {
             match process::reap() {
                 Ok(Some((pid, how))) => match self.processes.leader_ended(pid) {
-                    Some(worker) => ended.push((worker, how.into())),
+                    Some(worker) => {
+                        self.backlog.end(worker, how.into());
+                        ended.push(worker);
+                    }
                     // An orphan's status never influences anything.
                     None => {
                         self.processes.orphan_ended(pid);
@@ -160,11 +163,13 @@ impl Daemon {
                 }
             }
         }
-        let workers: Vec<WorkerId> = ended.iter().map(|(worker, _)| *worker).collect();
-        self.processes.adopt(&workers, &self.probes.commands());
-        for (worker, status) in ended {
-            self.leader_ended(worker, status);
-        }
+        self.processes.adopt(&ended, &self.probes.commands());
+        self.tell_of_ended();
+        self.look_at_remnants();
+    }
+
+    /// Workers of whose trees the rest may have ended by now.
+    fn look_at_remnants(&mut self) {
         for worker in self.processes.remnants() {
             if self.ends_alone(worker) || !self.processes.has_leftovers(worker) {
                 self.inbox.push_back(Event::Gone { worker });
@@ -177,7 +182,7 @@ impl Daemon {
         }
     }
 
-    fn leader_ended(&mut self, worker: WorkerId, status: ExitStatus) {
+    pub(super) fn leader_ended(&mut self, worker: WorkerId, status: ExitStatus) {
         if !self.surroundings.shows_processes && !self.ends_alone(worker) {
             self.end_group(worker);
         }
@@ -198,6 +203,9 @@ impl Daemon {
         self.look_for_out_of_memory(worker, status);
         let left = self.processes.has_leftovers(worker);
         self.inbox.push_back(Event::Exited { worker, status, left });
+        if left {
+            self.processes.behead(worker);
+        }
     }
 
     /// The worker whose tree a process belongs to, by its ancestors or its session.

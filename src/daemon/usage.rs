@@ -50,6 +50,12 @@ impl Usage {
 }
 
 impl Daemon {
+    /// Whether the last look at a worker is told again; also of one that there is nothing to be seen of.
+    pub(super) fn is_usage_fresh(&self, worker: WorkerId) -> bool {
+        let Some(process) = self.processes.get(worker) else { return true };
+        process.usage.is_some_and(|usage| usage.is_fresh(self.clock.since_start()))
+    }
+
     /// Of the whole tree; none where /proc shows nothing of it.
     pub(super) fn usage(&mut self, worker: WorkerId, uptime: Duration) -> Option<Usage> {
         let before = self.processes.get(worker)?.usage;

@@ -57,24 +57,21 @@ impl Scales {
 }
 
 impl Daemon {
-    /// Answered by `Weighed`, unless all of them are gone.
+    /// Answered by `Weighed`, unless all of them are gone: at once, or when there was time for each of them.
     pub(super) fn weigh(&mut self, app: AppId, workers: &[WorkerId], closely: bool) {
-        let mut looks = workers.len().div_ceil(TREES_AT_ONCE);
-        let mut weights = Vec::with_capacity(workers.len());
-        for worker in workers {
-            let bytes =
-                if closely { self.weigh_closely(*worker) } else { self.weigh_quickly(*worker, &mut looks) };
-            if bytes > 0 {
-                weights.push((*worker, bytes));
-            }
+        if !closely {
+            return self.backlog.weigh(app, workers, workers.len().div_ceil(TREES_AT_ONCE));
         }
+        let weigh = |worker: &WorkerId| (*worker, self.weigh_closely(*worker));
+        let weights: Vec<(WorkerId, u64)> =
+            workers.iter().map(weigh).filter(|(_, bytes)| *bytes > 0).collect();
         if !weights.is_empty() {
             self.inbox.push_back(Event::Weighed { app, weights, closely });
         }
     }
 
     /// The sum of RSS. `looks`: how many more trees may be looked through.
-    fn weigh_quickly(&mut self, worker: WorkerId, looks: &mut usize) -> u64 {
+    pub(super) fn weigh_quickly(&mut self, worker: WorkerId, looks: &mut usize) -> u64 {
         let known = self.scales.by_worker.get(&worker);
         if *looks > 0 && known.is_none_or(|scale| self.now >= scale.due) {
             *looks -= 1;

@@ -1,0 +1,91 @@
+//! Lists of hundreds of workers: what each of them uses takes a few reads of /proc, so that is found out over
+//! several turns of the loop, and others are answered in between.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::control::protocol::{Error, Reply};
+use crate::control::server::ClientId;
+use crate::supervisor::event::WorkerId;
+
+use super::{DECIDING_TIME, Daemon};
+
+/// So many workers can be looked at without making anybody wait.
+const AT_ONCE: usize = 32;
+
+/// What a client wants to see.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) targets: Vec<String>,
+    pub(super) connections: bool,
+    pub(super) detail: bool,
+}
+
+/// A list that somebody waits for.
+#[derive(Debug)]
+struct Looking {
+    client: ClientId,
+    wanted: Shown,
+    /// Who is to be looked at, and since when each has run.
+    left: VecDeque<(WorkerId, Duration)>,
+}
+
+/// All of them: there are no more than clients.
+#[derive(Debug, Default)]
+pub(super) struct Lookings(VecDeque<Looking>);
+
+impl Lookings {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Nobody waits for it any more.
+    pub(super) fn forget(&mut self, client: ClientId) {
+        self.0.retain(|looking| looking.client != client);
+    }
+}
+
+impl Daemon {
+    /// Answers with a list: at once, or when everybody was looked at.
+    pub(super) fn begin_list(&mut self, client: ClientId, wanted: Shown) -> Result<(), Error> {
+        let left = self.unseen_usages(&wanted)?;
+        if left.len() <= AT_ONCE {
+            return self.answer_list(client, &wanted);
+        }
+        self.lookings.0.push_back(Looking { client, wanted, left });
+        Ok(())
+    }
+
+    /// Whose last look is too long ago to be told again.
+    fn unseen_usages(&self, wanted: &Shown) -> Result<VecDeque<(WorkerId, Duration)>, Error> {
+        let whom = self.whom_or_all(&wanted.targets)?;
+        let view = self.supervisor.view(self.now);
+        let apps = view.apps.iter().filter(|app| whom.iter().any(|(id, _)| *id == app.app));
+        let workers = apps.flat_map(|app| &app.workers).filter_map(|row| Some((row.worker?, row.uptime)));
+        Ok(workers.filter(|(worker, _)| !self.is_usage_fresh(*worker)).collect())
+    }
+
+    fn answer_list(&mut self, client: ClientId, wanted: &Shown) -> Result<(), Error> {
+        let whom = self.whom_or_all(&wanted.targets)?;
+        let list = self.list(&whom, wanted.connections, wanted.detail);
+        self.reply_soon_written(client, Reply::List(list));
+        Ok(())
+    }
+
+    /// Looks at as many as there is time for in a turn.
+    pub(super) fn look_for_lists(&mut self) {
+        let end = self.read_clock() + DECIDING_TIME;
+        while let Some(looking) = self.lookings.0.front_mut() {
+            if let Some((worker, uptime)) = looking.left.pop_front() {
+                self.usage(worker, uptime);
+            } else if let Some(Looking { client, wanted, .. }) = self.lookings.0.pop_front()
+                && let Err(error) = self.answer_list(client, &wanted)
+            {
+                self.server.reply(client, &Reply::Error(error), true);
+            }
+            if self.read_clock() >= end {
+                return;
+            }
+        }
+    }
+}

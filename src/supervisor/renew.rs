@@ -127,12 +127,9 @@ impl App {
             .map(|worker| (worker.id, self.policy(worker.generation).poll_interval))
             .collect();
         let Some(interval) = watched.iter().map(|(_, interval)| *interval).min() else { return };
-        match self.weigh_at {
-            Some(_) => {
-                let workers = watched.into_iter().map(|(worker, _)| worker).collect();
-                turn.out.push(Action::Weigh { app: self.id, workers, closely: false });
-            }
-            None => {}
+        if self.weigh_at.is_some() {
+            let workers = watched.into_iter().map(|(worker, _)| worker).collect();
+            turn.out.push(Action::Weigh { app: self.id, workers, closely: false });
         }
         self.weigh_at = Some(turn.now + interval);
     }

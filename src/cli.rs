@@ -5,6 +5,7 @@
 
 mod behind;
 pub mod commands;
+pub mod complete;
 mod file;
 pub mod flags;
 mod import;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::date;
+use complete::Shell;
 use flags::{Changed, Flags};
 use sort::Sort;
 
@@ -101,6 +103,7 @@ Supervisor:
   import     print an ecosystem file made from PM2's, or from a Procfile
   init       write an ecosystem file for the project of this folder
   version    print the version
+  completions  print what lets bash, zsh or fish complete all this
 
 Targets: all, name, id, namespace[/name], /regex/, or a file; several at once.
 Options everywhere: --home DIR, --json, --help.
@@ -369,6 +372,27 @@ pub enum Verb {
 
     /// Prints the version.
     Version,
+
+    /// Prints a script that lets a shell complete verbs, options, apps and files.
+    ///
+    /// The apps are those of the supervisor that runs at that moment; none is started for it. Where a package has
+    /// installed clusterd, the scripts are in place.
+    #[command(
+        after_help = "Examples:\n  source <(clusterd completions bash)\n  clusterd completions zsh > ~/.zfunc/_clusterd\n  clusterd completions fish > ~/.config/fish/completions/clusterd.fish"
+    )]
+    Completions {
+        /// For which shell.
+        #[arg(value_name = "SHELL", value_enum)]
+        shell: Shell,
+    },
+
+    /// What these scripts call: the words so far, of which the last one is to be completed.
+    #[command(hide = true, name = "__complete", disable_help_flag = true)]
+    Complete {
+        /// Without `clusterd` itself.
+        #[arg(last = true)]
+        words: Vec<OsString>,
+    },
 
     /// Starts what is missing of a file, reloads what is known (PM2).
     #[command(hide = true, name = "startOrReload", alias = "startOrGracefulReload")]

@@ -200,7 +200,7 @@ fn help_is_short_names_every_verb_and_goes_to_standard_output() {
     let output = clusterd(home.path(), &["--help"]);
     assert_code(&output, 0);
     let help = out(&output);
-    assert!(help.lines().count() <= 56, "{help}");
+    assert!(help.lines().count() <= 58, "{help}");
     assert!(help.lines().skip(1).all(|line| line.chars().count() <= 80), "{help}");
     for verb in Cli::command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
         assert!(help.contains(&format!("\n  {} ", verb.get_name())), "{} is not in\n{help}", verb.get_name());

@@ -1,15 +1,17 @@
 //! Carries out what the command line says: mode → function.
 
+use std::ffi::OsString;
 use std::iter::Peekable;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::CommandFactory;
 use serde_json::json;
 
 use super::logs::Printer;
-use super::output::{Failure, Output, Shape};
+use super::output::{self, Failure, Output, Shape};
 use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb};
-use super::{behind, file, flags, logs, pm2, report, start, startup};
+use super::{behind, complete as completion, file, flags, logs, pm2, report, start, startup};
 use crate::background::{self, BackgroundError};
 use crate::config::changes::Keys;
 use crate::config::plan;
@@ -32,6 +34,8 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         Verb::Daemon => given.background(),
         Verb::Demo { args } => crate::demo::run(&args).map(|()| 0).map_err(Failure::failed),
         Verb::Version => given.version(),
+        Verb::Completions { shell } => printed(completion::script(shell)),
+        Verb::Complete { words } => complete(&words),
         Verb::Validate(validate) => given.validate(&validate),
         Verb::Import(import) => super::import::import(&import.file, import.run, given.json),
         Verb::Init { force } => super::init::init(force, given.json),
@@ -109,7 +113,7 @@ fn here(home: Home) -> daemon::Options {
 
 /// What holds for every verb.
 struct Caller {
-    home: Option<std::path::PathBuf>,
+    home: Option<PathBuf>,
     json: bool,
 }
 
@@ -428,6 +432,27 @@ impl start::Known for Caller {
         let names = apps.iter().map(|app| app.name.clone());
         names.chain(apps.iter().map(|app| app.namespace.clone())).collect()
     }
+}
+
+/// A text that is for other programs as it is, with --json too.
+fn printed(text: &str) -> Result<i32, Failure> {
+    output::raw(text.as_bytes())?;
+    Ok(0)
+}
+
+fn complete(words: &[OsString]) -> Result<i32, Failure> {
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let mut command = Cli::command();
+    command.build();
+    let apps = |home: Option<PathBuf>| {
+        let caller = Caller { home, json: false };
+        let request = Request::List { targets: Vec::new(), connections: false, detail: false };
+        match client::ask(&caller.home().ok()?, request, Some(completion::PATIENCE)).ok()?.next()?.ok()? {
+            Reply::List(list) => Some(list),
+            _ => None,
+        }
+    };
+    printed(&completion::offer(&command, &words, &apps).lines())
 }
 
 /// The list, then the details of its apps, so many at a time that each answer fits. Shares of CPU time count

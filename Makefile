@@ -17,7 +17,7 @@ BINARY = $(TARGET_DIR)/$(TRIPLE)/release/clusterd
 NSS = getaddrinfo|getpw[a-z_]*|getgrnam[a-z_]*|getgrgid[a-z_]*|getgrouplist|__nss_lookup[a-z_]*
 
 .DEFAULT_GOAL := build
-.PHONY: help build run test check fmt lint doc fuzzcheck static bench hammer soak fuzz install clean
+.PHONY: help build run test check fmt lint doc fuzzcheck static bench hammer soak fuzz generate install clean
 
 help: ## Say what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -75,6 +75,9 @@ fuzz: ## Fuzz by libFuzzer, FUZZ_SECONDS (600) each (needs cargo-fuzz)
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target fuzz/regressions/$$target \
 	    -- -max_total_time=$(FUZZ_SECONDS) -max_len=8192 || exit 1; \
 	done
+
+generate: ## Make the files below packaging/ anew that the program makes
+	CLUSTERD_GENERATE=1 $(CARGO) test --locked --test packaging what_is_generated_is_fresh
 
 install: build ## Install below DESTDIR/PREFIX (/usr/local)
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/clusterd

@@ -11,6 +11,7 @@ pub mod flags;
 mod import;
 mod init;
 mod logs;
+pub mod man;
 mod monit;
 mod near;
 pub mod output;
@@ -32,6 +33,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::date;
 use complete::Shell;
 use flags::{Changed, Flags};
+use man::Page;
 use sort::Sort;
 
 /// Everything that can be written after `clusterd`.
@@ -103,6 +105,7 @@ Supervisor:
   import     print an ecosystem file made from PM2's, or from a Procfile
   init       write an ecosystem file for the project of this folder
   version    print the version
+  man        print the manual; man ecosystem.toml: of the file
   completions  print what lets bash, zsh or fish complete all this
 
 Targets: all, name, id, namespace[/name], /regex/, or a file; several at once.
@@ -384,6 +387,14 @@ pub enum Verb {
         /// For which shell.
         #[arg(value_name = "SHELL", value_enum)]
         shell: Shell,
+    },
+
+    /// Prints a page of the manual, for man(1).
+    #[command(after_help = "Examples:\n  clusterd man | man -l -\n  clusterd man ecosystem.toml | man -l -")]
+    Man {
+        /// Which page.
+        #[arg(value_name = "PAGE", value_enum, default_value_t = Page::Clusterd)]
+        page: Page,
     },
 
     /// What these scripts call: the words so far, of which the last one is to be completed.

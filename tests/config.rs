@@ -1,5 +1,8 @@
 //! The ecosystem file as its users meet it: what it means, and what is said when it is wrong.
 
+#[path = "support/schema.rs"]
+mod schema;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,8 +35,13 @@ fn load(text: &str) -> Result<Config, Diagnostics> {
     config::load(text, "eco.toml", &host())
 }
 
+/// What is good here is good to editors, too.
 fn good(text: &str) -> Config {
-    load(text).unwrap_or_else(|diagnostics| panic!("{}", diagnostics.render(false)))
+    let config = load(text).unwrap_or_else(|diagnostics| panic!("{}", diagnostics.render(false)));
+    let table: toml::Table = toml::from_str(text).expect("it was read");
+    let value = serde_json::to_value(table).expect("all of it has a form in JSON");
+    schema::check(&config::schema::schema(), &value, "").unwrap_or_else(|why| panic!("{why}\n{text}"));
+    config
 }
 
 fn lines(text: &str) -> Vec<String> {

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::logs::Printer;
 use super::output::{self, Failure, Output, Shape};
 use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb};
-use super::{behind, complete as completion, file, flags, logs, pm2, report, start, startup};
+use super::{behind, complete as completion, file, flags, logs, man, pm2, report, start, startup};
 use crate::background::{self, BackgroundError};
 use crate::config::changes::Keys;
 use crate::config::plan;
@@ -35,6 +35,7 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         Verb::Demo { args } => crate::demo::run(&args).map(|()| 0).map_err(Failure::failed),
         Verb::Version => given.version(),
         Verb::Completions { shell } => printed(completion::script(shell)),
+        Verb::Man { page } => printed(&man::page(page, &definition())),
         Verb::Complete { words } => complete(&words),
         Verb::Validate(validate) => given.validate(&validate),
         Verb::Import(import) => super::import::import(&import.file, import.run, given.json),
@@ -440,10 +441,15 @@ fn printed(text: &str) -> Result<i32, Failure> {
     Ok(0)
 }
 
-fn complete(words: &[OsString]) -> Result<i32, Failure> {
-    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+/// The whole command line, with what holds for every verb in each of them.
+fn definition() -> clap::Command {
     let mut command = Cli::command();
     command.build();
+    command
+}
+
+fn complete(words: &[OsString]) -> Result<i32, Failure> {
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let apps = |home: Option<PathBuf>| {
         let caller = Caller { home, json: false };
         let request = Request::List { targets: Vec::new(), connections: false, detail: false };
@@ -452,7 +458,7 @@ fn complete(words: &[OsString]) -> Result<i32, Failure> {
             _ => None,
         }
     };
-    printed(&completion::offer(&command, &words, &apps).lines())
+    printed(&completion::offer(&definition(), &words, &apps).lines())
 }
 
 /// The list, then the details of its apps, so many at a time that each answer fits. Shares of CPU time count

@@ -29,6 +29,7 @@ mod reader;
 mod render;
 mod resolve;
 mod schedule;
+pub mod schema;
 mod settings;
 pub mod sharing;
 mod size;

@@ -20,10 +20,10 @@ use super::words;
 const INSTANCE_VARIABLE: &str = "NODE_APP_INSTANCE";
 
 /// Files of variables that one app can name.
-const MAX_ENV_FILES: usize = 32;
+pub(super) const MAX_ENV_FILES: usize = 32;
 
 /// Patterns of `filter_env`: each is looked for in the name of each variable at each start.
-const MAX_FILTERS: usize = 256;
+pub(super) const MAX_FILTERS: usize = 256;
 
 /// The longest name of an account: nine times what useradd(8) takes.
 const MAX_ACCOUNT: usize = 288;
@@ -171,6 +171,11 @@ const RESOURCES: &[Resource] = &[
     resource("sigpending", libc::RLIMIT_SIGPENDING, false),
     resource("stack", libc::RLIMIT_STACK, true),
 ];
+
+/// The names of all.
+pub(super) fn resource_names() -> impl Iterator<Item = &'static str> {
+    RESOURCES.iter().map(|resource| resource.name)
+}
 
 impl<'v> Reader<'_, 'v, '_, AppKey> {
     /// Everything about the process that the file sets. `cwd` is where relative paths start.
@@ -353,8 +358,7 @@ fn rlimit(name: &str, value: &DeValue<'_>) -> Result<Rlimit, Refusal> {
     let bare = name.to_ascii_lowercase();
     let bare = bare.strip_prefix("rlimit_").unwrap_or(&bare);
     let Some(resource) = RESOURCES.iter().find(|resource| resource.name == bare) else {
-        let names: Vec<&str> = RESOURCES.iter().map(|resource| resource.name).collect();
-        let known = names.join(", ");
+        let known = resource_names().collect::<Vec<_>>().join(", ");
         return Err(Refusal::said("the kernel has no limit of this name", format!("write one of {known}")));
     };
     let DeValue::Table(table) = value else {

@@ -1,0 +1,249 @@
+//! What is delivered beside the program: each file below packaging/ is as the program of this moment would have it, and
+//! does what it is for.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+#[path = "support/schema.rs"]
+mod schema;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use clap::CommandFactory;
+use clusterd::cli::Cli;
+use clusterd::cli::man::{self, Page};
+use clusterd::config::{self, Host, schema::schema};
+use serde_json::{Value, json};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn printed(words: &[&str]) -> String {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_clusterd")).args(words).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Every file that is made by the program, and what it makes of it.
+fn made() -> Vec<(&'static str, String)> {
+    vec![
+        ("packaging/man/clusterd.1", printed(&["man"])),
+        ("packaging/man/ecosystem.toml.5", printed(&["man", "ecosystem.toml"])),
+        ("packaging/ecosystem.schema.json", format!("{:#}\n", schema())),
+    ]
+}
+
+/// With CLUSTERD_GENERATE (`make generate`) it writes them.
+#[test]
+fn what_is_generated_is_fresh() {
+    let writes = std::env::var_os("CLUSTERD_GENERATE").is_some();
+    let mut stale = Vec::new();
+    for (name, text) in made() {
+        let path = root().join(name);
+        if writes {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        } else if fs::read_to_string(path).ok().as_deref() != Some(text.as_str()) {
+            stale.push(name);
+        }
+    }
+    assert!(stale.is_empty(), "not what the program makes of them any more: {stale:?}; run `make generate`");
+}
+
+#[test]
+fn the_scripts_for_shells_are_those_that_are_installed() {
+    for (shell, file) in [("bash", "clusterd.bash"), ("zsh", "_clusterd"), ("fish", "clusterd.fish")] {
+        let file = fs::read_to_string(root().join("packaging/completions").join(file)).unwrap();
+        assert_eq!(printed(&["completions", shell]), file, "{shell}");
+    }
+}
+
+fn shown(page: &str) -> String {
+    let path = root().join("packaging/man").join(page);
+    let mut command = Command::new("man");
+    command.args(["--warnings", "-l"]).arg(path);
+    let output =
+        command.env("MANWIDTH", "100").env("LC_ALL", "C.UTF-8").env("MANROFFOPT", "-c").output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{page}: {output:?}");
+    // Bold letters are struck twice.
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut plain = String::new();
+    for char in text.chars() {
+        match char {
+            '\u{8}' => drop(plain.pop()),
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+#[test]
+fn man_shows_the_pages_without_a_warning() {
+    if !Path::new("/usr/bin/man").exists() {
+        assert!(std::env::var_os("CI").is_none(), "on CI nothing may be skipped: man is not installed");
+        return;
+    }
+    let program = shown("clusterd.1");
+    for part in [
+        "CLUSTERD(1)",
+        "clusterd FILE [--env PROFILE]",
+        "   reload, gracefulReload\n",
+        "clusterd reload TARGET... [OPTIONS] [-- ARGS]",
+        "-i, --instances N|max",
+        "clusterd logs --since 10m --grep 'timeout|refused' --timestamp",
+        "EXIT STATUS",
+    ] {
+        assert!(program.contains(part), "{part:?} is not in\n{program}");
+    }
+    for verb in Cli::command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        assert!(program.contains(&format!("\n   {}", verb.get_name())), "{} is missing", verb.get_name());
+    }
+    let file = shown("ecosystem.toml.5");
+    for part in ["ECOSYSTEM.TOML(5)", "max_memory_restart", "out_file, out, output, out_log", "[daemon]"] {
+        assert!(file.contains(part), "{part:?} is not in\n{file}");
+    }
+}
+
+/// Where a line is a request of roff that nobody meant, or a backslash an escape.
+#[test]
+fn no_text_is_taken_for_a_request() {
+    let odd = clap::Command::new("clusterd").subcommand(
+        clap::Command::new("odd").about(".so /etc/passwd\n\n'br \\fB-dash").after_help(".PP\n\\n"),
+    );
+    let page = man::page(Page::Clusterd, &odd);
+    for line in page.lines() {
+        assert!(!line.starts_with(".so") && !line.starts_with("'br"), "{page}");
+    }
+    assert!(page.contains("\\\\fB"), "{page}");
+}
+
+fn as_json(text: &str) -> Value {
+    let table: toml::Table = toml::from_str(text).unwrap();
+    serde_json::to_value(table).unwrap()
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        match path.extension().and_then(|end| end.to_str()) {
+            _ if path.is_dir() => files(&path, found),
+            Some("toml" | "md") if path.file_name().unwrap() != "Cargo.toml" => found.push(path),
+            Some(_) | None => {}
+        }
+    }
+}
+
+/// Every ecosystem file of this folder, whole or in a page.
+fn texts() -> Vec<(PathBuf, String)> {
+    let mut paths = vec![root().join("ecosystem.example.toml"), root().join("README.md")];
+    for folder in ["docs", "tests", "fuzz/seeds", "fuzz/regressions", "examples"] {
+        files(&root().join(folder), &mut paths);
+    }
+    let mut texts = Vec::new();
+    for path in paths {
+        let text = fs::read_to_string(&path).unwrap();
+        if path.extension().is_some_and(|end| end == "md") {
+            let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+            texts.extend(blocks.map(|block| (path.clone(), block.to_owned())));
+        } else {
+            texts.push((path, text));
+        }
+    }
+    texts
+}
+
+#[test]
+fn every_good_file_fits_its_schema() {
+    let host = Host {
+        parallelism: 4,
+        memory: Some(1 << 30),
+        folder: PathBuf::from("/srv"),
+        profile: None,
+        only: Vec::new(),
+    };
+    let schema = schema();
+    let mut count = 0;
+    for (path, text) in texts() {
+        if config::load(&text, "the file", &host).is_ok() {
+            count += 1;
+            schema::check(&schema, &as_json(&text), "")
+                .unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+        }
+    }
+    assert!(count > 20, "only {count} good files were found");
+}
+
+/// With what stands beside `name` and `script`.
+fn app(line: &str) -> Value {
+    as_json(&format!("[[apps]]\nname = \"a\"\nscript = \"a.js\"\n{line}\n"))
+}
+
+#[test]
+fn what_the_program_refuses_by_its_looks_the_schema_refuses() {
+    let schema = schema();
+    assert_eq!(schema::check(&schema, &app(""), ""), Ok(()));
+    for line in [
+        "instnaces = 4",
+        "instances = \"many\"",
+        "instances = 1001",
+        "instances = 1.5",
+        "autorestart = \"true\"",
+        "kill_timeout = \"10\\u00a0parsecs\"",
+        "kill_timeout = \"1 month\"",
+        "kill_timeout = -1",
+        "watch_delay = \"\"",
+        "killTimeout = true",
+        "exec = 3",
+        "max_memory_restart = \"lots\"",
+        "max_memory_restart = 512",
+        "exec_mode = \"threads\"",
+        "kill_signal = \"SIGNOTHING\"",
+        "kill_signal = \"SIGKILL\"",
+        "listen = \"localhost:3000\"",
+        "listen = { adress = \":3000\" }",
+        "health = { http = \"healthz\" }",
+        "health = { interval = \"1s\" }",
+        "rlimits = { nofiles = 3 }",
+        "rlimits = { nofile = { softer = 3 } }",
+        "canary = 10",
+        "canary = \"100%\"",
+        "umask = \"999\"",
+        "cwd = \"~/x\"",
+        "env = \"A=1\"",
+        "env_production = \"A=1\"",
+        "env_file = { A = \"1\" }",
+        "namespace = \"a/b\"",
+        "stop_exit_codes = [256]",
+        "log_rate_limit = \"many/s\"",
+        "nice = 20",
+        "depends_on = [\"a b\"]",
+        "[daemon]\nlog_dirs = \"x\"",
+        "[daemon]\npoll_interval = \"1\\u00a0s\"",
+    ] {
+        assert!(schema::check(&schema, &app(line), "").is_err(), "{line}");
+    }
+    for value in
+        [json!({}), json!({ "apps": [] }), json!({ "apps": [{ "name": "a" }] }), json!({ "apps": {} })]
+    {
+        assert!(schema::check(&schema, &value, "").is_err(), "{value}");
+    }
+    for name in ["all", "7", "..", "-x", "", "a b"] {
+        let value = json!({ "apps": [{ "name": name, "script": "a" }] });
+        assert!(schema::check(&schema, &value, "").is_err(), "{name:?}");
+    }
+}
+
+#[test]
+fn each_key_is_described_with_its_default() {
+    let schema = schema();
+    let properties = schema.pointer("/properties/apps/items/properties").unwrap().as_object().unwrap();
+    for (name, property) in properties {
+        assert!(property["description"].as_str().is_some_and(|text| text.len() > 20), "{name}");
+    }
+    assert_eq!(properties["listen_timeout"]["default"], json!("30s"));
+    assert_eq!(properties["kill_timeout"]["default"], json!(1600));
+    assert!(properties["user"]["description"].as_str().unwrap().contains("Default: clusterd's own user"));
+    assert_eq!(properties["balance"]["enum"], json!(["spread", "source-ip"]));
+}

@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
+use super::arch;
+
 /// EPOLLEXCLUSIVE (Linux 4.5): such an entry cannot be modified, only removed and added again.
 const EXCLUSIVE: u32 = libc::EPOLLEXCLUSIVE as u32;
 
@@ -217,19 +219,11 @@ pub fn threads(pid: i32) -> io::Result<Vec<Thread>> {
         let mut words = text.split_ascii_whitespace();
         let call = words.next().unwrap_or_default();
         let first = words.next().and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
-        let polls = call.parse().is_ok_and(is_epoll_wait).then_some(first).flatten();
+        let polls = call.parse().is_ok_and(arch::is_epoll_wait).then_some(first).flatten();
         // An int in a register: its upper half is of no meaning.
         threads.push(Thread { id, polls: polls.map(|set| set as RawFd), runs: call == "running" });
     }
     Ok(threads)
-}
-
-fn is_epoll_wait(call: i64) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    if call == libc::SYS_epoll_wait {
-        return true;
-    }
-    call == libc::SYS_epoll_pwait || call == libc::SYS_epoll_pwait2
 }
 
 /// Any text, for the fuzzer.

@@ -10,12 +10,7 @@ use std::os::unix::fs::FileExt;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::guise;
-
-#[cfg(target_arch = "x86_64")]
-const AUDIT_ARCH: u32 = 0xc000_003e;
-#[cfg(target_arch = "aarch64")]
-const AUDIT_ARCH: u32 = 0xc000_00b7;
+use super::{arch, guise};
 
 /// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (Linux 5.19): a received notification is not restarted by
 /// signals that do not kill.
@@ -50,7 +45,7 @@ impl Filter {
         let to = |here: u8, there: u8| there - here - 1;
         let mut steps = vec![
             load(ARCH),
-            equal(AUDIT_ARCH, 0, to(1, allow)),
+            equal(arch::AUDIT, 0, to(1, allow)),
             load(NR),
             equal(libc::SYS_listen as u32, to(3, notify), 0),
             equal(libc::SYS_bind as u32, 0, to(4, 7)),

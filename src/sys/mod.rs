@@ -5,6 +5,7 @@
 pub mod accounts;
 pub mod addresses;
 pub mod alarm;
+mod arch;
 pub mod behalf;
 pub mod cgroup;
 pub mod clock;

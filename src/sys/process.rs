@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
-use super::guise;
+use super::{arch, guise};
 
 /// Frames of a kernel stack that say enough.
 const SHOWN_FRAMES: usize = 6;
@@ -469,19 +469,11 @@ fn in_a_waiting_call(pid: i32, numbers: &[i32]) -> io::Result<bool> {
             if numbers.contains(&(*first as i32)) {
                 return Ok(true);
             }
-        } else if is_poll(call) && polls(pid, &arguments, numbers) {
+        } else if arch::is_poll(call) && polls(pid, &arguments, numbers) {
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-fn is_poll(call: i64) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    if call == libc::SYS_poll || call == libc::SYS_select {
-        return true;
-    }
-    call == libc::SYS_ppoll || call == libc::SYS_pselect6
 }
 
 /// Looks into the arrays that poll and select were called with.

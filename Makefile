@@ -11,19 +11,22 @@ FUZZ_TARGETS ?= $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 # Where cargo puts things: it follows CARGO_TARGET_DIR and .cargo/config.toml, so it is asked.
 TARGET_DIR = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 TRIPLE = x86_64-unknown-linux-gnu
+# The same bytes wherever the sources, the crates and the target folder are.
+CRATES = $(or $(CARGO_HOME),$(HOME)/.cargo)
+REMAPPED = --config 'target.$(TRIPLE).rustflags=["--remap-path-prefix=$(CURDIR)=/clusterd","--remap-path-prefix=$(CRATES)=/cargo","--remap-path-prefix=$(TARGET_DIR)=/target"]'
 BINARY = $(TARGET_DIR)/$(TRIPLE)/release/clusterd
 
 # What a static binary must not reach: these load the name service switch's modules and crash in them.
 NSS = getaddrinfo|getpw[a-z_]*|getgrnam[a-z_]*|getgrgid[a-z_]*|getgrouplist|__nss_lookup[a-z_]*
 
 .DEFAULT_GOAL := build
-.PHONY: help build run test check fmt lint doc fuzzcheck static bench hammer soak fuzz generate install clean
+.PHONY: help build run test check fmt lint doc fuzzcheck static reproduce aarch64 bench hammer soak fuzz generate install uninstall deb clean
 
 help: ## Say what each target does
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 build: ## Build the release binary
-	$(CARGO) build --release --locked --bin clusterd
+	$(CARGO) build --release --locked --bin clusterd $(REMAPPED)
 
 run: build ## Run the example: four workers on one port
 	PATH="$(dir $(BINARY)):$$PATH" $(BINARY) ecosystem.example.toml
@@ -47,11 +50,26 @@ static: build ## Prove that the binary is static and reaches no name service
 	@file_type=$$(readelf -d $(BINARY) | grep -c NEEDED || true); \
 	  test "$$file_type" = 0 || { echo 'static: the binary needs shared libraries:'; readelf -d $(BINARY) | grep NEEDED; exit 1; }
 	@! readelf -l $(BINARY) | grep -q INTERP || { echo 'static: the binary asks for a dynamic loader'; exit 1; }
-	CARGO_PROFILE_RELEASE_STRIP=none $(CARGO) build --release --locked --bin clusterd --target-dir $(TARGET_DIR)/symbols
+	CARGO_PROFILE_RELEASE_STRIP=none $(CARGO) build --release --locked --bin clusterd $(REMAPPED) --target-dir $(TARGET_DIR)/symbols
 	@nm $(TARGET_DIR)/symbols/$(TRIPLE)/release/clusterd > $(TARGET_DIR)/symbols/names
 	@test -s $(TARGET_DIR)/symbols/names || { echo 'static: the build with symbols has none'; exit 1; }
 	@! grep -E ' ($(NSS))(@.*)?$$' $(TARGET_DIR)/symbols/names || { echo 'static: the symbols above reach the name service switch'; exit 1; }
 	@echo "static: no shared library, no loader, no name service; $$(stat -c %s $(BINARY)) bytes"
+
+# Not in `make check`: two builds from nothing take as long as all the rest of it.
+reproduce: ## Prove that two builds in two folders have the same bytes
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	for build in one another/folder; do \
+	  mkdir -p $$folder/$$build; \
+	  git ls-files -z | xargs -0 cp --parents -t $$folder/$$build; \
+	  $(MAKE) --no-print-directory -C $$folder/$$build build CARGO_TARGET_DIR=$$folder/$$build/target; \
+	done; \
+	cmp $$folder/one/target/$(TRIPLE)/release/clusterd $$folder/another/folder/target/$(TRIPLE)/release/clusterd; \
+	sha256sum < $$folder/one/target/$(TRIPLE)/release/clusterd | sed 's/ .*//; s/^/reproducible: two builds, one sha256: /'
+
+# Not in `make check`: a fresh machine has no library of Rust for another processor.
+aarch64: ## Check that it compiles for 64-bit ARM (needs that target of rustup)
+	$(CARGO) check --locked --target aarch64-unknown-linux-gnu
 
 bench: build ## Measure against PM2, Node's cluster module and bare Node (needs node, npm, python3)
 	$(CARGO) build --release --locked --example load --example tiny
@@ -79,10 +97,37 @@ fuzz: ## Fuzz by libFuzzer, FUZZ_SECONDS (600) each (needs cargo-fuzz)
 generate: ## Make the files below packaging/ anew that the program makes
 	CLUSTERD_GENERATE=1 $(CARGO) test --locked --test packaging what_is_generated_is_fresh
 
-install: build ## Install below DESTDIR/PREFIX (/usr/local)
-	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/clusterd
-	install -D -m 644 ecosystem.example.toml $(DESTDIR)$(PREFIX)/share/doc/clusterd/ecosystem.example.toml
-	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/clusterd/README.md
+# What is installed: the file here, its place below PREFIX, its mode.
+SHARE = share/doc/clusterd
+INSTALLED = \
+  packaging/man/clusterd.1:share/man/man1/clusterd.1 \
+  packaging/man/ecosystem.toml.5:share/man/man5/ecosystem.toml.5 \
+  packaging/completions/clusterd.bash:share/bash-completion/completions/clusterd \
+  packaging/completions/_clusterd:share/zsh/site-functions/_clusterd \
+  packaging/completions/clusterd.fish:share/fish/vendor_completions.d/clusterd.fish \
+  packaging/ecosystem.schema.json:share/clusterd/ecosystem.schema.json \
+  ecosystem.example.toml:$(SHARE)/ecosystem.example.toml \
+  README.md:$(SHARE)/README.md \
+  CHANGELOG.md:$(SHARE)/CHANGELOG.md \
+  LICENSE:$(SHARE)/LICENSE
+
+install: build ## Install below DESTDIR/PREFIX (/usr/local): program, manual, completions
+	install -D -m 755 $(BINARY) '$(DESTDIR)$(PREFIX)/bin/clusterd'
+	@set -e; for pair in $(INSTALLED); do \
+	  echo "install $${pair#*:}"; install -D -m 644 "$${pair%%:*}" '$(DESTDIR)$(PREFIX)'/"$${pair#*:}"; \
+	done
+	@sed -i '1s|^#:schema .*|#:schema $(PREFIX)/share/clusterd/ecosystem.schema.json|' '$(DESTDIR)$(PREFIX)/$(SHARE)/ecosystem.example.toml'
+
+uninstall: ## Remove what `make install` put there; no app, no log, no state
+	rm -f '$(DESTDIR)$(PREFIX)/bin/clusterd'
+	@for pair in $(INSTALLED); do rm -f '$(DESTDIR)$(PREFIX)'/"$${pair#*:}"; done
+	@for folder in $(SHARE) share/clusterd; do \
+	  test ! -d '$(DESTDIR)$(PREFIX)'/$$folder || rmdir '$(DESTDIR)$(PREFIX)'/$$folder; \
+	done
+
+deb: build ## Build a Debian package (needs cargo-deb)
+	@$(CARGO) deb --version >/dev/null 2>&1 || { echo 'deb: cargo-deb is missing: cargo install cargo-deb --locked'; exit 1; }
+	$(CARGO) deb --no-build --no-strip --locked --target $(TRIPLE)
 
 clean: ## Remove what was built
 	$(CARGO) clean

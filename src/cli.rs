@@ -23,7 +23,7 @@ pub mod sort;
 mod stamp;
 mod start;
 mod startup;
-mod unit;
+pub mod unit;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use clap::CommandFactory;
 use clusterd::cli::Cli;
 use clusterd::cli::man::{self, Page};
+use clusterd::cli::unit;
 use clusterd::config::{self, Host, schema::schema};
 use serde_json::{Value, json};
 
@@ -33,6 +34,7 @@ fn made() -> Vec<(&'static str, String)> {
         ("packaging/man/clusterd.1", printed(&["man"])),
         ("packaging/man/ecosystem.toml.5", printed(&["man", "ecosystem.toml"])),
         ("packaging/ecosystem.schema.json", format!("{:#}\n", schema())),
+        ("packaging/systemd/clusterd.service", unit::packaged()),
     ]
 }
 
@@ -246,4 +248,101 @@ fn each_key_is_described_with_its_default() {
     assert_eq!(properties["kill_timeout"]["default"], json!(1600));
     assert!(properties["user"]["description"].as_str().unwrap().contains("Default: clusterd's own user"));
     assert_eq!(properties["balance"]["enum"], json!(["spread", "source-ip"]));
+}
+
+/// It exits with 0 for keys that it does not know: nothing may be said.
+#[test]
+fn systemd_has_nothing_to_say_of_the_packages_unit() {
+    let folder = tempfile::tempdir().unwrap();
+    let unit = folder.path().join("clusterd.service");
+    let text = fs::read_to_string(root().join("packaging/systemd/clusterd.service")).unwrap();
+    fs::write(&unit, text.replace("/usr/bin/clusterd", env!("CARGO_BIN_EXE_clusterd"))).unwrap();
+    let Ok(output) = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output() else {
+        assert!(std::env::var_os("CI").is_none(), "on CI nothing may be skipped: systemd-analyze is missing");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    let about: Vec<&str> = said.lines().filter(|line| line.contains("clusterd.service")).collect();
+    assert!(output.status.success() && about.is_empty(), "{said}");
+}
+
+/// Runs make in the sources, with a program in place of the release build, which takes minutes.
+fn make(target: &str, destination: &Path) -> String {
+    let binary = format!("BINARY={}", env!("CARGO_BIN_EXE_clusterd"));
+    let mut command = Command::new("make");
+    command.current_dir(root()).args(["--no-print-directory", "-o", "build", target, "PREFIX=/usr", &binary]);
+    let output = command.arg(format!("DESTDIR={}", destination.display())).output().unwrap();
+    assert!(output.status.success(), "{target}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn below(folder: &Path) -> Vec<String> {
+    let mut open = vec![folder.to_owned()];
+    let mut found = Vec::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            found.push(path.strip_prefix(folder).unwrap().display().to_string());
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn make_install_puts_everything_in_its_place_and_uninstall_takes_it_away() {
+    let folder = tempfile::tempdir().unwrap();
+    // A blank: nothing may be cut at it.
+    let destination = folder.path().join("a root");
+    make("install", &destination);
+    let mut expected = [
+        "usr/bin/clusterd",
+        "usr/share/bash-completion/completions/clusterd",
+        "usr/share/clusterd/ecosystem.schema.json",
+        "usr/share/doc/clusterd/CHANGELOG.md",
+        "usr/share/doc/clusterd/LICENSE",
+        "usr/share/doc/clusterd/README.md",
+        "usr/share/doc/clusterd/ecosystem.example.toml",
+        "usr/share/fish/vendor_completions.d/clusterd.fish",
+        "usr/share/man/man1/clusterd.1",
+        "usr/share/man/man5/ecosystem.toml.5",
+        "usr/share/zsh/site-functions/_clusterd",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    assert_eq!(below(&destination), expected);
+    let output = Command::new(destination.join("usr/bin/clusterd")).arg("version").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let example =
+        fs::read_to_string(destination.join("usr/share/doc/clusterd/ecosystem.example.toml")).unwrap();
+    assert!(example.starts_with("#:schema /usr/share/clusterd/ecosystem.schema.json\n"), "{example}");
+
+    fs::write(destination.join("usr/share/man/man1/other.1"), "").unwrap();
+    make("uninstall", &destination);
+    expected = vec!["usr/share/man/man1/other.1".to_owned()];
+    assert_eq!(below(&destination), expected);
+    assert!(!destination.join("usr/share/doc/clusterd").exists());
+    make("uninstall", &destination);
+}
+
+/// What the Debian package takes is there, and its version is the program's.
+#[test]
+fn the_debian_package_has_all_that_make_install_has() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = toml::from_str(&manifest).unwrap();
+    let deb = &manifest["package"]["metadata"]["deb"];
+    let assets: Vec<&str> =
+        deb["assets"].as_array().unwrap().iter().map(|asset| asset[0].as_str().unwrap()).collect();
+    for asset in assets.iter().filter(|asset| !asset.starts_with("target/")) {
+        assert!(root().join(asset).is_file(), "{asset} is not there");
+    }
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    for line in makefile.lines().filter(|line| line.contains(":share/") || line.contains(":$(SHARE)/")) {
+        let file = line.trim().split(':').next().unwrap();
+        assert!(assets.contains(&file) || file == "LICENSE", "{file} is installed, and not in the package");
+    }
+    let changes = fs::read_to_string(root().join("packaging/debian/changelog")).unwrap();
+    let version = concat!("clusterd (", env!("CARGO_PKG_VERSION"), "-1) ");
+    assert!(changes.starts_with(version), "{changes}");
 }

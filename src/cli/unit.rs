@@ -1,4 +1,4 @@
-//! The systemd unit that `startup` writes: facts in, text out.
+//! The systemd units: the one that `startup` writes, and the one of packages. Facts in, text out.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -37,17 +37,7 @@ pub(super) struct Unit<'a> {
 pub(super) fn text(unit: &Unit<'_>) -> Result<String, Failure> {
     let program = quoted(unit.program, true)?;
     let user = name(unit.user)?;
-    let mut text = format!(
-        "{MARK}\n# What is to differ belongs beside it: systemctl edit.\n\n\
-         [Unit]\n\
-         Description=clusterd: the apps of {user}\n\
-         # An address that is not there yet is waited for.\n\
-         After=network.target\n\
-         # It is tried again for as long as it takes.\n\
-         StartLimitIntervalSec=0\n\n\
-         [Service]\n\
-         Type=exec\n"
-    );
+    let mut text = head(MARK, &format!("the apps of {user}"), "");
     if unit.manager == Manager::System && user != "root" {
         let _ = writeln!(text, "User={user}");
     }
@@ -56,8 +46,57 @@ pub(super) fn text(unit: &Unit<'_>) -> Result<String, Failure> {
         // The quotes are around all of it.
         let _ = writeln!(text, "Environment=\"CLUSTERD_HOME={}", &home[1..]);
     }
-    let _ = write!(
-        text,
+    text += &service(&program);
+    if unit.manager == Manager::System {
+        text += LIMITS;
+    }
+    text += OUTPUT;
+    text += match unit.manager {
+        Manager::System => "\n[Install]\nWantedBy=multi-user.target\n",
+        Manager::User => "\n[Install]\nWantedBy=default.target\n",
+    };
+    Ok(text)
+}
+
+/// The unit of packages: one supervisor of this host, as a user of its own, with what systemd can keep from it and its
+/// workers without keeping them from their work. The folders are those where root's `clusterd` looks.
+pub fn packaged() -> String {
+    let documentation = "Documentation=man:clusterd(1) man:ecosystem.toml(5)\n";
+    let mut text = head("# The unit of clusterd's package.", "the apps of this host", documentation);
+    text += "User=clusterd\n\
+             Group=clusterd\n\
+             RuntimeDirectory=clusterd\n\
+             RuntimeDirectoryMode=0700\n\
+             RuntimeDirectoryPreserve=restart\n\
+             StateDirectory=clusterd\n\
+             StateDirectoryMode=0700\n\
+             LogsDirectory=clusterd\n\
+             LogsDirectoryMode=0750\n";
+    text += &service("/usr/bin/clusterd");
+    text += LIMITS;
+    text += OUTPUT;
+    text + HARDENING + "\n[Install]\nWantedBy=multi-user.target\n"
+}
+
+/// Up to the first lines of the service.
+fn head(mark: &str, what: &str, more: &str) -> String {
+    format!(
+        "{mark}\n# What is to differ belongs beside it: systemctl edit.\n\n\
+         [Unit]\n\
+         Description=clusterd: {what}\n\
+         {more}\
+         # An address that is not there yet is waited for.\n\
+         After=network.target\n\
+         # It is tried again for as long as it takes.\n\
+         StartLimitIntervalSec=0\n\n\
+         [Service]\n\
+         Type=exec\n"
+    )
+}
+
+/// What runs, and how it ends. The program is quoted already.
+fn service(program: &str) -> String {
+    format!(
         "ExecStart={program} resurrect --foreground\n\
          ExecReload={program} reload all\n\
          # SIGTERM goes to clusterd alone, which drains every app within its shutdown_timeout.\n\
@@ -67,19 +106,37 @@ pub(super) fn text(unit: &Unit<'_>) -> Result<String, Failure> {
          RestartSec=1\n\
          # A worker that runs out of memory is clusterd's matter.\n\
          OOMPolicy=continue\n"
-    );
-    if unit.manager == Manager::System {
-        text += "# The first one is what workers get.\nLimitNOFILE=1024:1048576\nTasksMax=infinity\n";
-    }
-    // By default standard error goes where standard output does.
-    text += "# What workers print is in their log files; errors, theirs too, are in the journal.\n\
-             StandardOutput=null\nStandardError=journal\n\n[Install]\n";
-    text += match unit.manager {
-        Manager::System => "WantedBy=multi-user.target\n",
-        Manager::User => "WantedBy=default.target\n",
-    };
-    Ok(text)
+    )
 }
+
+const LIMITS: &str = "# The first one is what workers get.\nLimitNOFILE=1024:1048576\nTasksMax=infinity\n";
+
+/// By default standard error goes where standard output does.
+const OUTPUT: &str = "# What workers print is in their log files; errors, theirs too, are in the journal.\n\
+                      StandardOutput=null\nStandardError=journal\n";
+
+/// Workers inherit all of it: nothing here that a runtime (V8, JVM) or a usual server would miss. Left out are
+/// MemoryDenyWriteExecute (compilers at run time), ProcSubset and ProtectProc (memory and CPU time are read there),
+/// ProtectControlGroups and RestrictNamespaces (workers of their own), ProtectHome (apps below home folders).
+const HARDENING: &str = "# Workers inherit what follows. For ports below 1024: AmbientCapabilities= and CapabilityBoundingSet=\n\
+                         # CAP_NET_BIND_SERVICE. For apps with `user`: User=root, Group=root, and no bounding set.\n\
+                         CapabilityBoundingSet=\n\
+                         NoNewPrivileges=yes\n\
+                         UMask=0077\n\
+                         KeyringMode=private\n\
+                         ProtectSystem=full\n\
+                         PrivateTmp=yes\n\
+                         PrivateDevices=yes\n\
+                         ProtectClock=yes\n\
+                         ProtectHostname=yes\n\
+                         ProtectKernelLogs=yes\n\
+                         ProtectKernelModules=yes\n\
+                         ProtectKernelTunables=yes\n\
+                         LockPersonality=yes\n\
+                         RestrictRealtime=yes\n\
+                         RestrictSUIDSGID=yes\n\
+                         RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n\
+                         SystemCallArchitectures=native\n";
 
 /// In quotes, with nothing in it that systemd would take for something else (systemd.syntax(7)). `command`: in a
 /// command line dollars mean variables.

@@ -2,7 +2,7 @@
 //! at who moved or truncated them, and when they are begun anew. Knows no thread: it is called, and told the time.
 //! Refuses to log: what is worth telling is collected for the caller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -146,6 +146,8 @@ impl Shop {
 pub struct Writer {
     /// Boxed: they come in the order of their numbers, which leaves the nodes of the tree half empty.
     files: BTreeMap<FileId, Box<Entry>>,
+    /// Those that the clock alone may have something done to: of hundreds that are written there are none.
+    timed: BTreeSet<FileId>,
     shop: Shop,
     notices: Vec<Notice>,
 }
@@ -206,11 +208,22 @@ impl Writer {
         let made = entry.file.regular().and_then(|regular| regular.made);
         let age = made.map_or(Duration::ZERO, |made| clock::wall().saturating_sub(made));
         entry.begin(age, now);
+        self.mind(id);
+    }
+
+    /// Notes whether the clock alone may have something done to a file.
+    fn mind(&mut self, id: FileId) {
+        if self.files.get(&id).is_some_and(|entry| entry.is_timed()) {
+            self.timed.insert(id);
+        } else {
+            self.timed.remove(&id);
+        }
     }
 
     /// Nobody writes to it any more.
     pub fn release(&mut self, id: FileId) {
         self.files.remove(&id);
+        self.timed.remove(&id);
     }
 
     /// There is none.
@@ -240,14 +253,19 @@ impl Writer {
         let Some(entry) = self.files.get_mut(&id) else {
             return;
         };
+        let was_timed = entry.is_timed();
         match entry.failing {
             Some(Failing { retry_at, .. }) if now < retry_at => entry.file.drop_batch(parts),
             Some(_) | None => {
                 let more = parts.iter().map(|part| part.len() as u64).sum();
                 let told = if more > 0 { entry.keep_small(more, now, &self.shop) } else { None };
                 let notice = entry.attempt(source, parts, now);
+                let is_timed = entry.is_timed();
                 self.tell(told);
                 self.tell(notice);
+                if is_timed != was_timed {
+                    self.mind(id);
+                }
             }
         }
     }
@@ -261,6 +279,7 @@ impl Writer {
         if entry.failing.is_none_or(|failing| failing.retry_at <= now) {
             let notice = entry.attempt(NOBODY, [&[], &[]], now);
             self.tell(notice);
+            self.mind(id);
         }
     }
 
@@ -268,7 +287,9 @@ impl Writer {
     /// those anew whose first line is too old, also when no other comes.
     pub fn retry(&mut self, now: Time) {
         let mut notices = Vec::new();
-        for entry in self.files.values_mut() {
+        let timed: Vec<FileId> = self.timed.iter().copied().collect();
+        for id in &timed {
+            let Some(entry) = self.files.get_mut(id) else { continue };
             if entry.expires_at().is_some_and(|at| at <= now) {
                 notices.push(entry.keep_small(0, now, &self.shop));
             }
@@ -278,6 +299,7 @@ impl Writer {
                 notices.push(entry.attempt(source, [&[], &[]], now));
             }
         }
+        timed.into_iter().for_each(|id| self.mind(id));
         notices.into_iter().for_each(|notice| self.tell(notice));
     }
 
@@ -287,7 +309,8 @@ impl Writer {
             Some(failing) => Some(failing.retry_at),
             None => entry.expires_at(),
         };
-        self.files.values().filter_map(|entry| deadline(entry)).min()
+        let timed = self.timed.iter().filter_map(|id| self.files.get(id));
+        timed.filter_map(|entry| deadline(entry)).min()
     }
 
     /// Opens every path anew. Files that cannot be opened stay as they are and are named.
@@ -338,6 +361,11 @@ impl Entry {
     /// Its first line is so old now.
     fn begin(&mut self, age: Duration, now: Time) {
         self.expires = self.rotation.max_age.map(|limit| now + limit.saturating_sub(age));
+    }
+
+    /// Whether something is done to it by the clock alone, now or later.
+    fn is_timed(&self) -> bool {
+        self.failing.is_some() || self.expires.is_some()
     }
 
     /// When it is begun anew without another line: not while it ends in the middle of one.

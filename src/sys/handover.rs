@@ -139,7 +139,7 @@ mod tests {
         let (ours, theirs) = chute().expect("a chute");
         let bell = Bell::new().expect("a bell");
         let (number, (tell, told)) = (theirs.as_raw_fd(), mpsc::channel());
-        let thread = thread::spawn(move || {
+        let act = move || {
             let mine = settle(number);
             tell.send(()).expect("it waits");
             let mine = mine.expect("a table");
@@ -150,7 +150,8 @@ mod tests {
             let (pipe, bell) = (take(), Bell::of(take()));
             nix::unistd::write(&pipe, b"here").expect("somebody reads");
             bell.ring();
-        });
+        };
+        let thread = thread::Builder::new().spawn(act).expect("a thread");
         told.recv().expect("it settled");
         drop(theirs);
         let (reader, writer) = nix::unistd::pipe().expect("a pipe");

@@ -1,6 +1,7 @@
 //! `clusterd start` as PM2's users write it: a script, a command, what is known, several at once.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
 mod support;
 
@@ -667,7 +668,7 @@ fn whoever_comes_when_a_supervisor_ends_starts_another_one() {
     let socket = home.socket();
     let last_moment = std::thread::spawn(move || {
         let met = ending.accept().expect("a client");
-        std::fs::remove_file(socket).expect("its socket");
+        fs::remove_file(socket).expect("its socket");
         drop((ending, met));
     });
     let (daemon, output) = Daemon::started_by(Arc::clone(&home), &["start", "ecosystem.toml"]);

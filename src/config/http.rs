@@ -12,7 +12,7 @@ use super::value::{self, Refusal};
 use super::{Access, Listen};
 
 /// Names in `hosts`.
-const MAX_HOSTS: usize = 32;
+pub(super) const MAX_HOSTS: usize = 32;
 
 /// The longest name of a host (RFC 1035).
 const LONGEST_HOST: usize = 253;
@@ -64,7 +64,10 @@ fn read_hosts(value: &DeValue<'_>) -> Result<Vec<String>, Refusal> {
     let wrong = || Refusal::said("hosts takes names of hosts", "write hosts = [\"metrics.example.com\"]");
     let items = value.as_array().ok_or_else(wrong)?;
     if items.len() > MAX_HOSTS {
-        return Err(Refusal::said(format!("{} hosts are too many", items.len()), "list 32 at most"));
+        return Err(Refusal::said(
+            format!("{} hosts are too many", items.len()),
+            format!("list {MAX_HOSTS} at most"),
+        ));
     }
     items.iter().map(|item| value::text(item.get_ref()).and_then(host)).collect()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::keys::{self, APP, AppKey, DAEMON, Key, Kind, MAX_INSTANCES, PROFILE_PREFIX};
-use super::{listen, process, units, words};
+use super::{http, listen, process, units, words};
 
 /// What humantime reads, but for months and years, which the file refuses.
 const TIME_UNITS: &str = "nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds|second|secs|sec|s|minutes|minute|mins|min|m|\
@@ -172,6 +172,9 @@ fn takes(kind: Kind) -> Value {
             either([json!({ "type": "integer", "minimum": 1, "maximum": 65535 }), address(), socket()]),
             listen::MAX_PER_APP,
         ),
+        Kind::Http => {
+            either([json!({ "type": "integer", "minimum": 1, "maximum": 65535 }), address(), endpoint()])
+        }
         Kind::Environment => json!({ "type": "object" }),
         Kind::Signal => either([json!({ "type": "integer", "minimum": 1, "maximum": 64 }), signal()]),
         Kind::Memory => either([bytes(1024 * 1024), pattern(&format!("^{}$", size("%|")))]),
@@ -272,6 +275,23 @@ fn socket() -> Value {
             "name": { "type": "string", "pattern": "^[A-Za-z0-9._-]{1,255}$", "description": "In LISTEN_FDNAMES. Default: the app's name." },
             "address": either([json!({ "type": "integer", "minimum": 1, "maximum": 65535 }), address()]),
             "backlog": whole(i64::from(min), i64::from(max)),
+            "mode": either([json!({ "type": "integer", "minimum": 0, "maximum": 0o777 }), pattern("^(0o)?[0-7]+$")]),
+            "user": account,
+            "group": account,
+        },
+    })
+}
+
+/// Where the supervisor answers over HTTP, and under which names.
+fn endpoint() -> Value {
+    let account = takes(Kind::Account);
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["address"],
+        "properties": {
+            "address": either([json!({ "type": "integer", "minimum": 1, "maximum": 65535 }), address()]),
+            "hosts": list(pattern("^[A-Za-z0-9._-]{1,253}$"), http::MAX_HOSTS),
             "mode": either([json!({ "type": "integer", "minimum": 0, "maximum": 0o777 }), pattern("^(0o)?[0-7]+$")]),
             "user": account,
             "group": account,

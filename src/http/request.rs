@@ -112,7 +112,7 @@ impl Names {
         let numeric = host.parse::<IpAddr>().is_ok()
             || host.strip_prefix('[').and_then(|h| h.strip_suffix(']')?.parse::<Ipv6Addr>().ok()).is_some();
         let host = host.to_ascii_lowercase();
-        numeric || host == "localhost" || names.iter().any(|name| *name == host)
+        numeric || host == "localhost" || names.contains(&host)
     }
 }
 

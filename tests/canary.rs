@@ -147,7 +147,7 @@ fn whatever_ends_the_app_ends_a_held_reload() {
     assert_eq!((of_generation(&app, 1).len(), reload_state(&app).as_str()), (5, "canary"));
     daemon.run(&["restart", "api"]).expect_code(0);
     let app = daemon.app("api");
-    assert_eq!((app.reload, app.workers.len()), (None, 4), "the file has four");
+    assert_eq!((app.reload, app.workers.len()), (None, 5), "what scale said holds");
     daemon.run(&["reload", "api"]).expect_code(0);
     daemon.run(&["stop", "api"]).expect_code(0);
     let app = daemon.app("api");

@@ -470,16 +470,6 @@ fn commands_become_the_requests_they_name() {
         (&["stop", "api", "3"], Request::Stop { targets: all(&["api", "3"]), no_wait: false }),
         (&["del", "all", "--no-wait"], Request::Delete { targets: all(&["all"]), no_wait: true }),
         (
-            &["start", "api"],
-            Request::Start {
-                targets: all(&["api"]),
-                file: None,
-                update_env: None,
-                changes: BTreeMap::new(),
-                no_wait: false,
-            },
-        ),
-        (
             &["scale", "api", "-1"],
             Request::Scale { target: "api".into(), count: "-1".into(), no_wait: false },
         ),

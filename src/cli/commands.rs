@@ -296,6 +296,7 @@ impl Caller {
         replace: Replace,
         known: fn(Replace) -> Result<Request, Failure>,
     ) -> Result<i32, Failure> {
+        replace.targets.iter().try_for_each(|word| file::refuse_foreign(word))?;
         if !replace.targets.iter().any(|word| file::is_file(word)) {
             return Err(Failure::usage("an ecosystem file is needed here: `clusterd startOrReload FILE`"));
         }
@@ -425,6 +426,14 @@ impl start::Known for Caller {
                 Some(Err(error)) => Err(Failure::failed(error)),
             },
         }
+    }
+
+    fn absence(&self) -> Option<String> {
+        let asked = client::ask(&self.home().ok()?, Request::Ping {}, Some(ANSWER_TIME));
+        asked
+            .err()
+            .filter(|error| matches!(error, ClientError::NotRunning { .. }))
+            .map(|error| error.to_string())
     }
 
     fn names(&self) -> Vec<String> {
@@ -566,6 +575,7 @@ fn changes(replace: &Replace) -> Result<Keys, Failure> {
 
 /// The file among the words, checked, and the other words.
 fn split(words: Vec<String>, selection: &Selection) -> Result<(Option<File>, Vec<String>), Failure> {
+    words.iter().try_for_each(|word| file::refuse_foreign(word))?;
     let (files, targets): (Vec<String>, Vec<String>) =
         words.into_iter().partition(|word| file::is_file(word));
     match files.as_slice() {
@@ -583,6 +593,7 @@ fn split(words: Vec<String>, selection: &Selection) -> Result<(Option<File>, Vec
 fn meant(words: Vec<String>) -> Result<Vec<String>, Failure> {
     let mut targets = Vec::new();
     for word in words {
+        file::refuse_foreign(&word)?;
         match word.as_str() {
             "-" => targets.extend(apps_of_input()?),
             file if file::is_file(file) || file::is_path(file) => targets.push(file::absolute(file)?),

@@ -51,9 +51,18 @@ pub(super) fn import_of(word: &str) -> Option<String> {
         .then(|| format!("clusterd import {run}{word} > ecosystem.toml"))
 }
 
+/// Says of a word that is PM2's own file what to make of it.
+pub(super) fn refuse_foreign(word: &str) -> Result<(), Failure> {
+    match import_of(word) {
+        Some(import) => Err(Failure::usage(format_args!("{word}: this is another tool's file: {import}"))),
+        None => Ok(()),
+    }
+}
+
 /// Reads the file named by `word`, and nothing of what it means. Its path is made absolute but symbolic
 /// links are kept: a `current` link is to be followed anew at each reload.
 pub(super) fn read(word: &str, selection: &Selection) -> Result<File, Failure> {
+    refuse_foreign(word)?;
     let cwd = current_folder()?;
     let path = (word != "-").then(|| cwd.join(word));
     let unreadable = |error: io::Error| {

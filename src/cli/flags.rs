@@ -256,9 +256,6 @@ impl Flag {
         if is_truth && values.len() == 1 && matches!(kind, Kind::Filter | Kind::Watch | Kind::JointLog) {
             return first.to_owned();
         }
-        if kind == Kind::Filter && values.len() == 1 {
-            return string(first);
-        }
         let one = |value: &str| match value {
             "true" if kind == Kind::Watch => string("."),
             value if is_number(kind) => number(value),
@@ -542,7 +539,7 @@ mod tests {
             (&["--stop-exit-codes", "0,42"], "stop_exit_codes = [0, 42]"),
             (&["--stop-exit-codes", "x"], "stop_exit_codes = [\"x\"]"),
             (&["--listen", ":80", "--listen", "[::1]:81"], "listen = [\":80\", \"[::1]:81\"]"),
-            (&["--filter-env", "AWS"], "filter_env = \"AWS\""),
+            (&["--filter-env", "AWS"], "filter_env = [\"AWS\"]"),
             (&["--filter-env", "AWS,PG"], "filter_env = [\"AWS\", \"PG\"]"),
             (&["--filter-env", "true"], "filter_env = true"),
             (&["--no-autorestart"], "autorestart = false"),

@@ -59,8 +59,11 @@ impl<'w> Near<'w> {
         self
     }
 
-    /// With the programs of these folders.
+    /// With the programs of these folders, of which there is one near to any short word.
     pub(super) fn programs(mut self, path: Option<&OsStr>) -> Near<'w> {
+        if self.word.chars().count() < 4 {
+            return self;
+        }
         for folder in path.into_iter().flat_map(std::env::split_paths) {
             for program in entries(&folder) {
                 let Some(name) = program.file_name().and_then(OsStr::to_str) else { continue };

@@ -53,6 +53,11 @@ pub(super) trait Known {
 
     /// The names of its apps and namespaces.
     fn names(&self) -> Vec<String>;
+
+    /// That no supervisor runs, in a sentence; none where one does.
+    fn absence(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The requests of one command, in its order.
@@ -197,9 +202,7 @@ impl Place<'_> {
         if word.is_empty() || is_expression || word == "all" {
             return Ok(Meaning::Known);
         }
-        if let Some(import) = file::import_of(word) {
-            return Err(Failure::usage(format_args!("{word}: this is another tool's file: {import}")));
-        }
+        file::refuse_foreign(word)?;
         let is_path = word.contains('/') || launch::interpreter_of(Path::new(word)).is_some();
         match self.find(word) {
             Some(found) if is_path || word.contains(char::is_whitespace) => self.path_to(word, &found),
@@ -260,8 +263,9 @@ impl Place<'_> {
     /// Neither known nor a file nor a program: a slip of the hand, as often as not.
     fn unknown(&self, word: &str) -> Failure {
         let near = Near::to(word).names(&self.known.names()).files(&self.cwd).files(&self.here);
+        let absence = self.known.absence().map_or_else(String::new, |absence| format!("\n{absence}"));
         Failure::failed(format_args!(
-            "{word}: no app, namespace or id is called so, nor a file in {} or a program in PATH{}",
+            "{word}: no app, namespace or id is called so, nor a file in {} or a program in PATH{}{absence}",
             self.cwd.display(),
             near.programs(self.path).hint()
         ))

@@ -22,6 +22,9 @@ use crate::sys::spawn::Spawned;
 /// The variable by which a process that left its session and lost its parent is still told apart.
 pub(super) const WORKER_VARIABLE: &str = "CLUSTERD_WORKER";
 
+/// How often our children are looked through again because one of them had just ended.
+const ADOPT_PASSES: usize = 16;
+
 /// How often the tree is looked through for processes that were forked while it was being held still.
 const HOLD_PASSES: usize = 16;
 
@@ -257,11 +260,25 @@ impl Processes {
     /// Looks at the supervisor's own children for orphans, and notes whose they are. `ended` are the
     /// workers whose first process has just gone, `checks` the commands of checks, which are no worker's.
     pub(super) fn adopt(&mut self, ended: &[WorkerId], checks: &[i32]) {
+        // Whoever had ended when he was looked at may have left children to us since the list was read: nobody would
+        // know whose they are once his worker counts as gone.
+        let mut dead = HashSet::new();
+        for _ in 0..ADOPT_PASSES {
+            let before = dead.len();
+            self.adopt_once(ended, checks, &mut dead);
+            if dead.len() == before {
+                return;
+            }
+        }
+    }
+
+    fn adopt_once(&mut self, ended: &[WorkerId], checks: &[i32], dead: &mut HashSet<i32>) {
         let ours = std::process::id() as i32;
         // A child that ends while the list is read can hide its neighbour (proc_pid_task(5)), hence twice.
         let children = process::children(ours).into_iter().chain(process::children(ours));
         for pid in children {
-            if self.by_pid.contains_key(&pid) || self.adopted.contains_key(&pid) || checks.contains(&pid) {
+            let is_known = self.by_pid.contains_key(&pid) || self.adopted.contains_key(&pid);
+            if is_known || checks.contains(&pid) || dead.contains(&pid) {
                 continue;
             }
             let origin = match process::started_with(pid, WORKER_VARIABLE) {
@@ -270,7 +287,10 @@ impl Processes {
                 // In the middle of exec a process shows no environment: it can only be one that has
                 // just become ours, with the end of its parent.
                 Started::Unknown => self.by_session(pid).or_else(|| ended.first().copied()),
-                Started::Zombie => None,
+                Started::Zombie => {
+                    dead.insert(pid);
+                    self.by_session(pid)
+                }
             };
             if let Some(worker) = origin {
                 self.adopted.insert(pid, worker);

@@ -493,13 +493,13 @@ fn timed_out(traffic: &Traffic) -> (Level, String) {
     }
 }
 
-/// What a failed reload leaves behind.
 /// Why an app cannot be wished anything of while its last workers end.
 pub(super) const BEING_DELETED: &str = "it is being deleted, and its last workers have not ended; say it again then (`clusterd delete NAME` waits for it)";
 
+/// What a failed reload leaves behind.
 fn remains(left: OnReloadFailureTaken) -> String {
     match left {
-        OnReloadFailureTaken::Untouched => "the old generation serves on, untouched".to_owned(),
+        OnReloadFailureTaken::Untouched => "the old generation stays as it was".to_owned(),
         OnReloadFailureTaken::RolledBack(count) => {
             format!("rolling back {count} {} to the old generation", plural(count))
         }

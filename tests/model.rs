@@ -703,11 +703,11 @@ impl Turn<'_> {
         ensure(!leaves || !hurried, || "stopped before who depends on it is gone".into())
     }
 
-    /// Who waits for an app that does not get ready by itself is given up.
+    /// Who waits for an app that does not get ready by itself is given up, but where somebody stopped that.
     fn nobody_waits_in_vain(&self) -> Verdict {
         let waits = !self.after.waits_for(OTHER).is_empty();
         let status = self.after.status(APP);
-        let hopeless = matches!(status, None | Some(Status::Stopped | Status::Errored));
+        let hopeless = matches!(status, None | Some(Status::Errored));
         ensure(!waits || !hopeless, || format!("waits for an app that is {status:?}"))
     }
 
@@ -1409,8 +1409,14 @@ fn settled(state: &Supervisor, now: Time) -> bool {
     let calm = |status| matches!(status, Status::Online | Status::Stopped | Status::Errored);
     state.view(now).apps.iter().all(|app| {
         let reloads = app.reload.as_ref().is_some_and(|reload| reload.state == "progressing");
+        // Who waits for an app that somebody stopped waits for a command.
+        let stopped = |name: &AppName| {
+            let on = state.app_of_name(&name.namespace, &name.name);
+            on.and_then(|on| state.status(on)) == Some(Status::Stopped)
+        };
+        let waits = app.waits_for.iter().any(stopped);
         // What a held reload left behind may stand beside its slot's other generation.
-        app.workers.iter().all(|row| calm(row.status)) && !reloads
+        app.workers.iter().all(|row| calm(row.status) || waits && row.worker.is_none()) && !reloads
     })
 }
 

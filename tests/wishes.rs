@@ -162,6 +162,37 @@ fn verbs_about_several_apps_keep_the_order() {
     assert_eq!(journal(&daemon), ["+db", "+web", "-web", "-db", "+db", "+web"]);
 }
 
+#[test]
+fn who_waits_for_an_app_that_is_stopped_comes_when_that_is_started() {
+    let home = Arc::new(Home::new(None));
+    home.put("db.ready", "");
+    let daemon =
+        Builder::new(file(&[needs(noted("web"), &["db"]), gated("db"), noted("other")])).start_in(home);
+    daemon.expects(&["it depends on db"]);
+    daemon.wait_online("web", 1);
+    fs::remove_file(daemon.home.apps().join("db.ready")).expect("it is there");
+    let restart = daemon.spawn(&["restart", "all"]);
+    wait_until(ms(10_000), "the wait", || daemon.app("web").waits_for == ["db"]);
+    daemon.run(&["stop", "db"]).expect_code(0);
+    let failed = daemon.home.finish(restart).expect_code(1);
+    failed.expect_stderr(&["web", "depends on db", "stopped", "clusterd start db"]);
+    assert_eq!((status(&daemon, "web").as_str(), status(&daemon, "db").as_str()), ("launching", "stopped"));
+    daemon.wait_for_text("waits: it depends on db, which is stopped; `clusterd start db` starts it");
+    daemon.home.put("db.ready", "");
+    daemon.run(&["start", "db"]).expect_code(0);
+    daemon.wait_online("web", 1);
+    wait_until(ms(10_000), "its trap", || {
+        journal(&daemon).iter().filter(|line| *line == "+web").count() == 2
+    });
+    // One that is deleted does not come back.
+    fs::remove_file(daemon.home.apps().join("db.ready")).expect("it is there");
+    let restart = daemon.spawn(&["restart", "all"]);
+    wait_until(ms(10_000), "the wait", || daemon.app("web").waits_for == ["db"]);
+    daemon.run(&["delete", "db"]).expect_code(0);
+    daemon.home.finish(restart).expect_code(1).expect_stderr(&["depends on db, which is not known"]);
+    daemon.wait_status("web", "errored");
+}
+
 /// Fault 7.
 #[test]
 fn a_dependency_that_never_gets_ready_fails_the_start_by_name() {

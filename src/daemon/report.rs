@@ -278,8 +278,12 @@ impl Daemon {
                 Told::about(level, *app, "reload_failed", message)
             }
             Fact::Ended { app, slot, code } => Told::about(Info, *app, "ended", not_again(*code)).slot(*slot),
-            Fact::Awaits { app, on } => {
+            Fact::Awaits { app, on, stopped: false } => {
                 Told::about(Info, *app, "awaits", format!("starts when {on} is ready (depends_on)"))
+            }
+            Fact::Awaits { app, on, stopped: true } => {
+                let message = format!("waits: {}, and then this app", self.obstructed(on, Obstacle::Stopped));
+                Told::about(Warn, *app, "awaits", message)
             }
             Fact::Forgone { app, on, obstacle } => {
                 let message = format!("not started: {}", self.obstructed(on, *obstacle));

@@ -902,7 +902,7 @@ pub enum Obstacle {
     Ended,
     /// It was given up.
     Errored,
-    /// No app of that name is known.
+    /// No app of that name is known, or it is being deleted.
     Unknown,
 }
 
@@ -1318,6 +1318,8 @@ pub enum Fact {
         app: AppId,
         /// What it waits for first.
         on: AppName,
+        /// That is stopped: it does not come by itself.
+        stopped: bool,
     },
     /// An app is not started, since something that it depends on will not get ready by itself.
     Forgone {

@@ -14,7 +14,7 @@ use super::app::{
 use super::balance::Gauging;
 use super::event::{Cause, Generation, Proof, RequestId, SlotId, Traffic, WorkerId};
 use super::exam::{Exam, Handling};
-use super::order::Admission;
+use super::order::{Admission, Told};
 use super::policy::Policy;
 use super::renew::{Renewing, SOON};
 use super::rollout::Rollout;
@@ -163,8 +163,8 @@ fn app(app: &App, names: &Names, planted: Planted) -> App {
     let generation = |old: Generation| generations.get(&old).copied().unwrap_or(Generation(1));
     let mut normal = app.clone();
     normal.failed = None;
-    if app.is_waiting() {
-        normal.admission = Admission::Waiting { told: true };
+    if app.admission == (Admission::Waiting { told: Told::Nothing }) {
+        normal.admission = Admission::Waiting { told: Told::Waits };
     }
     normal.newest = generations.values().max().copied().unwrap_or_default();
     normal.good = generation(app.good);

@@ -16,8 +16,18 @@ use super::{Bug, Life, Supervisor};
 pub(super) enum Admission {
     /// It may.
     Open,
-    /// When all that it depends on is ready. `told`: people know that it waits.
-    Waiting { told: bool },
+    /// When all that it depends on is ready. `told`: what people know of that.
+    Waiting { told: Told },
+}
+
+/// What people know of an app's wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Told {
+    Nothing,
+    /// That it waits.
+    Waits,
+    /// That what it waits for is stopped.
+    Stopped,
 }
 
 /// What those who depend on an app may hope for, the best first.
@@ -50,7 +60,7 @@ impl App {
     /// From now on its workers wait until all that it depends on is ready.
     pub(super) fn line_up(&mut self, turn: &Turn<'_>) {
         let waits = !self.needs().is_empty() && !turn.has(Bug::StartsUnordered);
-        self.admission = if waits { Admission::Waiting { told: false } } else { Admission::Open };
+        self.admission = if waits { Admission::Waiting { told: Told::Nothing } } else { Admission::Open };
     }
 
     /// Everything that it depends on is ready.
@@ -61,8 +71,17 @@ impl App {
 
     /// It waits, and people hear for what.
     fn announce(&mut self, on: AppName, turn: &mut Turn<'_>) {
-        self.admission = Admission::Waiting { told: true };
-        turn.report(Fact::Awaits { app: self.id, on });
+        self.admission = Admission::Waiting { told: Told::Waits };
+        turn.report(Fact::Awaits { app: self.id, on, stopped: false });
+    }
+
+    /// What it waits for was stopped: whoever starts that again starts this app, too.
+    fn stand_by(&mut self, on: AppName, turn: &mut Turn<'_>) {
+        if self.admission != (Admission::Waiting { told: Told::Stopped }) {
+            self.admission = Admission::Waiting { told: Told::Stopped };
+            turn.report(Fact::Awaits { app: self.id, on: on.clone(), stopped: true });
+        }
+        self.disappoint(on, Obstacle::Stopped, turn);
     }
 
     /// Who asked for its start hears that this takes longer than it should.
@@ -98,7 +117,7 @@ impl App {
     /// or is held, the old workers serve. The slots that it adds come with it, and are no part of what is there.
     fn outlook(&self) -> Outlook {
         if self.doomed {
-            return Outlook::Hopeless(Obstacle::Stopped);
+            return Outlook::Hopeless(Obstacle::Unknown);
         }
         let added = |slot: &Slot| self.rollout.as_ref().is_some_and(|rollout| rollout.to == slot.born);
         let worst = |of_added: bool| {
@@ -299,6 +318,11 @@ impl Supervisor {
         };
         match outlook {
             Outlook::Ready => {}
+            Outlook::Hopeless(Obstacle::Stopped) => {
+                if asked || told != Told::Stopped {
+                    self.turn_all(index, now, out, |app, turn| app.stand_by(on, turn));
+                }
+            }
             Outlook::Hopeless(obstacle) => {
                 self.turn_all(index, now, out, |app, turn| app.forgo(on, obstacle, turn));
                 return true;
@@ -306,10 +330,13 @@ impl Supervisor {
             Outlook::Failing(obstacle) if asked => {
                 self.turn_all(index, now, out, |app, turn| app.disappoint(on, obstacle, turn));
             }
-            Outlook::Coming | Outlook::Failing(_) if !told => {
+            Outlook::Coming | Outlook::Failing(_) if told == Told::Nothing => {
                 self.turn_all(index, now, out, |app, turn| app.announce(on, turn));
             }
-            Outlook::Coming | Outlook::Failing(_) => {}
+            // A second stop is told as the first was.
+            Outlook::Coming | Outlook::Failing(_) => {
+                self.apps[index].admission = Admission::Waiting { told: Told::Waits };
+            }
         }
         false
     }

@@ -235,7 +235,7 @@ fn who_depends_starts_when_the_other_is_ready() {
     let mut bench = Bench::pair(slow());
     assert_eq!(bench.spawned(), [WorkerId(1)]);
     assert_eq!(bench.supervisor.waits_for(WEB), [name("db")]);
-    assert!(bench.took(&Action::Report { fact: Fact::Awaits { app: WEB, on: name("db") } }));
+    assert!(bench.took(&Action::Report { fact: Fact::Awaits { app: WEB, on: name("db"), stopped: false } }));
     bench.tell(Event::Started { worker: WorkerId(1) });
     assert_eq!(bench.spawned().len(), 1);
     bench.tell(Event::Said { worker: WorkerId(1), word: Word::Ready });
@@ -326,10 +326,37 @@ fn a_start_without_what_it_depends_on_fails_and_changes_nothing() {
 }
 
 #[test]
-fn a_stop_of_what_is_waited_for_ends_the_wait() {
+fn a_stop_of_what_is_waited_for_fails_the_start_and_the_next_start_of_it_brings_both() {
+    let mut bench = Bench::pair(slow());
+    for round in 0..2 {
+        bench.out.clear();
+        bench.stop_app(DB);
+        let told = Fact::Awaits { app: WEB, on: name("db"), stopped: true };
+        assert!(bench.took(&Action::Report { fact: told }), "{:?}", bench.out);
+        assert_eq!(
+            bench.outcome(RequestId(2)),
+            if round == 0 { dependency(Obstacle::Stopped) } else { None }
+        );
+        assert_eq!(bench.status_of(WEB), Some(Status::Launching));
+        assert_eq!(bench.supervisor.waits_for(WEB), [name("db")]);
+        bench.ends(round + 1, ExitStatus::Signal(2));
+        bench.start(DB);
+    }
+    bench.tell(Event::Started { worker: WorkerId(3) });
+    bench.tell(Event::Said { worker: WorkerId(3), word: Word::Ready });
+    bench.tell(Event::Started { worker: WorkerId(4) });
+    assert_eq!(bench.status_of(WEB), Some(Status::Online));
+    assert!(!bench.took(&Action::Report { fact: Fact::Awaits { app: WEB, on: name("db"), stopped: false } }));
+}
+
+#[test]
+fn a_delete_of_what_is_stopped_and_waited_for_is_told_as_such() {
     let mut bench = Bench::pair(slow());
     bench.stop_app(DB);
-    assert_eq!(bench.outcome(RequestId(2)), dependency(Obstacle::Stopped));
+    bench.ends(1, ExitStatus::Signal(2));
+    bench.wish(Command::Delete { app: DB, scope: Scope::All });
+    let forgone = Fact::Forgone { app: WEB, on: name("db"), obstacle: Obstacle::Unknown };
+    assert!(bench.took(&Action::Report { fact: forgone }), "{:?}", bench.out);
     assert_eq!(bench.status_of(WEB), Some(Status::Errored));
 }
 
@@ -338,7 +365,7 @@ fn a_delete_of_what_is_waited_for_ends_the_wait() {
     let mut bench = Bench::pair(slow());
     bench.wish(Command::Delete { app: DB, scope: Scope::All });
     bench.ends(1, ExitStatus::Signal(2));
-    assert_eq!(bench.outcome(RequestId(2)), dependency(Obstacle::Stopped));
+    assert_eq!(bench.outcome(RequestId(2)), dependency(Obstacle::Unknown));
     let start = bench.start(WEB);
     assert_eq!(bench.outcome(start), dependency(Obstacle::Unknown));
 }

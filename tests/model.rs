@@ -471,7 +471,7 @@ fn wishes_of_two(supervisor: &Supervisor, world: World) -> Vec<Step> {
         wishes.push(Command::Start { app, scope, definition: None });
     }
     wishes.push(Command::Reload { app: APP, definition: None });
-    wishes.push(Command::Restart { app: OTHER, scope, definition: None });
+    wishes.extend([OTHER, APP].map(|app| Command::Restart { app, scope, definition: None }));
     wishes.push(Command::Delete { app: APP, scope });
     wishes.push(Command::Shutdown { within: 4 * TICK, code: 0 });
     wishes.into_iter().map(|command| wish(supervisor, command)).collect()
@@ -1844,6 +1844,7 @@ fn every_planted_bug_of_order_and_ends_is_found() {
     each_is_found(&[
         (Bug::StartsUnordered, PAIR),
         (Bug::StopsUnordered, World { wishes: 2, ..PAIR }),
+        (Bug::RestartsUnordered, World { wishes: 2, ..PAIR }),
         (Bug::RestartsTheEnded, World { last: Last::Any, ..ONE }),
         (Bug::RestartsStopCodes, World { last: Last::Code, ..ONE }),
         (Bug::CronStartsTheStopped, World { scheduled: true, narrow: true, ..ONE }),

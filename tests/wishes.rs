@@ -7,10 +7,13 @@ mod support;
 
 use std::fs;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use clusterd::control::protocol::List;
 use nix::sys::signal::Signal;
 use support::daemon::Builder;
+use support::hammer::body;
 use support::wait::holds_for;
 use support::{App, Daemon, Home, Output, file, fixtures, free_port, wait_until};
 
@@ -44,6 +47,14 @@ fn needs(app: App, names: &[&str]) -> App {
 fn journal(daemon: &Daemon) -> Vec<String> {
     let text = fs::read_to_string(daemon.home.apps().join("journal")).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
+}
+
+/// Who was started, in that order: what a program in fork mode says first may come later than the next one's.
+fn starts(daemon: &Daemon) -> Vec<String> {
+    let log = daemon.log();
+    let started = log.lines().filter(|line| line.ends_with(": starting"));
+    let app = |line: &str| line.split_whitespace().nth(2)?.split_once('/').map(|(app, _)| app.to_owned());
+    started.filter_map(app).collect()
 }
 
 fn status(daemon: &Daemon, app: &str) -> String {
@@ -159,7 +170,47 @@ fn verbs_about_several_apps_keep_the_order() {
     daemon.run(&["stop", "db", "web"]).expect_code(0);
     daemon.run(&["start", "web", "db"]).expect_code(0);
     wait_until(ms(10_000), "both again", || journal(&daemon).len() == 6);
-    assert_eq!(journal(&daemon), ["+db", "+web", "-web", "-db", "+db", "+web"]);
+    let ends: Vec<String> = journal(&daemon).into_iter().filter(|line| line.starts_with('-')).collect();
+    assert_eq!(ends, ["-web", "-db"]);
+    assert_eq!(starts(&daemon), ["db", "web", "db", "web"]);
+}
+
+#[test]
+fn a_restart_of_several_ends_who_depends_first_and_starts_it_last() {
+    let line = "trap 'sleep 0.4; echo -$CLUSTERD_APP >>journal; exit 0' INT; while :; do sleep 0.02; done";
+    let apps = [needs(script("top", line), &["web"]), needs(script("web", line), &["db"]), noted("db")];
+    let daemon = Daemon::foreground(file(&apps));
+    daemon.wait_online("top", 1);
+    wait_until(ms(10_000), "its trap", || journal(&daemon) == ["+db"]);
+    daemon.run(&["restart", "all"]).expect_code(0);
+    let ends: Vec<String> = journal(&daemon).into_iter().filter(|line| line.starts_with('-')).collect();
+    assert_eq!(ends, ["-top", "-web", "-db"]);
+    assert_eq!(starts(&daemon), ["db", "web", "top"].repeat(2));
+}
+
+/// Who depends finishes what it has while what it depends on is there.
+#[test]
+fn a_restart_of_all_leaves_a_request_under_way_what_it_needs() {
+    let port = free_port();
+    let web = App::new("web", &fixtures::worker(&["serve"])).instances(1).port(port).delay(2500);
+    let daemon = Daemon::foreground(file(&[needs(web, &["db"]), noted("db")]));
+    daemon.wait_online("web", 1);
+    wait_until(ms(10_000), "its start", || journal(&daemon) == ["+db"]);
+    let request = thread::spawn(move || body(port, "/"));
+    wait_until(ms(10_000), "the request", || {
+        let list = daemon.run(&["list", "web", "--connections", "--json"]).expect_code(0).stdout;
+        let list: List = serde_json::from_str(&list).expect("a list");
+        list.apps[0].workers.iter().any(|worker| worker.connections.unwrap_or(0) > 0)
+    });
+    let restart = daemon.spawn(&["restart", "all"]);
+    wait_until(ms(10_000), "the answer", || {
+        let (answered, ended) = (request.is_finished(), journal(&daemon).len() > 1);
+        assert!(answered || !ended, "what it needs ended first");
+        answered
+    });
+    request.join().expect("an answer");
+    daemon.home.finish(restart).expect_code(0);
+    wait_until(ms(10_000), "its new start", || journal(&daemon) == ["+db", "-db", "+db"]);
 }
 
 #[test]

@@ -233,7 +233,10 @@ impl Daemon {
         };
         let apps: Vec<AppId> = commands.iter().map(|(app, _)| *app).collect();
         let notes = self.holds_over(&apps, &changes);
-        let commands = self.first_things_first(commands);
+        let commands = match verb {
+            Verb::Restart => self.in_turn(commands),
+            Verb::Start | Verb::Reload => self.first_things_first(commands),
+        };
         self.begin_noted(client, no_wait, verb.words(), commands, notes);
         Ok(())
     }

@@ -25,8 +25,29 @@ pub(super) fn apps_in_order(apps: Vec<AppConfig>) -> Vec<AppConfig> {
 impl Daemon {
     /// Who is depended on comes first.
     pub(super) fn first_things_first(&self, commands: Commands) -> Commands {
-        let needs = |app: AppId| self.catalog.app(app).map(|known| known.recipe.policy.depends_on.clone());
-        sorted(commands, |(app, _)| self.full_name(*app), |(app, _)| needs(*app).unwrap_or_default())
+        sorted(commands, |(app, _)| self.full_name(*app), |(app, _)| self.needs(*app))
+    }
+
+    /// For a restart: of two that run, who depends on the other comes first, so that the other stays until it has
+    /// left. Of others, who is depended on does: who comes behind is to find it on its way.
+    pub(super) fn in_turn(&self, commands: Commands) -> Commands {
+        let commands = self.first_things_first(commands);
+        let apps: Vec<AppId> = commands.iter().map(|(app, _)| *app).collect();
+        let depends = |app: AppId, on: AppId| self.needs(app).contains(&self.full_name(on));
+        let both_run = |app: AppId, on: AppId| self.runs(app) && self.supervisor.stands(on);
+        let before = |app: AppId, other: AppId| {
+            depends(app, other) && !both_run(app, other) || depends(other, app) && both_run(other, app)
+        };
+        let before = |app: AppId| {
+            let others = apps.iter().filter(move |other| **other != app && before(app, **other));
+            others.map(|other| self.full_name(*other)).collect()
+        };
+        sorted(commands, |(app, _)| self.full_name(*app), |(app, _)| before(*app))
+    }
+
+    /// What an app depends on, as its file has it now.
+    fn needs(&self, app: AppId) -> Vec<AppName> {
+        self.catalog.app(app).map_or_else(Vec::new, |known| known.recipe.policy.depends_on.clone())
     }
 
     /// Who depends on others comes first.

@@ -133,6 +133,8 @@ pub(super) enum Gate {
     Open,
     /// It may not: this is a restart.
     AfterTree,
+    /// It may not: this is a restart that has not begun, for its workers stay until who depends on them is gone.
+    Held,
 }
 
 /// What is known about whether the app listens at all.

@@ -665,6 +665,7 @@ impl Supervisor {
         }
         let Some(index) = index else { return };
         self.apps[index].rename(&command);
+        let restarts = matches!(command, Command::Restart { .. });
         self.turn_all(index, now, out, |app, turn| match command {
             Command::Start { scope, definition, .. } => app.start(request, scope, definition, turn),
             Command::Restart { scope, definition, .. } => app.restart(request, scope, definition, turn),
@@ -682,6 +683,9 @@ impl Supervisor {
             | Command::Shutdown { .. }
             | Command::ShutdownNow { .. } => {}
         });
+        if restarts && !self.planted.has(Bug::StartsUnordered) {
+            self.line_up_behind(index);
+        }
     }
 
     fn add(

@@ -4,8 +4,8 @@
 //! where both are to stop. Only a start waits: whoever runs goes on running, whatever becomes of the others.
 //! Nothing here remembers an order of steps; each answer follows from how the apps stand.
 
-use super::app::{App, End, Idle, Slot, Turn, Until, Wanted};
-use super::event::{Action, AppId, Command, Fact, Failure, Obstacle, Outcome, Scope};
+use super::app::{App, End, Gate, Idle, Slot, Turn, Until, Wanted};
+use super::event::{Action, AppId, Cause, Command, Fact, Failure, Obstacle, Outcome, Scope};
 use super::policy::AppName;
 use super::time::Time;
 use super::worker::Worker;
@@ -105,12 +105,29 @@ impl App {
     fn is_leaving(&self) -> bool {
         // Who never ends is not waited for.
         let ends = self.workers().any(|worker| !worker.is_unkillable());
-        ends && !(self.is_up() && self.slots.iter().any(Slot::is_wanted))
+        let stays = |slot: &Slot| slot.is_wanted() && slot.gate != Gate::Held;
+        ends && !(self.is_up() && self.slots.iter().any(stays))
     }
 
     /// Its workers were told to stay until who depends on it is gone.
     fn is_held(&self) -> bool {
         self.slots.counts().lingering > 0
+    }
+
+    /// A restart that waited until who depends on these workers was gone.
+    pub(super) fn begin_restart(&mut self, turn: &mut Turn<'_>) {
+        let mut begun = false;
+        for slot in self.slots.touched_places() {
+            if self.slots[slot].is_wanted() && self.slots[slot].gate == Gate::Held {
+                self.slots[slot].gate = Gate::AfterTree;
+                self.leave_where(slot, Cause::Restart, turn, |_| true);
+                begun = true;
+            }
+        }
+        if begun && !self.is_up() {
+            self.forget_expectations();
+        }
+        turn.changed |= begun;
     }
 
     /// What can be said of it without looking at others. A reload takes nothing from that: where one goes on,
@@ -135,6 +152,7 @@ fn slot_outlook(slot: &Slot) -> Option<Outlook> {
         (Wanted::Rest(_), Idle::Ended { well: true }) => Some(Outlook::Ready),
         (Wanted::Rest(_), Idle::Ended { well: false }) => Some(Outlook::Hopeless(Obstacle::Ended)),
         (Wanted::Rest(_) | Wanted::Remove(_), _) => None,
+        (Wanted::Run, _) if slot.gate == Gate::Held => Some(Outlook::Coming),
         (Wanted::Run, _) if slot.workers.iter().any(Worker::is_ready) => Some(Outlook::Ready),
         (Wanted::Run, _) if slot.up().any(Worker::is_late) => Some(Outlook::Failing(Obstacle::Late)),
         (Wanted::Run, Idle::Errored) if slot.up().next().is_none() => {
@@ -341,6 +359,20 @@ impl Supervisor {
         false
     }
 
+    /// Whoever leaves as well, and is to come again, comes behind an app that is restarted.
+    pub(super) fn line_up_behind(&mut self, index: usize) {
+        let app = &self.apps[index];
+        let follows = |other: &App| {
+            let depends_on = other.id != app.id && other.needs().iter().any(|name| app.is_named(name));
+            let comes_again = other.is_leaving() && other.slots.iter().any(Slot::is_wanted);
+            depends_on && comes_again && !other.is_waiting() && !depends(&self.apps, app, other)
+        };
+        let behind: Vec<usize> = (0..self.apps.len()).filter(|place| follows(&self.apps[*place])).collect();
+        for place in behind {
+            self.apps[place].admission = Admission::Waiting { told: Told::Nothing };
+        }
+    }
+
     /// An app whose workers stayed for others lets them go.
     fn let_leave(&mut self, index: usize, now: Time, out: &mut Vec<Action>) -> bool {
         let due = self.apps[index].is_held() && !is_held(&self.apps, index);
@@ -370,6 +402,12 @@ impl Supervisor {
     /// What an app's next start waits for.
     pub fn needs(&self, app: AppId) -> Vec<AppName> {
         self.apps.iter().find(|other| other.id == app).map(|app| app.needs().to_vec()).unwrap_or_default()
+    }
+
+    /// Whether a worker of this app is up, and who depends on it may start.
+    pub fn stands(&self, app: AppId) -> bool {
+        let found = self.apps.iter().find(|other| other.id == app);
+        found.is_some_and(|app| app.is_up() && !matches!(app.outlook(), Outlook::Hopeless(_)))
     }
 
     /// The apps that depend on this one and run.

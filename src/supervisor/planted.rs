@@ -73,6 +73,8 @@ pub enum Bug {
     StartsUnordered,
     /// An app leaves before who depends on it has.
     StopsUnordered,
+    /// The same, of an app that is restarted.
+    RestartsUnordered,
     /// `autorestart = false` has no effect.
     RestartsTheEnded,
     /// `stop_exit_codes` has no effect.

@@ -82,11 +82,16 @@ impl App {
     pub(super) fn note(&self, slot: &Slot, planted: Planted) -> Note {
         let count = |counts: &dyn Fn(&&Worker) -> bool| slot.workers.iter().filter(counts).count();
         let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let lingers = if slot.is_wanted() {
+            slot.gate == Gate::Held && slot.up().next().is_some()
+        } else {
+            slot.workers.iter().any(Worker::is_to_be_told)
+        };
         let counts = Counts {
             weighable: small(count(&|worker| self.memory_limit(worker).is_some())),
             unkillable: small(count(&|worker| worker.is_unkillable())),
             mixed: u32::from(self.has_other_up(slot)),
-            lingering: u32::from(!slot.is_wanted() && slot.workers.iter().any(Worker::is_to_be_told)),
+            lingering: u32::from(lingers),
         };
         Note { due: self.slot_deadline(slot, planted), counts }
     }
@@ -192,7 +197,11 @@ impl App {
     fn drop_empty_slots(&mut self, turn: &mut Turn<'_>) {
         for slot in self.slots.touched_places() {
             // Beside who was to go, one of a reload that is held may stay.
-            if self.slots[slot].workers.iter().all(Worker::is_up) {
+            let (empty, up) = {
+                let slot = &self.slots[slot];
+                (slot.workers.is_empty(), slot.gate != Gate::Held && slot.workers.iter().all(Worker::is_up))
+            };
+            if empty || up {
                 self.slots[slot].gate = Gate::Open;
             }
         }
@@ -255,11 +264,12 @@ impl App {
         (remaining, replaced)
     }
 
-    /// Workers of slots that want none leave.
+    /// Workers of slots that want none leave, and those of a restart that waited.
     fn dismiss(&mut self, turn: &mut Turn<'_>) {
         if turn.held {
             return;
         }
+        self.begin_restart(turn);
         for slot in self.slots.touched_places() {
             let cause = match self.slots[slot].wanted {
                 Wanted::Run => continue,
@@ -318,7 +328,7 @@ impl App {
     /// Where generations cannot overlap: one worker at a time makes room for its successor.
     fn swap(&mut self, turn: &mut Turn<'_>) {
         let (surplus, target) = (self.surplus(), self.target());
-        let runs = |slot: &&Slot| slot.is_wanted() && !surplus.contains(&slot.id);
+        let runs = |slot: &&Slot| slot.is_wanted() && slot.gate != Gate::Held && !surplus.contains(&slot.id);
         let due = |slot: &Slot| runs(&slot) && self.has_other_up(slot) && !self.overlaps(slot, target);
         if !self.slots.touched().any(due) {
             return;
@@ -596,7 +606,10 @@ impl App {
         if !self.requests.iter().any(|request| matches!(request.until, Until::Ready(_))) {
             return BTreeMap::new();
         }
-        let lacks = |slot: &Slot| (slot.id, slot.is_wanted() && !slot.workers.iter().any(Worker::is_ready));
+        // One whose restart has not begun is not yet what was wished.
+        let is_there =
+            |slot: &Slot| slot.gate != Gate::Held && slot.workers.iter().any(Worker::is_ready);
+        let lacks = |slot: &Slot| (slot.id, slot.is_wanted() && !is_there(slot));
         if self.slots.are_fewer() {
             return self.slots.iter().map(lacks).collect();
         }

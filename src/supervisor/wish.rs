@@ -107,8 +107,11 @@ impl App {
         self.run(&slots);
         for slot in 0..self.slots.len() {
             if slots.contains(&self.slots[slot].id) && !self.slots[slot].workers.is_empty() {
-                self.slots[slot].gate = Gate::AfterTree;
-                self.leave_where(slot, Cause::Restart, turn, |_| true);
+                let held = turn.held && !turn.has(Bug::RestartsUnordered);
+                self.slots[slot].gate = if held { Gate::Held } else { Gate::AfterTree };
+                if !held {
+                    self.leave_where(slot, Cause::Restart, turn, |_| true);
+                }
             }
         }
         if scope == Scope::All {
@@ -493,7 +496,7 @@ impl App {
     }
 
     /// A generation that was not rolled out may listen elsewhere than the last.
-    fn forget_expectations(&mut self) {
+    pub(super) fn forget_expectations(&mut self) {
         self.hear(Heard::Nothing);
         for slot in &mut self.slots {
             slot.served.clear();

@@ -61,6 +61,10 @@ impl Bench {
         self.wish(Command::Start { app, scope: Scope::All, definition: None })
     }
 
+    fn restart(&mut self, app: AppId) -> RequestId {
+        self.wish(Command::Restart { app, scope: Scope::All, definition: None })
+    }
+
     fn stop_app(&mut self, app: AppId) -> RequestId {
         self.wish(Command::Stop { app, scope: Scope::All })
     }
@@ -414,6 +418,90 @@ fn what_is_depended_on_stays_until_the_other_is_gone() {
     assert!(bench.told_to_stop(1));
     bench.ends(1, ExitStatus::Signal(2));
     assert_eq!(bench.outcome(stop), Some(Outcome::Done));
+}
+
+#[test]
+fn a_restart_of_both_ends_who_depends_first_and_starts_it_last() {
+    let mut bench = Bench::both_online();
+    let (web, db) = (bench.restart(WEB), bench.restart(DB));
+    assert!(bench.told_to_stop(2) && !bench.told_to_stop(1));
+    assert_eq!(bench.outcome(db), None, "its old worker is not the one that was asked for");
+    bench.ends(2, ExitStatus::Signal(2));
+    assert!(bench.told_to_stop(1) && bench.spawned().is_empty());
+    bench.ends(1, ExitStatus::Signal(2));
+    assert_eq!(bench.spawned(), [WorkerId(3)]);
+    bench.tell(Event::Started { worker: WorkerId(3) });
+    assert_eq!((bench.outcome(db), bench.outcome(web)), (Some(Outcome::Done), None));
+    bench.tell(Event::Started { worker: WorkerId(4) });
+    assert_eq!(bench.outcome(web), Some(Outcome::Done));
+    assert_eq!(bench.spawned(), [WorkerId(3), WorkerId(4)]);
+}
+
+#[test]
+fn a_restart_of_a_chain_goes_down_it_and_up_again() {
+    let mut bench = Bench::both_online();
+    let top = AppId(3);
+    let policy = Policy { depends_on: vec![name("web")], ..Policy::default() };
+    bench.wish(Command::Add { app: top, definition: named("top", policy) });
+    bench.tell(Event::Started { worker: WorkerId(3) });
+    bench.pass(ms(5000));
+    bench.out.clear();
+    for app in [top, WEB, DB] {
+        bench.restart(app);
+    }
+    for (worker, next) in [(3, Some(2)), (2, Some(1)), (1, None)] {
+        assert!(bench.told_to_stop(worker) && next.is_none_or(|next| !bench.told_to_stop(next)), "{worker}");
+        assert!(bench.spawned().is_empty());
+        bench.ends(worker, ExitStatus::Signal(2));
+    }
+    for (worker, app) in [(4, DB), (5, WEB), (6, top)] {
+        assert_eq!(bench.spawned().last(), Some(&WorkerId(worker)));
+        bench.tell(Event::Started { worker: WorkerId(worker) });
+        assert_eq!(bench.supervisor.worker(WorkerId(worker)).map(|place| place.app), Some(app));
+    }
+}
+
+#[test]
+fn what_is_restarted_while_who_depends_on_it_runs_waits_for_nobody() {
+    let mut bench = Bench::both_online();
+    let restart = bench.restart(DB);
+    assert!(bench.told_to_stop(1) && !bench.told_to_stop(2));
+    bench.ends(1, ExitStatus::Signal(2));
+    bench.tell(Event::Started { worker: WorkerId(3) });
+    assert_eq!(bench.outcome(restart), Some(Outcome::Done));
+    // And who depends is started again at once where the other is not restarted with it.
+    bench.restart(WEB);
+    bench.ends(2, ExitStatus::Signal(2));
+    assert_eq!(bench.spawned(), [WorkerId(3), WorkerId(4)]);
+}
+
+#[test]
+fn a_restart_that_waits_can_become_a_stop() {
+    let mut bench = Bench::both_online();
+    bench.restart(WEB);
+    let restart = bench.restart(DB);
+    let stop = bench.stop_app(DB);
+    assert_eq!(bench.outcome(restart), Some(Outcome::Failed(Failure::Superseded)));
+    bench.ends(2, ExitStatus::Signal(2));
+    assert!(bench.told_to_stop(1));
+    bench.ends(1, ExitStatus::Signal(2));
+    assert_eq!(bench.outcome(stop), Some(Outcome::Done));
+    assert!(bench.spawned().is_empty(), "who depends on it waits");
+    bench.start(DB);
+    bench.tell(Event::Started { worker: WorkerId(3) });
+    assert_eq!(bench.spawned(), [WorkerId(3), WorkerId(4)]);
+}
+
+#[test]
+fn who_crashes_while_its_restart_waits_is_started_at_once() {
+    let mut bench = Bench::both_online();
+    bench.restart(WEB);
+    bench.restart(DB);
+    bench.ends(1, ExitStatus::Code(1));
+    assert_eq!(bench.spawned(), [WorkerId(3)]);
+    bench.tell(Event::Started { worker: WorkerId(3) });
+    bench.ends(2, ExitStatus::Signal(2));
+    assert_eq!(bench.spawned(), [WorkerId(3), WorkerId(4)]);
 }
 
 #[test]

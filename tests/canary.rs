@@ -139,6 +139,22 @@ fn a_newer_reload_replaces_the_one_that_is_held() {
 }
 
 #[test]
+fn no_reload_is_held_while_the_version_that_was_rolled_back_serves() {
+    let port = free_port();
+    let (daemon, _) = held(port);
+    daemon.run(&["promote", "api", "--no-wait"]).expect_code(0);
+    wait_until(ms(10_000), "a part of the new version", || of_generation(&daemon.app("api"), 2).len() >= 2);
+    let rollback = daemon.spawn(&["rollback", "api"]);
+    wait_until(ms(10_000), "its way back", || reload_state(&daemon.app("api")) == "rolling back");
+    let reload = daemon.run(&["reload", "api"]).expect_code(0);
+    assert!(reload.stdout.contains("clusterd promote api"), "{reload:?}");
+    daemon.home.finish(rollback).expect_code(0);
+    let app = daemon.app("api");
+    let of = |generation| of_generation(&app, generation).len();
+    assert_eq!((of(1), of(2), of(3)), (4, 0, 1), "{:#?}", app.workers);
+}
+
+#[test]
 fn whatever_ends_the_app_ends_a_held_reload() {
     let port = free_port();
     let (daemon, _) = held(port);

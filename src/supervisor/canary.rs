@@ -4,10 +4,11 @@
 //! As long as it holds nothing was replaced: whatever happens to the new workers, the old ones serve on.
 
 use super::Bug;
-use super::app::{App, Mix, Request, Slot, Turn, Until, Wanted};
+use super::app::{App, Idle, Mix, Request, Slot, Turn, Until, Wanted};
 use super::event::{Definition, Fact, Failure, Generation, Outcome, RequestId, WorkerId};
 use super::policy::{Mode, Policy};
 use super::rollout::{Canary, Rollout};
+use super::worker::Worker;
 
 impl App {
     /// How a reload to this generation begins. Only where old and new can serve side by side is there
@@ -107,6 +108,20 @@ impl App {
         for slot in self.slots.iter_mut().filter(|slot| slot.is_wanted()) {
             slot.free();
         }
+    }
+
+    /// Whether the next reload, which is to hold at a share, waits: workers of a version that was taken back are
+    /// still being replaced by the good one, which a held reload does not do. Where that does not get on, the next
+    /// reload is the way out.
+    pub(super) fn is_turning_back(&self, next: Option<&Definition>) -> bool {
+        let policy = next.map_or(self.policy(self.good), |next| &next.policy);
+        let replaced = |slot: &Slot| {
+            let other = slot.up().any(|worker| worker.generation != self.good);
+            other && slot.is_wanted() && slot.idle == Idle::Free && self.overlaps(slot, self.good)
+        };
+        let replaces = self.rollout.is_none() && self.mix == Mix::Replace && !self.is_waiting();
+        let late = || self.workers().any(Worker::is_late);
+        policy.canary.is_some() && replaces && self.slots.iter().any(replaced) && !late()
     }
 
     /// A newer reload takes the place of one that is held. Without a definition of its own it is of the

@@ -155,7 +155,8 @@ impl App {
             let definition = self.replace_canary(definition, turn);
             return self.begin_reload(definition, vec![request], turn);
         }
-        if self.rollout.is_none() && self.queue.is_none() {
+        let turning_back = self.is_turning_back(definition.as_ref());
+        if self.rollout.is_none() && self.queue.is_none() && !turning_back {
             return self.begin_reload(definition, vec![request], turn);
         }
         let queued = self.queue.get_or_insert(Queued { definition: None, requests: Vec::new() });
@@ -171,6 +172,10 @@ impl App {
 
     /// Begins the reload that waited.
     pub(super) fn begin_queued(&mut self, turn: &mut Turn<'_>) {
+        let waits = |queued: &Queued| self.is_turning_back(queued.definition.as_ref());
+        if self.queue.as_ref().is_some_and(waits) {
+            return;
+        }
         if let Some(queued) = self.queue.take() {
             self.begin_reload(queued.definition, queued.requests, turn);
             turn.changed = true;

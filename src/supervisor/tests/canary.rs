@@ -144,6 +144,61 @@ fn a_newer_reload_takes_the_place_of_a_held_one() {
     assert_eq!(bench.view().workers.len(), 3);
 }
 
+impl Bench {
+    /// Two workers of an old version, one of which was replaced by a promoted new one; that is then taken back.
+    fn half_promoted(policy: Policy) -> (Bench, WorkerId) {
+        let (mut bench, _, new) = Bench::canary(policy);
+        bench.wish(Command::Promote { app: APP });
+        bench.drain(WorkerId(1));
+        (bench, new[0])
+    }
+}
+
+#[test]
+fn no_reload_is_held_while_the_version_that_was_taken_back_serves() {
+    let (mut bench, new) = Bench::half_promoted(held(2, 50));
+    let second = *bench.spawned().last().expect("it was under way");
+    let rollback = bench.wish(Command::Rollback { app: APP });
+    let next = bench.reload();
+    bench.ended(second);
+    assert_eq!(bench.state(), "rolling back");
+    let back = *bench.spawned().last().expect("the good version comes back");
+    assert_eq!(bench.supervisor.worker(back).map(|place| place.generation), Some(Generation(1)));
+    bench.boot(back);
+    bench.pass(ms(1000));
+    for worker in bench.supervisor.probe().iter().filter(|probe| probe.generation == Generation(2)) {
+        assert!(worker.stage > Stage::Ready, "{worker:?}");
+    }
+    bench.drain(new);
+    assert_eq!(bench.outcome(rollback), Some(Outcome::Done));
+    let newest = *bench.spawned().last().expect("then the next one begins");
+    bench.boot(newest);
+    bench.pass(ms(1000));
+    assert_eq!(bench.outcome(next), Some(Outcome::Holds { percent: 50 }));
+    assert!(bench.supervisor.probe().iter().all(|probe| probe.generation != Generation(2)));
+}
+
+#[test]
+fn no_reload_waits_for_a_good_version_that_does_not_come_back() {
+    let (mut bench, new) = Bench::half_promoted(held(2, 50));
+    let rollback = bench.wish(Command::Rollback { app: APP });
+    let next = bench.reload();
+    let count = bench.spawned().len();
+    for _ in 0..2 {
+        let back = *bench.spawned().last().expect("it is tried");
+        bench.tell(Event::Started { worker: back });
+        bench.exit(back);
+    }
+    assert!(matches!(bench.outcome(rollback), Some(Outcome::Failed(Failure::Died { .. }))));
+    assert!(bench.spawned().len() > count);
+    let newest = *bench.spawned().last().expect("the way out");
+    assert_eq!(bench.supervisor.worker(newest).map(|place| place.generation), Some(Generation(3)));
+    bench.boot(newest);
+    bench.pass(ms(1000));
+    assert_eq!(bench.outcome(next), Some(Outcome::Holds { percent: 50 }));
+    assert_eq!(bench.supervisor.worker(new).map(|place| place.generation), Some(Generation(2)));
+}
+
 #[test]
 fn who_waits_for_a_share_that_never_holds_is_told_why() {
     let mut bench = Bench::online(held(2, 50));

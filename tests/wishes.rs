@@ -244,6 +244,19 @@ fn who_waits_for_an_app_that_is_stopped_comes_when_that_is_started() {
     daemon.wait_status("web", "errored");
 }
 
+#[test]
+fn a_dependency_that_ends_before_it_is_ready_is_given_up_however_long_it_lives() {
+    let dead = script("db", "sleep 0.3; exit 3").text("min_uptime", "100ms").set("max_restarts", 3);
+    let apps = [needs(noted("web"), &["db"]), dead.set("wait_ready", true)];
+    let (daemon, output) = Daemon::background(file(&apps));
+    daemon.expects(&["exited with code 3 ", "unstable exits in a row", "it depends on "]);
+    output.expect_code(1).expect_stderr(&["web", "depends on db"]);
+    for app in ["db", "web"] {
+        daemon.wait_status(app, "errored");
+    }
+    assert!(journal(&daemon).is_empty());
+}
+
 /// Fault 7.
 #[test]
 fn a_dependency_that_never_gets_ready_fails_the_start_by_name() {

@@ -281,6 +281,7 @@ impl App {
         let errno = found.watch.errno;
         let policy = self.policy(found.generation);
         let meant = policy.is_final(status) && policy.is_good(status);
+        let unproven = self.is_to_prove_itself(found);
         turn.report(Fact::Exited { app: self.id, slot, worker, status, cause, meant, lived, errno });
         let trusted = turn.has(Bug::CanaryIsTrusted) && found.is_settled();
         let (up, ready) = (found.is_up(), found.is_ready());
@@ -306,12 +307,23 @@ impl App {
         } else if up {
             self.fail_requests(index, &failure, turn);
             let policy = self.policy(generation).clone();
-            let next = self.slots[index].backoff.exited(lived, &policy, turn.jitter);
+            let backoff = &mut self.slots[index].backoff;
+            let next = if unproven {
+                backoff.failed(&policy, turn.jitter)
+            } else {
+                backoff.exited(lived, &policy, turn.jitter)
+            };
             self.hold_back(index, next, turn);
             if next == Next::GiveUp && generation == self.target() {
                 self.verdict(Some(worker), failure, turn);
             }
         }
+    }
+
+    /// It is not ready, and does not come to count as ready by its age. Who was late goes on all the same, and is
+    /// judged by its age as any other.
+    fn is_to_prove_itself(&self, worker: &Worker) -> bool {
+        worker.is_starting() && !worker.is_late() && self.silent_at(worker).is_none()
     }
 
     /// What is left of a worker's tree is told to stop, or the worker is gone.

@@ -504,6 +504,43 @@ fn who_crashes_while_its_restart_waits_is_started_at_once() {
     assert_eq!(bench.spawned(), [WorkerId(3), WorkerId(4)]);
 }
 
+/// Ends before readiness count whatever their age, where readiness has to be proven.
+#[test]
+fn who_never_gets_ready_is_given_up_however_long_it_lives() {
+    for (policy, unstable) in [(slow(), true), (cluster(1), false)] {
+        let mut bench = Bench::with(Policy { max_restarts: 3, ..policy });
+        for worker in 1..=3 {
+            assert_eq!(bench.spawned().last(), Some(&WorkerId(worker)));
+            bench.tell(Event::Started { worker: WorkerId(worker) });
+            bench.pass(ms(1500));
+            bench.ends(worker, ExitStatus::Code(3));
+            bench.pass(ms(200));
+        }
+        assert_eq!(bench.status() == Status::Errored, unstable);
+    }
+}
+
+#[test]
+fn who_depends_on_an_app_that_ends_before_it_is_ready_is_told() {
+    let mut bench = Bench::pair(slow());
+    for worker in 1..=2 {
+        bench.tell(Event::Started { worker: WorkerId(worker) });
+        bench.pass(ms(1500));
+        bench.ends(worker, ExitStatus::Code(3));
+    }
+    assert_eq!(bench.outcome(RequestId(2)), dependency(Obstacle::Failing));
+}
+
+/// One that was late serves all the same, and may run for days.
+#[test]
+fn who_is_late_and_stays_up_is_judged_by_its_age() {
+    let mut bench = Bench::with(Policy { max_restarts: 1, ..slow() });
+    bench.tell(Event::Started { worker: WorkerId(1) });
+    bench.pass(ms(60_000));
+    bench.ends(1, ExitStatus::Code(3));
+    assert_eq!(bench.spawned(), [WorkerId(1), WorkerId(2)]);
+}
+
 #[test]
 fn a_shutdown_goes_in_reverse_and_leaves_time_for_each() {
     let mut bench = Bench::both_online();

@@ -270,12 +270,19 @@ impl Daemon {
                     format!("reload to generation {} is rolled back; {}", generation.0, remains(*left));
                 Told::about(Info, *app, "rolled_back", message)
             }
+            Fact::ReloadFailed { app, generation, failure: Failure::Superseded, left } => {
+                let number = generation.0;
+                let message = format!(
+                    "reload to generation {number} ends: a newer one takes its place; {}",
+                    remains(*left)
+                );
+                Told::about(Info, *app, "reload_failed", message)
+            }
             Fact::ReloadFailed { app, generation, failure, left } => {
                 let reason = self.failure_text(failure);
                 let number = generation.0;
                 let message = format!("reload to generation {number} failed: {reason}; {}", remains(*left));
-                let level = if *failure == Failure::Superseded { Info } else { Error };
-                Told::about(level, *app, "reload_failed", message)
+                Told::about(Error, *app, "reload_failed", message)
             }
             Fact::Ended { app, slot, code } => Told::about(Info, *app, "ended", not_again(*code)).slot(*slot),
             Fact::Awaits { app, on, stopped: false } => {
@@ -316,13 +323,16 @@ impl Daemon {
         match failure {
             Failure::Unknown => "it is not known any more".to_owned(),
             Failure::Superseded => {
-                "a later stop, restart, scale, delete or shutdown took its place".to_owned()
+                "a later stop, restart, reload, scale, delete or shutdown took its place".to_owned()
             }
             Failure::BeingDeleted => BEING_DELETED.to_owned(),
             Failure::RolledBack => "it was rolled back by `clusterd rollback`".to_owned(),
             Failure::NothingHeld => {
                 "no reload of it is held at a share (canary) or under way, and no failed one left a mix"
                     .to_owned()
+            }
+            Failure::NothingToPromote => {
+                "its reload is not held at a share (canary), and goes on by itself".to_owned()
             }
             Failure::Spawn { failure, .. } => failure.message.clone(),
             Failure::Dependency { on, obstacle } => self.obstructed(on, *obstacle),

@@ -166,7 +166,7 @@ impl Daemon {
             Failure::Unkillable { worker } => ("unkillable", Some(*worker)),
             Failure::Dependency { .. } => ("dependency", None),
             Failure::RolledBack => (ROLLED_BACK, None),
-            Failure::NothingHeld => ("nothing_held", None),
+            Failure::NothingHeld | Failure::NothingToPromote => ("nothing_held", None),
             Failure::Died { worker, .. } => ("exited", Some(*worker)),
             Failure::Spawn { worker, .. } => ("spawn", Some(*worker)),
             Failure::NotReady { worker, .. } => ("not_ready", Some(*worker)),

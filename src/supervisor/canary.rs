@@ -78,8 +78,9 @@ impl App {
     pub(super) fn go_on_with_canary(&mut self, request: RequestId, turn: &mut Turn<'_>) {
         let app = self.id;
         match &mut self.rollout {
-            Some(Rollout { canary: Canary::None, .. }) | None => {
-                turn.reply(request, Outcome::Failed(Failure::NothingHeld));
+            None => turn.reply(request, Outcome::Failed(Failure::NothingHeld)),
+            Some(Rollout { canary: Canary::None, .. }) => {
+                turn.reply(request, Outcome::Failed(Failure::NothingToPromote));
             }
             Some(rollout) => {
                 if rollout.canary.share().is_some() {

@@ -878,6 +878,8 @@ pub enum Failure {
     RolledBack,
     /// There is no reload to promote or to roll back.
     NothingHeld,
+    /// The reload under way is not held at a share.
+    NothingToPromote,
     /// An app that it depends on is not ready.
     Dependency {
         /// Which.

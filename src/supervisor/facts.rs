@@ -272,22 +272,25 @@ impl App {
             return;
         }
         let lived = turn.now - found.spawned;
+        // It said so before.
+        let quits = matches!(found.phase, Phase::Quitting { .. });
         let cause = found.foretold.or(found.leaving()).unwrap_or(match status {
             ExitStatus::Code(0) if left && found.is_up() && lived < DAEMONISED => Cause::Daemonised,
             ExitStatus::Code(0) => Cause::Exit,
+            ExitStatus::Code(_) if quits => Cause::Exit,
             ExitStatus::Code(_) | ExitStatus::Signal(_) => Cause::Crash,
         });
         let slot = self.slots[index].id;
         let errno = found.watch.errno;
         let policy = self.policy(found.generation);
-        let meant = policy.is_final(status) && policy.is_good(status);
+        let meant = policy.is_final(status) && policy.is_good(status) || quits && cause == Cause::Exit;
         let unproven = self.is_to_prove_itself(found);
         turn.report(Fact::Exited { app: self.id, slot, worker, status, cause, meant, lived, errno });
         let trusted = turn.has(Bug::CanaryIsTrusted) && found.is_settled();
         let (up, ready) = (found.is_up(), found.is_ready());
         let candidate = self.is_candidate(found) && !trusted;
         let generation = found.generation;
-        let by_itself = up || matches!(found.phase, Phase::Quitting { .. });
+        let by_itself = up || quits;
         self.remember_served(index, place);
         self.conclude_exam(index, place, turn);
         self.slots[index].ran = true;

@@ -249,7 +249,7 @@ fn without_a_held_reload_there_is_nothing_to_decide() {
     // A reload that was never to be held can be taken back as well, but not promoted.
     bench.reload();
     let promote = bench.wish(Command::Promote { app: APP });
-    assert_eq!(bench.outcome(promote), Some(Outcome::Failed(Failure::NothingHeld)));
+    assert_eq!(bench.outcome(promote), Some(Outcome::Failed(Failure::NothingToPromote)));
     bench.wish(Command::Rollback { app: APP });
     assert_eq!(bench.view().generation, Generation(1));
 }

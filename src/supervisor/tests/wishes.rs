@@ -541,6 +541,26 @@ fn who_is_late_and_stays_up_is_judged_by_its_age() {
     assert_eq!(bench.spawned(), [WorkerId(1), WorkerId(2)]);
 }
 
+/// Its word announces its end, whatever the code; a signal ends nobody who is well.
+#[test]
+fn who_said_that_it_stops_has_not_crashed() {
+    let cases = [
+        (ExitStatus::Code(0), Cause::Exit, true),
+        (ExitStatus::Code(1), Cause::Exit, true),
+        (ExitStatus::Signal(11), Cause::Crash, false),
+    ];
+    for (status, expected, well) in cases {
+        let mut bench = Bench::online(Policy::default());
+        bench.tell(Event::Said { worker: WorkerId(1), word: Word::Stopping });
+        bench.ends(1, status);
+        let told = |action: &Action| {
+            let Action::Report { fact: Fact::Exited { cause, meant, .. } } = action else { return None };
+            Some((*cause, *meant))
+        };
+        assert_eq!(bench.out.iter().find_map(told), Some((expected, well)), "{status:?}");
+    }
+}
+
 #[test]
 fn a_shutdown_goes_in_reverse_and_leaves_time_for_each() {
     let mut bench = Bench::both_online();

@@ -607,8 +607,7 @@ impl App {
             return BTreeMap::new();
         }
         // One whose restart has not begun is not yet what was wished.
-        let is_there =
-            |slot: &Slot| slot.gate != Gate::Held && slot.workers.iter().any(Worker::is_ready);
+        let is_there = |slot: &Slot| slot.gate != Gate::Held && slot.workers.iter().any(Worker::is_ready);
         let lacks = |slot: &Slot| (slot.id, slot.is_wanted() && !is_there(slot));
         if self.slots.are_fewer() {
             return self.slots.iter().map(lacks).collect();

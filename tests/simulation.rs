@@ -234,11 +234,22 @@ impl World {
         self.leaving = self.supervisor.probe().iter().filter(|p| leaves(p)).map(|p| p.worker).collect();
         let mut out = Vec::new();
         self.supervisor.handle(event, self.now, &mut out);
+        // Before the world does anything about it: what it does at this moment was not there to be heard.
+        out.iter().for_each(|action| self.check_heard(action));
         for action in &out {
             self.perform(action);
         }
         self.trace.extend(out);
         self.check();
+    }
+
+    /// Nobody is killed for want of an end that had come.
+    fn check_heard(&self, action: &Action) {
+        let Action::Report { fact: Fact::KillTimedOut { worker, .. } } = action else { return };
+        let ended = |event: &Event| matches!(event, Event::Exited { worker: other, .. } if other == worker);
+        let told = self.agenda.iter().take_while(|((at, _), _)| *at <= self.now);
+        let ends = told.filter(|(_, event)| ended(event)).count();
+        assert_eq!(ends, 0, "seed {}: {worker:?} had ended in time, and was not heard", self.seed);
     }
 
     fn check(&self) {
@@ -386,13 +397,6 @@ impl World {
                 assert!(self.open.remove(request), "seed {}: {request:?} answered twice", self.seed);
             }
             Action::Exit { .. } => self.over = true,
-            Action::Report { fact: Fact::KillTimedOut { worker, .. } } => {
-                let ended =
-                    |event: &Event| matches!(event, Event::Exited { worker: other, .. } if other == worker);
-                let told = self.agenda.iter().take_while(|((at, _), _)| *at <= self.now);
-                let ends = told.filter(|(_, event)| ended(event)).count();
-                assert_eq!(ends, 0, "seed {}: {worker:?} had ended in time, and was not heard", self.seed);
-            }
             Action::Inspect { .. } | Action::Forget { .. } | Action::Report { .. } => {}
         }
     }

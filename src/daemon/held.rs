@@ -57,6 +57,9 @@ impl Held {
     /// It went away.
     pub(super) fn forget(&mut self, client: ClientId) {
         self.replies.retain(|waiting| waiting.client != client);
+        // Files that are emptied are nobody else's matter.
+        let is_over = |task: &Task| task.client == Some(client) && matches!(task.what, What::Emptied(_));
+        self.tasks.retain(|task| !is_over(task));
         for task in self.tasks.iter_mut().filter(|task| task.client == Some(client)) {
             task.client = None;
         }
@@ -104,10 +107,14 @@ impl Daemon {
 
     /// At the end of the supervisor nothing waits any more.
     pub(super) fn release_all_replies(&mut self) {
+        self.finish_tasks();
+        for client in std::mem::take(&mut self.held.tasks).into_iter().filter_map(|task| task.client) {
+            let message = "the supervisor ended before the disk had done it with all files".to_owned();
+            self.server.reply(client, &Reply::Error(failure(message)), true);
+        }
         for waiting in std::mem::take(&mut self.held.replies) {
             self.server.reply(waiting.client, &waiting.reply, true);
         }
-        self.finish_tasks();
     }
 
     /// Answers when all of these are done; what failed already, in words.

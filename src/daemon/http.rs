@@ -30,8 +30,13 @@ use super::start::listen_failure;
 /// Until the next attempt at an address that could not be had.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// So long a page that costs a look at every worker is told again.
+/// So long a page that costs a look at every worker is told again, at least, and so many times as long as it took: who
+/// asks all the time gets a small part of the loop.
 const FRESH: Duration = Duration::from_millis(500);
+const COST: u32 = 20;
+
+/// Connections are not counted of more workers than these together: each takes a look at all of its port's.
+const COUNTED: usize = 64;
 
 /// Pages that are kept for that time.
 const KEPT: usize = 8;
@@ -50,6 +55,7 @@ pub(super) struct Endpoint {
     /// What kept it from being opened, as it was told last.
     told: Option<String>,
     counts: BTreeMap<AppId, Counts>,
+    /// What is told again, and until when.
     pages: Vec<(Page, Time, Answer)>,
 }
 
@@ -70,7 +76,7 @@ impl Endpoint {
 
     pub(super) fn next_deadline(&self) -> Option<Time> {
         let open = self.open.as_ref().and_then(|open| open.server.next_deadline());
-        open.into_iter().chain(self.again_at).min()
+        open.into_iter().chain(self.again_at).chain(self.pages.iter().map(|(_, until, _)| *until)).min()
     }
 
     /// Something happened.
@@ -105,20 +111,22 @@ impl Endpoint {
     }
 
     fn kept(&self, page: &Page, now: Time) -> Option<Answer> {
-        let fresh = |(of, at, _): &&(Page, Time, Answer)| of == page && now.since(*at) < FRESH;
+        let fresh = |(of, until, _): &&(Page, Time, Answer)| of == page && now < *until;
         self.pages.iter().find(fresh).map(|(.., answer)| answer.clone())
     }
 
-    fn keep(&mut self, page: Page, answer: Answer, now: Time) {
-        self.pages.retain(|(of, at, _)| *of != page && now.since(*at) < FRESH);
+    fn keep(&mut self, page: Page, answer: Answer, until: Time) {
+        self.pages.retain(|(of, ..)| *of != page);
         self.pages.truncate(KEPT - 1);
-        self.pages.push((page, now, answer));
+        self.pages.push((page, until, answer));
     }
 }
 
 impl Daemon {
     /// Opens, moves or closes the endpoint where that is due, and ends what took too long.
     pub(super) fn look_after_http(&mut self) {
+        let now = self.now;
+        self.http.pages.retain(|(_, until, _)| now < *until);
         let due = self.http.again_at.is_some_and(|at| at <= self.now);
         if std::mem::take(&mut self.http.changed) || due {
             self.http.again_at = None;
@@ -141,10 +149,14 @@ impl Daemon {
         {
             open.server.set_names(names(wanted));
             open.how = wanted.clone();
+            self.http.told = None;
             return;
         }
         self.close_http();
-        let Some(wanted) = wanted else { return };
+        let Some(wanted) = wanted else {
+            self.http.told = None;
+            return;
+        };
         match self.open_http(&wanted) {
             Ok(()) => {
                 self.http.told = None;
@@ -222,6 +234,7 @@ impl Daemon {
     }
 
     fn answer_http(&mut self, page: Page) -> Answer {
+        let began = self.read_clock();
         let answer = match &page {
             Page::Live => return Answer { status: OK, kind: TEXT, body: b"ok\n".to_vec() },
             Page::Ready(target) => return self.answer_ready(target.as_deref()),
@@ -231,7 +244,8 @@ impl Daemon {
                 None => return refused(Refusal::NotFound),
             },
         };
-        self.http.keep(page, answer.clone(), self.now);
+        let now = self.read_clock();
+        self.http.keep(page, answer.clone(), now + FRESH.max(now.since(began) * COST));
         answer
     }
 
@@ -247,7 +261,8 @@ impl Daemon {
     }
 
     fn answer_metrics(&mut self) -> Answer {
-        let Some(list) = self.listed(None, true) else { return refused(Refusal::NotFound) };
+        let counted = self.processes.iter().count() <= COUNTED;
+        let Some(list) = self.listed(None, counted) else { return refused(Refusal::NotFound) };
         let counts: AllCounts = self
             .supervisor
             .apps()

@@ -25,8 +25,12 @@ pub const UNREAD_LIMIT: usize = 16 * 1024 * 1024;
 /// From the connection to the end of its request.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 
-/// Without a byte of the answer being taken.
+/// Without a byte of the answer being taken, and in all.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
+const WHOLE_TIME: Duration = Duration::from_secs(30);
+
+/// An answer that finds room in any case: whether the supervisor lives must not depend on who reads slowly.
+const SMALL: usize = 4 * 1024;
 
 /// For the client to close after its answer.
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -82,6 +86,8 @@ struct Connection {
     phase: Phase,
     /// When it ends at the latest.
     until: Time,
+    /// Its answer has to be taken by then.
+    ends: Time,
 }
 
 #[derive(Debug)]
@@ -197,7 +203,10 @@ impl Server {
         }
         self.next += 1;
         let phase = Phase::Reading(Vec::new());
-        self.connections.insert(id, Connection { stream, token, phase, until: now + REQUEST_TIME });
+        self.connections.insert(
+            id,
+            Connection { stream, token, phase, until: now + REQUEST_TIME, ends: now + WHOLE_TIME },
+        );
         let oldest = *self.connections.keys().next()?;
         if self.connections.len() > CONNECTION_LIMIT { self.close(oldest) } else { None }
     }
@@ -215,7 +224,7 @@ impl Server {
     pub fn answer(&mut self, id: u64, answer: &Answer, head_only: bool, now: Time) {
         let waiting: usize = self.connections.values().map(Connection::unread).sum();
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if waiting + answer.body.len() > UNREAD_LIMIT {
+        if answer.body.len() > SMALL && waiting + answer.body.len() > UNREAD_LIMIT {
             connection.say(&refused(Refusal::Busy), head_only, now);
         } else {
             connection.say(answer, head_only, now);
@@ -276,7 +285,7 @@ impl Connection {
                     Ok(count) => {
                         *written += count;
                         if count > 0 {
-                            self.until = now + ANSWER_TIME;
+                            self.until = self.ends.min(now + ANSWER_TIME);
                         }
                         if *written == bytes.len() {
                             // A client that is gone needs no end of the answer.
@@ -312,7 +321,9 @@ impl Connection {
                     Parsed::Partial => None,
                     Parsed::Whole(asked) => Some(Flow::Asks(asked)),
                     Parsed::Refused(refusal) => {
-                        self.say(&refused(refusal), false, now);
+                        // What follows the head of such an answer would be taken for another one (RFC 9110, 9.3.2).
+                        let head_only = head.starts_with(b"HEAD ");
+                        self.say(&refused(refusal), head_only, now);
                         None
                     }
                 }
@@ -323,7 +334,7 @@ impl Connection {
 
     fn say(&mut self, answer: &Answer, head_only: bool, now: Time) {
         self.phase = Phase::Writing(answer.bytes(head_only), 0);
-        self.until = now + ANSWER_TIME;
+        (self.until, self.ends) = (now + ANSWER_TIME, now + WHOLE_TIME);
     }
 
     fn fail(&mut self, error: &io::Error, now: Time) -> Flow {

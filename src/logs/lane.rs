@@ -38,7 +38,7 @@ const HANDED_LIMIT: usize = 4096;
 /// How often the end of a process looks whether more files can be handed over.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
-/// Notices and answers that wait for the loop; more are not kept.
+/// Notices that wait for the loop; more are not kept.
 const NEWS_LIMIT: usize = 256;
 
 /// A command that was answered, and what failed, in words.
@@ -141,7 +141,8 @@ impl State {
         let has_news = !notices.is_empty() || answer.is_some();
         notices.truncate(NEWS_LIMIT.saturating_sub(self.notices.len()));
         self.notices.append(&mut notices);
-        self.answers.extend(answer.filter(|_| self.answers.len() < NEWS_LIMIT));
+        // Somebody waits for each: there are no more than commands.
+        self.answers.extend(answer);
         has_news
     }
 }

@@ -207,6 +207,35 @@ fn a_reload_that_declares_less_than_the_server_listens_on_loses_nothing() {
     history.expect_none_lost();
 }
 
+/// The way that a server goes which is told to take what it is handed.
+#[test]
+fn a_version_that_takes_what_it_is_handed_follows_one_that_listened_wider_without_loss() {
+    let (Some(wide), Some(handed)) = (fixtures::node("server.js"), fixtures::node("listen_fd.js")) else {
+        return;
+    };
+    let port = free_port();
+    let home = Arc::new(Home::new(None));
+    let of = |fixture: &Fixture| {
+        let app = App::new("api", fixture).port(port).instances(2).text("min_healthy_time", "200ms");
+        app.text("drain_timeout", "5s").text("ready", "exec").text("min_uptime", "500ms")
+    };
+    let daemon = Builder::new(of(&wide)).start_in(Arc::clone(&home));
+    let old = daemon.wait_online("api", 2);
+    let hammer = Hammer::start(port);
+    hammer.wait_answers(20);
+    home.write(&of(&handed).text("listen", &format!("0.0.0.0:{port}")).to_string());
+    daemon.run(&["reload", "api"]).expect_code(0);
+    hammer.wait_answers(50);
+    let history = hammer.stop();
+    history.expect_none_lost();
+    assert!(
+        daemon
+            .wait_online("api", 2)
+            .iter()
+            .all(|pid| !old.contains(pid) && history.by_pid().contains_key(pid))
+    );
+}
+
 #[test]
 fn clients_wait_in_a_unix_socket_while_its_worker_is_replaced() {
     let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };

@@ -59,11 +59,17 @@ impl Daemon {
     /// Tells the core of those who ended: as many as there is time for in a turn.
     pub(super) fn tell_of_ended(&mut self) {
         let end = self.read_clock() + DECIDING_TIME;
+        let mut told = false;
         while let Some((worker, status)) = self.backlog.ended.pop_front() {
             self.leader_ended(worker, status);
+            told = true;
             if self.read_clock() >= end {
                 break;
             }
+        }
+        // What the last of them left may be all there is: no other end need follow.
+        if told {
+            self.look_at_remnants();
         }
     }
 

@@ -280,7 +280,9 @@ impl Daemon {
         let Some(declared) = declared else { return };
         self.warn_once_of(worker, "wider", || {
             format!(
-                "it listens on {address} by itself and does not take the socket that it was handed for {declared}:                  whoever can reach {address} is served. Declare that address in `listen`, or have the server listen                  on descriptor 3"
+                "it listens on {address} by itself and does not take the socket that it was handed for {declared}: \
+                 whoever can reach {address} is served. Declare that address in `listen`, or have the server listen \
+                 on descriptor 3"
             )
         });
     }

@@ -706,6 +706,8 @@ impl Daemon {
         if !started && let Some(order) = self.starts.pop_front() {
             self.start_worker(&order);
         }
+        // And who grows is found, however long that takes.
+        self.weigh_next();
     }
 
     /// False where there is nothing to be decided.

@@ -164,12 +164,14 @@ impl Daemon {
             }
         }
         self.processes.adopt(&ended, &self.probes.commands());
+        if self.backlog.has_heard() {
+            return self.look_at_remnants();
+        }
         self.tell_of_ended();
-        self.look_at_remnants();
     }
 
     /// Workers of whose trees the rest may have ended by now.
-    fn look_at_remnants(&mut self) {
+    pub(super) fn look_at_remnants(&mut self) {
         for worker in self.processes.remnants() {
             if self.ends_alone(worker) || !self.processes.has_leftovers(worker) {
                 self.inbox.push_back(Event::Gone { worker });

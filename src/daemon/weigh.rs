@@ -72,6 +72,10 @@ impl Daemon {
 
     /// The sum of RSS. `looks`: how many more trees may be looked through.
     pub(super) fn weigh_quickly(&mut self, worker: WorkerId, looks: &mut usize) -> u64 {
+        // It may have ended since that was ordered.
+        if self.processes.get(worker).is_none() {
+            return 0;
+        }
         let known = self.scales.by_worker.get(&worker);
         if *looks > 0 && known.is_none_or(|scale| self.now >= scale.due) {
             *looks -= 1;

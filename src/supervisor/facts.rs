@@ -154,7 +154,7 @@ impl App {
         let headless = entry.workers[place].is_headless();
         let holder = if headless { Holder::Orphan } else { Holder::Worker(worker) };
         let accepts = !handed && !headless;
-        let slot = entry.id;
+        let (slot, generation) = (entry.id, entry.workers[place].generation);
         let of_host = made == Made::ByHost;
         self.sockets
             .append(socket, Socket { address, slot, holder, handed, accepts, shut: false, queue, of_host });
@@ -163,9 +163,16 @@ impl App {
             for spare in self.sockets.useless(worker) {
                 self.sockets.abandon(spare);
             }
-        } else if queue == Queue::Own && self.sockets.is_covered(address, &self.standings()) {
-            // Those that serve listen by themselves, and so will this one: until it does, nobody would take who comes.
-            self.sockets.abandon(socket);
+        } else if queue == Queue::Own {
+            // Those of its version that serve listen by themselves, and so will this one: until it does, nobody would
+            // take who comes. Another version may well take what it is handed.
+            let is_like = |other: WorkerId| {
+                let place = self.find(other);
+                place.is_some_and(|(slot, at)| self.slots[slot].workers[at].generation == generation)
+            };
+            if self.sockets.is_covered(address, &self.standings(), is_like) {
+                self.sockets.abandon(socket);
+            }
         }
     }
 

@@ -368,14 +368,22 @@ impl Sockets {
     }
 
     /// Whether clients of this address, where no socket of it stands in between, reach another one that a serving
-    /// worker has opened by itself.
-    pub(super) fn is_covered(&self, address: Address, standings: &Standings) -> bool {
+    /// worker, of those that count, has opened by itself.
+    pub(super) fn is_covered(
+        &self,
+        address: Address,
+        standings: &Standings,
+        counts: impl Fn(WorkerId) -> bool,
+    ) -> bool {
+        let counted = |socket: &Socket| match socket.holder {
+            Holder::Worker(worker) => counts(worker),
+            Holder::Orphan | Holder::Relaying => false,
+        };
         let others: Vec<Address> = self
             .all
             .iter()
-            .filter(|(id, socket)| {
-                !socket.handed && socket.address != address && self.active(**id, standings)
-            })
+            .filter(|(_, socket)| !socket.handed && socket.address != address && counted(socket))
+            .filter(|(id, _)| self.active(**id, standings))
             .map(|(_, socket)| socket.address)
             .collect();
         address.is_covered_by(&others)

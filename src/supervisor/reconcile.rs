@@ -531,7 +531,7 @@ impl App {
             let spare = self.sockets.has_newer_orphan(id, socket);
             let forgotten = socket.is_shared() && forgetful;
             // Not by each other's like: a part of a shared one has another part to wait in.
-            let covered = !socket.is_shared() && self.sockets.is_covered(socket.address, standings);
+            let covered = !socket.is_shared() && self.sockets.is_covered(socket.address, standings, |_| true);
             if socket.handed && !socket.shut && awaited && !spare && !forgotten && !covered {
                 continue;
             }

@@ -302,10 +302,10 @@ impl App {
         self.requests.push(Request { id: request, until });
     }
 
-    /// All of it is stopped, or about to be.
+    /// All of it is stopped, or about to be: by somebody, and not since its work is done.
     fn rests(&self) -> bool {
         let mut kept = self.slots.iter().filter(|slot| !matches!(slot.wanted, Wanted::Remove(_))).peekable();
-        kept.peek().is_some() && kept.all(|slot| matches!(slot.wanted, Wanted::Rest(_)))
+        kept.peek().is_some() && kept.all(|slot| slot.wanted == Wanted::Rest(Cause::Stop))
     }
 
     /// Counts restarts from zero again. Who waits, or gave up, goes on to.

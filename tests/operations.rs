@@ -69,12 +69,15 @@ impl Op {
         let mut slots = slots.clone();
         match self {
             // The file is read again, and it says two.
-            Op::Reload | Op::Restart => slots = vec![true; 2],
+            Op::Reload => slots = vec![true; 2],
+            // It says no other number than before: what scale said holds.
+            Op::Restart => slots.iter_mut().for_each(|runs| *runs = true),
             Op::Stop => slots.iter_mut().for_each(|runs| *runs = false),
             // What runs is restarted.
             Op::Start if slots.contains(&true) => slots = vec![true; 2],
             Op::Start => slots.iter_mut().for_each(|runs| *runs = true),
-            Op::Up => slots.push(true),
+            // What is stopped stays so.
+            Op::Up => slots.push(slots.contains(&true)),
             // One stays: none at all is what `stop` is for.
             Op::Down => slots.truncate(slots.len().saturating_sub(1).max(1)),
             Op::Delete => return Some(None),

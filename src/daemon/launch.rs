@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::config::{AppConfig, Program, Spec};
 use crate::control::protocol::{self, Error};
-use crate::supervisor::event::{AppId, Scope};
+use crate::supervisor::event::{AppId, Command, Event, Scope};
 use crate::supervisor::view::Status;
 
 use super::Daemon;
@@ -100,9 +100,16 @@ impl Daemon {
         })
     }
 
+    /// How many workers of it are wanted, with all that was wished until now.
     pub(super) fn instances_now(&self, app: AppId) -> Option<u32> {
         let view = self.supervisor.view(self.now);
-        view.apps.iter().find(|known| known.app == app).map(|known| known.instances)
+        let now = view.apps.iter().find(|known| known.app == app)?.instances;
+        // What was wished a moment ago may not have been decided yet.
+        let scaled = self.inbox.iter().filter_map(|event| match event {
+            Event::Command { command: Command::Scale { app: of, scale }, .. } if *of == app => Some(*scale),
+            _ => None,
+        });
+        Some(scaled.fold(now, |count, scale| scale.of(count)))
     }
 }
 

@@ -24,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SOON: Duration = Duration::from_millis(2);
 const LATER: Duration = Duration::from_millis(100);
 
+/// Looks that found nobody and are not trusted, since somebody had ended between the list and the look at him: he may
+/// have left a child that is not in the list.
+const DOUBTS: usize = 16;
+
 /// Processes that do not end and are named.
 const NAMED: usize = 5;
 
@@ -60,8 +64,12 @@ pub(super) fn end(left: &Left) -> usize {
     let mut pause = SOON;
     // By number and start: the number alone may be given out again.
     let mut told: HashSet<(i32, u64)> = HashSet::new();
+    let (mut dead, mut doubts) = (HashSet::new(), 0);
     loop {
-        let found = find(left, &spared);
+        let (found, ended) = find(left, &spared);
+        // One that stays a zombie is doubted once.
+        let mut is_doubtful = false;
+        ended.into_iter().for_each(|pid| is_doubtful |= dead.insert(pid));
         let fresh: Vec<(i32, u64)> = found
             .iter()
             .map(|(pid, started)| (*pid, *started))
@@ -74,6 +82,10 @@ pub(super) fn end(left: &Left) -> usize {
             }
         }
         if found.is_empty() {
+            if is_doubtful && doubts < DOUBTS {
+                doubts += 1;
+                continue;
+            }
             break;
         }
         if clock.since_start() >= PATIENCE {
@@ -88,19 +100,29 @@ pub(super) fn end(left: &Left) -> usize {
     told.len()
 }
 
-/// What lives of it, by number, with its start.
-fn find(left: &Left, spared: &HashSet<i32>) -> HashMap<i32, u64> {
-    let look = |pid: i32| {
+/// What lives of it, by number, with its start; and who had ended when he was looked at.
+fn find(left: &Left, spared: &HashSet<i32>) -> (HashMap<i32, u64>, Vec<i32>) {
+    let (mut found, mut ended) = (HashMap::new(), Vec::new());
+    for pid in process::all().into_iter().filter(|pid| !spared.contains(pid)) {
         // The start is looked at first: of a number that is given out again meanwhile it is not the new one's.
-        let stat = process::stat(pid).ok()?;
+        let Ok(stat) = process::stat(pid) else {
+            ended.push(pid);
+            continue;
+        };
         let mark = match process::started_with(pid, RUN_VARIABLE) {
             Started::With(mark) => Some(mark),
+            Started::Zombie if stat.started >= left.since => {
+                ended.push(pid);
+                None
+            }
             Started::Without | Started::Unknown | Started::Zombie => None,
         };
         let mark = mark.as_deref().and_then(std::ffi::OsStr::to_str);
-        left.has(pid, &stat, mark).then_some((pid, stat.started))
-    };
-    process::all().into_iter().filter(|pid| !spared.contains(pid)).filter_map(look).collect()
+        if left.has(pid, &stat, mark) {
+            found.insert(pid, stat.started);
+        }
+    }
+    (found, ended)
 }
 
 /// Ourselves and those above us: who starts the next supervisor may have been started by a worker.

@@ -83,7 +83,7 @@ impl App {
         let count = |counts: &dyn Fn(&&Worker) -> bool| slot.workers.iter().filter(counts).count();
         let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let lingers = if slot.is_wanted() {
-            slot.gate == Gate::Held && slot.up().next().is_some()
+            slot.gate == Gate::Held
         } else {
             slot.workers.iter().any(Worker::is_to_be_told)
         };

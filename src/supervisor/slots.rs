@@ -73,7 +73,7 @@ pub(super) struct Counts {
     pub(super) unkillable: u32,
     /// Slots in which a worker is up that is not of the generation that is wanted.
     pub(super) mixed: u32,
-    /// Slots that want no worker, or have a restart ahead of them, and have a worker that was not told to leave.
+    /// Slots that want no worker and have one that was not told to leave, and those with a restart ahead of them.
     pub(super) lingering: u32,
 }
 

@@ -1537,7 +1537,7 @@ fn search(world: World, bug: Option<Bug>, liveness_every: usize, reach: Reach) -
         found.deepest = depth;
         found.states += 1;
         // A look at everything is dear; what it would find in one state it finds in many.
-        let walks = found.states < 5_000 || found.states.is_multiple_of(8);
+        let walks = found.states < 2_000 || found.states.is_multiple_of(64);
         let seen_all = if walks { check_attention(&state) } else { Ok(()) };
         seen_all
             .and_then(|()| check_state(&state, world, found.states.is_multiple_of(liveness_every)))

@@ -266,24 +266,21 @@ fn address() -> Value {
 
 fn socket() -> Value {
     let Kind::Count { min, max } = listen::BACKLOG else { return json!(true) };
-    let account = takes(Kind::Account);
-    json!({
-        "type": "object",
-        "additionalProperties": false,
-        "required": ["address"],
-        "properties": {
-            "name": { "type": "string", "pattern": "^[A-Za-z0-9._-]{1,255}$", "description": "In LISTEN_FDNAMES. Default: the app's name." },
-            "address": either([json!({ "type": "integer", "minimum": 1, "maximum": 65535 }), address()]),
-            "backlog": whole(i64::from(min), i64::from(max)),
-            "mode": either([json!({ "type": "integer", "minimum": 0, "maximum": 0o777 }), pattern("^(0o)?[0-7]+$")]),
-            "user": account,
-            "group": account,
-        },
-    })
+    let mut socket = place();
+    socket["properties"]["name"] = json!({ "type": "string", "pattern": "^[A-Za-z0-9._-]{1,255}$", "description": "In LISTEN_FDNAMES. Default: the app's name." });
+    socket["properties"]["backlog"] = whole(i64::from(min), i64::from(max));
+    socket
 }
 
 /// Where the supervisor answers over HTTP, and under which names.
 fn endpoint() -> Value {
+    let mut endpoint = place();
+    endpoint["properties"]["hosts"] = list(pattern("^[A-Za-z0-9._-]{1,253}$"), http::MAX_HOSTS);
+    endpoint
+}
+
+/// A table that says where to listen, and who may connect to the file of a Unix socket.
+fn place() -> Value {
     let account = takes(Kind::Account);
     json!({
         "type": "object",
@@ -291,8 +288,7 @@ fn endpoint() -> Value {
         "required": ["address"],
         "properties": {
             "address": either([json!({ "type": "integer", "minimum": 1, "maximum": 65535 }), address()]),
-            "hosts": list(pattern("^[A-Za-z0-9._-]{1,253}$"), http::MAX_HOSTS),
-            "mode": either([json!({ "type": "integer", "minimum": 0, "maximum": 0o777 }), pattern("^(0o)?[0-7]+$")]),
+            "mode": takes(Kind::Umask),
             "user": account,
             "group": account,
         },

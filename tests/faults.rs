@@ -517,10 +517,13 @@ fn a_host_that_does_not_listen_to_notifications_stops_nothing() {
     let plain = folder.path().join("file");
     fs::write(&plain, "").expect("the folder is fresh");
     let missing = folder.path().join("missing.sock");
-    for path in [&full, &plain, &missing] {
+    for (path, warns) in [(&full, false), (&plain, true), (&missing, true)] {
         let port = free_port();
         let app = App::new("api", &fixtures::worker(&["serve"])).instances(2).port(port);
         let mut daemon = Builder::new(app).env("NOTIFY_SOCKET", &path.display().to_string()).start();
+        if warns {
+            daemon.expects(&["the service manager cannot be told"]);
+        }
         daemon.wait_online("api", 2);
         let hammer = Load::on(port).clients(2).start();
         let reload = daemon.run(&["reload", "api"]).expect_code(0);

@@ -35,6 +35,9 @@ fn made() -> Vec<(&'static str, String)> {
         ("packaging/man/ecosystem.toml.5", printed(&["man", "ecosystem.toml"])),
         ("packaging/ecosystem.schema.json", format!("{:#}\n", schema())),
         ("packaging/systemd/clusterd.service", unit::packaged()),
+        ("packaging/systemd/clusterd@.service", unit::instance()),
+        ("packaging/systemd/user/clusterd.service", unit::packaged_for_users()),
+        ("packaging/systemd/shop.socket", unit::socket()),
     ]
 }
 
@@ -252,18 +255,36 @@ fn each_key_is_described_with_its_default() {
 
 /// It exits with 0 for keys that it does not know: nothing may be said.
 #[test]
-fn systemd_has_nothing_to_say_of_the_packages_unit() {
+fn systemd_has_nothing_to_say_of_the_packages_units() {
     let folder = tempfile::tempdir().unwrap();
-    let unit = folder.path().join("clusterd.service");
-    let text = fs::read_to_string(root().join("packaging/systemd/clusterd.service")).unwrap();
-    fs::write(&unit, text.replace("/usr/bin/clusterd", env!("CARGO_BIN_EXE_clusterd"))).unwrap();
-    let Ok(output) = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output() else {
-        assert!(std::env::var_os("CI").is_none(), "on CI nothing may be skipped: systemd-analyze is missing");
-        return;
+    let put = |from: &str, name: &str| {
+        let text = fs::read_to_string(root().join("packaging/systemd").join(from)).unwrap();
+        let unit = folder.path().join(name);
+        fs::write(&unit, text.replace("/usr/bin/clusterd", env!("CARGO_BIN_EXE_clusterd"))).unwrap();
+        unit
     };
-    let said = String::from_utf8_lossy(&output.stderr);
-    let about: Vec<&str> = said.lines().filter(|line| line.contains("clusterd.service")).collect();
-    assert!(output.status.success() && about.is_empty(), "{said}");
+    put("clusterd@.service", "clusterd@.service");
+    let units = [
+        (put("clusterd.service", "clusterd.service"), "--system"),
+        (put("clusterd@.service", "clusterd@shop.service"), "--system"),
+        (put("shop.socket", "shop.socket"), "--system"),
+        (put("user/clusterd.service", "clusterd-of-users.service"), "--user"),
+    ];
+    for (unit, whose) in units {
+        let mut command = Command::new("systemd-analyze");
+        command.args(["verify", "--man=no", whose]).arg(&unit).env("XDG_RUNTIME_DIR", folder.path());
+        let Ok(output) = command.output() else {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "on CI nothing may be skipped: systemd-analyze is missing"
+            );
+            return;
+        };
+        let said = String::from_utf8_lossy(&output.stderr);
+        let ours = |line: &&str| ["clusterd", "shop.socket"].iter().any(|name| line.contains(name));
+        let about: Vec<&str> = said.lines().filter(ours).collect();
+        assert!(output.status.success() && about.is_empty(), "{unit:?}: {said}");
+    }
 }
 
 /// Runs make in the sources, with a program in place of the release build, which takes minutes.

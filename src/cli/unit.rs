@@ -46,7 +46,7 @@ pub(super) fn text(unit: &Unit<'_>) -> Result<String, Failure> {
         // The quotes are around all of it.
         let _ = writeln!(text, "Environment=\"CLUSTERD_HOME={}", &home[1..]);
     }
-    text += &service(&program);
+    text += &service(RESURRECT, &program);
     if unit.manager == Manager::System {
         text += LIMITS;
     }
@@ -72,11 +72,70 @@ pub fn packaged() -> String {
              StateDirectoryMode=0700\n\
              LogsDirectory=clusterd\n\
              LogsDirectoryMode=0750\n";
-    text += &service("/usr/bin/clusterd");
+    text += &service(RESURRECT, PROGRAM);
     text += LIMITS;
     text += OUTPUT;
     text + HARDENING + "\n[Install]\nWantedBy=multi-user.target\n"
 }
+
+/// The template of packages: one supervisor for each ecosystem file, which is all that it runs: nothing is saved or
+/// brought back, so that file and unit say everything.
+pub fn instance() -> String {
+    let documentation = "Documentation=man:clusterd(1) man:ecosystem.toml(5)\n\
+                         ConditionPathExists=/etc/clusterd/%i.toml\n";
+    let mark = "# One supervisor for each ecosystem file: clusterd@shop.service runs /etc/clusterd/shop.toml.\n\
+                # Talk to it: clusterd --home /run/clusterd@shop list";
+    let mut text = head(mark, "the apps of %i.toml", documentation);
+    text += "User=clusterd\n\
+             Group=clusterd\n\
+             RuntimeDirectory=clusterd@%i\n\
+             RuntimeDirectoryMode=0700\n\
+             RuntimeDirectoryPreserve=restart\n\
+             StateDirectory=clusterd@%i\n\
+             StateDirectoryMode=0700\n\
+             LogsDirectory=clusterd@%i\n\
+             LogsDirectoryMode=0750\n";
+    text += &service("/etc/clusterd/%i.toml", PROGRAM);
+    text += LIMITS;
+    text += OUTPUT;
+    text + HARDENING + "\n[Install]\nWantedBy=multi-user.target\n"
+}
+
+/// The same as `startup --user` writes, for the program of a package: whoever wants it enables it.
+pub fn packaged_for_users() -> String {
+    let documentation = "Documentation=man:clusterd(1) man:ecosystem.toml(5)\n";
+    let mark = "# The unit of clusterd's package for users: systemctl --user enable --now clusterd";
+    let mut text = head(mark, "the apps of %u", documentation);
+    text += &service(RESURRECT, PROGRAM);
+    text += OUTPUT;
+    text + "\n[Install]\nWantedBy=default.target\n"
+}
+
+/// An example: systemd holds the port from the boot on, whatever becomes of the supervisor.
+pub fn socket() -> String {
+    "# An example: systemd holds the port of clusterd@shop.service, from the boot on and also while that is restarted or\n\
+     # is down: who connects then waits and is served after it.\n\
+     # It is for the entry of `listen` with this address; or, if it has this name, for the one with that.\n\
+     \n\
+     [Unit]\n\
+     Description=The port of the apps of shop.toml\n\
+     \n\
+     [Socket]\n\
+     Service=clusterd@shop.service\n\
+     ListenStream=8080\n\
+     FileDescriptorName=http\n\
+     Backlog=511\n\
+     \n\
+     [Install]\n\
+     WantedBy=sockets.target\n"
+        .to_owned()
+}
+
+/// Where packages put the program.
+const PROGRAM: &str = "/usr/bin/clusterd";
+
+/// What ran before comes back.
+const RESURRECT: &str = "resurrect --foreground";
 
 /// Up to the first lines of the service.
 fn head(mark: &str, what: &str, more: &str) -> String {
@@ -90,14 +149,21 @@ fn head(mark: &str, what: &str, more: &str) -> String {
          # It is tried again for as long as it takes.\n\
          StartLimitIntervalSec=0\n\n\
          [Service]\n\
-         Type=exec\n"
+         # It says when everything has started, reloads and ends, and that it goes on.\n\
+         Type=notify\n\
+         NotifyAccess=main\n\
+         WatchdogSec=30\n"
     )
 }
 
 /// What runs, and how it ends. The program is quoted already.
-fn service(program: &str) -> String {
+///
+/// A reload is a command, which waits for its end and says whether it failed: `Type=notify-reload` (systemd 253) would
+/// send SIGHUP, which is understood and answered as well, but take any end of it for a good one.
+fn service(what: &str, program: &str) -> String {
     format!(
-        "ExecStart={program} resurrect --foreground\n\
+        "ExecStart={program} {what}\n\
+         # Waits for the end, and fails when an app keeps its old generation.\n\
          ExecReload={program} reload all\n\
          # SIGTERM goes to clusterd alone, which drains every app within its shutdown_timeout.\n\
          KillMode=mixed\n\

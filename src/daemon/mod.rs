@@ -46,6 +46,7 @@ mod leftovers;
 mod list;
 mod lock;
 mod looking;
+mod manager;
 mod multipath;
 mod node;
 mod notified;
@@ -320,6 +321,7 @@ struct Daemon {
     held: Held,
     /// The notify sockets of workers of other users.
     abroad: Abroad,
+    above: manager::Above,
     notified: Notified,
     diagnostics: Option<Diagnostics>,
     buffer: Vec<u8>,
@@ -448,6 +450,7 @@ impl Daemon {
             requests: Requests::default(),
             held: Held::default(),
             abroad: Abroad::default(),
+            above: manager::Above::over(options.foreground),
             notified,
             diagnostics: Diagnostics::open().ok(),
             buffer: vec![0; BUFFER],
@@ -603,6 +606,7 @@ impl Daemon {
             self.doors.next_deadline(),
             self.http.next_deadline(),
             self.held.next_deadline(),
+            self.above.next_deadline(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.since(now))
@@ -718,6 +722,7 @@ impl Daemon {
 
     fn decide_one(&mut self, event: Event, actions: &mut Vec<Action>) {
         self.decided = true;
+        self.above.touch();
         let over = event.ends();
         if matches!(event, Event::Command { .. }) {
             self.keeper.touch(self.now);
@@ -778,6 +783,7 @@ impl Daemon {
         }
         self.output.files.end_turn(self.now);
         self.release_replies();
+        self.tell_manager();
     }
 
     /// The last of a worker is gone: what the shell held for it goes, too.

@@ -9,6 +9,7 @@ use crate::control::server::ClientId;
 use crate::supervisor::event::{AppId, Command, Event, Failure, Outcome, RequestId};
 
 use super::Daemon;
+use super::commands::Verb;
 use super::order::Commands;
 use super::report::held;
 
@@ -44,6 +45,15 @@ pub(super) struct Requests {
     by_request: HashMap<RequestId, (u64, AppId)>,
     next_operation: u64,
     next_request: u64,
+}
+
+impl Requests {
+    /// Whether something of the supervisor's own is not settled, or any wish of this verb.
+    pub(super) fn is_under_way(&self, verb: Option<&str>) -> bool {
+        let counts =
+            |operation: &Operation| verb.map_or(operation.client.is_none(), |verb| operation.verb == verb);
+        self.operations.values().any(counts)
+    }
 }
 
 impl Daemon {
@@ -99,6 +109,9 @@ impl Daemon {
     ) {
         self.requests.next_operation += 1;
         let id = self.requests.next_operation;
+        if verb == Verb::Reload.words().0 && !commands.is_empty() {
+            self.tell_manager_of_reload();
+        }
         let apps = commands.iter().chain(&later).map(|(app, _)| (*app, self.app_name(*app))).collect();
         let waiting = HashSet::new();
         let operation = Operation { client, done, verb, apps, waiting, failures, notes, later };

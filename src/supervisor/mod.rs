@@ -8,6 +8,7 @@
 
 pub mod address;
 mod adjust;
+pub mod announce;
 mod app;
 pub mod backoff;
 pub mod balance;

@@ -22,6 +22,7 @@ pub mod input;
 pub mod intercept;
 pub mod journal;
 pub mod listen;
+pub mod manager;
 pub mod memory;
 pub mod multipath;
 pub mod notify;

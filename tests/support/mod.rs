@@ -11,6 +11,7 @@
 )]
 #![allow(clippy::print_stderr, reason = "a failing test shows what it saw")]
 
+pub(crate) mod booted;
 pub(crate) mod daemon;
 pub(crate) mod encrypted;
 pub(crate) mod fixtures;

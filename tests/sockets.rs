@@ -557,6 +557,47 @@ fn whoever_comes_to_the_hosts_socket_waits_through_stops_and_restarts() {
     hammer.stop().expect_none_lost();
 }
 
+/// A socket unit's `ListenStream=8080` listens on both families, and servers that open their port themselves know
+/// nothing of it.
+#[test]
+fn a_server_that_opens_its_port_itself_is_given_the_hosts_socket() {
+    let (home, _) = place(None);
+    for (name, both) in [("node", true), ("asyncio", false), ("go", true), ("uvicorn", false), ("perl", true)]
+    {
+        let (Some(fixture), Some(_)) = (fixtures::server(name), support::runtime("python3")) else { return };
+        let port = free_port();
+        let socket = match both {
+            true => {
+                format!("socket.create_server(('::', {port}), family=socket.AF_INET6, dualstack_ipv6=True)")
+            }
+            false => format!("socket.create_server(('0.0.0.0', {port}))"),
+        };
+        let listen = format!("[{{ name = \"http\", address = \"0.0.0.0:{port}\" }}]");
+        let app = App::new("api", &fixture).instances(2).port(port).delay(20).set("listen", listen);
+        let daemon = activated(&home, "http", &socket, app);
+        let old = daemon.wait_online("api", 2);
+        if name == "perl" {
+            // Blocking in accept, it takes one more: what no shared socket can bear under load.
+            daemon.expects(&["cannot be kept from the queue of a shared socket"]);
+        } else {
+            let hammer = Load::on(port).clients(2).start();
+            hammer.wait_answers(20);
+            daemon.run(&["reload", "api"]).expect_code(0);
+            hammer.wait_answers(20);
+            let history = hammer.stop();
+            history.expect_none_lost();
+            let new = daemon.wait_online("api", 2);
+            let served = |pids: &[i32]| history.by_pid().keys().any(|pid| pids.contains(pid));
+            assert!(served(&old) && served(&new), "{name}: {old:?} {new:?} {history:?}");
+        }
+        // Who comes while nobody serves is served afterwards: it is the host's socket that is listened on.
+        daemon.run(&["stop", "api"]).expect_code(0);
+        let mut waiting = TcpStream::connect(("127.0.0.1", port)).expect("the host listens on");
+        daemon.run(&["start", "api"]).expect_code(0);
+        ask(&mut waiting, "/").unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
 #[test]
 fn a_host_socket_is_one_apps_alone() {
     let Some(fixture) = fixtures::python("handed_asyncio.py") else { return };

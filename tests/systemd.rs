@@ -103,9 +103,14 @@ fn the_unit_is_up_when_the_apps_are_and_a_reload_waits_loses_nothing_and_tells_o
 /// Systemd holds the port: who connects while nobody is there waits and is served.
 #[test]
 fn with_a_socket_unit_a_restart_refuses_nobody() {
-    let listen =
-        |app: App| app.set("listen", format!("[{{ name = \"http\", address = \"0.0.0.0:{PORT}\" }}]"));
-    let Some(host) = shop(|_| listen(app("serve"))) else { return };
+    let Some(python) = support::runtime("python3") else { return };
+    let server = support::Fixture::new(&[&python.display().to_string(), "/srv/server.py"]);
+    let listen = format!("[{{ name = \"http\", address = \"0.0.0.0:{PORT}\" }}]");
+    let app = App::new("shop", &server).instances(2).port(PORT).set("listen", listen);
+    let Some(host) = shop(|_| app) else { return };
+    // It opens its port itself.
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/asyncio_server.py");
+    host.install(&script, "/srv/server.py");
     succeeded(host.run(&["systemctl", "start", "shop.socket"]));
     // The first client starts the service.
     let history = host.in_its_network(|| {

@@ -69,6 +69,12 @@ impl Daemon {
             Err(error) => return Err(error),
         };
         let kind = listen::kind(socket.as_fd());
+        let v6only = |_: &Daemon| listen::is_v6only(socket.as_fd());
+        if kind != listen::Kind::Other
+            && let Some(verdict) = self.judge_lent(worker, notice, pid, v6only)?
+        {
+            return Ok(verdict);
+        }
         if let (listen::Kind::Multipath, Call::Bind { .. }) = (kind, notice.call) {
             return self.judge_multipath_bind(worker, notice, pid, socket);
         }

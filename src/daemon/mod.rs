@@ -43,6 +43,7 @@ mod known;
 mod launch;
 mod lead;
 mod leftovers;
+mod lend;
 mod list;
 mod lock;
 mod looking;

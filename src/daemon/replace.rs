@@ -46,6 +46,15 @@ impl Daemon {
         let seen = descriptor::socket(pid, notice.fd)
             .inspect_err(|error| self.tell_refused(worker, "look at its sockets", error))?;
         let Some(socket) = seen else { return Ok(Verdict::Continue) };
+        let v6only = |daemon: &Daemon| {
+            let said = daemon.processes.get(worker).map_or_else(Said::default, |p| p.said.of(socket.inode));
+            said.v6only.unwrap_or_else(listen::is_v6only_by_default)
+        };
+        if socket.tcp
+            && let Some(verdict) = self.judge_lent(worker, notice, pid, v6only)?
+        {
+            return Ok(verdict);
+        }
         match notice.call {
             Call::V6Only { .. } | Call::Device { .. } | Call::Interface { .. } => {
                 self.remember(worker, pid, socket.inode, notice.call)?;
@@ -157,7 +166,7 @@ impl Daemon {
 
     /// Whether a thread may have what its worker may: of the first process, whoever that has become, or of another
     /// that has not given its user up. Else a child that was made powerless would get a socket of ours.
-    fn acts_for(&self, worker: WorkerId, pid: i32, tid: i32) -> bool {
+    pub(super) fn acts_for(&self, worker: WorkerId, pid: i32, tid: i32) -> bool {
         let own = rustix::process::geteuid().as_raw();
         self.processes.get(worker).is_some_and(|process| {
             let expected = process.other_user.unwrap_or(own);

@@ -167,6 +167,11 @@ impl SharedSockets {
         self.by_inode.get(&inode).is_some_and(|shared| shared.state == State::Open && shared.is_forward())
     }
 
+    /// Whether it is one of the host's.
+    pub(super) fn is_hosts(&self, inode: u64) -> bool {
+        self.by_inode.get(&inode).is_some_and(|shared| shared.of_host)
+    }
+
     /// The addresses of an app to which no client can come, in words.
     pub(super) fn missed(&self, app: AppId) -> impl Iterator<Item = String> {
         let lost =

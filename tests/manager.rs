@@ -119,7 +119,9 @@ fn a_reload_is_told_before_it_begins_and_when_it_is_over() {
     let Some(node) = fixtures::node("server.js") else { return };
     let mut manager = Manager::listen();
     let port = free_port();
-    let daemon = manager.above(App::new("api", &node).instances(2).port(port)).start();
+    // Long enough that how it stands is told meanwhile.
+    let app = App::new("api", &node).instances(2).port(port).env("BOOT_MS", 700);
+    let daemon = manager.above(app).start();
     let first = manager.wait_for(0, "READY=1");
     let old = daemon.wait_online("api", 2);
     let load = Load::on(port).clients(2).start();
@@ -131,10 +133,10 @@ fn a_reload_is_told_before_it_begins_and_when_it_is_over() {
     let over = manager.wait_for(begins, "READY=1");
     let new = daemon.wait_online("api", 2);
     assert!(new.iter().all(|pid| !old.contains(pid)), "{old:?} {new:?}");
+    let told = &manager.heard[begins..over];
     assert!(
-        manager.heard[begins..over].iter().any(|word| word.starts_with("STATUS=1 app, ")),
-        "{:?}",
-        manager.heard
+        told.iter().any(|word| word.starts_with("STATUS=1 app, ") && word.contains("; api: reload ")),
+        "{told:?}"
     );
 
     // One that a command asks for is told, too.

@@ -6,12 +6,11 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use clusterd::control::protocol::{AppInfo, List};
 use support::booted::{Host, succeeded};
 use support::daemon::BOOT;
-use support::{App, Load, fixtures, wait_until};
+use support::{App, Load, wait_until};
 
 const UNIT: &str = "clusterd@shop";
 

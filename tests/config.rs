@@ -107,7 +107,7 @@ fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
         max_age: Some(Duration::from_secs(24 * 60 * 60)),
         cron_restart: Some(Schedule { pattern: "30 4 * * *".into(), zone: Some("UTC".into()) }),
         watch: Some(Watch {
-            paths: vec!["src".into(), "config.json".into()],
+            paths: vec!["src".into(), "config.json".into(), "views/**/*.html".into()],
             ignore: vec!["public/uploads/".into(), "*.tmp".into()],
             delay: Duration::from_millis(200),
         }),

@@ -77,6 +77,7 @@ const LAYERS: &[Layer] = &[
     // Looks at who may read the files that launch and the command line read.
     Layer { of: "config/exposed.rs", modules: &["config"], crates: &["std"] },
     // Patterns are the library's matter.
+    Layer { of: "config/glob.rs", modules: &[], crates: &["fast_glob"] },
     Layer { of: "config/ignore.rs", modules: &[], crates: &["fast_glob"] },
     Layer {
         of: "config/",

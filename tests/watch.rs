@@ -175,6 +175,27 @@ fn a_file_and_a_link_that_are_named_are_watched() {
     wait_generation(&daemon, 7);
 }
 
+/// As PM2's users write it.
+#[test]
+fn a_pattern_is_watched_and_what_it_does_not_fit_is_no_change() {
+    let (daemon, src) = watching(|app| app.set("watch", "[\"src/**/*.{js,ts}\", \"*.json\"]"));
+    write(src.join("lib/a.css"), "1");
+    write(src.join("lib/deep/a.map"), "1");
+    write(src.join("b.json"), "1");
+    write(daemon.home.apps().join("a.js"), "1");
+    holds_for(EFFECT, "none of it is meant", || generation(&daemon) == 1);
+    write(src.join("lib/deep/a.ts"), "1");
+    daemon.wait_for_text("watch: src/lib/deep/a.ts changed");
+    wait_generation(&daemon, 2);
+    fs::create_dir(src.join("new")).expect("a fresh name");
+    write(src.join("new/a.js"), "1");
+    daemon.wait_for_text("watch: src/new/a.js changed");
+    wait_generation(&daemon, 3);
+    write(daemon.home.apps().join("package.json"), "1");
+    daemon.wait_for_text("watch: package.json changed");
+    wait_generation(&daemon, 4);
+}
+
 #[test]
 fn links_inside_a_watched_folder_lead_nowhere() {
     let outside = tempfile::tempdir().expect("a folder");
@@ -359,6 +380,11 @@ fn a_host_without_watches_left_is_told_of_and_the_app_goes_on() {
 fn a_value_that_is_none_is_refused_with_its_place_and_what_to_write() {
     for (line, parts) in [
         ("watch = \"true\"", ["ecosystem.toml:4:9", "watch", "write true without quotes"]),
+        (
+            "watch = [\"src\", \"!src/x\"]",
+            ["ecosystem.toml:4:", "watch", "name it in ignore_watch = [\"src/x\"]"],
+        ),
+        ("watch = \"src/*.{js\"", ["ecosystem.toml:4:9", "watch", "a backslash takes the meaning"]),
         ("watch = 3", ["ecosystem.toml:4:9", "watch", "true for the working directory"]),
         (
             "ignore_watch = [\"a[\"]",

@@ -9,6 +9,7 @@ use super::file;
 use super::flags::Flags;
 use super::output::Failure;
 use super::start::Known;
+use crate::config::glob;
 use crate::config::keys::AppKey;
 
 /// The words that are no flags, as the parser calls them.
@@ -87,11 +88,13 @@ pub(super) fn settle(
 /// What is watched by a word behind `--watch`, when it can mean nothing else.
 fn watched(word: &str, folder: &Path, known: &dyn Known) -> Result<Vec<String>, Failure> {
     let is_there = |path: &str| !path.is_empty() && folder.join(path).exists();
-    let paths: Vec<String> = match is_there(word) {
+    let paths = match is_there(word) {
         true => vec![word.to_owned()],
-        false => word.split(',').map(str::to_owned).collect(),
+        false => glob::rejoined(word.split(',')),
     };
-    if !paths.iter().all(|path| is_there(path)) {
+    // `/api.*/` names apps.
+    let is_glob = |path: &str| glob::split(path).is_some() && !(path.starts_with('/') && path.ends_with('/'));
+    if !paths.iter().all(|path| is_there(path) || is_glob(path)) {
         return Err(Failure::usage(format_args!(
             "--watch {word}: there is no file or folder {word} here to watch. To watch it once it is there write \
              --watch={word}; if it is what you start, name it in front of --watch"
@@ -166,6 +169,7 @@ mod tests {
             ("a.js --stop-exit-codes=1 2 --stop-exit-codes 4", "a.js", "stop_exit_codes [1, 4, 2]"),
             ("3 --time 4", "3 4", "time true"),
             ("a.js --watch src", "a.js", "watch [\"src\"]"),
+            ("a.js --watch *.{js,ts},src", "a.js", "watch [\"*.{js,ts}\", \"src\"]"),
             ("a.js -w src,app.conf", "a.js", "watch [\"src\", \"app.conf\"]"),
             ("--watch src a.js", "a.js", "watch [\"src\"]"),
             ("a.js --watch src --watch test", "a.js", "watch [\"src\", \"test\"]"),
@@ -181,6 +185,7 @@ mod tests {
     fn what_may_be_meant_in_two_ways_is_refused_with_both() {
         let folder = folder();
         for (line, says) in [
+            ("a.js --watch /ap.*/", "there is no file or folder /ap.*/ here to watch"),
             ("a.js --watch gone", "there is no file or folder gone here to watch"),
             ("a.js --watch src,gone", "to watch it once it is there write --watch=src,gone"),
             ("a.js --watch run", "this can be what is watched, or one more to start"),

@@ -9,6 +9,7 @@ use super::behind::Behind;
 use super::output::Failure;
 use crate::config::Diagnostics;
 use crate::config::changes::Keys;
+use crate::config::glob;
 use crate::config::keys::{self, AppKey, Kind};
 
 /// The value by which PM2 takes a setting back.
@@ -264,6 +265,10 @@ impl Flag {
         if self.takes_several() {
             // PM2 splits the patterns of one text.
             let is_end = |c: char| kind == Kind::Patterns && c.is_whitespace();
+            let values = match matches!(kind, Kind::Watch | Kind::Patterns) {
+                true => glob::rejoined(values.iter().map(String::as_str)),
+                false => values.to_vec(),
+            };
             let values = values.iter().flat_map(|value| value.split(is_end));
             let values = values.filter(|value| kind != Kind::Patterns || !value.is_empty());
             return format!("[{}]", values.map(one).collect::<Vec<_>>().join(", "));
@@ -552,7 +557,9 @@ mod tests {
             (&["-w"], "watch = true"),
             (&["--watch=false"], "watch = false"),
             (&["--watch=src,lib", "--watch=a b"], "watch = [\"src\", \"lib\", \"a b\"]"),
+            (&["--watch=src/*.{js,ts},lib"], "watch = [\"src/*.{js,ts}\", \"lib\"]"),
             (&["--watch", "--watch=../shared"], "watch = [\".\", \"../shared\"]"),
+            (&["--ignore-watch", "*.{log,map},tmp/"], "ignore_watch = [\"*.{log,map}\", \"tmp/\"]"),
             (&["--ignore-watch", "*.log tmp/,!keep"], "ignore_watch = [\"*.log\", \"tmp/\", \"!keep\"]"),
             (&["--watch-delay", "4000ms"], "watch_delay = \"4000ms\""),
             (&["--time"], "time = true"),

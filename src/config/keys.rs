@@ -168,7 +168,9 @@ impl Kind {
             Kind::Apps => "the name of another app of this file, with its namespace before it where that is \
                            another one (\"shop/db\"), or an array of these"
                 .into(),
-            Kind::Watch => "true for the working directory, false, the path of a file or folder, or an array of paths".into(),
+            Kind::Watch => "true for the working directory, false, the path of a file or folder, a pattern of paths \
+                            (\"src/**/*.js\"), or an array of these"
+                .into(),
             Kind::Patterns => "a pattern as in .gitignore (\"*.log\", \"/tmp/\", \"!keep.log\"), or an array of these".into(),
             Kind::Http => "\"127.0.0.1:9615\", \"unix:/run/clusterd/http.sock\", or { address = \":9615\", \
                            hosts = [\"metrics.example.com\"] }"
@@ -710,7 +712,7 @@ pub const APP: &[Key<AppKey>] = &[
         &[],
         Kind::Watch,
         "false",
-        "files and folders, relative to cwd; when one changes, all workers are replaced as by a reload, and who gave up is tried again",
+        "files and folders, relative to cwd, or patterns of them (\"src/**/*.js\"); when one changes, all workers are replaced as by a reload, and who gave up is tried again",
     ),
     key(
         AppKey::IgnoreWatch,

@@ -13,6 +13,7 @@ mod depend;
 pub mod env_file;
 pub mod error;
 pub mod exposed;
+pub mod glob;
 pub mod guarded;
 mod health;
 mod http;

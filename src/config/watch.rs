@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::error::quoted;
+use super::glob;
 use super::ignore;
 use super::value::{self, Refusal};
 
@@ -23,13 +25,28 @@ pub(super) fn paths(value: &DeValue<'_>) -> Result<Option<Vec<String>>, Refusal>
             Err(Refusal::wrong(format!("write {text} without quotes")))
         }
         DeValue::String(_) | DeValue::Array(_) => {
-            let paths = several(value, MAX_PATHS, |value| value::path(value).map(str::to_owned))?;
+            let paths = several(value, MAX_PATHS, path)?;
             Ok((!paths.is_empty()).then_some(paths))
         }
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => {
             Err(Refusal::WRONG)
         }
     }
+}
+
+fn path(value: &DeValue<'_>) -> Result<String, Refusal> {
+    let path = value::path(value)?;
+    if let Some(rest) = path.strip_prefix('!') {
+        return Err(Refusal::said(
+            format!("{} says what is not watched", quoted(path)),
+            format!("name it in ignore_watch = [{}]; a file of this name is \"./{path}\"", quoted(rest)),
+        ));
+    }
+    glob::check(path).map_err(|why| {
+        let help = "patterns are made of *, **, ?, [ab] and {a,b}; a backslash takes the meaning from what follows it";
+        Refusal::said(why, help)
+    })?;
+    Ok(path.to_owned())
 }
 
 /// Patterns, in the order in which they hold: the last that fits decides.

@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::config::glob::{self, Glob};
 use crate::config::ignore::Rules;
 use crate::sys::inotify::{Change, Depth, Event, Queue, Watch};
 
@@ -48,6 +49,8 @@ pub(super) enum Trouble {
 struct Root {
     /// As it is named, absolute.
     path: PathBuf,
+    /// What is meant of what lies below it; none for all of it.
+    glob: Option<Glob>,
     /// Where that leads to, links followed; none while nothing is there.
     real: Option<PathBuf>,
     /// The folder, and the name in it, by which it comes and goes.
@@ -142,6 +145,28 @@ fn is_of(path: &Path, own: &Path) -> bool {
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'.' | b'-')))
 }
 
+impl Root {
+    fn new(cwd: &Path, path: &str) -> Root {
+        // Frameworks call files `[id].js`.
+        let is_there = || cwd.join(path).symlink_metadata().is_ok();
+        let (path, glob) = match glob::split(path).filter(|_| !is_there()) {
+            Some((folder, glob)) => (folder, Some(glob)),
+            None => (path, None),
+        };
+        Root { path: cwd.join(path).components().collect(), glob, real: None, anchors: Vec::new() }
+    }
+
+    /// Whether it means this file or folder, which lies below it at `below`.
+    fn fits(&self, below: &Path) -> bool {
+        self.glob.as_ref().is_none_or(|glob| glob.fits(below.as_os_str().as_bytes()))
+    }
+
+    /// Whether what it means may lie in this folder.
+    fn leads(&self, below: &Path) -> bool {
+        self.glob.as_ref().is_none_or(|glob| glob.leads(below.as_os_str().as_bytes()))
+    }
+}
+
 impl Changes {
     pub(super) fn is_empty(&self) -> bool {
         self.files.is_empty() && !self.more
@@ -179,13 +204,13 @@ impl Changes {
 }
 
 impl Watched {
-    /// Asks about these files and folders; the folders are read by [`Watched::scan`].
-    pub(super) fn new(paths: Vec<PathBuf>, rules: Rules, own: Own) -> Result<Watched, Trouble> {
+    /// Asks about these files and folders, which begin at `cwd`; the folders are read by [`Watched::scan`].
+    pub(super) fn new(cwd: &Path, paths: &[String], rules: Rules, own: Own) -> Result<Watched, Trouble> {
         let queue = Queue::new().map_err(|error| match error.raw_os_error() {
             Some(libc::EMFILE) => Trouble::Queues,
             Some(_) | None => Trouble::Other(error),
         })?;
-        let roots = paths.into_iter().map(|path| Root { path, real: None, anchors: Vec::new() });
+        let roots = paths.iter().map(|path| Root::new(cwd, path));
         let mut watched = Watched {
             queue,
             rules,
@@ -256,12 +281,12 @@ impl Watched {
             let Ok(entry) = entry else { continue };
             let (path, root, fresh) = (entry.path(), scan.root, scan.fresh);
             let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            if !self.is_meant(&path, root, is_folder) {
-                continue;
-            }
             if is_folder {
-                self.scan_later(Scan { path, root, fresh })?;
-            } else if fresh {
+                // The others that lead there read this folder themselves.
+                if self.is_below(&path, root, true, Root::leads) {
+                    self.scan_later(Scan { path, root, fresh })?;
+                }
+            } else if fresh && self.is_below(&path, root, false, Root::fits) {
                 self.changes.note(path, Change::Came);
             }
         }
@@ -359,11 +384,16 @@ impl Watched {
         if was.as_ref().is_some_and(|was| *was != real) {
             self.leave_tree(root);
         }
-        if fresh {
+        let is_named = self.roots[root].glob.is_none();
+        if fresh && is_named {
             self.changes.note(path.clone(), Change::Came);
         }
         if real.is_dir() {
             return self.scan_later(Scan { path, root, fresh });
+        }
+        if !is_named {
+            // A pattern below something that is no folder means nothing.
+            return Ok(());
         }
         // The link stays when the file that it names is written.
         if let (Some(folder), Some(name)) = (real.parent(), real.file_name())
@@ -461,21 +491,38 @@ impl Watched {
         if is_anchor {
             self.root_changed(folder, name, change)?;
         }
-        let Some(root) = tree else { return Ok(()) };
+        let Some(tree) = tree else { return Ok(()) };
         let path = folder.join(name);
-        if !self.is_meant(&path, root, is_folder) {
-            return Ok(());
-        }
         if is_folder {
-            match change {
-                Change::Left => self.leave_all(&path),
-                Change::Made | Change::Came => {
-                    self.scan_later(Scan { path: path.clone(), root, fresh: true })?;
-                }
-                Change::Written | Change::FolderLeft | Change::Forgotten | Change::Overflow => {}
-            }
+            self.folder_changed(&path, tree, change)?;
         }
-        self.changes.note(path, change);
+        if self.wanted(&path, tree, is_folder, Root::fits).next().is_some() {
+            self.changes.note(path, change);
+        }
+        Ok(())
+    }
+
+    /// A folder below a root came or went.
+    fn folder_changed(&mut self, path: &Path, tree: usize, change: Change) -> Result<(), Trouble> {
+        let roots: Vec<usize> = self.wanted(path, tree, true, Root::leads).collect();
+        match change {
+            Change::Left if roots.is_empty() => {}
+            Change::Left => {
+                self.leave_all(path);
+                // Those that lie in it are found again from further up.
+                for root in 0..self.roots.len() {
+                    if self.roots[root].path.parent().is_some_and(|folder| folder.starts_with(path)) {
+                        self.look(root, true)?;
+                    }
+                }
+            }
+            Change::Made | Change::Came => {
+                for root in roots {
+                    self.scan_later(Scan { path: path.to_owned(), root, fresh: true })?;
+                }
+            }
+            Change::Written | Change::FolderLeft | Change::Forgotten | Change::Overflow => {}
+        }
         Ok(())
     }
 
@@ -487,6 +534,7 @@ impl Watched {
                 continue;
             }
             match change {
+                Change::Written if self.roots[root].glob.is_some() => {}
                 Change::Written => {
                     // Beside a folder of this name there is no file of it.
                     let path = self.roots[root].path.clone();
@@ -501,11 +549,29 @@ impl Watched {
         Ok(())
     }
 
-    /// Whether somebody wants to know of it.
-    fn is_meant(&self, path: &Path, root: usize, is_folder: bool) -> bool {
+    /// Who wants to know of it: the root that its folder is watched for, and others that lead there.
+    fn wanted(
+        &self,
+        path: &Path,
+        tree: usize,
+        is_folder: bool,
+        by: fn(&Root, &Path) -> bool,
+    ) -> impl Iterator<Item = usize> {
+        let leads_to = move |root: &usize| {
+            let mut folders = path.ancestors().skip(1).take_while(|at| *at != self.roots[*root].path);
+            *root == tree || folders.all(|folder| self.is_below(folder, *root, true, Root::leads))
+        };
+        let roots = (0..self.roots.len()).filter(leads_to);
+        roots.filter(move |root| self.is_below(path, *root, is_folder, by))
+    }
+
+    /// Whether it lies below this root, in a folder that is looked into, and is not ignored.
+    fn is_below(&self, path: &Path, root: usize, is_folder: bool, by: fn(&Root, &Path) -> bool) -> bool {
         let Root { path: named, real: Some(real), .. } = &self.roots[root] else { return false };
         let Ok(below) = path.strip_prefix(named) else { return false };
-        !self.rules.ignores(below.as_os_str().as_bytes(), is_folder) && !self.own.has(&real.join(below), real)
+        by(&self.roots[root], below)
+            && !self.rules.ignores(below.as_os_str().as_bytes(), is_folder)
+            && !self.own.has(&real.join(below), real)
     }
 }
 
@@ -576,7 +642,7 @@ mod tests {
 
     fn watching(folder: &Path) -> Watched {
         let mut watched =
-            Watched::new(vec![folder.to_owned()], Rules::default(), Own::default()).expect("a queue");
+            Watched::new(folder, &[".".to_owned()], Rules::default(), Own::default()).expect("a queue");
         assert_eq!(all(&mut watched), Vec::<PathBuf>::new(), "what was there is no change");
         watched
     }
@@ -611,6 +677,57 @@ mod tests {
         assert_eq!(all(&mut watched), Vec::<PathBuf>::new());
         fs::remove_file(&old).unwrap();
         assert_eq!(all(&mut watched), [old]);
+    }
+
+    /// Each by itself, where they lie in one another, and in folders that come later.
+    #[test]
+    fn patterns_are_told_of_what_they_fit_and_of_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let names = ["src/lib", "src/node_modules", "pages", "one/src", "two/lib"];
+        names.iter().for_each(|name| fs::create_dir_all(at(name)).unwrap());
+        fs::write(at("pages/[id].js"), "").unwrap();
+        let paths = [
+            "src/**/*.js",
+            "src/**/*.json",
+            "src/lib/*.css",
+            "src/a/b/data",
+            "*.toml",
+            "pages/[id].js",
+            "*/src",
+            "gone/*.js",
+        ];
+        let paths = paths.map(str::to_owned);
+        let rules = Rules::new(&[]);
+        let mut watched = Watched::new(folder.path(), &paths, rules, Own::default()).expect("a queue");
+        assert_eq!(watched.missing().collect::<Vec<_>>(), [at("src/a/b/data"), at("gone")]);
+        assert_eq!(all(&mut watched), Vec::<PathBuf>::new());
+        assert!(!watched.folders.contains_key(&at("two/lib")), "nothing that is meant can lie there");
+        let mut told = |names: &[&str], expected: &[&str]| {
+            for name in names {
+                fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+                fs::write(at(name), "x").unwrap();
+            }
+            let expected: Vec<PathBuf> = expected.iter().map(|name| at(name)).collect();
+            assert_eq!(all(&mut watched), expected, "{names:?}");
+        };
+        told(&["src/a.css", "src/lib/x/a.css", "src/node_modules/a.js", "a.js", "two/lib/a"], &[]);
+        told(&["src/a.js", "src/a.json"], &["src/a.js", "src/a.json"]);
+        told(&["src/lib/a.js", "src/lib/a.json"], &["src/lib/a.js", "src/lib/a.json"]);
+        told(&["src/lib/a.css", "a.toml"], &["a.toml", "src/lib/a.css"]);
+        told(
+            &["src/new/deep/a.js", "src/new/a.json", "src/new/a.css"],
+            &["src/new/a.json", "src/new/deep/a.js"],
+        );
+        told(&["pages/i.js"], &[]);
+        told(&["pages/[id].js"], &["pages/[id].js"]);
+        told(&["one/src/deep/a.txt"], &["one/src/deep", "one/src/deep/a.txt"]);
+        told(&["gone/a.js", "gone/a.css"], &["gone/a.js"]);
+        told(&["src/a/b/data"], &["src/a/b/data"]);
+        fs::rename(at("src/a"), at("aside")).unwrap();
+        told(&[], &[]);
+        told(&["src/a/b/data"], &["src/a/b/data"]);
+        told(&["src/a/b/data"], &["src/a/b/data"]);
     }
 
     /// More than the kernel keeps for us: that is a change, and what came meanwhile is watched.

@@ -104,8 +104,8 @@ impl Daemon {
     }
 
     fn begin_watch(&mut self, app: AppId, watch: &Watch, recipe: &Recipe) -> Option<(Watched, Token)> {
-        let paths = watch.paths.iter().map(|path| recipe.spec.cwd.join(path).components().collect());
-        let files = match Watched::new(paths.collect(), Rules::new(&watch.ignore), self.own_files(recipe)) {
+        let (cwd, rules) = (&recipe.spec.cwd, Rules::new(&watch.ignore));
+        let files = match Watched::new(cwd, &watch.paths, rules, self.own_files(recipe)) {
             Ok(files) => files,
             Err(trouble) => {
                 self.tell_trouble(app, &trouble);

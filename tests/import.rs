@@ -56,6 +56,7 @@ fn names(apps: &[AppConfig]) -> Vec<&str> {
 fn a_json_file_that_is_javascript_is_carried_over() {
     let apps = golden(&["ecosystem.json"], "ecosystem.json");
     assert_eq!(names(&apps), ["api", "mail-worker", "npm-run-jobs", "old", "old-2"]);
+    assert_eq!(apps[3].policy.watch.as_ref().unwrap().paths, ["src/**/*.js", "views"]);
 }
 
 #[test]
@@ -63,6 +64,7 @@ fn a_yaml_file_with_anchors_is_carried_over() {
     let apps = golden(&["process.yaml"], "process.yaml");
     assert_eq!(names(&apps), ["api", "tick"]);
     assert_eq!(apps[0].policy.instances, 3);
+    assert_eq!(apps[0].spec.process.env_files, [Path::new("/srv/shop/prod.env")]);
 }
 
 #[test]

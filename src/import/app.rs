@@ -177,6 +177,7 @@ impl<'n> Draft<'n, '_, '_> {
                     "max_restarts" => self.max_restarts(member),
                     "exp_backoff_restart_delay" => self.backoff(member),
                     "watch" => self.watch(member),
+                    "env_file" => self.env_file(member),
                     "log_file" => self.log_file(member),
                     _ => {}
                 },
@@ -236,9 +237,38 @@ impl<'n> Draft<'n, '_, '_> {
 
     fn watch(&mut self, member: &Member) {
         let Some(value) = self.converted(member, Form::Paths) else { return };
-        if value != Value::Flag(false) {
-            let remark = "in cluster mode a change reloads without a gap; PM2 restarts all at once";
-            self.line(setting("watch", value).because(remark));
+        let is_negated = |node: &Node| node.text().is_some_and(|text| text.starts_with('!'));
+        let (value, negated) = match value {
+            Value::Flag(false) => return,
+            Value::List(nodes) => {
+                let (negated, nodes) = nodes.into_iter().partition(is_negated);
+                (Value::List(nodes), negated)
+            }
+            value => (value, Vec::new()),
+        };
+        let remark = "in cluster mode a change reloads without a gap; PM2 restarts all at once";
+        let mut line = setting("watch", value).because(remark);
+        if !negated.is_empty() {
+            let negated: Vec<&str> = negated.iter().filter_map(Node::text).collect();
+            line = line.because(format!(
+                "left out: {}; what is not to be watched stands in ignore_watch, without the \"!\"",
+                negated.join(", ")
+            ));
+        }
+        self.line(line);
+    }
+
+    /// To PM2 it is the profile `file`, and so nothing at all where it names files.
+    fn env_file(&mut self, member: &Member) {
+        if member.node.table().is_some() {
+            let why = "these are variables for `--env file`; give the profile another name, env_file is a file here";
+            return self.leave(&member.name, why);
+        }
+        if let Some(value) =
+            self.converted(member, Form::Paths).filter(|value| !matches!(value, Value::Flag(_)))
+        {
+            let remark = "PM2 does not read it; here its variables are laid below env";
+            self.line(setting("env_file", value).because(remark));
         }
     }
 

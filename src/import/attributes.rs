@@ -159,6 +159,7 @@ pub(super) const ATTRIBUTES: &[Attribute] = &[
     same("time", Form::Flag),
     aliased(same("pid_file", Form::Path), &["pid"]),
     joint("env", &[]),
+    joint("env_file", &[]),
     joint("port", &[]),
     dropped("kill_retry_time", "the kernel tells clusterd of each end; nothing is polled"),
     dropped("watch_options", "they are settings of the library with which PM2 watches files"),

@@ -172,8 +172,10 @@ pub enum Verb {
     Start(Box<Start>),
 
     /// Drains and stops apps. Their definitions stay known.
-    #[command(after_help = "Examples:\n  clusterd stop api\n  clusterd stop all")]
-    Stop(Stop),
+    #[command(
+        after_help = "Examples:\n  clusterd stop api\n  clusterd stop all\n  clusterd stop ecosystem.toml --only api"
+    )]
+    Stop(End),
 
     /// Stops apps, then starts them. For a change without a gap there is `reload`.
     #[command(
@@ -218,7 +220,7 @@ pub enum Verb {
 
     /// Stops apps and forgets them.
     #[command(visible_alias = "del", after_help = "Examples:\n  clusterd delete api\n  clusterd delete 3")]
-    Delete(Stop),
+    Delete(End),
 
     /// Shows apps and their workers.
     #[command(
@@ -511,7 +513,27 @@ pub struct Start {
     pub no_wait: bool,
 }
 
-/// `stop`, `delete`, `promote`, `rollback`.
+/// `stop`, `delete`.
+#[derive(Debug, Args)]
+pub struct End {
+    /// all, names, ids, namespaces, /regex/, or a file.
+    #[arg(required = true, value_name = "TARGET")]
+    pub targets: Vec<String>,
+
+    /// Only those of the file that run with this profile.
+    #[arg(long = "env", value_name = "PROFILE")]
+    pub profile: Option<String>,
+
+    /// Only these apps of the file.
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub only: Vec<String>,
+
+    /// Returns as soon as the command is accepted.
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `promote`, `rollback`.
 #[derive(Debug, Args)]
 pub struct Stop {
     /// all, names, ids, namespaces, /regex/, or a file.

@@ -12,7 +12,7 @@ use clap::{CommandFactory, Parser};
 use clusterd::cli::{Cli, Verb, with_verb};
 use clusterd::control::frame;
 use clusterd::control::protocol::{
-    AppFailure, AppInfo, DaemonInfo, Done, Error, Frame, Line, List, Progress, Reply, Request, Stream,
+    AppFailure, AppInfo, DaemonInfo, Done, Error, Frame, Line, List, Part, Progress, Reply, Request, Stream,
     WorkerInfo,
 };
 
@@ -467,8 +467,14 @@ fn commands_become_the_requests_they_name() {
         (&["save"], Request::Save { force: false }),
         (&["dump", "--force"], Request::Save { force: true }),
         (&["cleardump"], Request::Cleardump {}),
-        (&["stop", "api", "3"], Request::Stop { targets: all(&["api", "3"]), no_wait: false }),
-        (&["del", "all", "--no-wait"], Request::Delete { targets: all(&["all"]), no_wait: true }),
+        (
+            &["stop", "api", "3"],
+            Request::Stop { targets: all(&["api", "3"]), part: Part::default(), no_wait: false },
+        ),
+        (
+            &["del", "all", "--no-wait"],
+            Request::Delete { targets: all(&["all"]), part: Part::default(), no_wait: true },
+        ),
         (
             &["scale", "api", "-1"],
             Request::Scale { target: "api".into(), count: "-1".into(), no_wait: false },
@@ -515,8 +521,23 @@ fn a_file_as_a_target_travels_as_its_path_and_is_not_read() {
         let (asked, output) = answered_by(home.path(), command(home.path(), &["stop", "api", word]), &done());
         assert_code(&output, 0);
         let path = home.path().join(word).to_str().unwrap().to_owned();
-        assert_eq!(asked, Request::Stop { targets: vec!["api".into(), path], no_wait: false });
+        let part = Part::default();
+        assert_eq!(asked, Request::Stop { targets: vec!["api".into(), path], part, no_wait: false });
     }
+}
+
+#[test]
+fn what_is_chosen_of_a_file_that_is_to_end_travels_with_it() {
+    let home = home();
+    let words = ["delete", "gone.toml", "--only", "api,web", "--env", "staging"];
+    let (asked, output) = answered_by(home.path(), command(home.path(), &words), &done());
+    assert_code(&output, 0);
+    let targets = vec![home.path().join("gone.toml").to_str().unwrap().to_owned()];
+    let part = Part { profile: Some("staging".into()), only: vec!["api".into(), "web".into()] };
+    assert_eq!(asked, Request::Delete { targets, part, no_wait: false });
+    let output = clusterd(home.path(), &["stop", "gone.toml", "api", "--only", "api"]);
+    assert_code(&output, 2);
+    assert!(err(&output).contains("choose from an ecosystem file"), "{}", err(&output));
 }
 
 #[test]

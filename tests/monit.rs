@@ -12,7 +12,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use clusterd::control::protocol::{
-    AppInfo, DaemonInfo, Done, LastExitInfo, Line, List, Reply, Request, Stream, WorkerInfo,
+    AppInfo, DaemonInfo, Done, LastExitInfo, Line, List, Part, Reply, Request, Stream, WorkerInfo,
 };
 use clusterd::monit::keys::Key;
 use clusterd::monit::model::{Event, Item, LOG_LINES, Mode, Model, POINTS, Wish};
@@ -242,7 +242,8 @@ fn nothing_is_done_without_a_yes() {
         changes: BTreeMap::new(),
         no_wait: false,
     };
-    let stop = |target: &str| Request::Stop { targets: vec![target.into()], no_wait: false };
+    let stop =
+        |target: &str| Request::Stop { targets: vec![target.into()], part: Part::default(), no_wait: false };
     let scale =
         |count: &str| Request::Scale { target: "default/api".into(), count: count.into(), no_wait: false };
     let send = |request: Request| Wish::Send(Box::new(request));

@@ -14,7 +14,7 @@ use clusterd::control::protocol::{AppInfo, List};
 
 use nix::sys::signal::Signal;
 use support::daemon::BOOT;
-use support::{Daemon, Home, Load, free_port, wait_until};
+use support::{App, Daemon, Home, Load, free_port, wait_until};
 
 /// Says what its variable WORD and its first argument are, and waits for ever.
 const ECHO: &str = "#!/bin/sh\necho \"word $WORD of $1\"\nexec sleep 100000\n";
@@ -651,6 +651,35 @@ fn two_profiles_of_a_file_run_beside_each_other() {
     let before = (daemon.pids("api-blue"), daemon.pids("api-green"));
     daemon.run(&["apply", "ecosystem.toml", "--env", "blue", "--prune"]).expect_code(0);
     assert_eq!((daemon.pids("api-blue"), daemon.pids("api-green")), before);
+    // What is to end is chosen by the names that the file has.
+    daemon
+        .run(&["stop", "ecosystem.toml", "--env", "red"])
+        .expect_code(1)
+        .expect_stderr(&["the profile \"red\""]);
+    daemon.run(&["stop", "ecosystem.toml", "--env", "green", "--only", "api"]).expect_code(0);
+    assert!(daemon.pids("api-green").is_empty());
+    assert_eq!(daemon.pids("api-blue"), before.0);
+    daemon.run(&["delete", "ecosystem.toml", "--only", "api"]).expect_code(0);
+    assert!(daemon.list().apps.is_empty(), "{:?}", daemon.list());
+}
+
+#[test]
+fn a_part_of_a_file_is_stopped_and_deleted() {
+    let home = home();
+    let app = |name: &str| App::bare(name).text("script", "./echo.sh");
+    home.write(&support::file(&[app("a"), app("b"), app("c")]));
+    let (daemon, output) = Daemon::started_by(home, &["start", "ecosystem.toml"]);
+    output.expect_code(0);
+    let status = || daemon.list().apps.into_iter().map(|app| app.status).collect::<Vec<_>>();
+    let refused = daemon.run(&["stop", "ecosystem.toml", "--only", "a,x"]).expect_code(1);
+    refused.expect_stderr(&["no app of this file is called \"x\"; there is a, b, c"]);
+    assert_eq!(status(), ["online", "online", "online"], "nothing was done by halves");
+    daemon.run(&["stop", "ecosystem.toml", "--only", "a,c"]).expect_code(0);
+    assert_eq!(status(), ["stopped", "online", "stopped"]);
+    // Also of a file that is gone.
+    fs::remove_file(daemon.home.file()).expect("it was written");
+    daemon.run(&["delete", "ecosystem.toml", "--only", "a,b"]).expect_code(0);
+    assert_eq!(status(), ["stopped"]);
 }
 
 /// `kill`, then `start`, as an upgrade has them: nobody is to meet a supervisor that hears nothing more.

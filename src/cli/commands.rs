@@ -16,7 +16,7 @@ use crate::background::{self, BackgroundError};
 use crate::config::changes::Keys;
 use crate::config::plan;
 use crate::control::client::{self, ANSWER_TIME, ClientError};
-use crate::control::protocol::{Done, Error, File, List, Reply, Request, WorkerInfo};
+use crate::control::protocol::{Done, Error, File, List, Part, Reply, Request, WorkerInfo};
 use crate::daemon;
 use crate::home::{Given, Home, HomeError};
 use crate::sys::clock::{self, Clock};
@@ -24,6 +24,9 @@ use crate::sys::{process, socket};
 
 /// Another supervisor was first: after so long it is looked whether it is still there.
 const RACE_TIME: Duration = Duration::from_secs(1);
+
+/// Why a choice is not taken.
+const NO_FILE: &str = "--env and --only choose from an ecosystem file; none is named here";
 
 /// Carries out the command; the process exits with what it returns.
 pub fn execute(cli: Cli) -> Result<i32, Failure> {
@@ -41,13 +44,13 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         Verb::Import(import) => super::import::import(&import.file, import.run, given.json),
         Verb::Init { force } => super::init::init(force, given.json),
         Verb::Start(start) => given.start(*start),
-        Verb::Stop(stop) => {
-            let targets = meant(stop.targets)?;
-            given.ask(Request::Stop { targets, no_wait: stop.no_wait }, None)
+        Verb::Stop(end) => {
+            let (targets, part) = ended(end.targets, end.profile, end.only)?;
+            given.ask(Request::Stop { targets, part, no_wait: end.no_wait }, None)
         }
-        Verb::Delete(stop) => {
-            let targets = meant(stop.targets)?;
-            given.ask(Request::Delete { targets, no_wait: stop.no_wait }, None)
+        Verb::Delete(end) => {
+            let (targets, part) = ended(end.targets, end.profile, end.only)?;
+            given.ask(Request::Delete { targets, part, no_wait: end.no_wait }, None)
         }
         Verb::Promote(stop) => {
             let targets = meant(stop.targets)?;
@@ -579,23 +582,40 @@ fn split(words: Vec<String>, selection: &Selection) -> Result<(Option<File>, Vec
     let (files, targets): (Vec<String>, Vec<String>) =
         words.into_iter().partition(|word| file::is_file(word));
     match files.as_slice() {
-        [] if selection.profile.is_some() || !selection.only.is_empty() => {
-            Err(Failure::usage("--env and --only choose from an ecosystem file; none is named here"))
-        }
+        [] if selection.profile.is_some() || !selection.only.is_empty() => Err(Failure::usage(NO_FILE)),
         [] => Ok((None, meant(targets)?)),
         [word] => Ok((Some(read_checked(word, selection)?), targets)),
         [_, second, ..] => Err(Failure::usage(format_args!("{second}: one ecosystem file at a time"))),
     }
 }
 
+/// Whom `stop` and `delete` mean. The supervisor knows which apps a file has started, and with which profile; of one
+/// that is gone or broken, too.
+fn ended(
+    words: Vec<String>,
+    profile: Option<String>,
+    only: Vec<String>,
+) -> Result<(Vec<String>, Part), Failure> {
+    let part = Part { profile, only };
+    if !part.is_all() && !words.iter().all(|word| file::is_file(word)) {
+        return Err(Failure::usage(NO_FILE));
+    }
+    let selection = Selection { profile: part.profile.clone(), only: Vec::new() };
+    Ok((meant_in(words, &selection)?, part))
+}
+
 /// Targets where a file or a script is its absolute path: the supervisor knows which apps come from it, whatever
 /// has become of the file. What standard input holds is known by its apps' names alone.
 fn meant(words: Vec<String>) -> Result<Vec<String>, Failure> {
+    meant_in(words, &Selection::default())
+}
+
+fn meant_in(words: Vec<String>, selection: &Selection) -> Result<Vec<String>, Failure> {
     let mut targets = Vec::new();
     for word in words {
         file::refuse_foreign(&word)?;
         match word.as_str() {
-            "-" => targets.extend(apps_of_input()?),
+            "-" => targets.extend(apps_of_input(selection)?),
             file if file::is_file(file) || file::is_path(file) => targets.push(file::absolute(file)?),
             _ => targets.push(word),
         }
@@ -604,8 +624,8 @@ fn meant(words: Vec<String>) -> Result<Vec<String>, Failure> {
 }
 
 /// `namespace/name` of each app in the file on standard input.
-fn apps_of_input() -> Result<Vec<String>, Failure> {
-    let apps = file::check(&file::read("-", &Selection::default())?)?;
+fn apps_of_input(selection: &Selection) -> Result<Vec<String>, Failure> {
+    let apps = file::check(&file::read("-", selection)?)?;
     // No target at all would mean every app.
     if apps.is_empty() {
         return Err(Failure::usage("-: there is no app in this file"));

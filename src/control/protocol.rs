@@ -81,6 +81,9 @@ pub enum Request {
     Stop {
         /// Whom.
         targets: Vec<String>,
+        /// Which of them.
+        #[serde(default, skip_serializing_if = "Part::is_all")]
+        part: Part,
         /// Answer at once.
         no_wait: bool,
     },
@@ -125,6 +128,9 @@ pub enum Request {
     Delete {
         /// Whom.
         targets: Vec<String>,
+        /// Which of them.
+        #[serde(default, skip_serializing_if = "Part::is_all")]
+        part: Part,
         /// Answer at once.
         no_wait: bool,
     },
@@ -200,6 +206,23 @@ pub enum Request {
         /// Only this stream.
         stream: Option<Stream>,
     },
+}
+
+/// Which of a file's apps are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// `--env NAME`: those that were started with it.
+    pub profile: Option<String>,
+    /// `--only a,b`; empty means all.
+    pub only: Vec<String>,
+}
+
+impl Part {
+    /// All of them.
+    pub fn is_all(&self) -> bool {
+        *self == Part::default()
+    }
 }
 
 /// An ecosystem file as the client read it: the snapshot that is applied, never a second read.

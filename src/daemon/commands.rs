@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use crate::config::changes::Keys;
 use crate::config::{self, AppConfig, Config, Host};
-use crate::control::protocol::{self, Done, Error, Reply, Request};
+use crate::control::protocol::{self, Done, Error, Part, Reply, Request};
 use crate::control::server::ClientId;
 use crate::control::target::{self, Candidate};
 use crate::supervisor::event::{AppId, Command, Definition, Scale, Scope};
@@ -20,7 +20,7 @@ use crate::sys::{self, process};
 
 use super::Daemon;
 use super::apply::Manner;
-use super::catalog::{self, Source};
+use super::catalog::{self, Record, Source};
 use super::files::MainFile;
 use super::follow::Wanted;
 use super::launch::{self, Taken};
@@ -81,7 +81,9 @@ impl Daemon {
             }
             Request::Environ { targets } => self.environments(client, &targets)?,
             Request::Reset { targets } => {
-                let commands = self.for_each(&targets, |app, scope| Command::Reset { app, scope })?;
+                let whom = self.whom(&targets)?;
+                let commands =
+                    whom.into_iter().map(|(app, scope)| (app, Command::Reset { app, scope })).collect();
                 self.begin_for(client, false, ("reset", "reset"), commands);
             }
             Request::Start { targets, file, update_env, changes, no_wait } => {
@@ -100,12 +102,16 @@ impl Daemon {
             Request::Apply { file, dry_run, prune, no_wait } => {
                 self.apply(client, &file, Manner { dry_run, prune, no_wait })?;
             }
-            Request::Stop { targets, no_wait } => {
-                let commands = self.for_each(&targets, |app, scope| Command::Stop { app, scope })?;
+            Request::Stop { targets, part, no_wait } => {
+                let whom = self.of_part(self.whom(&targets)?, &part)?;
+                let commands =
+                    whom.into_iter().map(|(app, scope)| (app, Command::Stop { app, scope })).collect();
                 self.end_apps(client, no_wait, ("stop", "stopped"), commands);
             }
-            Request::Delete { targets, no_wait } => {
-                let commands = self.for_each(&targets, |app, scope| Command::Delete { app, scope })?;
+            Request::Delete { targets, part, no_wait } => {
+                let whom = self.of_part(self.whom(&targets)?, &part)?;
+                let commands =
+                    whom.into_iter().map(|(app, scope)| (app, Command::Delete { app, scope })).collect();
                 self.end_apps(client, no_wait, ("delete", "deleted"), commands);
             }
             Request::Promote { targets, no_wait } => {
@@ -138,10 +144,34 @@ impl Daemon {
         Ok(())
     }
 
-    /// What to do to each of these.
-    fn for_each(&self, targets: &[String], command: fn(AppId, Scope) -> Command) -> Result<Commands, Error> {
-        let whom = self.whom(targets)?;
-        Ok(whom.into_iter().map(|(app, scope)| (app, command(app, scope))).collect())
+    /// Those of a file's apps that are meant, by the names that the file has for them.
+    fn of_part(&self, whom: Whom, part: &Part) -> Result<Whom, Error> {
+        let of_profile = |app: AppId| {
+            let profile = self.catalog.app(app).and_then(|record| record.source.profile.as_ref());
+            part.profile.is_none() || part.profile.as_ref() == profile
+        };
+        let whom: Whom = whom.into_iter().filter(|(app, _)| of_profile(*app)).collect();
+        if let (Some(profile), true) = (&part.profile, whom.is_empty()) {
+            return Err(failure(format!("--env: no app of this file runs with the profile \"{profile}\"")));
+        }
+        let unknown = |name: &&String| !whom.iter().any(|(app, _)| self.is_named(*app, name));
+        if let Some(name) = part.only.iter().find(unknown) {
+            let known: Vec<String> = whom.iter().map(|(app, _)| self.app_name(*app)).collect();
+            let known = known.join(", ");
+            return Err(failure(format!(
+                "--only: no app of this file is called \"{name}\"; there is {known}"
+            )));
+        }
+        let is_meant = |app| part.only.is_empty() || part.only.iter().any(|name| self.is_named(app, name));
+        Ok(whom.into_iter().filter(|(app, _)| is_meant(*app)).collect())
+    }
+
+    /// Whether its file calls it so: `append_env_to_name` may have put its profile behind.
+    fn is_named(&self, app: AppId, name: &str) -> bool {
+        self.catalog.app(app).is_some_and(|Record { name: known, source, .. }| {
+            let appended = || known.strip_prefix(name)?.strip_prefix('-').map(str::to_owned);
+            known == name || source.profile.is_some() && source.profile == appended()
+        })
     }
 
     /// What to do to each of these apps.

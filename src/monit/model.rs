@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::keys::Key;
-use crate::control::protocol::{AppInfo, DaemonInfo, Line, List, Reply, Request, Stream, WorkerInfo};
+use crate::control::protocol::{AppInfo, DaemonInfo, Line, List, Part, Reply, Request, Stream, WorkerInfo};
 use crate::control::render::{escape, message};
 
 /// Points of a curve: one a second, ten minutes of them.
@@ -207,7 +207,7 @@ impl Deed {
                 changes: BTreeMap::new(),
                 no_wait: false,
             },
-            Deed::Stop => Request::Stop { targets, no_wait: false },
+            Deed::Stop => Request::Stop { targets, part: Part::default(), no_wait: false },
             Deed::Scale { to, .. } => Request::Scale { target, count: to.to_string(), no_wait: false },
         }
     }

@@ -228,6 +228,30 @@ fn a_file_as_a_target_means_the_apps_started_from_it_and_nobody_of_the_same_name
     both(None);
 }
 
+/// Two of one name are told apart by their namespaces, in what people read as in what programs do.
+#[test]
+fn an_app_of_another_namespace_is_called_by_it_wherever_it_is_named() {
+    let of = |namespace: &str| idle("api").text("namespace", namespace);
+    let daemon = Daemon::foreground(file(&[of("default"), of("shop")]));
+    wait_until(ms(10_000), "both", || {
+        ["default", "shop"].iter().all(|name| standing_in(&daemon, name).as_deref() == Some("online"))
+    });
+    assert!(
+        daemon.log().contains("shop/api/0 generation 1") && daemon.log().contains(" api/0 "),
+        "{}",
+        daemon.log()
+    );
+    let stopped = daemon.run(&["stop", "api", "--json"]).expect_code(0).stdout;
+    let done: Value = serde_json::from_str(stopped.lines().last().expect("an answer")).expect("JSON");
+    assert_eq!(done["apps"], serde_json::json!(["shop/api", "api"]), "{stopped}");
+    let words = daemon.run(&["start", "api"]).expect_code(0).stdout;
+    assert!(words.contains("started api, shop/api"), "{words}");
+    let refused = daemon.run(&["restart", "api", "--name", "x"]).expect_code(2);
+    refused.expect_stderr(&["api, shop/api are meant"]);
+    let words = daemon.run(&["delete", "shop/api"]).expect_code(0).stdout;
+    assert!(words.contains("deleted shop/api"), "{words}");
+}
+
 #[test]
 fn standard_input_as_a_target_keeps_to_its_namespaces() {
     let of = |namespace: &str| idle("api").text("namespace", namespace);

@@ -92,6 +92,11 @@ pub(super) struct Record {
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
 impl Record {
+    /// What it is called, for people.
+    pub(super) fn called(&self) -> AppName {
+        AppName { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+
     /// What the names of its files begin with.
     pub(super) fn file_stem(&self) -> String {
         file_stem(&self.namespace, &self.name)

@@ -16,6 +16,7 @@ use crate::control::protocol::{self, Done, Error, Part, Reply, Request};
 use crate::control::server::ClientId;
 use crate::control::target::{self, Candidate};
 use crate::supervisor::event::{AppId, Command, Definition, Scale, Scope};
+use crate::supervisor::policy::AppName;
 use crate::sys::{self, process};
 
 use super::Daemon;
@@ -420,7 +421,7 @@ impl Daemon {
         let source = source.with_text(text);
         let now = told::app_of((config, text), &source, (&record.namespace, &record.name));
         let now = now.map_err(|wrong| told::mistaken(&wrong))?;
-        let app = now.ok_or_else(|| no_longer_there(&record.name, path))?;
+        let app = now.ok_or_else(|| no_longer_there(&record.called(), path))?;
         Ok(Some(Taken { app, source, logs: self.log_settings(config), instances: None }))
     }
 
@@ -719,7 +720,7 @@ fn broken(diagnostics: &config::Diagnostics) -> Error {
     usage(rendered.trim_end().trim_start_matches("error: ").to_owned())
 }
 
-fn no_longer_there(name: &str, path: &Path) -> Error {
+fn no_longer_there(name: &AppName, path: &Path) -> Error {
     failure(format!(
         "app \"{name}\" is not in {} any more; `clusterd delete {name}` stops and forgets it; nothing was \
          changed",

@@ -294,7 +294,7 @@ impl Daemon {
             follower.tell_dropped(&mut self.server);
             let Some(behind) = follower.behind.front_mut() else { return };
             if let Some(kept) = behind.fetched.pop_front() {
-                let app = (self.namespace(behind.app), self.app_name(behind.app));
+                let app = (self.namespace(behind.app), self.bare_name(behind.app));
                 let text = kept.bytes.strip_suffix(b"\r").unwrap_or(&kept.bytes);
                 let line = told(app, kept.instance, kept.stream, text, kept.at);
                 self.server.reply(follower.client, &Reply::Line(line), false);

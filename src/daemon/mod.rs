@@ -832,7 +832,13 @@ impl Daemon {
         self.catalog.app(app).map_or_else(|| self.app_name(app), catalog::Record::file_stem)
     }
 
+    /// An app as people are told of it: as a target, with its namespace unless that is `default`.
     fn app_name(&self, app: AppId) -> String {
+        self.catalog.app(app).map_or_else(|| format!("app {}", app.0), |record| record.called().to_string())
+    }
+
+    /// Its name alone.
+    fn bare_name(&self, app: AppId) -> String {
         self.catalog.app(app).map_or_else(|| format!("app {}", app.0), |record| record.name.clone())
     }
 

@@ -6,6 +6,7 @@
 use crate::control::protocol::{Done, Error, Reply};
 use crate::control::server::ClientId;
 use crate::supervisor::event::{AppId, Scope};
+use crate::supervisor::policy::AppName;
 use crate::supervisor::view::{AppView, Status};
 
 use super::Daemon;
@@ -16,10 +17,7 @@ fn obstacle(app: &AppView) -> Option<String> {
     if app.status == Status::Stopped || app.workers.iter().any(|worker| worker.ready) {
         return None;
     }
-    let name = match app.namespace.as_str() {
-        super::catalog::DEFAULT_NAMESPACE => app.name.clone(),
-        namespace => format!("{namespace}/{}", app.name),
-    };
+    let name = AppName { namespace: app.namespace.clone(), name: app.name.clone() };
     Some(format!("{name}: no worker of {} is ready ({})", app.instances, app.status.as_str()))
 }
 

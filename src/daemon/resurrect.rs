@@ -94,7 +94,7 @@ impl Daemon {
         written.map_err(|error| {
             failure(format!("nothing was saved: {}: {error}; what was saved before stays", path.display()))
         })?;
-        let apps: Vec<String> = list.apps.iter().map(|app| app.name.clone()).collect();
+        let apps: Vec<String> = list.apps.iter().map(|app| app.called().to_string()).collect();
         let count = apps.len();
         let message = format!(
             "saved {count} {} to {}; `clusterd resurrect` brings exactly {} back",
@@ -172,7 +172,8 @@ impl Daemon {
                 Ok(config) => config,
                 Err(diagnostics) => {
                     let why = diagnostics.one_line().join("; ");
-                    failures.extend(missing.iter().map(|app| unreadable(app.name.clone(), why.clone())));
+                    failures
+                        .extend(missing.iter().map(|app| unreadable(app.called().to_string(), why.clone())));
                     continue;
                 }
             };
@@ -185,7 +186,7 @@ impl Daemon {
                     Ok(app) => app,
                     Err(diagnostics) => {
                         let why = told::mistaken(&diagnostics).message;
-                        failures.push(unreadable(saved.name.clone(), why));
+                        failures.push(unreadable(saved.called().to_string(), why));
                         continue;
                     }
                 };
@@ -203,9 +204,9 @@ impl Daemon {
                     }
                     (None, _) => {
                         let why = "it is not in the text that it was saved with".to_owned();
-                        failures.push(unreadable(saved.name.clone(), why));
+                        failures.push(unreadable(saved.called().to_string(), why));
                     }
-                    (_, Err(error)) => failures.push(unreadable(saved.name.clone(), error.message)),
+                    (_, Err(error)) => failures.push(unreadable(saved.called().to_string(), error.message)),
                 }
             }
         }
@@ -218,7 +219,7 @@ impl Daemon {
             |app: &&SavedApp| self.find_saved(app).is_some_and(|app| self.supervisor.is_being_deleted(app));
         list.apps.iter().filter(going).map(|app| AppFailure {
             reason: "being_deleted".to_owned(),
-            ..unreadable(app.name.clone(), BEING_DELETED.to_owned())
+            ..unreadable(app.called().to_string(), BEING_DELETED.to_owned())
         })
     }
 

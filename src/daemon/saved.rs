@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use crate::config::changes::Changes;
 use crate::control::protocol::Environment;
+use crate::supervisor::policy::AppName;
 
 /// The form that is written.
 const VERSION: u32 = 1;
@@ -66,6 +67,13 @@ pub(super) struct SavedApp {
     /// What was told of it by flags, and holds over its source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) changes: Option<Changes>,
+}
+
+impl SavedApp {
+    /// What it is called, for people.
+    pub(super) fn called(&self) -> AppName {
+        AppName { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
 }
 
 /// Which workers of an app are stopped.

@@ -335,7 +335,8 @@ impl Daemon {
             };
             for shared in self.shared.by_inode.values_mut().filter(|shared| fits(shared)) {
                 if let Err(error) = shared.follow(declared) {
-                    let name = self.catalog.app(app).map_or("", |record| record.name.as_str());
+                    let name =
+                        self.catalog.app(app).map(|record| record.called().to_string()).unwrap_or_default();
                     log::error!("{name}: {address}: it is not as `listen` has it now: {error}");
                 }
             }

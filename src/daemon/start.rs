@@ -259,7 +259,7 @@ impl Daemon {
     ) -> Vec<(&'static str, OsString)> {
         let mut own = Vec::new();
         let mut set = |name, value| own.push((name, value));
-        set("CLUSTERD_APP", self.app_name(order.app).into());
+        set("CLUSTERD_APP", self.bare_name(order.app).into());
         set("CLUSTERD_INSTANCE", order.instance.to_string().into());
         set("CLUSTERD_GENERATION", order.generation.0.to_string().into());
         // By which a later supervisor finds what is to be ended, should this one be killed.
@@ -434,7 +434,7 @@ impl Daemon {
             app: order.app,
             worker: order.worker,
             namespace: self.namespace(order.app),
-            name: self.app_name(order.app),
+            name: self.bare_name(order.app),
             instance: order.instance,
         };
         let mut output = WorkerOutput::new(origin, out, err, files);

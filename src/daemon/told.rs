@@ -88,14 +88,17 @@ impl Daemon {
         if let Some(path) = &record.source.path {
             return Err(usage(format!(
                 "name: {} is called so in {}: change it there, and `clusterd apply --prune` it; nothing was changed",
-                record.name,
+                record.called(),
                 path.display()
             )));
         }
         let name = name_told(keys, "name", &record.name);
         let namespace = name_told(keys, "namespace", &record.namespace);
         if self.catalog.find(&namespace, &name).is_some_and(|other| other != *app) {
-            return Err(failure(format!("name: another app is called {name} already; nothing was changed")));
+            let called = AppName { namespace, name };
+            return Err(failure(format!(
+                "name: another app is called {called} already; nothing was changed"
+            )));
         }
         let needs = |recipe: &Recipe| {
             recipe
@@ -107,7 +110,8 @@ impl Daemon {
         match self.catalog.apps().find(|(_, other)| needs(&other.recipe)) {
             Some((_, other)) => Err(failure(format!(
                 "name: {} depends on {} under this name; nothing was changed",
-                other.name, record.name
+                other.called(),
+                record.called()
             ))),
             None => Ok(()),
         }
@@ -175,7 +179,7 @@ impl Daemon {
             let path = record.source.path.as_deref().map(Path::display)?;
             Some(format!(
                 "{}: this holds over {path} until that is named: `clusterd reload {path}`",
-                record.name
+                record.called()
             ))
         };
         apps.iter().filter_map(over).collect()

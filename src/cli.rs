@@ -19,6 +19,7 @@ mod pm2;
 mod redact;
 mod report;
 mod screen;
+mod sight;
 pub mod sort;
 mod stamp;
 mod start;

@@ -1,14 +1,18 @@
 //! What PM2's users have beside their servers goes on working: scripts that read `jlist`.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
 mod support;
 
+use std::process::Command;
+use std::sync::Arc;
+
 use serde_json::Value;
 
-use support::daemon::BOOT;
+use support::daemon::{BOOT, Builder};
 use support::wait::try_until;
-use support::{App, Daemon, fixtures, free_port};
+use support::{App, Daemon, Home, fixtures, free_port};
 
 fn server(name: &str) -> App {
     App::new(name, &fixtures::worker(&["serve"])).port(free_port())
@@ -75,6 +79,31 @@ fn jlist_has_the_fields_that_scripts_for_pm2_read() {
     let pid_file = std::fs::read_to_string(env["pm_pid_path"].as_str().unwrap()).unwrap();
     assert_eq!(pid_file.trim(), line["pid"].to_string());
     assert!(!daemon.run(&["jlist"]).stdout.contains("hunter2"), "values of variables are nobody's business");
+}
+
+/// The list of many a script.
+#[test]
+fn jlist_says_as_whom_and_in_which_version_a_process_runs() {
+    let home = Home::new(None);
+    home.put("package.json", "{ \"name\": \"shop\", \"version\": \"1.2.3\" }");
+    home.put("tick.sh", "while :; do sleep 0.05; done");
+    let app = App::bare("tick").text("script", "./tick.sh").text("cron_restart", "0 4 * * *");
+    let daemon = Builder::new(&app).start_in(Arc::new(home));
+    daemon.wait_online("tick", 1);
+    let env = processes(&daemon).remove(0)["pm2_env"].take();
+    let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+    assert_eq!(env["username"], user.trim());
+    assert_eq!(env["version"], "1.2.3", "{env}");
+    assert_eq!((&env["cron_restart"], &env["merge_logs"]), (&"0 4 * * *".into(), &false.into()), "{env}");
+    // What it was started with is not this, unless it was written before.
+    let hour = std::time::Duration::from_secs(3600);
+    let now = std::time::SystemTime::now();
+    for (written, shown) in [(now + hour, "N/A"), (now - hour, "2.0.0")] {
+        daemon.home.put("package.json", "{ \"version\": \"2.0.0\" }");
+        let package = std::fs::File::open(daemon.home.apps().join("package.json")).unwrap();
+        package.set_modified(written).unwrap();
+        assert_eq!(processes(&daemon)[0]["pm2_env"]["version"], shown);
+    }
 }
 
 #[test]

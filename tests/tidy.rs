@@ -263,7 +263,7 @@ const WALL_CLOCK_READERS: &[&str] = &[
     "src/daemon/list.rs",
     "src/daemon/output.rs",
     "src/logs/logger",
-    "src/cli/commands",
+    "src/cli/sight",
     "src/cli/logs",
 ];
 /// Test code that may sleep: the one place that polls a condition to its deadline, and servers whose work

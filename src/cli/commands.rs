@@ -10,17 +10,18 @@ use serde_json::json;
 
 use super::logs::Printer;
 use super::output::{self, Failure, Output, Shape};
+use super::sight::Sight;
 use super::{Apply, Cli, Logs, Replace, Run, Selection, Start, Validate, Verb};
 use super::{behind, complete as completion, file, flags, logs, man, pm2, report, start, startup};
 use crate::background::{self, BackgroundError};
 use crate::config::changes::Keys;
 use crate::config::plan;
 use crate::control::client::{self, ANSWER_TIME, ClientError};
-use crate::control::protocol::{Done, Error, File, List, Part, Reply, Request, WorkerInfo};
+use crate::control::protocol::{Done, Error, File, List, Part, Reply, Request};
 use crate::daemon;
 use crate::home::{Given, Home, HomeError};
-use crate::sys::clock::{self, Clock};
-use crate::sys::{process, socket};
+use crate::sys::clock::Clock;
+use crate::sys::socket;
 
 /// Another supervisor was first: after so long it is looked whether it is still there.
 const RACE_TIME: Duration = Duration::from_secs(1);
@@ -495,14 +496,9 @@ fn detailed(home: &Home) -> Result<(List, pm2::Details), Failure> {
 }
 
 fn pm2_processes(home: &Home) -> Result<serde_json::Value, Failure> {
-    let now = clock::wall();
+    let sight = Sight::new();
     let (list, details) = detailed(home)?;
-    // What a process says of itself does not vary by some milliseconds from one look to the next.
-    let began = |worker: &WorkerInfo| {
-        let own = worker.pid.and_then(|pid| process::started_at(pid).ok());
-        own.unwrap_or_else(|| now.saturating_sub(Duration::from_millis(worker.uptime_ms)))
-    };
-    Ok(pm2::processes(&list, &details, &began))
+    Ok(pm2::processes(&list, &details, &sight))
 }
 
 /// A list, or what the supervisor has against it.

@@ -17,12 +17,22 @@ pub(super) const AT_A_TIME: usize = 100;
 /// What is known of each app beside the list: by namespace and name.
 pub(super) type Details = HashMap<(String, String), AppDetail>;
 
-/// One object per worker, in the order of their ids. `began` is when a worker's process did, since 1970.
-pub(super) fn processes(list: &List, details: &Details, began: &dyn Fn(&WorkerInfo) -> Duration) -> Value {
+/// What is not known to the supervisor, but can be seen from here.
+pub(super) trait Sight {
+    /// When the worker's process began, since 1970.
+    fn began(&self, worker: &WorkerInfo) -> Duration;
+    /// As whom a process runs, where that user has a name.
+    fn user(&self, pid: i32) -> Option<String>;
+    /// The version of the package that a program belongs to, where it is still the one that a worker was started with.
+    fn version(&self, program: &Path, cwd: &Path, worker: &WorkerInfo) -> Option<String>;
+}
+
+/// One object per worker, in the order of their ids.
+pub(super) fn processes(list: &List, details: &Details, sight: &dyn Sight) -> Value {
     let mut processes: Vec<(u32, Value)> = Vec::new();
     for app in &list.apps {
         let detail = details.get(&(app.namespace.clone(), app.name.clone()));
-        let facts = Facts { app, detail, home: &list.daemon.home, began };
+        let facts = Facts { app, detail, list, sight };
         processes.extend(app.workers.iter().map(|worker| (worker.id, facts.process(worker))));
     }
     processes.sort_by_key(|(id, _)| *id);
@@ -33,8 +43,8 @@ pub(super) fn processes(list: &List, details: &Details, began: &dyn Fn(&WorkerIn
 struct Facts<'l> {
     app: &'l AppInfo,
     detail: Option<&'l AppDetail>,
-    home: &'l str,
-    began: &'l dyn Fn(&WorkerInfo) -> Duration,
+    list: &'l List,
+    sight: &'l dyn Sight,
 }
 
 impl Facts<'_> {
@@ -52,7 +62,7 @@ impl Facts<'_> {
     }
 
     fn environment(&self, worker: &WorkerInfo) -> Map<String, Value> {
-        let began = if worker.pid.is_some() { (self.began)(worker).as_millis() as u64 } else { 0 };
+        let began = if worker.pid.is_some() { self.sight.began(worker).as_millis() as u64 } else { 0 };
         let mut out = Map::new();
         let mut put = |key: &str, value: Value| out.insert(key.to_owned(), value);
         put("name", json!(self.app.name));
@@ -68,6 +78,12 @@ impl Facts<'_> {
         put("created_at", json!(began));
         put("restart_time", json!(worker.restarts));
         put("unstable_restarts", json!(worker.unstable_restarts));
+        let user = self.setting("user").map(str::to_owned);
+        // Without a user of its own it runs as whoever the supervisor is.
+        let whose = worker.pid.unwrap_or(self.list.daemon.pid);
+        if let Some(user) = user.or_else(|| self.sight.user(whose)) {
+            put("username", json!(user));
+        }
         // A death by signal is no 0, which is what PM2 would say.
         if let Some(exit) = &worker.last_exit {
             put("exit_code", json!(exit.code));
@@ -101,6 +117,9 @@ impl Facts<'_> {
             |path: &Option<String>| path.as_deref().map_or("/dev/null".to_owned(), |p| self.log(p, worker));
         let mut out = Map::new();
         let mut put = |key: &str, value: Value| out.insert(key.to_owned(), value);
+        if let Some(version) = self.sight.version(Path::new(&program.path), Path::new(&detail.cwd), worker) {
+            put("version", json!(version));
+        }
         put("pm_exec_path", json!(program.path));
         put("pm_cwd", json!(detail.cwd));
         put("exec_interpreter", json!(program.interpreter));
@@ -112,7 +131,7 @@ impl Facts<'_> {
             put("pm_log_path", json!(log(&detail.log_file)));
         }
         put("pm_pid_path", json!(self.pid_file(worker)));
-        for key in ["autorestart", "autostart", "wait_ready", "shutdown_with_message"] {
+        for key in ["autorestart", "autostart", "merge_logs", "wait_ready", "shutdown_with_message"] {
             if let Some(value) = settings.get(key) {
                 put(key, json!(value == "true"));
             }
@@ -128,8 +147,10 @@ impl Facts<'_> {
             put("max_restarts", json!(count));
         }
         if let Some(user) = settings.get("user") {
-            put("username", json!(user));
             put("uid", json!(user));
+        }
+        if let Some(when) = settings.get("cron_restart") {
+            put("cron_restart", json!(when));
         }
         if let Some(group) = settings.get("group") {
             put("gid", json!(group));
@@ -157,7 +178,7 @@ impl Facts<'_> {
             None => {
                 let namespace = Some(&self.app.namespace).filter(|namespace| *namespace != "default");
                 let namespace = namespace.map_or_else(String::new, |namespace| format!("{namespace}@"));
-                format!("{}/pids/{namespace}{}-{instance}.pid", self.home, self.app.name)
+                format!("{}/pids/{namespace}{}-{instance}.pid", self.list.daemon.home, self.app.name)
             }
             Some(path) if self.app.instances > 1 || instance > 0 => {
                 let stem = Path::new(path).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();

@@ -17,13 +17,18 @@ const FILE: &str = "ecosystem.toml";
 /// How much of a project's file is read, in bytes.
 const MAX_READ: u64 = 1024 * 1024;
 
+/// How many names of a folder are looked at.
+const MAX_NAMES: usize = 1000;
+
 /// Writes the file and says what to do next.
 pub(super) fn init(force: bool, json: bool) -> Result<i32, Failure> {
     let folder = file::current_folder()?;
     let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or("app");
     let text = |file: &str| read(&folder.join(file));
     let exists = |file: &str| folder.join(file).exists();
-    let mut drafted = project::draft(&Project { folder: name, text: &text, exists: &exists });
+    let entries = |below: &str| names(&folder.join(below));
+    let project = Project { folder: name, text: &text, exists: &exists, entries: &entries };
+    let mut drafted = project::draft(&project);
     if drafted.from.is_none()
         && let Some(last) = drafted.problems.pop()
     {
@@ -63,6 +68,12 @@ fn remark(problems: &[Diagnostics]) {
     for line in problems.iter().flat_map(Diagnostics::one_line) {
         let _ = writeln!(stderr, "left out: {line}");
     }
+}
+
+/// What lies in a folder; nothing where there is none.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().take(MAX_NAMES);
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
 fn read(path: &Path) -> Option<String> {

@@ -13,6 +13,7 @@ mod problems;
 mod procfile;
 mod program;
 pub mod project;
+mod python;
 mod tree;
 mod yaml;
 

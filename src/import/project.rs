@@ -1,13 +1,11 @@
 //! A project → its first ecosystem file, for `init`: what is started how is read from the files that its
 //! language has anyway. What a file cannot say stands there as a remark, to be switched on.
 
-use std::collections::BTreeMap;
-
 use super::app::allowed;
 use super::document::{Document, Line, Table, single_line};
 use super::problems::Problems;
 use super::tree::{Node, Value};
-use super::{Facts, Import, json};
+use super::{Facts, Import, json, python};
 use crate::config::error::Diagnostics;
 
 /// A folder, as far as anybody may look into it.
@@ -18,6 +16,8 @@ pub struct Project<'p> {
     pub text: &'p dyn Fn(&str) -> Option<String>,
     /// Whether a file or folder is there.
     pub exists: &'p dyn Fn(&str) -> bool,
+    /// The names in a folder, which is written with a slash at its end; nothing is the project's own.
+    pub entries: &'p dyn Fn(&str) -> Vec<String>,
 }
 
 /// The file for a project.
@@ -34,11 +34,11 @@ pub struct Drafted {
 }
 
 /// What was found, and the apps that it means.
-struct Found {
-    from: String,
-    apps: Vec<Table>,
+pub(super) struct Found {
+    pub(super) from: String,
+    pub(super) apps: Vec<Table>,
     /// What could not become an app.
-    tail: Vec<String>,
+    pub(super) tail: Vec<String>,
 }
 
 /// Files that people have for PM2.
@@ -58,7 +58,7 @@ const PM2S: [&str; 9] = [
 pub fn draft(project: &Project<'_>) -> Drafted {
     let mut problems = Vec::new();
     let looks = [procfile(project, &mut problems), node(project, &mut problems)];
-    let mut found = looks.into_iter().chain([ruby(project), go(project), python(project)]).flatten();
+    let mut found = looks.into_iter().chain([ruby(project), go(project), python::found(project)]).flatten();
     let first = found.next();
     let others: Vec<String> = found.map(|found| found.from).collect();
     let pm2 = PM2S.iter().find(|name| (project.exists)(name)).map(|name| (*name).to_owned());
@@ -91,16 +91,16 @@ pub fn draft(project: &Project<'_>) -> Drafted {
     Drafted { text: document.text(), from, pm2, problems }
 }
 
-fn text(text: &str) -> Value {
+pub(super) fn text(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
 
-fn strings(words: &[&str]) -> Value {
+pub(super) fn strings(words: &[&str]) -> Value {
     Value::List(words.iter().map(|word| Node::made(text(word))).collect())
 }
 
 /// A server: its name, what runs, and what one sets next.
-fn server(project: &Project<'_>, name: &str, runs: Vec<Line>) -> Table {
+pub(super) fn server(project: &Project<'_>, name: &str, runs: Vec<Line>) -> Table {
     let mut table = Table::default();
     table.lines.push(Line::new("name", text(&allowed(name))));
     table.lines.extend(runs);
@@ -256,74 +256,43 @@ fn go(project: &Project<'_>) -> Option<Found> {
             .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
     };
     let name = allowed(module.rsplit('/').find(|part| !is_version(part)).unwrap_or(project.folder));
-    let package =
-        if (project.exists)(&format!("cmd/{name}")) { format!("./cmd/{name}") } else { ".".to_owned() };
+    let (package, others) = go_program(project, &name)?;
     let line = Line::new("script", text(&format!("./{name}")));
-    let runs = vec![line.because(format!("built by: go build -o {name} {package}"))];
+    let mut runs = vec![line.because(format!("built by: go build -o {name} {package}"))];
+    if !others.is_empty() {
+        let others = others.join(", ");
+        runs.push(Line::remark(format!(
+            "programs too: {others}; add another [[apps]] for each that is to run"
+        )));
+    }
     let mut table = server(project, &name, runs);
     table.tables.push(("env".to_owned(), vec![Line::new("PORT", Value::Whole(8080))]));
     Some(Found { from: "go.mod".to_owned(), apps: vec![table], tail: Vec::new() })
 }
 
-fn python(project: &Project<'_>) -> Option<Found> {
-    let sources = ["pyproject.toml", "requirements.txt", "Pipfile"];
-    let written: BTreeMap<&str, String> =
-        sources.iter().filter_map(|name| Some((*name, (project.text)(name)?.to_ascii_lowercase()))).collect();
-    let needs = |package: &str| written.values().any(|text| text.contains(package));
-    let bin = [".venv/bin/", "venv/bin/"].into_iter().find(|bin| (project.exists)(bin)).unwrap_or("");
-    let program = |name: &str| Line::new("script", text(&format!("{bin}{name}")));
-    let module =
-        ["main", "app", "server", "wsgi"].into_iter().find(|name| (project.exists)(&format!("{name}.py")));
-    let manage = (project.text)("manage.py");
-    let (from, runs) = if let Some(manage) = &manage {
-        ("manage.py", django(project, manage, needs("gunicorn"), bin))
-    } else if written.is_empty() {
-        return None;
-    } else if needs("uvicorn") || needs("fastapi") {
-        let nested = (project.exists)("app/main.py").then_some("app.main");
-        let target = format!("{}:app", module.or(nested).unwrap_or("main"));
-        let args = strings(&[&target, "--host", "0.0.0.0", "--port", "8000"]);
-        (source(&written), vec![program("uvicorn"), Line::new("args", args)])
-    } else if needs("gunicorn") {
-        (source(&written), gunicorn(&format!("{}:app", module.unwrap_or("app")), bin))
-    } else {
-        let script = Line::new("script", text(&format!("{}.py", module?)));
-        let line = match bin.is_empty() {
-            true => vec![script],
-            false => vec![script, Line::new("interpreter", text(&format!("{bin}python")))],
-        };
-        (source(&written), line)
+/// The package that is the server, and other programs; none where the module is a library.
+fn go_program(project: &Project<'_>, name: &str) -> Option<(String, Vec<String>)> {
+    let is_program = |folder: &str| {
+        let files = (project.entries)(folder);
+        let mut sources = files.iter().filter(|name| name.ends_with(".go") && !name.ends_with("_test.go"));
+        sources.any(|file| {
+            let source = (project.text)(&format!("{folder}{file}")).unwrap_or_default();
+            source.lines().any(|line| line.trim_end() == "package main" || line.starts_with("package main "))
+        })
     };
-    let table = server(project, project.folder, runs);
-    Some(Found { from: from.to_owned(), apps: vec![table], tail: Vec::new() })
-}
-
-fn source(written: &BTreeMap<&'static str, String>) -> &'static str {
-    written.keys().next().copied().unwrap_or("requirements.txt")
-}
-
-fn gunicorn(target: &str, bin: &str) -> Vec<Line> {
-    let args = strings(&[target, "--bind", "0.0.0.0:8000", "--workers", "1"]);
-    let remark = "one worker of its own: clusterd has as many of them as instances says";
-    vec![Line::new("script", text(&format!("{bin}gunicorn"))), Line::new("args", args).because(remark)]
-}
-
-fn django(project: &Project<'_>, manage: &str, has_gunicorn: bool, bin: &str) -> Vec<Line> {
-    if !has_gunicorn {
-        let remark =
-            "Django's server for development; install gunicorn for all else, and run clusterd init again";
-        let mut lines = vec![Line::new("script", text("manage.py")).because(remark)];
-        if !bin.is_empty() {
-            lines.push(Line::new("interpreter", text(&format!("{bin}python"))));
-        }
-        lines.push(Line::new("args", strings(&["runserver", "0.0.0.0:8000", "--noreload"])));
-        return lines;
+    let mut programs: Vec<String> = (project.entries)("cmd/");
+    programs.retain(|program| is_program(&format!("cmd/{program}/")));
+    let usual = [name, "server", "api", "web", "app", "serve"];
+    let rank = |program: &String| usual.iter().position(|usual| usual == program).unwrap_or(usual.len());
+    programs.sort_by_key(|program| (rank(program), program.clone()));
+    let mut packages: Vec<String> = programs.iter().map(|program| format!("./cmd/{program}")).collect();
+    if is_program("") {
+        // What has the module's name is what it is about.
+        let own = usize::from(programs.first().is_some_and(|program| program == name));
+        packages.insert(own, ".".to_owned());
     }
-    // os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings')
-    let after = manage.split("DJANGO_SETTINGS_MODULE").nth(1).unwrap_or_default();
-    let settings = after.split(['\'', '"']).find(|part| part.contains('.'));
-    let package = settings.and_then(|settings| settings.split('.').next()).unwrap_or(project.folder);
-    gunicorn(&format!("{package}.wsgi:application"), bin)
+    let mut packages = packages.into_iter();
+    packages.next().map(|package| (package, packages.collect()))
 }
 
 #[cfg(test)]
@@ -334,7 +303,12 @@ mod tests {
         let find =
             |name: &str| files.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned());
         let exists = |name: &str| files.iter().any(|(known, _)| *known == name || known.starts_with(name));
-        let drafted = draft(&Project { folder: "shop", text: &find, exists: &exists });
+        let entries = |folder: &str| {
+            let below = files.iter().filter_map(|(known, _)| known.strip_prefix(folder)?.split('/').next());
+            let names: std::collections::BTreeSet<&str> = below.collect();
+            names.into_iter().map(str::to_owned).collect()
+        };
+        let drafted = draft(&Project { folder: "shop", text: &find, exists: &exists, entries: &entries });
         let host = crate::config::Host {
             parallelism: 2,
             memory: None,
@@ -383,10 +357,31 @@ mod tests {
                 &["args = [\"exec\", \"ruby\", \"app.rb\"]"],
             ),
             (
-                &[("go.mod", "module example.org/me/api/v2\n\ngo 1.22\n"), ("cmd/api/main.go", "")],
+                &[
+                    ("go.mod", "module example.org/me/api/v2\n\ngo 1.22\n"),
+                    ("cmd/api/main.go", "package main\n"),
+                    ("main.go", "package main\n"),
+                ],
                 Some("go.mod"),
-                &["name = \"api\"", "go build -o api ./cmd/api", "script = \"./api\""],
+                &["name = \"api\"", "go build -o api ./cmd/api", "script = \"./api\"", "# programs too: .;"],
             ),
+            (
+                &[
+                    ("go.mod", "module example.org/shop\n"),
+                    ("cmd/migrate/main.go", "package main\n"),
+                    ("cmd/server/run.go", "// Runs.\npackage main // all\n"),
+                    ("cmd/internal/x.go", "package internal\n"),
+                    ("shop.go", "package shop\n"),
+                ],
+                Some("go.mod"),
+                &["go build -o shop ./cmd/server", "script = \"./shop\"", "# programs too: ./cmd/migrate;"],
+            ),
+            (
+                &[("go.mod", "module a.b/x\n"), ("x.go", "package main\n")],
+                Some("go.mod"),
+                &["go build -o x ."],
+            ),
+            (&[("go.mod", "module a.b/x\n"), ("x.go", "package x\n")], None, &["\"demo\""]),
             (
                 &[
                     ("manage.py", "setdefault('DJANGO_SETTINGS_MODULE', 'site.settings')"),
@@ -410,6 +405,94 @@ mod tests {
                 Some("requirements.txt"),
                 &["script = \"app.py\""],
             ),
+            // Which object of which module it is, is read from the modules.
+            (
+                &[
+                    ("requirements.txt", "Flask==3\ngunicorn\n"),
+                    ("app.py", "x = 1\n"),
+                    ("wsgi.py", "application = create_app()\n"),
+                ],
+                Some("requirements.txt"),
+                &["script = \"gunicorn\"", "\"wsgi:application\", \"--bind\""],
+            ),
+            (
+                &[
+                    ("requirements.txt", "flask"),
+                    ("app.py", "from flask import Flask\n\nweb: Flask = Flask(__name__)\n"),
+                ],
+                Some("requirements.txt"),
+                &["script = \"flask\"", "\"--app\", \"app:web\", \"run\"", "install gunicorn"],
+            ),
+            (
+                &[
+                    (
+                        "pyproject.toml",
+                        "[project]\nname = \"web-shop\"\ndependencies = [\"flask\", \"gunicorn\"]\n",
+                    ),
+                    ("uv.lock", ""),
+                    (
+                        "src/web_shop/__init__.py",
+                        "import flask\n\ndef create_app():\n    app = flask.Flask(__name__)\n",
+                    ),
+                ],
+                Some("pyproject.toml"),
+                &[
+                    "script = \"uv\"",
+                    "[\"run\", \"gunicorn\", \"web_shop:create_app()\"",
+                    "\"--chdir\", \"src\"",
+                ],
+            ),
+            (
+                &[
+                    (
+                        "pyproject.toml",
+                        "[tool.poetry]\nname = \"shop\"\n[tool.poetry.dependencies]\nfastapi = \"*\"\n",
+                    ),
+                    (
+                        "shop/main.py",
+                        "    inner = FastAPI()\nif x == FastAPI():\n    pass\nservice = FastAPI(title='x')\n",
+                    ),
+                ],
+                Some("pyproject.toml"),
+                &["script = \"poetry\"", "[\"run\", \"uvicorn\", \"shop.main:service\", \"--host\""],
+            ),
+            (
+                &[
+                    ("pyproject.toml", "fastapi uvicorn"),
+                    (
+                        "app/main.py",
+                        "def create_app() -> FastAPI:\n    return FastAPI()\n\ndef create_app(): pass",
+                    ),
+                ],
+                Some("pyproject.toml"),
+                &["script = \"uvicorn\"", "\"app.main:create_app\"", "\"--factory\""],
+            ),
+            (
+                &[
+                    ("manage.py", "'DJANGO_SETTINGS_MODULE', \"web.settings.base\""),
+                    ("pyproject.toml", "django uvicorn"),
+                    ("uv.lock", ""),
+                    (".venv/bin/python", ""),
+                ],
+                Some("manage.py"),
+                &["script = \".venv/bin/uvicorn\"", "\"web.asgi:application\""],
+            ),
+            (
+                &[
+                    (
+                        "pyproject.toml",
+                        "[project]\nname = \"job\"\n\n[project.scripts]\n# all\njob-run = \"job:main\"\n",
+                    ),
+                    ("uv.lock", ""),
+                ],
+                Some("pyproject.toml"),
+                &["script = \"uv\"", "args = [\"run\", \"job-run\"]"],
+            ),
+            (
+                &[("pyproject.toml", "[project]\nname = \"job\"\n"), ("uv.lock", ""), ("main.py", "")],
+                Some("pyproject.toml"),
+                &["script = \"uv\"", "args = [\"run\", \"python\", \"main.py\"]"],
+            ),
             (&[], None, &["name = \"shop\"", "command = [\"clusterd\", \"demo\"]"]),
         ] {
             let drafted = drafted(files);
@@ -425,6 +508,7 @@ mod tests {
         let drafted = drafted(&[
             ("Procfile", "web: x y\n"),
             ("go.mod", "module a\n"),
+            ("main.go", "package main\n"),
             ("ecosystem.config.js", ""),
             (".env", ""),
         ]);

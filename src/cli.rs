@@ -8,6 +8,7 @@ pub mod commands;
 pub mod complete;
 mod file;
 pub mod flags;
+pub mod gone;
 mod import;
 mod init;
 mod logs;
@@ -768,7 +769,10 @@ fn count(text: &str) -> Result<String, String> {
 pub fn with_verb(words: Vec<OsString>, exists: impl Fn(&Path) -> bool) -> Vec<OsString> {
     let Some(first) = first_positional(&words) else { return words };
     let text = first.to_string_lossy();
-    let is_file = text == "-" || text.ends_with(".toml") || (!is_verb(&text) && exists(Path::new(first)));
+    // A project may well have a script that is called `deploy`.
+    let is_gone = || gone::told(&text).is_some() && file::is_program(Path::new(first));
+    let is_there = || !is_verb(&text) && exists(Path::new(first)) && !is_gone();
+    let is_file = text == "-" || text.ends_with(".toml") || is_there();
     if !is_file {
         return words;
     }

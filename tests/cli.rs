@@ -540,6 +540,54 @@ fn what_is_chosen_of_a_file_that_is_to_end_travels_with_it() {
     assert!(err(&output).contains("choose from an ecosystem file"), "{}", err(&output));
 }
 
+/// Not the parser's bare words, nor a guess at another one.
+#[test]
+fn a_verb_that_only_pm2_has_says_why_it_is_gone_and_what_there_is_instead() {
+    let home = home();
+    for (words, told) in [
+        (&["web"][..], "http = \"127.0.0.1:9615\" in [daemon]"),
+        (&["deploy", "production", "setup"], "clusterd reload"),
+        (&["set", "pm2:registry", "http://x"], "keys of the ecosystem file"),
+        (&["install", "pm2-logrotate"], "log_max_size"),
+        (&["serve", "./dist", "3000", "--spa"], "an app like any other"),
+        (&["profile:cpu"], "--node-args=--inspect"),
+    ] {
+        let output = clusterd(home.path(), words);
+        assert_code(&output, 2);
+        let text = err(&output);
+        assert!(text.starts_with(&format!("error: {} is no verb of clusterd: ", words[0])), "{text}");
+        assert!(text.contains(told) && !text.contains("tip:"), "{text}");
+    }
+    let output = clusterd(home.path(), &["link", "--json"]);
+    let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(error["code"], 2, "{error}");
+}
+
+#[test]
+fn a_verb_that_is_misspelt_is_guessed_and_a_word_that_is_none_is_not() {
+    let home = home();
+    for (word, hint) in [
+        ("strat", "did you mean 'start'?"),
+        ("restrat", "did you mean 'restart'?"),
+        ("relaod", "did you mean 'reload'?"),
+        ("stpo", "did you mean 'stop'?"),
+        ("lst", "did you mean 'list'?"),
+        ("desribe", "did you mean 'describe'?"),
+        ("gracefulRelaod", "did you mean 'gracefulReload'?"),
+        ("bananas", "`clusterd --help` shows all verbs"),
+        ("api", "`clusterd --help` shows all verbs"),
+        ("x", "`clusterd --help` shows all verbs"),
+    ] {
+        let output = clusterd(home.path(), &[word]);
+        assert_code(&output, 2);
+        assert_eq!(err(&output), format!("error: unrecognized subcommand '{word}'; {hint}\n"));
+    }
+    fs::write(home.path().join("server.js"), "").unwrap();
+    let output = clusterd(home.path(), &["server.js"]);
+    assert_code(&output, 2);
+    assert!(err(&output).contains("no ecosystem file: `clusterd start server.js`"), "{}", err(&output));
+}
+
 #[test]
 fn a_file_travels_with_its_text_its_folder_and_the_callers_environment() {
     let home = home();

@@ -191,6 +191,16 @@ fn every_command_and_flag_of_pm2_has_a_row() {
 }
 
 #[test]
+fn every_verb_of_pm2_is_one_here_or_says_what_to_use_instead() {
+    let definition = Cli::command();
+    // The names of other programs.
+    for verb in PM2_COMMANDS.split(' ').filter(|verb| !verb.starts_with("pm2-")) {
+        let (is_here, told) = (definition.find_subcommand(verb).is_some(), clusterd::cli::gone::told(verb));
+        assert!(is_here != told.is_some(), "{verb}: {told:?}");
+    }
+}
+
+#[test]
 fn every_verb_and_flag_is_told_of() {
     const INTERNAL: &[&str] = &["run", "daemon", "demo", "help", "__complete"];
     let text = page("moving-from-pm2.md");

@@ -157,6 +157,12 @@ impl Caller {
     }
 
     fn foreground(&self, run: &Run) -> Result<i32, Failure> {
+        if !run.file.ends_with(".toml") && file::is_program(Path::new(&run.file)) {
+            let word = &run.file;
+            return Err(Failure::usage(format_args!(
+                "{word}: this is a program and no ecosystem file: `clusterd start {word}`"
+            )));
+        }
         let file = read_checked(&run.file, &run.selection)?;
         let mut log_files = run.no_log_files.then_some(false);
         let (home, notes) = match self.usual_home() {

@@ -27,7 +27,7 @@ impl<'w> Near<'w> {
     }
 
     /// Of those that are equally near the first that was told stays.
-    fn tell(&mut self, like: &str, name: &str) {
+    pub(super) fn tell(&mut self, like: &str, name: &str) {
         if self.word.len() > LONGEST || like.len() > LONGEST {
             return;
         }
@@ -75,6 +75,11 @@ impl<'w> Near<'w> {
             }
         }
         self
+    }
+
+    /// The nearest of all.
+    pub(super) fn found(self) -> Option<String> {
+        self.found.map(|(_, name)| name)
     }
 
     /// `; did you mean "server"?`, or nothing.

@@ -236,6 +236,20 @@ impl Home {
     }
 }
 
+impl Home {
+    /// With its state in the folder that the ecosystem file names, which is made, and refused as [`Home::check`] does.
+    ///
+    /// # Errors
+    /// As [`Home::create`] and [`Home::check`].
+    pub fn with_state(self, folder: &Path, uid: u32) -> Result<Home, HomeError> {
+        make(folder)?;
+        if uid == 0 {
+            check_folder(folder, unmapped_user(), "state_dir")?;
+        }
+        Ok(Home { state: folder.to_owned(), ..self })
+    }
+}
+
 /// Makes the folder of log files that the ecosystem file names, and refuses it as [`Home::check`] does: who can
 /// exchange a file there has root append to another one.
 ///

@@ -419,6 +419,38 @@ fn login(home: &Home, arguments: &[&str]) -> Output {
     home.finish(running)
 }
 
+/// Where the file says, in the foreground; a home that is named holds everything.
+#[test]
+fn the_state_is_kept_where_the_file_says() {
+    let home = Arc::new(Home::new(None));
+    let text = format!("[daemon]\nstate_dir = \"kept/here\"\n{}", file(&[idle("one")]));
+    home.write(&text);
+    let kept = home.apps().join("kept/here");
+    let at = |name: &str| home.path().join(name);
+    let running = home.spawn_with(&[&home.file().display().to_string()], |command| {
+        command.env_remove("CLUSTERD_HOME").env("STATE_DIRECTORY", at("state"));
+        command.env("RUNTIME_DIRECTORY", at("run")).env("LOGS_DIRECTORY", at("logs"));
+    });
+    let run = at("run").display().to_string();
+    wait_until(BOOT, "its apps", || home.run(&["--home", &run, "ping", "--ready"]).code == 0);
+    home.run(&["--home", &run, "save"]).expect_code(0);
+    assert!(kept.join("dump.json").is_file() && !at("state").join("dump.json").exists());
+    // It stays there until the supervisor is started anew, and that is told.
+    home.write(&text.replace("kept/here", "kept/there"));
+    let told = home.run(&["--home", &run, "reload", &home.file().display().to_string()]).expect_code(0);
+    assert!(
+        told.stdout.contains("state_dir: ") && told.stdout.contains("from the next start on"),
+        "{told:?}"
+    );
+    home.run(&["--home", &run, "kill"]).expect_code(0);
+    home.finish(running);
+    // A home that is named.
+    let daemon = Daemon::foreground(text);
+    daemon.wait_online("one", 1);
+    daemon.run(&["save"]).expect_code(0);
+    assert!(daemon.home.path().join("dump.json").is_file() && !daemon.home.apps().join("kept").exists());
+}
+
 /// As with `start` in a login, and the unit of `startup`.
 #[test]
 fn two_supervisors_never_share_a_list_of_apps() {

@@ -163,7 +163,8 @@ impl Caller {
                 "{word}: this is a program and no ecosystem file: `clusterd start {word}`"
             )));
         }
-        let file = read_checked(&run.file, &run.selection)?;
+        let file = file::read(&run.file, &run.selection)?;
+        let state = file::state_dir(&file)?.filter(|_| !self.names_home());
         let mut log_files = run.no_log_files.then_some(false);
         let (home, notes) = match self.usual_home() {
             Ok(home) => (home, Vec::new()),
@@ -174,6 +175,10 @@ impl Caller {
             }
         };
         let temporary = (!notes.is_empty()).then(|| home.runtime.clone());
+        let home = match &state {
+            Some(folder) => home.with_state(folder, socket::own_uid()).map_err(Failure::failed)?,
+            None => home,
+        };
         let options = daemon::Options { file: Some(file), notes, log_files, ..here(home) };
         let ended = daemon::run(options).map_err(Failure::failed);
         if let Some(folder) = temporary

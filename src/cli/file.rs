@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::output::Failure;
 use super::{Selection, near};
-use crate::config::{self, AppConfig, Diagnostics, Host, MAX_TEXT, launch};
+use crate::config::{self, AppConfig, Config, Diagnostics, Host, MAX_TEXT, launch};
 use crate::control::protocol::{Environment, File};
 use crate::import;
 use crate::sys::{cpus, memory};
@@ -165,9 +165,18 @@ pub(super) fn check(file: &File) -> Result<Vec<AppConfig>, Failure> {
 
 /// The same with its mistakes as they are.
 pub(super) fn load(file: &File) -> Result<Vec<AppConfig>, Diagnostics> {
+    whole(file).map(|config| config.apps)
+}
+
+/// Where the file says that the state is to be.
+pub(super) fn state_dir(file: &File) -> Result<Option<PathBuf>, Failure> {
+    whole(file).map(|config| config.daemon.state_dir).map_err(wrong)
+}
+
+fn whole(file: &File) -> Result<Config, Diagnostics> {
     let host =
         Host { profile: file.profile.clone(), only: file.only.clone(), ..host(PathBuf::from(&file.folder)) };
-    config::load(&file.text, source(file.path.as_deref()), &host).map(|config| config.apps)
+    config::load(&file.text, source(file.path.as_deref()), &host)
 }
 
 #[cfg(test)]

@@ -303,6 +303,7 @@ pub enum AppKey {
 pub enum DaemonKey {
     LogDir,
     LogFiles,
+    StateDir,
     PollInterval,
     ShutdownTimeout,
     Http,
@@ -896,6 +897,15 @@ pub const DAEMON: &[Key<DaemonKey>] = &[
         "where log files go, relative to this file's folder",
     ),
     key(DaemonKey::LogFiles, "log_files", &[], Kind::Flag, "true", "whether log files are written at all"),
+    key(
+        DaemonKey::StateDir,
+        "state_dir",
+        &[],
+        Kind::Folder,
+        "clusterd's home",
+        "where a supervisor in the foreground writes down what it runs, relative to this file's folder, unless --home or \
+         CLUSTERD_HOME holds everything",
+    ),
     key(
         DaemonKey::PollInterval,
         "poll_interval",

@@ -88,6 +88,8 @@ pub struct DaemonConfig {
     pub log_dir: Option<PathBuf>,
     /// Whether default log files are written at all: they are, unless the file says no.
     pub log_files: Option<bool>,
+    /// Where a supervisor in the foreground keeps its state; none means the home's own folder.
+    pub state_dir: Option<PathBuf>,
     /// How often workers with a memory limit are weighed.
     pub poll_interval: Option<Duration>,
     /// The bound on a whole shutdown. It holds for all files together, hence none where this one says

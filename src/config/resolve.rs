@@ -160,6 +160,8 @@ fn read_daemon(entry: &Entry<'_>, host: &Host, collector: &mut Collector<'_>) ->
     config.log_dir =
         reader.read(DaemonKey::LogDir, |value| value::path(value).map(|path| join(&host.folder, path)));
     config.log_files = reader.flag(DaemonKey::LogFiles);
+    config.state_dir =
+        reader.read(DaemonKey::StateDir, |value| value::path(value).map(|path| join(&host.folder, path)));
     config.poll_interval = reader.duration(DaemonKey::PollInterval);
     config.shutdown_timeout = reader.duration(DaemonKey::ShutdownTimeout);
     config.http = reader.read(DaemonKey::Http, http::read);

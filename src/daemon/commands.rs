@@ -252,6 +252,7 @@ impl Daemon {
         (update_env, changes): (Option<protocol::Environment>, Keys),
         no_wait: bool,
     ) -> Result<(), Error> {
+        let is_file = file.is_some();
         let commands = match file {
             Some(_) if !changes.is_empty() => {
                 return Err(usage("a file says itself what its apps are; nothing was changed".to_owned()));
@@ -263,7 +264,8 @@ impl Daemon {
             }
         };
         let apps: Vec<AppId> = commands.iter().map(|(app, _)| *app).collect();
-        let notes = self.holds_over(&apps, &changes);
+        let mut notes = self.holds_over(&apps, &changes);
+        notes.extend(self.state_elsewhere().filter(|_| is_file));
         let commands = match verb {
             Verb::Restart => self.in_turn(commands),
             Verb::Start | Verb::Reload => self.first_things_first(commands),

@@ -46,6 +46,25 @@ impl Daemon {
     pub(super) fn hear(&mut self, said: &DaemonConfig, file: Option<&Path>) {
         self.shutdown_timeout.hear(said.shutdown_timeout, file);
         self.http.hear(said.http.clone(), file);
+        self.state_dir.hear(said.state_dir.clone(), file);
+        if let Some(note) = self.state_elsewhere() {
+            self.warn_once("state_dir", || note);
+        }
+    }
+
+    /// What a file says of the folder for the state has no effect any more, nor had it where `--home` says otherwise.
+    pub(super) fn state_elsewhere(&self) -> Option<String> {
+        let wanted = self.state_dir.get().filter(|folder| **folder != self.home.state)?;
+        let state = self.home.state.display();
+        if self.home.named().is_some() {
+            // Whoever named a home has said what wins.
+            return None;
+        }
+        let holds = match self.output.foreground.is_some() {
+            true => "it holds from the next start on",
+            false => "in the background name the folder by --home or CLUSTERD_HOME",
+        };
+        Some(format!("state_dir: {}: the state of this supervisor is in {state}; {holds}", wanted.display()))
     }
 }
 

@@ -15,7 +15,7 @@ use clusterd::config::{
 };
 use clusterd::supervisor::address::Address;
 use clusterd::supervisor::policy::{
-    Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Schedule, Watch, Way,
+    Door, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Schedule, Watch, Way,
 };
 use proptest::prelude::*;
 
@@ -96,7 +96,7 @@ fn the_example_with_every_key_set_loads_and_changes_nothing_but_the_examples() {
     assert_eq!(all.apps.len(), 2);
     let seconds = Duration::from_secs;
     let health = Health {
-        way: Way::Connection,
+        way: Way::Connection(Door::Any(None)),
         interval: seconds(10),
         timeout: seconds(2),
         retries: 3,
@@ -676,9 +676,14 @@ fn absurd_values_are_refused_with_what_would_be_right() {
         ("max_surge = 0", "from 1 to 1000"),
         ("wait_ready = \"true\"", "write true without quotes"),
         ("wait_ready = 1", "expected true or false, got 1"),
-        ("ready = \"yes\"", "\"exec\" or \"http:/path\", got \"yes\""),
+        ("ready = \"yes\"", "\"exec\", \"http:/path\" or \"http://:8080/path\", got \"yes\""),
         ("ready = \"http:healthz\"", "is no path of a request"),
         ("ready = \"http:/a\"", "in fork mode nobody sees"),
+        ("ready = \"http:8080/a\"", "or with a port \"http://:8080/healthz\""),
+        ("ready = \"http://:8080\"", "is no path of a request"),
+        ("ready = \"http://:0/a\"", "\":0\" is no port of a worker's"),
+        ("ready = \"http://api.example/a\"", "the worker itself is asked: write its port alone"),
+        ("ready = \"http://127.0.0.1:0/a\"", "is no port of a worker's"),
         ("health = true", "expected { http = \"/healthz\" }"),
         ("health = { interval = 5 }", "says nothing of how to ask"),
         ("health = { tcp = true, http = \"/\" }", "asks in two ways"),
@@ -687,6 +692,10 @@ fn absurd_values_are_refused_with_what_would_be_right() {
         ("health = { http = \"/\", timeout = \"0s\" }", "timeout is out of its range"),
         ("health = { htpt = \"/\" }", "\"htpt\" is none of its parts"),
         ("health = { command = [] }", "command names no program"),
+        ("health = { http = \"http://:80/a\" }", "where it is asked is port = 8080"),
+        ("health = { http = \"/\", port = 0 }", "port is out of its range"),
+        ("health = { http = \"/\", port = 1, socket = \"a\" }", "says in two ways where to ask"),
+        ("health = { command = [\"a\"], port = 1 }", "says where to ask, and a command knows"),
         ("health = { tcp = true }", "in fork mode nobody knows"),
         ("watchdog = 0", "from 1ms to 24h"),
         ("hang_timeout = 1", "from 100ms to 24h"),
@@ -908,6 +917,87 @@ fn what_one_socket_for_all_workers_cannot_give_is_refused() {
         }
     }
     good("[[apps]]\nscript = \"a\"\nlisten = \"unix:@a\"\nhealth = { command = [\"true\"] }\n");
+}
+
+/// Where an app of these lines is asked whether it is ready, and whether it is well.
+fn doors(lines: &str) -> (Option<Door>, Option<Door>) {
+    let app = good(&format!("[[apps]]\nname = \"a\"\nscript = \"a\"\n{lines}\n")).apps.remove(0);
+    let ready = if let Readiness::Http(door) = app.policy.ready { Some(door) } else { None };
+    let health = app.policy.health.and_then(|health| match health.way {
+        Way::Connection(door) => Some(door),
+        Way::Command => None,
+    });
+    (ready, health)
+}
+
+#[test]
+fn where_a_worker_is_asked_is_chosen_by_port_by_name_or_by_the_order_of_listen() {
+    let at = |text: &str, v6only| {
+        let socket: std::net::SocketAddr = text.parse().expect("an address");
+        Address::Tcp { ip: socket.ip(), port: socket.port(), v6only }
+    };
+    let named = "listen = [\"unix:@a\", { name = \"http\", address = \":80\" }, { name = \"admin\", address = \
+                 \"127.0.0.1:81\" }]\n";
+    let (http, admin) = (at("[::]:80", false), at("127.0.0.1:81", false));
+    for (listen, chosen, expected) in [
+        ("instances = 1\n", "", Door::Any(None)),
+        (named, "", Door::Any(Some(http))),
+        ("instances = 1\n", ", port = 9100", Door::Port(9100)),
+        ("listen = 9100\n", ", port = 9100", Door::Port(9100)),
+        (named, ", socket = \"http\"", Door::At(http)),
+        (named, ", socket = \"admin\"", Door::At(admin)),
+        // The default name is the app's.
+        ("listen = 80\n", ", socket = \"a\"", Door::At(http)),
+    ] {
+        for way in ["http = \"/\"", "tcp = true"] {
+            let (_, door) = doors(&format!("{listen}health = {{ {way}{chosen} }}"));
+            assert_eq!(door, Some(expected), "{listen} {chosen}");
+        }
+    }
+    for (url, expected) in [
+        ("http:/a", Door::Any(Some(http))),
+        ("http://:9100/a", Door::Port(9100)),
+        ("http://localhost:9100/a", Door::Port(9100)),
+        ("http://0.0.0.0:9100/a", Door::Port(9100)),
+        ("http://127.0.0.1:81/a", Door::At(admin)),
+        ("http://[::1]:80/a", Door::At(at("[::1]:80", true))),
+    ] {
+        assert_eq!(doors(&format!("{named}ready = \"{url}\"")).0, Some(expected), "{url}");
+    }
+}
+
+#[test]
+fn where_no_worker_can_be_asked_is_refused() {
+    let of = |keys: &str| lines(&format!("[[apps]]\nname = \"a\"\nscript = \"a\"\n{keys}\n")).join("");
+    let closed = "listen = [{ name = \"http\", address = \":80\" }, \"unix:@a\", \"127.0.0.1:81\"]\n\
+                  intercept = false\n";
+    for (keys, expected) in [
+        (
+            "health = { tcp = true, port = 82 }",
+            "asks at port 82, which is none of the TCP addresses in listen",
+        ),
+        ("health = { tcp = true, port = 82 }", "([::]:80, 127.0.0.1:81)"),
+        ("ready = \"http://:82/\"", "asks at port 82, which is none"),
+        ("ready = \"http://127.0.0.2:81/\"", "asks at 127.0.0.2:81, which is none"),
+        ("health = { tcp = true, socket = \"https\" }", "no socket of listen is called \"https\""),
+        ("health = { tcp = true, socket = \"https\" }", "listen has \"http\", \"a\", \"a\""),
+        ("health = { tcp = true, socket = \"a\" }", "2 sockets of listen are called \"a\""),
+    ] {
+        let said = of(&format!("{closed}{keys}"));
+        assert!(said.contains(expected), "{keys}: {said}");
+    }
+    let unix =
+        "listen = [80, { name = \"b\", address = \"unix:@b\" }]\nhealth = { http = \"/\", socket = \"b\" }";
+    assert!(of(unix).contains("\"b\" is a Unix socket, which all workers share"), "{}", of(unix));
+    let none = "instances = 1\nhealth = { http = \"/\", socket = \"b\" }";
+    assert!(of(none).contains("or write port = 8080"), "{}", of(none));
+    good(&format!("[[apps]]\nscript = \"a\"\nlisten = 80\nhealth = {{ http = \"/\", port = 9100 }}"));
+    let fork = "exec_mode = \"fork\"\nlisten = 80\nhealth = { http = \"/\", port = 9100 }";
+    assert!(
+        of(fork).contains("a port that the server opens itself is known in cluster mode"),
+        "{}",
+        of(fork)
+    );
 }
 
 #[test]

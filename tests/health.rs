@@ -258,6 +258,75 @@ fn ready_by_http_asks_the_worker_itself() {
     assert_eq!(get(port, "/").expect("an answer").0, 200);
 }
 
+/// Two free ports, the lower one first.
+fn two_ports() -> (u16, u16) {
+    let (one, other) = (free_port(), free_port());
+    (one.min(other), one.max(other))
+}
+
+/// A server of one instance with a metrics port that it opens first.
+fn with_metrics(fixture: &Fixture, port: u16, metrics: u16) -> App {
+    api(fixture, port).instances(1).env("METRICS", &metrics.to_string())
+}
+
+/// It was asked at least three times, and stays.
+fn wait_well(daemon: &Daemon) {
+    let before = daemon.wait_online("api", 1);
+    let asked = daemon.home.apps().join("asked-0");
+    let count = || std::fs::read_to_string(&asked).unwrap_or_default().lines().count();
+    let mark = count();
+    wait_until(ms(10_000), "it is asked at its own port", || count() >= mark + 4);
+    assert_eq!(daemon.pids("api"), before);
+}
+
+#[test]
+fn a_server_with_a_metrics_port_is_asked_at_its_own() {
+    let Some(python) = server("plain") else { return };
+    let (port, metrics) = two_ports();
+    let app = with_metrics(&python, port, metrics).set("health", HEALTH);
+    wait_well(&Daemon::foreground(app));
+    // What `listen` declares goes before any other port, from the first question on.
+    let (metrics, port) = two_ports();
+    let app = with_metrics(&python, port, metrics)
+        .env("SERVE", "handed")
+        .text("listen", &format!("0.0.0.0:{port}"));
+    let daemon = Daemon::foreground(app.set("health", HEALTH).text("ready", "http:/healthz"));
+    wait_well(&daemon);
+    daemon.run(&["reload", "api"]).expect_code(0);
+    wait_well(&daemon);
+}
+
+#[test]
+fn the_file_chooses_the_port_at_which_a_worker_is_asked() {
+    let Some(python) = server("plain") else { return };
+    let (metrics, port) = two_ports();
+    let at = |place: &str| HEALTH.replace(", interval", &format!(", {place}, interval"));
+    let app = with_metrics(&python, port, metrics);
+    let daemon = Daemon::foreground(app.clone().set("health", at(&format!("port = {port}"))));
+    daemon.expects(&["health checks in a row", "reload to generation"]);
+    wait_well(&daemon);
+    let shown = daemon.run(&["describe", "api"]).expect_code(0).stdout;
+    assert!(shown.contains(&format!("port = {port}")), "{shown}");
+    // The reason says where it was asked, and where it listens instead.
+    daemon.home.write(&app.clone().set("health", HEALTH).to_string());
+    let place = format!("at last: it answered 404 (GET /healthz at 0.0.0.0:{metrics})");
+    daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(&[&place]);
+    let nowhere = free_port();
+    daemon.home.write(&app.clone().set("health", at(&format!("port = {nowhere}"))).to_string());
+    let first = format!("at last: it does not listen on port {nowhere}, but on 0.0.0.0:");
+    daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(&[&first]);
+    let ready = app.clone().text("listen_timeout", "2s");
+    let late = ready.clone().text("ready", &format!("http://:{metrics}/healthz"));
+    daemon.home.write(&late.to_string());
+    let place = format!("it answered 404 (GET /healthz at 0.0.0.0:{metrics})");
+    daemon
+        .run(&["reload", "api"])
+        .expect_code(1)
+        .expect_stderr(&["not ready within listen_timeout (2s)", &place]);
+    daemon.home.write(&ready.text("ready", &format!("http://127.0.0.1:{port}/healthz")).to_string());
+    daemon.run(&["reload", "api"]).expect_code(0);
+}
+
 /// Fault 15, the last part: a frozen worker is noticed by its silence.
 #[test]
 fn a_silent_or_frozen_worker_is_replaced_with_evidence() {

@@ -13,8 +13,8 @@ use clusterd::supervisor::address::UnixName;
 use clusterd::supervisor::event::*;
 use clusterd::supervisor::headroom::{Good, Headroom, Stock};
 use clusterd::supervisor::policy::{
-    AppName, Balance, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Schedule, SpecId, Watch,
-    Way,
+    AppName, Balance, Door, Health, MemoryLimit, Mode, OnReloadFailure, Policy, Readiness, Schedule, SpecId,
+    Watch, Way,
 };
 use clusterd::supervisor::time::Time;
 use clusterd::supervisor::{Probe, Stage, Supervisor};
@@ -124,7 +124,7 @@ impl World {
                 delay: Duration::from_millis(200),
             }),
             health: self.dice.one_in(2).then_some(Health {
-                way: Way::Connection,
+                way: Way::Connection(Door::Any(None)),
                 interval: Duration::from_secs(2),
                 timeout: Duration::from_secs(1),
                 retries: 2,
@@ -132,7 +132,7 @@ impl World {
             }),
             watchdog: self.dice.one_in(4).then_some(Duration::from_secs(20)),
             hang_timeout: self.dice.one_in(4).then_some(Duration::from_secs(6)),
-            ready: if self.dice.one_in(5) { Readiness::Http } else { Readiness::Auto },
+            ready: if self.dice.one_in(5) { Readiness::Http(Door::Any(None)) } else { Readiness::Auto },
             autorestart: !self.dice.one_in(10),
             stop_exit_codes: if self.dice.one_in(4) { vec![0] } else { Vec::new() },
             autostart: !self.dice.one_in(10),

@@ -95,7 +95,7 @@ pub(super) fn read_app(
     let appended = reader.appended(&name, host.profile.as_deref());
     let namespace = reader.read(AppKey::Namespace, |value| value::name(value, "a target").map(str::to_owned));
     let (listen, listen_places) = reader.listen(&name);
-    let mut policy = reader.policy(!listen.is_empty(), host);
+    let mut policy = reader.policy(&listen, host);
     let (env, profiles) = reader.environments(profiles, host);
     let spec = reader.spec(program, policy.mode, listen, env, host);
     let namespace = namespace.unwrap_or_else(|| "default".to_owned());
@@ -216,8 +216,9 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
         Some(Program::Script { script: script.to_owned(), interpreter })
     }
 
-    fn policy(&mut self, declares_listen: bool, host: &Host) -> Policy {
+    fn policy(&mut self, listen: &[Listen], host: &Host) -> Policy {
         let defaults = Policy::default();
+        let declares_listen = !listen.is_empty();
         let instances = self.read(AppKey::Instances, |value| instances(value, host.parallelism));
         let mode = match self.choice(AppKey::ExecMode) {
             Some("cluster") => Mode::Cluster,
@@ -234,7 +235,8 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
         let max_age = self.duration(AppKey::MaxAge);
         let cron_restart = self.schedule();
         let watch = self.watch();
-        let ready = self.readiness(mode, declares_listen);
+        let asked = health::Asked { mode, listen, opens: self.opens(mode) };
+        let ready = self.readiness(asked);
         let (balance, canary) = (self.balance(mode), self.canary(mode));
         let mut time = |id, default| self.duration(id).unwrap_or(default);
         Policy {
@@ -262,7 +264,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             max_restarts: self.count(AppKey::MaxRestarts).unwrap_or(defaults.max_restarts),
             max_surge: self.count(AppKey::MaxSurge).unwrap_or(defaults.max_surge),
             ready,
-            health: self.health(mode, declares_listen),
+            health: self.health(asked),
             watchdog: self.duration(AppKey::Watchdog),
             hang_timeout: self.duration(AppKey::HangTimeout),
             autorestart: self.flag(AppKey::Autorestart).unwrap_or(defaults.autorestart),
@@ -315,11 +317,11 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
     }
 
     /// `ready`, and `wait_ready`, which is PM2's way to say that only the worker's word counts.
-    fn readiness(&mut self, mode: Mode, declares_listen: bool) -> Readiness {
+    fn readiness(&mut self, asked: health::Asked<'_>) -> Readiness {
         let waits = self.flag(AppKey::WaitReady).unwrap_or(false);
-        let ready = self.read(AppKey::Ready, health::readiness).map_or(Readiness::Auto, |(ready, _)| ready);
-        let seen = matches!(ready, Readiness::Listen | Readiness::Http);
-        if seen && mode == Mode::Fork && !declares_listen {
+        let ready = self.ready(asked);
+        let seen = matches!(ready, Readiness::Listen | Readiness::Http(_));
+        if seen && asked.mode == Mode::Fork && asked.listen.is_empty() {
             self.conflict(
                 AppKey::Ready,
                 "in fork mode nobody sees a server listen on a port that it opens itself",
@@ -328,7 +330,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
         }
         match ready {
             Readiness::Auto if waits => Readiness::Word,
-            Readiness::Listen | Readiness::Exec | Readiness::Http if waits => {
+            Readiness::Listen | Readiness::Exec | Readiness::Http(_) if waits => {
                 self.conflict(
                     AppKey::WaitReady,
                     "means that only the worker's own word counts, and ready says otherwise",
@@ -342,8 +344,14 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             | Readiness::Ipc
             | Readiness::Listen
             | Readiness::Exec
-            | Readiness::Http => ready,
+            | Readiness::Http(_) => ready,
         }
+    }
+
+    /// Whether sockets that its workers open by themselves are shared; what is wrong with the key is said elsewhere.
+    fn opens(&self, mode: Mode) -> bool {
+        let intercept = self.section.get(AppKey::Intercept).and_then(|entry| value::flag(entry.value()).ok());
+        intercept.unwrap_or(mode == Mode::Cluster)
     }
 
     /// Refuses a key that means nothing in fork mode.
@@ -378,7 +386,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             args: if is_vector { Vec::new() } else { self.words(AppKey::Args) },
             env,
             listen,
-            intercept: intercept.unwrap_or(mode == Mode::Cluster),
+            intercept: self.opens(mode),
             ready_path: self.ready_path(),
             check: self.check(),
             shutdown_with_message: self.flag(AppKey::ShutdownWithMessage).unwrap_or(false),

@@ -155,9 +155,9 @@ impl Kind {
                 "lines and a time from 1s to 1h, such as \"10000/30s\" or \"1000/s\", or a whole number of lines a second"
                     .into()
             }
-            Kind::Ready => "\"auto\", \"notify\", \"ipc\", \"listen\", \"exec\" or \"http:/path\"".into(),
+            Kind::Ready => "\"auto\", \"notify\", \"ipc\", \"listen\", \"exec\", \"http:/path\" or \"http://:8080/path\"".into(),
             Kind::Health => "{ http = \"/healthz\" }, { tcp = true } or { command = [\"program\", \"argument\"] }, with \
-                             interval, timeout, retries and start_period where they differ from \"10s\", \"2s\", 3 \
+                             port or socket, interval, timeout, retries and start_period where they differ from \"10s\", \"2s\", 3 \
                              and \"0s\""
                 .into(),
             Kind::Schedule => "five fields (minute, hour, day, month, weekday), six with seconds in front, or a \
@@ -536,7 +536,8 @@ pub const APP: &[Key<AppKey>] = &[
         Kind::Ready,
         "\"auto\"",
         "what proves that a worker is ready: READY=1 (notify), process.send('ready') (ipc), that it listens, \
-         that it is alive for min_uptime (exec), or a good answer (http:/path); auto: its word or its listening",
+         that it is alive for min_uptime (exec), or a good answer (http:/path, with a port http://:8080/path); auto: its word or its \
+         listening",
     ),
     key(
         AppKey::Health,

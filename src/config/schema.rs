@@ -194,7 +194,7 @@ fn takes(kind: Kind) -> Value {
         Kind::EnvFiles => several(path(), process::MAX_ENV_FILES),
         Kind::Filter => either([json!({ "type": "boolean" }), text(), list(text(), process::MAX_FILTERS)]),
         Kind::Variable => pattern("^[^=]+$"),
-        Kind::Ready => pattern("^(auto|notify|ipc|listen|exec|http:/[!-~]*)$"),
+        Kind::Ready => pattern("^(auto|notify|ipc|listen|exec|http:(//[^/ ]+)?/([!-.0-~][!-~]*)?)$"),
         Kind::Health => health(),
         Kind::DatePattern | Kind::Schedule | Kind::Zone => text(),
         Kind::ExitCodes => several(whole(0, 255), 256),
@@ -344,6 +344,8 @@ fn health() -> Value {
         time
     };
     let least = Duration::from_millis(1);
+    let mut port = whole(1, 65535);
+    port["description"] = "The port at which the worker is asked.".into();
     json!({
         "type": "object",
         "additionalProperties": false,
@@ -352,6 +354,8 @@ fn health() -> Value {
             "http": { "type": "string", "pattern": "^/[!-~]*$", "description": "A GET of this path, to be answered with a status from 200 to 399." },
             "tcp": { "type": "boolean", "description": "A connection, to be accepted." },
             "command": { "anyOf": [{ "type": "string", "minLength": 1 }, { "type": "array", "items": word(), "minItems": 1 }], "description": "A program, to end with code 0." },
+            "port": port,
+            "socket": { "type": "string", "minLength": 1, "description": "The name of the socket of `listen` at which the worker is asked." },
             "interval": time(least, "10s"),
             "timeout": time(least, "2s"),
             "retries": whole(1, 1000),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::config::Check;
 use crate::supervisor::event::{Event, Pulse, Question, SlotId, SocketId, Spot, WorkerId};
+use crate::supervisor::policy::{Door, Health, Readiness, Way};
 use crate::supervisor::time::Time;
 use crate::sys::connections::{self, State};
 use crate::sys::process::{self, Ended};
@@ -96,6 +97,8 @@ struct Probe {
     until: Time,
     look_at: Time,
     stage: Stage,
+    /// What was asked and where, as it stands behind a bad answer; empty for a command.
+    asked: String,
 }
 
 /// How far a check came.
@@ -161,18 +164,50 @@ impl Daemon {
         now: Time,
     ) {
         self.stop_probe(worker);
-        let stage = self.check_of(worker, question).and_then(|check| match check {
-            Check::Http(path) => self.connect(spot, Some(path)),
-            Check::Tcp => self.connect(spot, None),
-            Check::Command(words) => self.run_check(worker, &words),
+        let check = self.check_of(worker, question);
+        let asked = match (&check, spot.and_then(|spot| self.sockets.get(spot.socket))) {
+            (Ok(Check::Http(path)), Some(held)) => format!(" (GET {path} at {})", held.address),
+            (Ok(Check::Tcp), Some(held)) => format!(" (at {})", held.address),
+            (Ok(Check::Http(_) | Check::Tcp | Check::Command(_)) | Err(_), _) => String::new(),
+        };
+        let stage = check.and_then(|check| match (check, spot) {
+            (Check::Http(path), Some(spot)) => self.connect(spot, Some(path)),
+            (Check::Tcp, Some(spot)) => self.connect(spot, None),
+            (Check::Http(_) | Check::Tcp, None) => Err(Unfit::Worker(self.not_there(worker, question))),
+            (Check::Command(words), _) => self.run_check(worker, &words),
         });
         match stage {
             Ok(stage) => {
-                let probe = Probe { question, began: now, until: now + timeout, look_at: now, stage };
+                let probe = Probe { question, began: now, until: now + timeout, look_at: now, stage, asked };
                 self.probes.by_worker.insert(worker, probe);
             }
-            Err(Unfit::Worker(complaint)) => self.answer_probe(worker, question, Err(complaint)),
+            Err(Unfit::Worker(complaint)) => {
+                self.answer_probe(worker, question, Err(format!("{complaint}{asked}")))
+            }
             Err(Unfit::Host(lack)) => self.leave_unasked(worker, question, &lack),
+        }
+    }
+
+    /// Why there is no connection to a worker where it is to be asked.
+    fn not_there(&self, worker: WorkerId, question: Question) -> String {
+        let policy = self.processes.get(worker).map(|process| &process.recipe.policy);
+        let door = policy.and_then(|policy| match (question, policy.ready, policy.health) {
+            (Question::Ready, Readiness::Http(door), _) => Some(door),
+            (Question::Health, _, Some(Health { way: Way::Connection(door), .. })) => Some(door),
+            _ => None,
+        });
+        let place = match door {
+            Some(Door::Port(port)) => format!("on port {port}"),
+            Some(Door::At(address)) => format!("on {address}"),
+            Some(Door::Any(_)) | None => return "it listens nowhere".to_owned(),
+        };
+        let mut others: Vec<String> =
+            self.sockets.of(worker).map(|(_, held)| held.address.to_string()).collect();
+        others.sort_unstable();
+        others.dedup();
+        match others.is_empty() {
+            true => format!("it does not listen {place}"),
+            false => format!("it does not listen {place}, but on {}", others.join(", ")),
         }
     }
 
@@ -206,8 +241,7 @@ impl Daemon {
         check.ok_or_else(|| Unfit::Worker("it is gone".to_owned()))
     }
 
-    fn connect(&mut self, spot: Option<&Spot>, path: Option<String>) -> Result<Stage, Unfit> {
-        let spot = spot.ok_or_else(|| Unfit::Worker("it listens nowhere".to_owned()))?;
+    fn connect(&mut self, spot: &Spot, path: Option<String>) -> Result<Stage, Unfit> {
         let led = self.begin_led(spot).map_err(|error| Unfit::of("connect", &error))?;
         let request = path.map(|path| {
             let host = led.address;
@@ -244,11 +278,13 @@ impl Daemon {
             let stage = match self.follow_probe(probe.stage, late, timeout) {
                 Step::On(stage) => stage,
                 Step::AnsweredAndOn(answer, stage) => {
+                    let answer = answer.map_err(|complaint| complaint + &probe.asked);
                     self.answer_probe(worker, probe.question, answer);
                     probe.until = now + PATIENCE;
                     stage
                 }
                 Step::Over(answer) => {
+                    let answer = answer.map_err(|complaint| complaint + &probe.asked);
                     self.answer_probe(worker, probe.question, answer);
                     continue;
                 }

@@ -355,20 +355,32 @@ impl Daemon {
             }
             Failure::NotReady { worker, limit, missing, found } => {
                 let limit = shown(*limit);
-                let label = self.label(*worker);
-                let mut text = format!("{label} was not ready within listen_timeout ({limit})");
-                match (missing.is_empty(), found.is_empty()) {
-                    (false, false) => {
-                        text += &format!(
-                            ": it listens on {} and not on {}, where its predecessors serve",
-                            join(found),
-                            join(missing)
-                        )
-                    }
-                    (false, true) => text += &format!(": it does not listen on {}", join(missing)),
-                    (true, _) => text += ": it never listened",
-                }
-                text + &self.obstacle(*worker)
+                let (label, why) = (self.label(*worker), self.unproven(*worker, missing, found));
+                let obstacle = self.obstacle(*worker);
+                format!("{label} was not ready within listen_timeout ({limit}): {why}{obstacle}")
+            }
+        }
+    }
+
+    /// What is missing of a worker's readiness.
+    fn unproven(&self, worker: WorkerId, missing: &[Address], found: &[Address]) -> String {
+        let answer = self.probes.complaint(worker);
+        match (missing.is_empty(), found.is_empty()) {
+            (_, _) if !answer.is_empty() => format!("asked again and again, at last: {answer}"),
+            (false, false) => {
+                format!(
+                    "it listens on {} and not on {}, where its predecessors serve",
+                    join(found),
+                    join(missing)
+                )
+            }
+            (false, true) => format!("it does not listen on {}", join(missing)),
+            (true, true) => "it never listened".to_owned(),
+            (true, false) => {
+                format!(
+                    "it listens on {}, and has not shown what `ready` or `wait_ready` asks for",
+                    join(found)
+                )
             }
         }
     }

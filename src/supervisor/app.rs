@@ -391,7 +391,7 @@ impl App {
         let Phase::Starting { boot, .. } = worker.phase else { return None };
         let policy = self.policy(worker.generation);
         match policy.ready {
-            Readiness::Word | Readiness::Notify | Readiness::Ipc | Readiness::Http => return None,
+            Readiness::Word | Readiness::Notify | Readiness::Ipc | Readiness::Http(_) => return None,
             Readiness::Exec => return self.is_silent(worker, turn).then_some(Proof::Alive),
             Readiness::Auto if policy.mode == Mode::Fork && !policy.declares_listen => {
                 return (boot == Boot::Running).then_some(Proof::Alive);
@@ -416,7 +416,7 @@ impl App {
         let Phase::Starting { boot: Boot::Running, .. } = worker.phase else { return None };
         let policy = self.policy(worker.generation);
         match policy.ready {
-            Readiness::Word | Readiness::Notify | Readiness::Ipc | Readiness::Listen | Readiness::Http => {
+            Readiness::Word | Readiness::Notify | Readiness::Ipc | Readiness::Listen | Readiness::Http(_) => {
                 return None;
             }
             Readiness::Exec => return Some(worker.spawned + policy.min_uptime.min(policy.listen_timeout)),

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::{Action, Address, SlotId, SocketId, Spot, Spread, WorkerId};
 use super::exam::Place;
+use super::policy::Door;
 use super::spread;
 use super::{Bug, Planted};
 
@@ -251,11 +252,27 @@ impl Sockets {
     }
 
     /// Where a connection of our own reaches a worker: by a socket that it is known to use, or else by one
-    /// that it may. None where it has none of its own that takes connections: of a queue that it shares nobody
-    /// knows who takes what.
-    pub(super) fn probed_at(&self, worker: WorkerId) -> Option<Spot> {
-        let open = || self.of(worker).filter(|(_, socket)| !socket.shut && !socket.is_shared());
-        let (id, socket) = open().find(|(_, socket)| socket.accepts).or_else(|| open().next())?;
+    /// that it may. None where it has none of its own there that takes connections: of a queue that it shares
+    /// nobody knows who takes what.
+    ///
+    /// Until it is `ready` it may open another port before it takes connections from what it was handed: that one's
+    /// answers prove nothing.
+    pub(super) fn probed_at(&self, worker: WorkerId, door: Door, ready: bool) -> Option<Spot> {
+        let (first, exact) = match door {
+            Door::Any(first) => (first, first),
+            Door::Port(_) => (None, None),
+            Door::At(address) => (None, Some(address)),
+        };
+        let rank = |(id, socket): &(SocketId, &Socket)| {
+            let address = socket.address;
+            let (silent, away) = (!socket.accepts, first.is_some_and(|first| !first.overlaps(&address)));
+            let where_it_is = if ready { (silent, away) } else { (away, silent) };
+            (where_it_is, exact != Some(address), address.port(), address, *id)
+        };
+        let asked = |(_, socket): &(SocketId, &Socket)| {
+            !socket.shut && !socket.is_shared() && door.admits(&socket.address)
+        };
+        let (id, socket) = self.of(worker).filter(asked).min_by_key(rank)?;
         let group = self.groups.get(&socket.address)?;
         let position = group.array.iter().position(|member| *member == id)?;
         Some(Spot { socket: id, position: u32::try_from(position).ok()?, active: group.ordered.clone() })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Bug;
 use super::app::{App, Turn};
 use super::event::{Action, Proof, Question, Trouble, WorkerId};
-use super::policy::{Policy, Readiness, Way};
+use super::policy::{Door, Policy, Readiness, Way};
 use super::time::Time;
 use super::worker::Phase;
 
@@ -51,11 +51,24 @@ enum Trust {
     Awaited,
 }
 
+/// Where a worker that starts is asked.
+fn ready_door(readiness: Readiness) -> Door {
+    match readiness {
+        Readiness::Http(door) => door,
+        Readiness::Auto
+        | Readiness::Word
+        | Readiness::Notify
+        | Readiness::Ipc
+        | Readiness::Listen
+        | Readiness::Exec => Door::Any(None),
+    }
+}
+
 impl Check {
     /// The first question to a program that has just begun to run.
     pub(super) fn of_starting(policy: &Policy, now: Time) -> Check {
         match policy.ready {
-            Readiness::Http => Check { next: Next::At(now), ..Check::default() },
+            Readiness::Http(_) => Check { next: Next::At(now), ..Check::default() },
             Readiness::Auto
             | Readiness::Word
             | Readiness::Notify
@@ -125,10 +138,10 @@ impl App {
         let (worker, ready) = (found.id, found.is_ready());
         let (question, timeout, way) = match &policy.health {
             Some(health) if ready => (Question::Health, health.timeout, health.way),
-            Some(_) | None => (Question::Ready, READY_PATIENCE, Way::Connection),
+            Some(_) | None => (Question::Ready, READY_PATIENCE, Way::Connection(ready_door(policy.ready))),
         };
         let place_of = match way {
-            Way::Connection => self.sockets.probed_at(worker),
+            Way::Connection(door) => self.sockets.probed_at(worker, door, ready),
             Way::Command => None,
         };
         self.slots[slot].workers[place].watch.check.next = Next::Asked;

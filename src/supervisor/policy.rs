@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::address::Address;
 use super::event::ExitStatus;
 
 /// Handle of what a generation runs (program, arguments, environment, files), kept by the shell.
@@ -37,15 +38,38 @@ pub enum Readiness {
     Listen,
     /// That it is alive for `min_uptime`.
     Exec,
-    /// That it answers a request of the supervisor's own well.
-    Http,
+    /// That it answers a request of the supervisor's own well, at this door.
+    Http(Door),
+}
+
+/// At which of the addresses that it listens on a worker is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Door {
+    /// Nobody chose: the first TCP address that `listen` declares; where there is none, or the worker does not use
+    /// it, the lowest port that it listens on.
+    Any(Option<Address>),
+    /// On this port.
+    Port(u16),
+    /// Where clients of this address come to.
+    At(Address),
+}
+
+impl Door {
+    /// Whether it may be asked there.
+    pub fn admits(&self, address: &Address) -> bool {
+        match self {
+            Door::Any(_) => true,
+            Door::Port(port) => address.port() == Some(*port),
+            Door::At(chosen) => chosen.overlaps(address),
+        }
+    }
 }
 
 /// How a worker is asked whether it is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Way {
-    /// Over a connection that is led to it.
-    Connection,
+    /// Over a connection that is led to it, at this door.
+    Connection(Door),
     /// By a command that is told its process id.
     Command,
 }
@@ -223,7 +247,7 @@ impl Policy {
     /// Whether workers that were started with these numbers go on as they are with the new ones: those only say how
     /// they are judged, replaced and ended.
     pub fn goes_on_as(&self, new: &Policy) -> bool {
-        // Whether and how it is asked is the worker's matter, how often and how patiently is not.
+        // Whether, how and where it is asked is the worker's matter, how often and how patiently is not.
         let way = |policy: &Policy| policy.health.map(|health| health.way);
         let judged = Policy {
             instances: new.instances,
@@ -327,7 +351,7 @@ mod tests {
     fn workers_go_on_with_numbers_that_only_judge_them() {
         let second = Duration::from_secs(1);
         let health = Health {
-            way: Way::Connection,
+            way: Way::Connection(Door::Any(None)),
             interval: second,
             timeout: second,
             retries: 3,
@@ -346,6 +370,7 @@ mod tests {
         for other in [
             Policy { health: None, ..base() },
             Policy { health: Some(Health { way: Way::Command, ..health }), ..base() },
+            Policy { health: Some(Health { way: Way::Connection(Door::Port(80)), ..health }), ..base() },
             Policy { mode: Mode::Cluster, ..base() },
             Policy { declares_listen: true, ..base() },
             Policy { ready: Readiness::Notify, ..base() },

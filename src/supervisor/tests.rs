@@ -11,6 +11,7 @@ use super::*;
 mod canary;
 mod changed;
 mod cron;
+mod doors;
 mod many;
 mod order;
 mod queued;

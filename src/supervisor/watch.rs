@@ -108,7 +108,7 @@ impl Readiness {
             Readiness::Auto | Readiness::Word => matches!(word, Word::Ready | Word::Sent),
             Readiness::Notify => word == Word::Ready,
             Readiness::Ipc => word == Word::Sent,
-            Readiness::Listen | Readiness::Exec | Readiness::Http => false,
+            Readiness::Listen | Readiness::Exec | Readiness::Http(_) => false,
         }
     }
 }

@@ -262,3 +262,67 @@ fn new_apps_start_in_order() {
     let (ready, starts) = (output.find("gate/0: ready"), output.find("web/0: starting"));
     assert!(ready.is_some() && ready < starts, "{output}");
 }
+
+/// What the file says is compared with what an app is on its way to, and the end of that is the answer.
+#[test]
+fn a_reload_under_way_is_what_an_apply_of_the_same_file_waits_for() {
+    let port = free_port();
+    let api = serving("api", port);
+    let daemon = Daemon::foreground(&api);
+    daemon.expects(&["exited with code 3 ", "reload to generation 4 failed"]);
+    daemon.wait_online("api", 2);
+    let next = api.clone().env("A", "1");
+    daemon.home.write(&next.to_string());
+    daemon.run(&["reload", "api", "--no-wait"]).expect_code(0);
+    let output = apply(&daemon, &[next.clone()], &[]).expect_code(0);
+    let app = daemon.app("api");
+    assert!(
+        output.stdout.contains("api: keep: unchanged; a reload to it is under way and is waited for\n"),
+        "{output:?}"
+    );
+    assert!(app.reload.is_none() && app.workers.iter().all(|worker| worker.generation == 2), "{app:#?}");
+    // A number that only judges workers goes with the reload, and nobody is replaced twice.
+    let third = next.env("A", "2");
+    daemon.home.write(&third.to_string());
+    daemon.run(&["reload", "api", "--no-wait"]).expect_code(0);
+    let judged = third.set("max_restarts", 3);
+    let output = apply(&daemon, &[judged.clone()], &[]).expect_code(0);
+    assert!(output.stdout.contains("max_restarts 16 -> 3; a reload to it is under way"), "{output:?}");
+    let app = daemon.app("api");
+    assert_eq!((app.generation, app.reload), (3, None));
+    // One that fails is no success of anybody who waited for it.
+    let broken = App::new("api", &fixtures::worker(&["exit", "3", "1000"])).instances(2).port(port);
+    daemon.home.write(&broken.to_string());
+    daemon.run(&["reload", "api", "--no-wait"]).expect_code(0);
+    apply(&daemon, &[broken], &[]).expect_code(1).expect_stderr(&["api", "code 3"]);
+    assert_eq!(daemon.app("api").generation, 3);
+}
+
+#[test]
+fn a_held_reload_stays_held_beside_what_needs_no_new_workers_and_ends_in_words() {
+    let api = serving("api", free_port()).text("canary", "50%");
+    let daemon = Daemon::foreground(&api);
+    let old = daemon.wait_online("api", 2);
+    let next = api.env("A", "1");
+    daemon.home.write(&next.to_string());
+    daemon.run(&["reload", "api"]).expect_code(0);
+    let state = |daemon: &Daemon| daemon.app("api").reload.map(|reload| reload.state);
+    let same = apply(&daemon, &[next.clone()], &[]).expect_code(0);
+    assert!(
+        same.stdout.contains("api: keep: unchanged; a reload to it stays held at 50% (canary)\n"),
+        "{same:?}"
+    );
+    let judged = next.set("max_restarts", 3);
+    let mild = apply(&daemon, &[judged.clone()], &[]).expect_code(0);
+    assert!(mild.stdout.contains("a reload to it stays held at 50% (canary)\n"), "{mild:?}");
+    assert_eq!(state(&daemon).as_deref(), Some("canary"));
+    let all: Vec<i32> = daemon.app("api").workers.iter().filter_map(|worker| worker.pid).collect();
+    assert!(old.iter().all(|pid| all.contains(pid)) && all.len() == 3, "{old:?}, {all:?}");
+    let other = judged.env("A", "2");
+    let plan = apply(&daemon, &[other.clone()], &["--dry-run"]).expect_code(0);
+    let ends = "api: reload: env.A changed; it ends the reload that is held at 50% (canary)\n";
+    assert!(plan.stdout.contains(ends), "{plan:?}");
+    let output = apply(&daemon, &[other], &[]).expect_code(0);
+    assert!(output.stdout.contains("clusterd promote api"), "{output:?}");
+    assert_eq!((state(&daemon).as_deref(), daemon.app("api").generation), (Some("canary"), 3));
+}

@@ -23,19 +23,33 @@ pub enum Standing {
     Errored,
 }
 
+/// A reload that is not over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloading {
+    /// It is under way, or waits for one that is.
+    Going,
+    /// It is held at a share of the new connections until the operator decides.
+    Held {
+        /// Which.
+        percent: u8,
+    },
+}
+
 /// An app that is known.
 #[derive(Clone, Debug)]
 pub struct Known<'a> {
     /// Its name.
     pub name: AppName,
-    /// The numbers that it runs with.
+    /// The numbers that it runs with, or will when a reload under way is over.
     pub policy: &'a Policy,
-    /// What it runs.
+    /// What it runs, or will.
     pub spec: &'a Spec,
-    /// Its instances now, which a `scale` may have changed.
+    /// Its instances then, which a `scale` may have changed.
     pub instances: u32,
     /// How it stands.
     pub standing: Standing,
+    /// A reload to that policy and that spec which is not over.
+    pub reloading: Option<Reloading>,
     /// Its workers: instance and id.
     pub slots: Vec<(u32, u32)>,
     /// `[daemon]` says something else now on where its output goes.
@@ -68,6 +82,8 @@ pub enum Step {
     Define,
     /// It is stopped and forgotten.
     Delete,
+    /// Nothing, but it is on its way there: the reload under way is waited for.
+    Await,
     /// Nothing.
     Keep,
 }
@@ -84,7 +100,7 @@ impl Step {
             Step::Adjust => "adjust",
             Step::Define => "define",
             Step::Delete => "delete",
-            Step::Keep => "keep",
+            Step::Await | Step::Keep => "keep",
         }
     }
 }
@@ -126,7 +142,9 @@ pub fn plan(known: &[Known<'_>], apps: &[AppConfig], prune: bool) -> Vec<AppPlan
             false => (Step::Keep, "gone from the file; --prune deletes it"),
         };
         let action = if prune && app.standing == Standing::Running { "stop" } else { "keep" };
-        AppPlan { name: app.name.clone(), step, why: vec![why.to_owned()], workers: all(app, action) }
+        let mut why = vec![why.to_owned()];
+        why.extend(app.reloading.filter(|_| prune).and_then(|reloading| becomes_of(reloading, step)));
+        AppPlan { name: app.name.clone(), step, why, workers: all(app, action) }
     }));
     plans
 }
@@ -146,12 +164,34 @@ fn plan_app(known: Option<&Known<'_>>, name: AppName, new: &AppConfig) -> AppPla
     if why.is_empty() {
         why.push("unchanged".to_owned());
     }
+    why.extend(known.reloading.and_then(|reloading| becomes_of(reloading, step)));
     AppPlan { name, step, why, workers }
+}
+
+/// What this step means for a reload that is not over.
+fn becomes_of(reloading: Reloading, step: Step) -> Option<String> {
+    Some(match (reloading, step) {
+        (Reloading::Going, Step::Await | Step::Adjust) => {
+            "a reload to it is under way and is waited for".to_owned()
+        }
+        (Reloading::Going, Step::Reload | Step::Restart) => "it follows the reload under way".to_owned(),
+        (Reloading::Going, Step::Move | Step::Delete) => "it ends the reload under way".to_owned(),
+        (Reloading::Held { percent }, Step::Reload | Step::Restart | Step::Move | Step::Delete) => {
+            format!("it ends the reload that is held at {percent}% (canary)")
+        }
+        (Reloading::Held { percent }, Step::Keep | Step::Await | Step::Scale | Step::Adjust) => {
+            format!("a reload to it stays held at {percent}% (canary)")
+        }
+        (Reloading::Going, Step::Keep | Step::Scale) | (_, Step::Add | Step::Start | Step::Define) => {
+            return None;
+        }
+    })
 }
 
 /// The mildest step; adds to the reasons what is no difference between the definitions.
 fn step(known: &Known<'_>, new: &AppConfig, why: &mut Vec<String>) -> Step {
     let changed = !why.is_empty();
+    let going = known.reloading == Some(Reloading::Going);
     match known.standing {
         Standing::Stopped if !new.policy.autostart => {
             why.push("it stays stopped: autostart = false".to_owned());
@@ -170,8 +210,10 @@ fn step(known: &Known<'_>, new: &AppConfig, why: &mut Vec<String>) -> Step {
             why.push("it was given up".to_owned());
             Step::Start
         }
+        Standing::Running if !changed && going => Step::Await,
         Standing::Running if !changed => Step::Keep,
-        Standing::Running if is_scale(known, new) => Step::Scale,
+        // Beside a reload under way it is part of that, and waited for with it.
+        Standing::Running if is_scale(known, new) && !going => Step::Scale,
         Standing::Running if is_adjustment(known, new) => Step::Adjust,
         Standing::Running if let Some(port) = left_port(&known.opened, (known.policy, known.spec), new) => {
             why.push(format!("it leaves port {port}, which it opens itself: a reload cannot"));
@@ -208,7 +250,7 @@ fn workers(known: &Known<'_>, instances: u32, step: Step) -> Vec<WorkerPlan> {
         Step::Add | Step::Start => "start",
         Step::Reload | Step::Restart | Step::Move => "replace",
         Step::Delete => "stop",
-        Step::Keep | Step::Define => return all(known, "keep"),
+        Step::Keep | Step::Await | Step::Define => return all(known, "keep"),
         Step::Scale | Step::Adjust => "keep",
     };
     let mut workers = all(known, stays);
@@ -326,6 +368,7 @@ mod tests {
             instances: app.policy.instances,
             standing: Standing::Running,
             slots: (0..app.policy.instances).map(|instance| (instance, 10 + instance)).collect(),
+            reloading: None,
             logs_moved: false,
             from_this_file: true,
             opened: Vec::new(),
@@ -473,6 +516,52 @@ mod tests {
         let other = app("instances = 1\nenv = { A = 1 }");
         let swap = plan(&[known(&two)], &[other], false);
         assert_eq!(actions(&swap), [(0, Some(10), "replace"), (1, Some(11), "stop")]);
+    }
+
+    /// What becomes of a reload that is not over is part of the plan.
+    #[test]
+    fn a_reload_that_is_not_over_is_waited_for_kept_or_ended_in_words() {
+        let (going, held) = (Reloading::Going, Reloading::Held { percent: 10 });
+        let (waited, stays) =
+            ("a reload to it is under way and is waited for", "a reload to it stays held at 10% (canary)");
+        let ends = "it ends the reload that is held at 10% (canary)";
+        let rows = [
+            (going, "instances = 2", Step::Await, format!("unchanged; {waited}")),
+            (held, "instances = 2", Step::Keep, format!("unchanged; {stays}")),
+            (going, "instances = 3", Step::Adjust, format!("instances 2 -> 3; {waited}")),
+            (held, "instances = 3", Step::Scale, format!("instances 2 -> 3; {stays}")),
+            (
+                going,
+                "instances = 2\nmax_restarts = 1",
+                Step::Adjust,
+                format!("max_restarts 16 -> 1; {waited}"),
+            ),
+            (held, "instances = 2\nmax_restarts = 1", Step::Adjust, format!("max_restarts 16 -> 1; {stays}")),
+            (
+                going,
+                "instances = 2\nenv = { A = 1 }",
+                Step::Reload,
+                "env.A added; it follows the reload under way".to_owned(),
+            ),
+            (held, "instances = 2\nenv = { A = 1 }", Step::Reload, format!("env.A added; {ends}")),
+            (
+                held,
+                "",
+                Step::Restart,
+                format!("instances 2 -> 1; exec_mode cluster -> fork; intercept true -> false; {ends}"),
+            ),
+        ];
+        let old = app("instances = 2");
+        for (reloading, new, step, why) in rows {
+            let known = Known { reloading: Some(reloading), ..known(&old) };
+            let plan = plan(&[known], &[app(new)], false);
+            assert_eq!((plan[0].step, plan[0].why.join("; ")), (step, why));
+        }
+        let known = Known { reloading: Some(held), ..known(&old) };
+        let other = apps("[[apps]]\nscript = \"b.js\"\n");
+        let why = |prune| plan(std::slice::from_ref(&known), &other, prune)[1].why.join("; ");
+        assert_eq!(why(true), format!("gone from the file; {ends}"));
+        assert_eq!(why(false), "gone from the file; --prune deletes it");
     }
 
     /// A `scale` is taken back by the file.

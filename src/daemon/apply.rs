@@ -10,7 +10,7 @@ use crate::control::protocol::{self, Done, Error, PlanApp, PlanWorker, Reply};
 use crate::control::server::ClientId;
 use crate::supervisor::event::{Address, AppId, Command, Scale, Scope};
 use crate::supervisor::policy::AppName;
-use crate::supervisor::view::{AppView, Status};
+use crate::supervisor::view::{self, AppView, Course, Status};
 
 use super::Daemon;
 use super::catalog::{Recipe, Source};
@@ -79,16 +79,27 @@ impl Daemon {
     fn plan(&self, config: &Config, source: &Source, prune: bool) -> Vec<AppPlan> {
         let view = self.supervisor.view(self.now);
         let logs = self.log_settings(config);
-        let recipes: Vec<(&AppView, Rc<Recipe>)> =
-            view.apps.iter().filter_map(|app| Some((app, self.recipe_of(app)?))).collect();
+        let recipes: Vec<(&AppView, Course, Rc<Recipe>)> = view
+            .apps
+            .iter()
+            .filter_map(|app| {
+                let course = self.supervisor.course(app.app)?;
+                let recipe = self.catalog.recipe(course.spec).map(Rc::clone);
+                Some((app, course, recipe.or_else(|| self.recipe_of(app))?))
+            })
+            .collect();
         let known: Vec<Known<'_>> = recipes
             .iter()
-            .map(|(app, recipe)| Known {
+            .map(|(app, course, recipe)| Known {
                 name: AppName { namespace: app.namespace.clone(), name: app.name.clone() },
                 policy: &recipe.policy,
                 spec: &recipe.spec,
-                instances: app.instances,
+                instances: course.instances,
                 standing: self.standing(app),
+                reloading: course.reloading.map(|reloading| match reloading {
+                    view::Reloading::Going => plan::Reloading::Going,
+                    view::Reloading::Held { percent } => plan::Reloading::Held { percent },
+                }),
                 slots: self.supervisor.slots(app.app).map(|slot| (slot.instance, slot.slot.0)).collect(),
                 logs_moved: (recipe.log_dir.clone(), recipe.log_files) != logs,
                 from_this_file: self.catalog.app(app.app).is_some_and(|known| {
@@ -174,7 +185,7 @@ impl Daemon {
             Step::Add => Command::Add { app, definition },
             Step::Start => Command::Start { app, scope: Scope::All, definition: Some(definition) },
             Step::Define => Command::Define { app, definition },
-            Step::Adjust => Command::Adjust { app, definition },
+            Step::Adjust | Step::Await => Command::Adjust { app, definition },
             Step::Move => Command::Restart { app, scope: Scope::All, definition: Some(definition) },
             Step::Reload | Step::Restart => Command::Reload { app, definition: Some(definition) },
             Step::Keep | Step::Scale | Step::Delete => return None,

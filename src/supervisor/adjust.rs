@@ -1,43 +1,73 @@
 //! A new definition that changes nothing about the workers that run: they stay, and are judged by it from now on.
 
 use super::Bug;
-use super::app::{App, Idle, Mix, Slot, Turn};
-use super::event::{Definition, RequestId, Scale};
+use super::app::{App, Idle, Slot, Turn};
+use super::event::{Cause, Definition, Generation, Outcome, RequestId, Scale};
+use super::view::{Course, Reloading};
 
 impl App {
-    /// Takes such a definition over, and its number of instances. Where workers would have to be replaced for it, or
-    /// are being replaced, it is a reload.
+    /// Where it is on its way to: what the reload that waits has, or the one under way, or what runs.
+    pub(super) fn course(&self) -> Course {
+        let reloading = match (&self.queue, self.held_share()) {
+            (None, Some(percent)) if self.is_held_at_share() => Some(Reloading::Held { percent }),
+            (None, _) if self.rollout.is_none() => None,
+            (Some(_) | None, _) => Some(Reloading::Going),
+        };
+        match self.queue.as_ref().and_then(|queued| queued.definition.as_ref()) {
+            Some(next) => Course { spec: next.spec, instances: next.policy.instances, reloading },
+            None => Course { spec: self.version(self.target()).spec, instances: self.instances, reloading },
+        }
+    }
+
+    /// Takes such a definition over, and its number of instances. A reload under way goes on with it, and one that is
+    /// held stays held. Where workers would have to be replaced for it, or are going to be, it is a reload.
     pub(super) fn adjust(&mut self, request: RequestId, definition: Definition, turn: &mut Turn<'_>) {
-        let settled = self.rollout.is_none() && self.queue.is_none() && self.mix == Mix::Replace;
-        let old = self.policy(self.good);
-        let apart = settled && self.runs() && old.goes_on_as(&definition.policy);
-        if !apart || turn.has(Bug::AdjustReplaces) {
+        let target = self.target();
+        let goes_on = self.policy(target).goes_on_as(&definition.policy);
+        let ends = self.held_share().is_some() && turn.has(Bug::AdjustEndsTheHeld);
+        if !goes_on || self.queue.is_some() || !self.runs() || ends || turn.has(Bug::AdjustReplaces) {
             return self.reload(request, Some(definition), turn);
         }
-        let aged = old.max_age != definition.policy.max_age;
+        let aged = self.policy(target).max_age != definition.policy.max_age;
         let instances = definition.policy.instances;
-        let good = self.good;
-        let Some(version) = self.versions.iter_mut().find(|version| version.generation == good) else {
+        let Some(version) = self.versions.iter_mut().find(|version| version.generation == target) else {
             return;
         };
         let spec = std::mem::replace(&mut version.spec, definition.spec);
         version.policy = definition.policy;
         self.discard(spec, turn);
         if aged {
-            self.set_ages(turn);
+            self.set_ages(target, turn);
         }
         self.weigh_at = None;
         for slot in self.slots.iter_mut().filter(|slot| slot.is_wanted() && slot.idle == Idle::Errored) {
             Slot::free(slot);
         }
-        self.scale(request, Scale::To(instances), turn);
+        self.go_on_with(request, instances, turn);
+    }
+
+    /// So many instances, and an answer when they are there: where a reload is under way, with its end.
+    fn go_on_with(&mut self, request: RequestId, instances: u32, turn: &mut Turn<'_>) {
+        let held = self.is_held_at_share();
+        match &mut self.rollout {
+            Some(rollout) if !held => {
+                rollout.requests.push(request);
+                if self.instances != instances {
+                    rollout.instances_before = None;
+                    self.resize(instances, Cause::Scale, turn);
+                }
+            }
+            // Who takes the reload back takes the number of instances back that came with it.
+            Some(_) if self.instances == instances => turn.reply(request, Outcome::Done),
+            Some(_) | None => self.scale(request, Scale::To(instances), turn),
+        }
     }
 
     /// `max_age` counts from each worker's start.
-    fn set_ages(&mut self, turn: &mut Turn<'_>) {
-        let (good, age) = (self.good, self.policy(self.good).max_age);
+    fn set_ages(&mut self, of: Generation, turn: &mut Turn<'_>) {
+        let age = self.policy(of).max_age;
         for worker in self.slots.iter_mut().flat_map(|slot| &mut slot.workers) {
-            if worker.generation == good && worker.is_up() && !worker.is_queued() && worker.spent.is_none() {
+            if worker.generation == of && worker.is_up() && !worker.is_queued() && worker.spent.is_none() {
                 worker.expires = age.map(|age| worker.spawned + turn.jitter.shorten(age));
             }
         }

@@ -261,8 +261,8 @@ pub enum Command {
         /// What it is from now on.
         definition: Definition,
     },
-    /// Take a definition over that changes nothing about the workers that run, which stay. Where it does, it is
-    /// a reload.
+    /// Take a definition over that changes nothing about the workers that run, which stay. A reload under way goes on
+    /// with it, and is waited for. Where it does change something, it is a reload.
     Adjust {
         /// Whom.
         app: AppId,

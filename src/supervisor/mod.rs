@@ -66,7 +66,7 @@ use planted::Planted;
 use policy::SpecId;
 use rollout::Room;
 use time::Time;
-use view::{AppView, Status, View};
+use view::{AppView, Course, Status, View};
 use worker::earlier;
 
 /// How long after its last SIGKILL the supervisor still waits for trees that do not end (a process in
@@ -423,6 +423,11 @@ impl Supervisor {
     #[doc(hidden)]
     pub fn reloads(&self, app: AppId) -> bool {
         self.apps.iter().any(|other| other.id == app && other.rollout.is_some())
+    }
+
+    /// What this app is on its way to.
+    pub fn course(&self, app: AppId) -> Option<Course> {
+        self.apps.iter().find(|other| other.id == app).map(App::course)
     }
 
     /// Whether workers of this app are being replaced.

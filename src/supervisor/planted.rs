@@ -87,6 +87,8 @@ pub enum Bug {
     CanaryIsTrusted,
     /// What only judges workers replaces them.
     AdjustReplaces,
+    /// What only judges workers ends a reload that is held at a share.
+    AdjustEndsTheHeld,
     /// As soon as somebody waits, every worker counts as behind.
     CrowdIsEverybody,
     /// A worker that leaves goes on taking connections from a queue that others serve.

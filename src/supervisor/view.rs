@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::event::{Address, AppId, Cause, ExitStatus, Failure, Generation, SlotId, SpawnFailure, WorkerId};
-use super::policy::{AppName, Mode};
+use super::policy::{AppName, Mode, SpecId};
 use super::time::Time;
 
 /// PM2's words for a state, of a worker and of an app.
@@ -94,6 +94,29 @@ pub struct ReloadView {
     pub share: Option<u8>,
     /// Why it stopped.
     pub failure: Option<Failure>,
+}
+
+/// What an app is on its way to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Course {
+    /// What its workers will run, or do.
+    pub spec: SpecId,
+    /// So many.
+    pub instances: u32,
+    /// What has to happen until they do.
+    pub reloading: Option<Reloading>,
+}
+
+/// A reload that is not over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloading {
+    /// It is under way, or waits for one that is.
+    Going,
+    /// It is held at a share of the new connections until the operator decides.
+    Held {
+        /// Which.
+        percent: u8,
+    },
 }
 
 /// One slot's worker.

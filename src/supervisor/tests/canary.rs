@@ -71,6 +71,31 @@ fn as_many_workers_are_started_as_the_share_takes() {
 }
 
 #[test]
+fn what_only_judges_workers_leaves_a_held_reload_held() {
+    let (mut bench, _, _) = Bench::canary(held(4, 25));
+    bench.out.clear();
+    let judged = Policy { max_restarts: 1, ..held(4, 25) };
+    let adjust = bench.wish(Command::Adjust { app: APP, definition: definition(judged.clone(), 2) });
+    assert_eq!((bench.outcome(adjust), bench.state()), (Some(Outcome::Done), "canary"));
+    assert!(bench.spawned().is_empty(), "{:?}", bench.out);
+    // It is the new version's: who goes back goes back to what ran.
+    let mut promoted =
+        Bench { supervisor: bench.supervisor.clone(), now: bench.now, requests: 100, ..Bench::new() };
+    promoted.wish(Command::Promote { app: APP });
+    assert_eq!(promoted.supervisor.spec(APP, Generation(2)), Some(SpecId(2)));
+    let rollback = bench.wish(Command::Rollback { app: APP });
+    bench.ended(WorkerId(5));
+    bench.pass(ms(60_000));
+    assert_eq!((bench.outcome(rollback), bench.view().generation), (Some(Outcome::Done), Generation(1)));
+    assert!(bench.took(&Action::Forget { spec: SpecId(2) }), "{:?}", bench.out);
+    // More instances come beside it, and it goes on being held.
+    let (mut bench, _, _) = Bench::canary(held(2, 50));
+    let more = Policy { instances: 3, ..held(2, 50) };
+    bench.wish(Command::Adjust { app: APP, definition: definition(more, 2) });
+    assert_eq!((bench.view().instances, bench.state()), (3, "canary"));
+}
+
+#[test]
 fn a_promoted_reload_goes_on_to_its_end() {
     let (mut bench, _, new) = Bench::canary(held(2, 50));
     let promote = bench.wish(Command::Promote { app: APP });

@@ -201,6 +201,35 @@ fn what_changes_workers_is_a_reload_however_it_is_wished() {
     assert_eq!((bench.spawned(), bench.outcome(later)), (vec![WorkerId(2)], None));
 }
 
+#[test]
+fn what_only_judges_workers_is_part_of_the_reload_under_way_and_waits_for_its_end() {
+    for fails in [false, true] {
+        let mut bench = Bench::online(cluster(2));
+        let reload = bench.reload();
+        let judged = Policy { max_restarts: 1, ..cluster(2) };
+        let adjust = bench.wish(Command::Adjust { app: APP, definition: definition(judged, 2) });
+        assert_eq!((bench.spawned(), bench.outcome(adjust)), (vec![WorkerId(3)], None));
+        if fails {
+            bench.exit(WorkerId(3));
+            assert!(matches!(bench.outcome(adjust), Some(Outcome::Failed(Failure::Died { .. }))));
+            assert!(bench.took(&Action::Forget { spec: SpecId(2) }), "{:?}", bench.out);
+            continue;
+        }
+        for (new, old) in [(3, 1), (4, 2)] {
+            assert_eq!(bench.outcome(adjust), None);
+            bench.boot(WorkerId(new));
+            bench.pass(ms(1000));
+            bench.drain(WorkerId(old));
+        }
+        assert_eq!(
+            (bench.outcome(reload), bench.outcome(adjust)),
+            (Some(Outcome::Done), Some(Outcome::Done))
+        );
+        assert_eq!(bench.supervisor.spec(APP, Generation(2)), Some(SpecId(2)));
+        assert_eq!(bench.spawned().len(), 2, "nobody was replaced once more");
+    }
+}
+
 /// Code to end with; none: it goes on.
 #[test]
 fn an_essential_app_that_is_over_ends_the_supervisor() {

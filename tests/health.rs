@@ -214,9 +214,28 @@ fn a_new_version_that_is_not_well_fails_its_reload() {
         "{output:?}"
     );
     assert_eq!(daemon.wait_online("api", 3), before);
+    still_says_why(&daemon, "health", &format!("at last: it answered 503 (GET /healthz at 0.0.0.0:{port})"));
     daemon.home.write(&app.to_string());
     daemon.run(&["reload", "api"]).expect_code(0);
+    assert_eq!(daemon.app("api").reload, None);
     hammer.stop().expect_none_lost();
+}
+
+/// When the worker is gone, the reload and its slot's last exit say what was the matter as they did while it lived.
+fn still_says_why(daemon: &Daemon, reason: &str, why: &str) {
+    let app = wait_until(ms(10_000), "the new worker is gone", || {
+        let app = daemon.app("api");
+        let failed = app.reload.as_ref().is_some_and(|reload| reload.state == "failed");
+        if failed && app.workers.len() == 3 { Ok(app) } else { Err(format!("{app:#?}")) }
+    });
+    let told = app.reload.and_then(|reload| reload.reason).unwrap_or_default();
+    assert!(told.contains(why), "{told}");
+    let exits: Vec<_> = app.workers.iter().filter_map(|worker| worker.last_exit.clone()).collect();
+    let right = |exit: &&clusterd::control::protocol::LastExitInfo| {
+        exit.reason == reason && exit.message.as_ref().is_some_and(|message| message.contains(why))
+    };
+    assert_eq!(exits.iter().filter(right).count(), 1, "{exits:#?}");
+    assert!(daemon.run(&["describe", "api"]).stdout.contains(why));
 }
 
 #[test]
@@ -256,6 +275,11 @@ fn ready_by_http_asks_the_worker_itself() {
     daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(&["not ready within listen_timeout"]);
     assert_eq!(daemon.wait_online("api", 3), before);
     assert_eq!(get(port, "/").expect("an answer").0, 200);
+    still_says_why(&daemon, "reload", &format!("at last: it answered 503 (GET /healthz at 0.0.0.0:{port})"));
+    // What was restarted has not failed any more.
+    daemon.home.write(&app.to_string());
+    daemon.run(&["restart", "api"]).expect_code(0);
+    assert_eq!(daemon.app("api").reload, None);
 }
 
 /// Two free ports, the lower one first.

@@ -73,7 +73,7 @@ impl Daemon {
                 done: reload.done,
                 total: reload.total,
                 share_percent: reload.share,
-                reason: reload.failure.as_ref().map(|f| self.failure_text(f)),
+                reason: reload.failure.as_ref().map(|failure| self.reload_failure(app.app, failure)),
             }),
             workers,
             detail: detail.then(|| self.detail(app)).flatten(),

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use crate::config::Check;
-use crate::supervisor::event::{Event, Pulse, Question, SlotId, SocketId, Spot, WorkerId};
+use crate::supervisor::event::{Event, Pulse, Question, SocketId, Spot, WorkerId};
 use crate::supervisor::policy::{Door, Health, Readiness, Way};
 use crate::supervisor::time::Time;
 use crate::sys::connections::{self, State};
@@ -19,6 +19,7 @@ use crate::sys::{listen, spawn};
 use super::Daemon;
 use super::lead::{Leads, Led};
 use super::start::is_transient;
+use super::unwell::Evidence;
 
 /// Between two looks at a check: at first, and when it takes its time.
 const SOON: Duration = Duration::from_millis(2);
@@ -48,8 +49,7 @@ pub(super) struct Probes {
     by_worker: BTreeMap<WorkerId, Probe>,
     complaints: BTreeMap<WorkerId, String>,
     unasked: Unasked,
-    /// What was the matter with the last worker of a slot that was not well.
-    pub(super) evidence: BTreeMap<SlotId, String>,
+    pub(super) evidence: Evidence,
     pub(super) leads: Leads,
 }
 

@@ -57,9 +57,7 @@ impl Daemon {
             (None, Some(slot)) => format!("{} id {}", self.app_name(told.app), slot.0),
             (None, None) => self.app_name(told.app),
         };
-        if let Fact::Unwell { worker, .. } = fact {
-            self.keep_evidence(*worker, &told.message);
-        }
+        self.keep_evidence(fact, &told.message);
         match self.folds.hear(fact, now) {
             Telling::Whole => log::log!(told.level, "{about}: {}", told.message),
             Telling::Again { times, within } => {
@@ -115,6 +113,7 @@ impl Daemon {
         self.catalog.delete(app);
         self.warned.forget(app);
         self.hangups.forget(app);
+        self.probes.evidence.forget(app);
         self.output.forget_app(app);
         self.http.forget(app);
     }
@@ -131,8 +130,10 @@ impl Daemon {
                 Told::about(Info, *app, "ready", message).slot(*slot).worker(*worker)
             }
             Fact::Late { app, worker, stays } => {
+                let answer = self.probes.complaint(*worker);
+                let why = if answer.is_empty() { String::new() } else { format!(", at last: {answer}") };
                 let what = if *stays { "it stays launching" } else { "the one before it serves on" };
-                Told::about(Warn, *app, "late", format!("not ready in listen_timeout; {what}"))
+                Told::about(Warn, *app, "late", format!("not ready in listen_timeout{why}; {what}"))
                     .worker(*worker)
             }
             Fact::Draining { app, worker, cause } => {

@@ -66,6 +66,9 @@ impl App {
         };
         let idle = scope == Scope::All && !self.runs() && self.rollout.is_none();
         let asked = definition.as_ref().map(|definition| definition.policy.instances);
+        if idle {
+            self.failed = None;
+        }
         match definition {
             Some(definition) if idle => self.take_over(definition, turn),
             other => self.discard_definition(other, turn),
@@ -117,6 +120,8 @@ impl App {
         if scope == Scope::All {
             // Who leaves serves where the old definition has it.
             self.forget_expectations();
+            // And all of what a reload that failed left behind leaves.
+            (self.failed, self.mix) = (None, Mix::Replace);
         }
         self.requests.push(Request { id: request, until: Until::Ready(slots) });
     }

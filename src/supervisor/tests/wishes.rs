@@ -230,6 +230,31 @@ fn what_only_judges_workers_is_part_of_the_reload_under_way_and_waits_for_its_en
     }
 }
 
+#[test]
+fn how_a_reload_failed_is_shown_until_all_of_it_is_started_anew() {
+    let failed = |bench: &Bench| bench.supervisor.view(bench.now).apps[0].reload.is_some();
+    let broken = || {
+        let mut bench = Bench::online(Policy { on_reload_failure: OnReloadFailure::Hold, ..cluster(1) });
+        bench.reload();
+        bench.exit(WorkerId(2));
+        assert!(failed(&bench));
+        bench
+    };
+    let (app, scope) = (APP, Scope::All);
+    let mut bench = broken();
+    let worker = bench.supervisor.slots(APP).next().expect("one").slot;
+    bench.wish(Command::Restart { app, scope: Scope::Slot(worker), definition: None });
+    assert!(failed(&bench));
+    bench.wish(Command::Restart { app, scope, definition: None });
+    assert!(!failed(&bench));
+    let mut bench = broken();
+    bench.stop();
+    assert!(failed(&bench));
+    bench.exit(WorkerId(1));
+    bench.start(APP);
+    assert!(!failed(&bench));
+}
+
 /// Code to end with; none: it goes on.
 #[test]
 fn an_essential_app_that_is_over_ends_the_supervisor() {

@@ -1143,17 +1143,18 @@ impl Turn<'_> {
         app.reload.filter(|reload| reload.share.is_some()).map(|_| app.generation)
     }
 
-    /// As long as a reload is held, no old worker that serves is told to leave but by a wish.
+    /// As long as a reload is held, no worker that serves is told to leave but by a wish, or for its successor.
     fn canary_takes_nothing_away(&self) -> Verdict {
         let (Some(new), None) = (self.canary(self.before), self.wish()) else { return Ok(()) };
-        for before in self.lived.iter().filter(|probe| probe.stage == Stage::Ready && probe.generation != new)
-        {
+        let held = self.canary(self.after) == Some(new);
+        let stays = |probe: &&Probe| probe.stage == Stage::Ready && (held || probe.generation != new);
+        for before in self.lived.iter().filter(stays) {
             let after = self.live.iter().find(|probe| probe.worker == before.worker);
             let told = after.is_some_and(|probe| (Stage::Draining..=Stage::Stopping).contains(&probe.stage));
             let doubled = self.lived.iter().any(|other| {
                 other.slot == before.slot
                     && other.worker != before.worker
-                    && other.generation != new
+                    && (other.generation == new) == (before.generation == new)
                     && other.stage == Stage::Ready
             });
             ensure(!told || doubled || self.made_room(before), || {
@@ -1208,8 +1209,9 @@ impl Turn<'_> {
         let Some(new) = self.canary(self.after) else { return Ok(()) };
         let count = self.view.apps.first().map_or(0, |app| app.instances).div_ceil(2).max(1);
         let started = self.spawned().iter().filter(|(_, generation)| *generation == new).count();
+        // Who is to be replaced has its successor beside it.
         let up = self.live.iter().filter(|probe| probe.generation == new && probe.stage <= Stage::Ready);
-        let up = up.count();
+        let up = up.filter(|probe| !probe.spent).count();
         ensure(started == 0 || up <= count as usize, || format!("{up} new ones at half of the connections"))
     }
 
@@ -1252,14 +1254,14 @@ impl Turn<'_> {
     /// Of all slots whose worker is spent, one has its successor beside it.
     fn one_worker_is_renewed_at_a_time(&self) -> Verdict {
         let up = |probe: &&Probe| probe.stage <= Stage::Ready;
-        let renewed = |slot: SlotId| {
-            let new = self.canary(self.after);
-            let beside = |probe: &&Probe| probe.slot == slot && !probe.spent && Some(probe.generation) != new;
-            self.live.iter().filter(up).any(|probe| beside(&probe))
-        };
-        let spent: BTreeSet<SlotId> =
-            self.live.iter().filter(|probe| probe.spent).map(|probe| probe.slot).collect();
-        let renewed = spent.into_iter().filter(|slot| renewed(*slot)).count();
+        // The two sides of a reload that is held stand beside each other anyway.
+        let new = self.canary(self.after);
+        let side = |probe: &Probe| (probe.slot, Some(probe.generation) == new);
+        let renewed =
+            |of: (SlotId, bool)| self.live.iter().filter(up).any(|probe| side(probe) == of && !probe.spent);
+        let spent: BTreeSet<(SlotId, bool)> =
+            self.live.iter().filter(|probe| probe.spent).map(side).collect();
+        let renewed = spent.into_iter().filter(|of| renewed(*of)).count();
         ensure(renewed <= 1 || reloads(&self.view), || format!("{renewed} workers are renewed at a time"))
     }
 
@@ -1712,7 +1714,9 @@ fn two_spent_instances_in_fork_mode_hold_every_promise() {
 /// What is to be replaced meets whatever else there is.
 #[test]
 fn spent_workers_of_a_held_reload_hold_every_promise() {
-    passes("spends, canary", World { canary: true, ..SPENDS }, 100);
+    let world = World { canary: true, ..SPENDS };
+    passes("spends, canary", World { mortal: true, ..world }, 200);
+    passes_nearby("spends, canary", world);
 }
 
 #[test]

@@ -200,6 +200,7 @@ fn app(app: &App, names: &Names, planted: Planted) -> App {
     normal.renewing = app.renewing.map(|renewing| Renewing {
         slot: names.slot(renewing.slot),
         worker: names.worker(renewing.worker),
+        like: generation(renewing.like),
         way: renewing.way,
     });
     normal.weigh_at = app.weigh_at.map(|at| names.ahead(at));

@@ -3,16 +3,16 @@
 //!
 //! One at a time in each app, and where generations can overlap the successor is ready for
 //! `min_healthy_time` before its predecessor leaves. A reload replaces them anyway and goes first; one that is
-//! held replaces nobody, so its old workers are renewed, by their like. Its new ones are not before it is
-//! promoted: whatever becomes of them is its result. Where generations cannot overlap, or there is no room for
-//! both, a worker stops first, and only where others serve.
+//! held replaces nobody, so its workers are renewed, old ones and new ones, each by its like: whatever becomes of
+//! a new one's successor is the reload's result, as with any worker of it. Where generations cannot overlap, or
+//! there is no room for both, a worker stops first, and only where others serve.
 
 use std::time::Duration;
 
 use super::Bug;
 use super::app::{App, Gate, Idle, Mix, Slot, Turn};
 use super::backoff;
-use super::event::{Action, Cause, Fact, Renewal, SlotId, Spent, WorkerId};
+use super::event::{Action, Cause, Fact, Generation, Renewal, SlotId, Spent, WorkerId};
 use super::headroom::{Headroom, Plan};
 use super::worker::{Retiring, Worker};
 
@@ -32,6 +32,8 @@ pub(super) struct Renewing {
     pub(super) slot: SlotId,
     /// The spent one.
     pub(super) worker: WorkerId,
+    /// Of which generation its successor is.
+    pub(super) like: Generation,
     pub(super) way: Way,
 }
 
@@ -199,14 +201,32 @@ impl App {
             return;
         };
         let slot = entry.id;
-        let way = if self.overlaps(entry, self.good) { Way::Asked } else { Way::InPlace };
+        let like = self.like(entry, worker);
+        // One that a promoted reload left to finish has its successor beside it: that needs no more room.
+        let begun = entry.up().any(|other| other.id != worker && self.may_follow(other, like));
+        let way = match self.overlaps(entry, like) {
+            true if begun => Way::Overlapping,
+            true => Way::Asked,
+            false => Way::InPlace,
+        };
         match way {
             Way::Asked => turn.out.push(Action::Measure { app: self.id }),
-            Way::Overlapping | Way::InPlace => {
+            Way::Overlapping => {
+                turn.report(Fact::Renewing { app: self.id, slot, how: Renewal::Overlapping });
+            }
+            Way::InPlace => {
                 turn.report(Fact::Renewing { app: self.id, slot, how: Renewal::StopThenStart });
             }
         }
-        self.renewing = Some(Renewing { slot, worker, way });
+        self.renewing = Some(Renewing { slot, worker, like, way });
+    }
+
+    /// Of which generation the successor of this worker is: of the new one where that is held at a share and the
+    /// worker is of it, else of the one that is known to be good.
+    fn like(&self, slot: &Slot, worker: WorkerId) -> Generation {
+        let found = slot.workers.iter().find(|other| other.id == worker);
+        let new = self.rollout.as_ref().map(|rollout| rollout.to);
+        found.map(|found| found.generation).filter(|own| Some(*own) == new).unwrap_or(self.good)
     }
 
     fn go_on_renewing(&mut self, renewing: Renewing, turn: &mut Turn<'_>) {
@@ -216,7 +236,7 @@ impl App {
         }
         match renewing.way {
             Way::Asked => {}
-            Way::Overlapping => self.overlap(slot, renewing.worker, turn),
+            Way::Overlapping => self.overlap(slot, renewing.worker, renewing.like, turn),
             Way::InPlace => {
                 let entry = &self.slots[slot];
                 let unwell = entry.workers[place].watch.unwell;
@@ -229,16 +249,17 @@ impl App {
         if turn.has(Bug::RenewsAllAtOnce) && renewing.way == Way::Overlapping {
             for slot in 0..self.slots.len() {
                 if let Some(worker) = self.due(&self.slots[slot]) {
-                    self.overlap(slot, worker, turn);
+                    let like = self.like(&self.slots[slot], worker);
+                    self.overlap(slot, worker, like, turn);
                 }
             }
         }
     }
 
     /// The successor first; once it is settled the spent one leaves.
-    fn overlap(&mut self, slot: usize, worker: WorkerId, turn: &mut Turn<'_>) {
+    fn overlap(&mut self, slot: usize, worker: WorkerId, like: Generation, turn: &mut Turn<'_>) {
         let entry = &self.slots[slot];
-        let successor = entry.up().find(|other| other.id != worker && self.is_lasting(other));
+        let successor = entry.up().find(|other| other.id != worker && self.may_follow(other, like));
         let hasty = turn.has(Bug::RenewsBeforeReady);
         match successor {
             Some(successor) if successor.is_settled() || hasty => {
@@ -247,9 +268,9 @@ impl App {
             }
             Some(_) => {}
             None => {
-                let may = entry.idle == Idle::Free && self.is_vacant(entry, self.good);
+                let may = entry.idle == Idle::Free && self.is_vacant(entry, like);
                 if may && self.finds_room(turn) {
-                    self.spawn(slot, self.good, turn);
+                    self.spawn(slot, like, turn);
                 }
             }
         }
@@ -274,11 +295,16 @@ impl App {
         renewed && self.is_held_at_share()
     }
 
-    /// Neither on trial, as the new generation of a reload that is held, nor replaced by a roll-back anyway.
+    /// Not replaced by a roll-back anyway: a reload that is held replaces nobody.
     fn is_lasting(&self, worker: &Worker) -> bool {
+        self.rollout.is_some() || self.mix == Mix::Keep || worker.generation == self.good
+    }
+
+    /// Whether this worker is none of the other side of a reload that is held, and stays.
+    fn may_follow(&self, worker: &Worker, like: Generation) -> bool {
         match &self.rollout {
-            Some(rollout) => rollout.to != worker.generation,
-            None => self.mix == Mix::Keep || worker.generation == self.good,
+            Some(rollout) => (rollout.to == worker.generation) == (rollout.to == like),
+            None => self.is_lasting(worker),
         }
     }
 
@@ -286,8 +312,9 @@ impl App {
     fn is_renewed(&self, renewing: Renewing) -> bool {
         let Some(slot) = self.slots.iter().find(|entry| entry.id == renewing.slot) else { return true };
         let serves = slot.up().any(|worker| worker.id == renewing.worker);
-        let established =
-            |worker: &Worker| self.is_lasting(worker) && (worker.is_settled() || worker.spent.is_some());
+        let established = |worker: &Worker| {
+            self.may_follow(worker, renewing.like) && (worker.is_settled() || worker.spent.is_some())
+        };
         let over = match slot.idle {
             Idle::Errored | Idle::Ended { .. } | Idle::Waiting(_) => true,
             Idle::Free => !serves && slot.up().any(|worker| established(worker) || worker.is_late()),

@@ -90,6 +90,8 @@ impl App {
         held: bool,
         turn: &mut Turn<'_>,
     ) {
+        // Where the new ones had a share of their own, the others are all there.
+        let shared = rollout.canary.share().is_some();
         for slot in 0..self.slots.len() {
             if turn.has(Bug::RollbackStopsOld) && !held {
                 self.leave_where(slot, Cause::Reload, turn, |other| other.generation != rollout.to);
@@ -97,7 +99,7 @@ impl App {
             let good_serves =
                 self.slots[slot].up().any(|other| other.generation != rollout.to && other.is_ready());
             self.leave_where(slot, Cause::Reload, turn, |other| {
-                let unproven = !other.is_settled() && (good_serves || other.is_starting());
+                let unproven = (shared || !other.is_settled()) && (good_serves || other.is_starting());
                 Some(other.id) == worker || (other.generation == rollout.to && unproven)
             });
             if self.slots[slot].born == rollout.to && self.slots[slot].is_wanted() {

@@ -68,18 +68,68 @@ fn without_room_an_old_worker_beside_a_held_new_one_stops_first_and_comes_back()
 }
 
 #[test]
-fn the_new_worker_of_a_held_reload_is_renewed_once_it_is_promoted() {
+fn the_new_worker_of_a_held_reload_is_renewed_by_its_like() {
     let mut bench = held();
     bench.outgrow(WorkerId(3));
-    bench.pass(ms(60_000));
-    assert_eq!(generations(&bench), []);
-    bench.wish(Command::Promote { app: APP });
-    bench.drain(WorkerId(1));
+    assert_eq!((bench.spawned(), generations(&bench)), (vec![WorkerId(4)], vec![Generation(2)]));
     bench.boot(WorkerId(4));
+    bench.pass(ms(999));
+    assert!(!drains(&bench, 3));
+    bench.pass(ms(1));
+    assert!(drains(&bench, 3));
+    bench.drain(WorkerId(3));
+    bench.pass(ms(60_000));
+    assert_eq!((reload_state(&bench), bench.spawned().len()), ("canary", 1));
+    assert!(!drains(&bench, 1) && !drains(&bench, 2));
+    // The old one of the same slot has a turn of its own.
+    bench.outgrow(WorkerId(1));
+    assert_eq!(generations(&bench), [Generation(2), Generation(1)]);
+    bench.boot(WorkerId(5));
+    bench.pass(ms(1000));
+    bench.drain(WorkerId(1));
+    let promote = bench.wish(Command::Promote { app: APP });
+    bench.drain(WorkerId(5));
+    bench.boot(WorkerId(6));
     bench.pass(ms(1000));
     bench.drain(WorkerId(2));
-    assert_eq!((reload_state(&bench), generations(&bench)), ("", vec![Generation(2); 2]));
-    assert_eq!(bench.spawned(), [WorkerId(4), WorkerId(5)]);
+    assert_eq!((reload_state(&bench), bench.outcome(promote)), ("", Some(Outcome::Done)));
+}
+
+#[test]
+fn a_successor_of_a_held_reloads_new_worker_that_fails_fails_the_reload() {
+    let mut bench = held();
+    bench.outgrow(WorkerId(3));
+    bench.exit(WorkerId(4));
+    assert_eq!(reload_state(&bench), "rolling back");
+    bench.drain(WorkerId(3));
+    assert_eq!((reload_state(&bench), bench.spawned().len()), ("failed", 1));
+}
+
+#[test]
+fn a_decision_in_the_middle_of_a_new_workers_renewal_leaves_one_worker_in_each_slot() {
+    for promoted in [true, false] {
+        let mut bench = held();
+        bench.outgrow(WorkerId(3));
+        bench.boot(WorkerId(4));
+        let app = APP;
+        bench.wish(if promoted { Command::Promote { app } } else { Command::Rollback { app } });
+        for _ in 0..20 {
+            for probe in bench.supervisor.probe() {
+                let worker = probe.worker;
+                match probe.stage {
+                    Stage::Ordered => drop(bench.boot(worker)),
+                    Stage::Draining | Stage::Finishing | Stage::Stopping => {
+                        bench.tell(Event::Exited { worker, status: ExitStatus::Signal(15), left: false });
+                    }
+                    _ => {}
+                }
+            }
+            bench.pass(ms(1000));
+        }
+        let left: Vec<Generation> = bench.supervisor.probe().iter().map(|probe| probe.generation).collect();
+        let generation = Generation(if promoted { 2 } else { 1 });
+        assert_eq!(left, [generation; 2], "promoted: {promoted}");
+    }
 }
 
 #[test]

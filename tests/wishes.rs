@@ -411,3 +411,43 @@ fn a_restart_keeps_what_scale_said_until_the_file_says_another_number() {
     daemon.run(&["reload", "api"]).expect_code(0);
     daemon.wait_online("api", 3);
 }
+
+/// What runs goes on running, and so does who is restarted.
+#[test]
+fn a_restart_by_name_needs_no_good_file_and_says_what_was_used() {
+    let daemon = Daemon::foreground(script("api", IDLE).env("A", "1"));
+    daemon.expects(&["it is restarted with the last configuration that was good"]);
+    let mut before = daemon.wait_online("api", 1);
+    let mut restarted = |words: &[&str], why: &str| {
+        let output = daemon.run(words).expect_code(0);
+        let said =
+            "api: its file cannot be used, so it is restarted with the last configuration that was good: ";
+        assert!(output.stdout.contains(said) && output.stdout.contains(why), "{output:?}");
+        assert!(daemon.log().contains(said), "{}", daemon.log());
+        let after = daemon.wait_online("api", 1);
+        assert_ne!(before, after, "{words:?}");
+        before = after;
+    };
+    daemon.home.write("[[apps]]\nname = \"api\"\nscript = 3\n");
+    restarted(&["restart", "api"], "ecosystem.toml:3:");
+    restarted(&["restart", "all"], "script: expected");
+    restarted(&["restart", "api", "--max-restarts", "3"], "script: expected");
+    assert!(daemon.run(&["describe", "api"]).stdout.contains("max_restarts"), "it is told");
+    daemon.home.write(&script("other", IDLE).to_string());
+    restarted(&["restart", "api"], "is not in ");
+    fs::remove_file(daemon.home.file()).expect("it is there");
+    restarted(&["restart", "api"], "cannot read ");
+    // A reload is for what the file says: without that nothing is touched.
+    let pids = daemon.pids("api");
+    daemon.run(&["reload", "api"]).expect_code(2).expect_stderr(&["cannot read", "nothing was changed"]);
+    daemon.home.write("[[apps]]\nname = \"api\"\nscript = 3\n");
+    daemon.run(&["reload", "api"]).expect_code(2).expect_stderr(&["script", "nothing was changed"]);
+    assert_eq!(daemon.pids("api"), pids);
+    assert_eq!(environ_of(&daemon), "1");
+}
+
+fn environ_of(daemon: &Daemon) -> String {
+    let shown = daemon.run(&["env", "api"]).expect_code(0).stdout;
+    let line = shown.lines().find_map(|line| line.strip_prefix("A="));
+    line.map(str::to_owned).unwrap_or_else(|| panic!("no A in {shown}"))
+}

@@ -253,18 +253,18 @@ impl Daemon {
         no_wait: bool,
     ) -> Result<(), Error> {
         let is_file = file.is_some();
-        let commands = match file {
+        let (commands, told) = match file {
             Some(_) if !changes.is_empty() => {
                 return Err(usage("a file says itself what its apps are; nothing was changed".to_owned()));
             }
-            Some(file) => self.commands_of_file(verb, &file, update_env)?,
+            Some(file) => (self.commands_of_file(verb, &file, update_env)?, Vec::new()),
             None => {
                 let whom = self.whom(&targets)?;
                 self.commands_of_known(verb, whom, update_env, &changes)?
             }
         };
         let apps: Vec<AppId> = commands.iter().map(|(app, _)| *app).collect();
-        let mut notes = self.holds_over(&apps, &changes);
+        let mut notes = [told, self.holds_over(&apps, &changes)].concat();
         notes.extend(self.state_elsewhere().filter(|_| is_file));
         let commands = match verb {
             Verb::Restart => self.in_turn(commands),
@@ -351,22 +351,23 @@ impl Daemon {
         }
     }
 
-    /// Known apps, with their files as they are now. All files are read and checked before the first
-    /// command exists.
+    /// Known apps, with their files as they are now, and what is to be said of those. All files are read and checked
+    /// before the first command exists. A restart takes nobody down for a file that cannot be used: it is of what
+    /// was good last.
     fn commands_of_known(
         &mut self,
         verb: Verb,
         whom: Whom,
         update_env: Option<protocol::Environment>,
         changes: &Keys,
-    ) -> Result<Vec<(AppId, Command)>, Error> {
+    ) -> Result<(Commands, Vec<String>), Error> {
         let environment = update_env.map(callers).transpose()?.map(Rc::new);
         let same = environment.is_none() && changes.is_empty();
         // There is one environment and one definition for all workers of an app.
         let whom = if verb == Verb::Reload || !same { whole_apps(whom) } else { whom };
         self.check_changes(&whom, changes)?;
         let mut read = Read::new();
-        let mut found = Vec::new();
+        let (mut found, mut notes) = (Vec::new(), Vec::new());
         for (app, scope) in whom {
             let verb = self.verb_of_known(verb, app, scope);
             if verb == Verb::Start && same {
@@ -377,18 +378,25 @@ impl Daemon {
             if let Some(environment) = &environment {
                 source.environment = Rc::clone(environment);
             }
-            let taken = match source.path.clone() {
-                Some(path) => {
-                    let taken = self.of_its_file(app, &path, source, &mut read)?;
+            let path = source.path.clone();
+            let of_file = path.map(|path| self.of_its_file(app, &path, source.clone(), &mut read));
+            let taken = match of_file {
+                Some(Ok(taken)) => {
                     let scaled =
                         taken.as_ref().and_then(|taken| self.stays_scaled(verb, taken, app, changes));
                     taken.map(|taken| Taken { instances: scaled, ..taken })
                 }
-                None if same => None,
-                None if changes.is_empty() => self.as_it_is(app, Rc::new(source)),
-                None => self.as_told(app, source, changes)?,
+                Some(Err(unusable)) if verb != Verb::Restart => return Err(unusable.error),
+                unusable => {
+                    let line = unusable.and_then(Result::err).map(|unusable| unusable.line);
+                    notes.extend(line.map(|line| self.file_unused(app, &line)));
+                    self.without_file(app, source, (same, changes))?
+                }
             };
             found.push((app, scope, verb, taken));
+        }
+        for note in &notes {
+            log::warn!("{note}");
         }
         for ((path, ..), (config, _)) in &read {
             self.hear(&config.daemon, Some(path));
@@ -403,7 +411,30 @@ impl Daemon {
             };
             commands.push((app, command));
         }
-        Ok(commands)
+        Ok((commands, notes))
+    }
+
+    /// A known app as it was defined last, with what is told of it now; none where that is nothing.
+    fn without_file(
+        &self,
+        app: AppId,
+        source: Source,
+        (same, changes): (bool, &Keys),
+    ) -> Result<Option<Taken>, Error> {
+        match same {
+            true => Ok(None),
+            false if changes.is_empty() => Ok(self.as_it_is(app, Rc::new(source))),
+            false => self.as_told(app, source, changes),
+        }
+    }
+
+    /// That an app is restarted without its file, and why.
+    fn file_unused(&self, app: AppId, why: &str) -> String {
+        let why = why.strip_suffix("; nothing was changed").unwrap_or(why);
+        let name = self.app_name(app);
+        format!(
+            "{name}: its file cannot be used, so it is restarted with the last configuration that was good: {why}"
+        )
     }
 
     /// An app as its file has it now, with what was told of it since.
@@ -413,17 +444,22 @@ impl Daemon {
         path: &Path,
         source: Source,
         read: &mut Read,
-    ) -> Result<Option<Taken>, Error> {
+    ) -> Result<Option<Taken>, Unusable> {
         let Some(record) = self.catalog.app(app) else { return Ok(None) };
         let reading = (path.to_owned(), source.profile.clone(), source.only.clone());
         if !read.contains_key(&reading) {
-            read.insert(reading.clone(), self.read_again(path, &source)?);
+            read.insert(reading.clone(), reread(path, &source).map_err(Unusable::refused)?);
         }
         let (config, text) = &read[&reading];
         let source = source.with_text(text);
         let now = told::app_of((config, text), &source, (&record.namespace, &record.name));
-        let now = now.map_err(|wrong| told::mistaken(&wrong))?;
-        let app = now.ok_or_else(|| no_longer_there(&record.called(), path))?;
+        let now = now.map_err(|wrong| Unusable::new(told::mistaken(&wrong), wrong.one_line()))?;
+        let app = now.ok_or_else(|| {
+            let called = record.called();
+            let error = no_longer_there(&called, path);
+            let line = format!("app \"{called}\" is not in {} any more", path.display());
+            Unusable { error, line }
+        })?;
         Ok(Some(Taken { app, source, logs: self.log_settings(config), instances: None }))
     }
 
@@ -440,14 +476,6 @@ impl Daemon {
         let mut definition = self.catalog.define(id, app, &source, logs);
         definition.policy.instances = instances.unwrap_or(definition.policy.instances);
         definition
-    }
-
-    /// Reads an app's file again, for a client.
-    fn read_again(&self, path: &Path, source: &Source) -> Result<(Config, Rc<str>), Error> {
-        reread(path, source).map_err(|refused| match refused {
-            Refused::Unread(message) => usage(message),
-            Refused::Broken(diagnostics) => broken(&diagnostics),
-        })
     }
 
     /// Reads a file that a client has sent: the snapshot that is applied.
@@ -639,6 +667,26 @@ impl Refused {
             Refused::Broken(diagnostics) => {
                 diagnostics.one_line().into_iter().chain(["nothing was changed".to_owned()]).collect()
             }
+        }
+    }
+}
+
+/// Why an app's file does not say what the app is: for a client that is refused, and in one line.
+struct Unusable {
+    error: Error,
+    line: String,
+}
+
+impl Unusable {
+    fn new(error: Error, lines: Vec<String>) -> Unusable {
+        Unusable { error, line: lines.into_iter().next().unwrap_or_default() }
+    }
+
+    fn refused(refused: Refused) -> Unusable {
+        let lines = refused.lines();
+        match refused {
+            Refused::Unread(message) => Unusable::new(usage(message), lines),
+            Refused::Broken(diagnostics) => Unusable::new(broken(&diagnostics), lines),
         }
     }
 }

@@ -412,6 +412,22 @@ fn a_restart_keeps_what_scale_said_until_the_file_says_another_number() {
     daemon.wait_online("api", 3);
 }
 
+#[test]
+fn an_essential_app_in_the_background_is_said_to_end_nothing_but_itself() {
+    let home = Arc::new(Home::new(None));
+    let gate = script("main", "until [ -e over ]; do sleep 0.02; done; exit 3");
+    let essential = gate.set("essential", true).set("autorestart", false).text("min_healthy_time", "100ms");
+    home.write(&file(&[script("other", IDLE), essential]));
+    let (daemon, output) = Daemon::started_by(home, &["start", "ecosystem.toml"]);
+    let said = "main: essential ends everything with it in the foreground alone (`clusterd FILE`)";
+    let output = output.expect_code(0);
+    assert!(output.stdout.contains(said) && !output.stdout.contains("other: essential"), "{output:?}");
+    daemon.expects(&["exited with code 3 "]);
+    daemon.home.put("over", "");
+    daemon.wait_status("main", "stopped");
+    daemon.wait_online("other", 1);
+}
+
 /// What runs goes on running, and so does who is restarted.
 #[test]
 fn a_restart_by_name_needs_no_good_file_and_says_what_was_used() {

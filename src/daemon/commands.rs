@@ -257,7 +257,11 @@ impl Daemon {
             Some(_) if !changes.is_empty() => {
                 return Err(usage("a file says itself what its apps are; nothing was changed".to_owned()));
             }
-            Some(file) => (self.commands_of_file(verb, &file, update_env)?, Vec::new()),
+            Some(file) => {
+                let commands = self.commands_of_file(verb, &file, update_env)?;
+                let notes = self.essential_of(&commands);
+                (commands, notes)
+            }
             None => {
                 let whom = self.whom(&targets)?;
                 self.commands_of_known(verb, whom, update_env, &changes)?
@@ -272,6 +276,23 @@ impl Daemon {
         };
         self.begin_noted(client, no_wait, verb.words(), commands, notes);
         Ok(())
+    }
+
+    /// A word on the apps that would end the foreground with them: in the background nobody waits for an exit code, and
+    /// apps of other files run there.
+    fn essential_of(&self, commands: &Commands) -> Vec<String> {
+        let is_essential =
+            |app: &AppId| self.catalog.app(*app).is_some_and(|app| app.recipe.policy.essential);
+        let background = !self.main_file.is_there();
+        let essential = commands.iter().map(|(app, _)| *app).filter(|app| background && is_essential(app));
+        let note = |app| {
+            format!(
+                "{}: essential ends everything with it in the foreground alone (`clusterd FILE`): here the supervisor \
+                 and other apps go on",
+                self.app_name(app)
+            )
+        };
+        essential.map(note).collect()
     }
 
     /// Every app of a file: the unknown are added; of the known, what runs is reloaded by `start`.

@@ -274,7 +274,7 @@ fn a_reload_under_way_is_what_an_apply_of_the_same_file_waits_for() {
     let next = api.clone().env("A", "1");
     daemon.home.write(&next.to_string());
     daemon.run(&["reload", "api", "--no-wait"]).expect_code(0);
-    let output = apply(&daemon, &[next.clone()], &[]).expect_code(0);
+    let output = apply(&daemon, std::slice::from_ref(&next), &[]).expect_code(0);
     let app = daemon.app("api");
     assert!(
         output.stdout.contains("api: keep: unchanged; a reload to it is under way and is waited for\n"),
@@ -286,7 +286,7 @@ fn a_reload_under_way_is_what_an_apply_of_the_same_file_waits_for() {
     daemon.home.write(&third.to_string());
     daemon.run(&["reload", "api", "--no-wait"]).expect_code(0);
     let judged = third.set("max_restarts", 3);
-    let output = apply(&daemon, &[judged.clone()], &[]).expect_code(0);
+    let output = apply(&daemon, std::slice::from_ref(&judged), &[]).expect_code(0);
     assert!(output.stdout.contains("max_restarts 16 -> 3; a reload to it is under way"), "{output:?}");
     let app = daemon.app("api");
     assert_eq!((app.generation, app.reload), (3, None));
@@ -307,19 +307,19 @@ fn a_held_reload_stays_held_beside_what_needs_no_new_workers_and_ends_in_words()
     daemon.home.write(&next.to_string());
     daemon.run(&["reload", "api"]).expect_code(0);
     let state = |daemon: &Daemon| daemon.app("api").reload.map(|reload| reload.state);
-    let same = apply(&daemon, &[next.clone()], &[]).expect_code(0);
+    let same = apply(&daemon, std::slice::from_ref(&next), &[]).expect_code(0);
     assert!(
         same.stdout.contains("api: keep: unchanged; a reload to it stays held at 50% (canary)\n"),
         "{same:?}"
     );
     let judged = next.set("max_restarts", 3);
-    let mild = apply(&daemon, &[judged.clone()], &[]).expect_code(0);
+    let mild = apply(&daemon, std::slice::from_ref(&judged), &[]).expect_code(0);
     assert!(mild.stdout.contains("a reload to it stays held at 50% (canary)\n"), "{mild:?}");
     assert_eq!(state(&daemon).as_deref(), Some("canary"));
     let all: Vec<i32> = daemon.app("api").workers.iter().filter_map(|worker| worker.pid).collect();
     assert!(old.iter().all(|pid| all.contains(pid)) && all.len() == 3, "{old:?}, {all:?}");
     let other = judged.env("A", "2");
-    let plan = apply(&daemon, &[other.clone()], &["--dry-run"]).expect_code(0);
+    let plan = apply(&daemon, std::slice::from_ref(&other), &["--dry-run"]).expect_code(0);
     let ends = "api: reload: env.A changed; it ends the reload that is held at 50% (canary)\n";
     assert!(plan.stdout.contains(ends), "{plan:?}");
     let output = apply(&daemon, &[other], &[]).expect_code(0);

@@ -991,7 +991,7 @@ fn where_no_worker_can_be_asked_is_refused() {
     assert!(of(unix).contains("\"b\" is a Unix socket, which all workers share"), "{}", of(unix));
     let none = "instances = 1\nhealth = { http = \"/\", socket = \"b\" }";
     assert!(of(none).contains("or write port = 8080"), "{}", of(none));
-    good(&format!("[[apps]]\nscript = \"a\"\nlisten = 80\nhealth = {{ http = \"/\", port = 9100 }}"));
+    good("[[apps]]\nscript = \"a\"\nlisten = 80\nhealth = { http = \"/\", port = 9100 }");
     let fork = "exec_mode = \"fork\"\nlisten = 80\nhealth = { http = \"/\", port = 9100 }";
     assert!(
         of(fork).contains("a port that the server opens itself is known in cluster mode"),

@@ -290,7 +290,7 @@ fn two_ports() -> (u16, u16) {
 
 /// A server of one instance with a metrics port that it opens first.
 fn with_metrics(fixture: &Fixture, port: u16, metrics: u16) -> App {
-    api(fixture, port).instances(1).env("METRICS", &metrics.to_string())
+    api(fixture, port).instances(1).env("METRICS", metrics)
 }
 
 /// It was asked at least three times, and stays.

@@ -116,12 +116,10 @@ fn a_decision_in_the_middle_of_a_new_workers_renewal_leaves_one_worker_in_each_s
         for _ in 0..20 {
             for probe in bench.supervisor.probe() {
                 let worker = probe.worker;
-                match probe.stage {
-                    Stage::Ordered => drop(bench.boot(worker)),
-                    Stage::Draining | Stage::Finishing | Stage::Stopping => {
-                        bench.tell(Event::Exited { worker, status: ExitStatus::Signal(15), left: false });
-                    }
-                    _ => {}
+                if probe.stage == Stage::Ordered {
+                    bench.boot(worker);
+                } else if probe.stage > Stage::Ready {
+                    bench.tell(Event::Exited { worker, status: ExitStatus::Signal(15), left: false });
                 }
             }
             bench.pass(ms(1000));

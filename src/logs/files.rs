@@ -38,6 +38,9 @@ const LAST_TIME: Duration = Duration::from_secs(5);
 const PANIC_TIME: Duration = Duration::from_secs(1);
 const PANIC_LOOK: Duration = Duration::from_millis(2);
 
+/// How long one disk is waited for at a time.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
 /// Files that are named as behind at the end.
 const NAMED: usize = 3;
 
@@ -419,9 +422,17 @@ impl LogFiles {
     pub fn drain(&mut self, limit: Duration) -> Option<Lost> {
         let clock = Clock::new();
         let mut lost = Lost { bytes: 0, paths: Vec::new() };
-        for disk in &self.disks {
+        let mut behind: Vec<&Disk> = self.disks.iter().collect();
+        // In turns: one that hangs is not to use up the time of the others, which write meanwhile.
+        loop {
             let left = limit.saturating_sub(clock.since_start());
-            if let Some((files, bytes)) = disk.lane.drain(left) {
+            behind.retain(|disk| disk.lane.drain(left.min(DRAIN_LOOK)).is_some());
+            if behind.is_empty() || left.is_zero() {
+                break;
+            }
+        }
+        for disk in behind {
+            if let Some((files, bytes)) = disk.lane.drain(Duration::ZERO) {
                 lost.bytes += bytes;
                 lost.paths
                     .extend(files.iter().filter_map(|id| Some(self.files.get(id)?.path.clone())).take(NAMED));
@@ -578,6 +589,23 @@ mod tests {
         assert_eq!(answers, BTreeMap::from([(emptied, vec![]), (closed, vec![])]));
         assert_eq!(written(&mut files, &path), "new\n");
         assert_eq!(std::fs::read_to_string(dir.path().join("closed.log")).unwrap(), "");
+    }
+
+    #[test]
+    fn a_disk_that_hangs_at_the_end_costs_the_others_nothing() {
+        let mut files = LogFiles::beside(Bell::new().unwrap());
+        let lane = Lane::hanging();
+        lane.write(FileId(99), OUT, [b"", b"never\n"], Time::START);
+        files.disks.push(Disk { number: 99, lane, moved: None, told: false, path: "/hangs".into() });
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        let id = files.open(&path).unwrap();
+        files.write(id, OUT, [b"", b"last words\n"], Time::START);
+        let hangs = files.disks[0].lane.drain(Duration::ZERO).unwrap();
+        // Nobody has woken the other thread yet.
+        let lost = files.drain(Duration::from_secs(2)).unwrap();
+        assert_eq!(lost.bytes, hangs.1);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "last words\n");
     }
 
     #[test]

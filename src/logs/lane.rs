@@ -188,6 +188,13 @@ impl Lane {
         Lane { shared: Arc::new(Shared::new(disk, state)), chute: None }
     }
 
+    /// One of a disk that takes nothing.
+    #[cfg(test)]
+    pub fn hanging() -> Lane {
+        let state = State { begun: Some(Ok(())), ..State::default() };
+        Lane { shared: Arc::new(Shared::new(Some(u64::MAX), state)), chute: None }
+    }
+
     /// The device that its files are on.
     pub fn disk(&self) -> Option<u64> {
         self.shared.disk

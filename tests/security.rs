@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,6 +150,153 @@ fn a_stranger_is_refused_before_it_speaks_and_named_with_its_process() {
         if named { Ok(()) } else { Err(log) }
     });
     assert_eq!(daemon.wait_online("api", 1), pids);
+}
+
+/// A command by another user in these groups.
+fn as_guest(home: &Home, (user, groups): (u32, &[u32]), words: &[&str]) -> Output {
+    let groups: Vec<String> = groups.iter().map(ToString::to_string).collect();
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--reuid={user}")).arg(format!("--regid={user}"));
+    if groups.is_empty() {
+        command.arg("--clear-groups");
+    } else {
+        command.arg(format!("--groups={}", groups.join(",")));
+    }
+    command.arg(home.binary()).args(words).current_dir("/").stdin(Stdio::null());
+    command.env("CLUSTERD_HOME", home.path()).env("SECRET_OF_THE_CALLER", "hunter3");
+    command.output().expect("setpriv is part of util-linux")
+}
+
+#[track_caller]
+fn allowed(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[track_caller]
+fn denied(output: &Output, why: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains(why), "{why}: {output:?}");
+}
+
+fn mode_of(path: &Path) -> u32 {
+    fs::metadata(path).expect("it is there").mode() & 0o777
+}
+
+const VIEWER: u32 = ORDINARY - 1;
+const OPERATOR: u32 = ORDINARY - 2;
+const OPERATORS: u32 = 4711;
+
+fn access(app: &App) -> String {
+    format!("[daemon]\naccess = {{ view = [{VIEWER}], operate = [\"@{OPERATORS}\"] }}\n{app}")
+}
+
+/// Rule 2: roles go by the kernel's word on user and groups, each verb takes one, and what is more than a role
+/// includes is refused, whoever asks for it.
+#[test]
+fn guests_may_do_what_their_role_includes_and_no_more() {
+    if !only_root() {
+        return;
+    }
+    let app = idle("api").env("TOKEN", "hunter2");
+    let daemon = Daemon::foreground(access(&app));
+    daemon.expects(&["looks like a secret", "was refused", "somebody removed or replaced"]);
+    let pids = daemon.wait_online("api", 1);
+    let (home, socket) = (&daemon.home, daemon.home.socket());
+    wait_until(ms(10_000), "an open socket", || mode_of(&socket) == 0o666);
+    assert_eq!(mode_of(&home.path()), 0o711, "to be entered, not to be looked around in");
+    let guest = |who: (u32, &[u32]), words: &[&str]| as_guest(home, who, words);
+    let (viewer, operator, stranger) =
+        ((VIEWER, &[][..]), (OPERATOR, &[OPERATORS + 1, OPERATORS][..]), (OPERATOR, &[OPERATORS + 1][..]));
+
+    for who in [viewer, operator] {
+        allowed(&guest(who, &["ping"]));
+        assert!(allowed(&guest(who, &["list"])).contains("api"));
+        allowed(&guest(who, &["pid", "api"]));
+        allowed(&guest(who, &["logs", "--nostream"]));
+        let shown = allowed(&guest(who, &["describe", "api"])) + &allowed(&guest(who, &["list", "--json"]));
+        assert!(shown.contains("TOKEN") && !shown.contains("hunter2"), "{shown}");
+    }
+    for words in [
+        &["stop", "api"][..],
+        &["restart", "api"],
+        &["reload", "all"],
+        &["scale", "api", "2"],
+        &["signal", "TERM", "api"],
+    ] {
+        denied(&guest(viewer, words), "takes the role operate");
+    }
+    let file = home.file().display().to_string();
+    for words in [
+        &["env", "api"][..],
+        &["delete", "all"],
+        &["kill"],
+        &["save", "--force"],
+        &["flush"],
+        &["start", &file],
+        &["apply", &file, "--dry-run"],
+        &["start", "/bin/true"],
+        &["restart", "api", "--update-env"],
+    ] {
+        denied(&guest(viewer, words), "takes the role admin");
+        denied(&guest(operator, words), "takes the role admin");
+    }
+    denied(&guest(stranger, &["list"]), "belongs to another user");
+    assert_eq!(daemon.wait_online("api", 1), pids, "nothing was done");
+
+    allowed(&guest(operator, &["restart", "api"]));
+    allowed(&guest(operator, &["scale", "api", "2"]));
+    let others = daemon.wait_online("api", 2);
+    assert!(!others.contains(&pids[0]));
+
+    // What is put back is open as before.
+    fs::remove_file(&socket).expect("it is there");
+    wait_until(ms(10_000), "the socket again", || {
+        fs::metadata(&socket).is_ok_and(|file| file.mode() & 0o777 == 0o666)
+    });
+    allowed(&guest(viewer, &["list"]));
+
+    // The file takes it back.
+    home.write(&app.to_string());
+    daemon.run(&["reload", "api"]).expect_code(0);
+    wait_until(ms(10_000), "a closed socket", || mode_of(&socket) == 0o600);
+    assert_eq!(mode_of(&home.path()), 0o700);
+    denied(&guest(viewer, &["list"]), "belongs to another user");
+    let log = daemon.log();
+    for (user, role) in [(VIEWER, "view"), (OPERATOR, "operate")] {
+        let line_of = format!("of uid {user} has the role {role} and was refused");
+        let told = log.lines().filter(|line| line.contains(&line_of)).count();
+        assert!((1..=2).contains(&told), "{user}: {told} lines\n{log}");
+    }
+    assert!(!log.contains("hunter"), "{log}");
+}
+
+/// Rule 2: a guest of an ordinary user's supervisor sends it nothing that is the guest's own; a home that nobody else
+/// can come to is named.
+#[test]
+fn a_guest_tells_somebody_elses_supervisor_no_file_and_no_variable() {
+    if !only_root() {
+        return;
+    }
+    let daemon = Daemon::foreground_as(Some(ORDINARY), access(&idle("api")));
+    daemon.wait_online("api", 1);
+    let (home, socket) = (&daemon.home, daemon.home.socket());
+    wait_until(ms(10_000), "an open socket", || mode_of(&socket) == 0o666);
+    let guest = |who: (u32, &[u32]), words: &[&str]| as_guest(home, who, words);
+    let (viewer, operator) = ((VIEWER, &[][..]), (OPERATOR, &[OPERATORS][..]));
+    assert!(allowed(&guest(viewer, &["list"])).contains("api"));
+    allowed(&guest(operator, &["reload", "api"]));
+    let file = home.file().display().to_string();
+    for words in [&["start", &file][..], &["restart", "api", "--update-env"]] {
+        denied(&guest(operator, words), "nothing was sent");
+    }
+    let above = home.path().parent().expect("it has one").to_owned();
+    chown(&above, None, Some(ORDINARY)).expect("root gives folders away");
+    set_mode(&above, 0o710);
+    home.write(&access(&idle("api").env("PORT", 1)).replace(&VIEWER.to_string(), "1"));
+    daemon.expects(&["lets no other user in"]);
+    daemon.run(&["reload", "api"]);
+    daemon.wait_for_text("lets no other user in");
 }
 
 /// Rule 5: a link that somebody else may have put there leads nobody anywhere.

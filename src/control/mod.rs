@@ -4,5 +4,6 @@ pub mod client;
 pub mod frame;
 pub mod protocol;
 pub mod render;
+pub mod role;
 pub mod server;
 pub mod target;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clusterd::control::protocol::{AppInfo, WorkerInfo};
 use nix::sys::signal::Signal;
-use support::daemon::{Builder, send};
+use support::daemon::{Builder, send, status_kib};
 use support::hammer::get;
 use support::wait::holds_for;
 use support::{App, Daemon, Fixture, Load, MemoryGroup, fixtures, free_port, skip, users, wait_until};
@@ -80,6 +80,55 @@ fn what_a_worker_started_counts_with_it() {
     answer(port, "/child/180");
     wait_for_reason(&daemon, "memory");
     assert_ne!(daemon.wait_online("api", 1), before);
+}
+
+/// What a server loaded before it forked is there once, though each of its processes has it. Who has grown since that
+/// was found is looked at again at once, not after ten seconds.
+#[test]
+fn what_processes_share_counts_once_and_a_leak_behind_it_is_found_at_once() {
+    let Some(python) = fixtures::python("forked.py") else { return };
+    let port = free_port();
+    let app = App::new("api", &python).instances(1).port(port).env("FAT", 100);
+    let app = app.text("max_memory_restart", "160M").text("min_healthy_time", "100ms");
+    let daemon = Daemon::foreground(file(app));
+    daemon.expects(&["more than max_memory_restart"]);
+    let before = daemon.wait_online("api", 1);
+    let resident: u64 = daemon.workers().iter().filter_map(|process| status_kib(process.pid, "VmRSS:")).sum();
+    assert!(resident > 180 * 1024, "both have it: {resident} KiB");
+    holds_for(ms(1500), "nobody is replaced for what is there once", || daemon.pids("api") == before);
+    answer(port, "/grow/80");
+    let grown = std::time::Instant::now();
+    wait_for_reason(&daemon, "memory");
+    assert!(grown.elapsed() < ms(5_000), "only after {:?}", grown.elapsed());
+    assert_ne!(daemon.wait_online("api", 1), before);
+}
+
+/// However many are too fat at once: the next one's turn comes when the one before has left for its successor.
+#[test]
+fn workers_of_an_app_are_replaced_one_after_the_other_however_many_are_too_fat() {
+    let port = free_port();
+    let server = fixtures::worker(&["serve"]);
+    let app = App::new("api", &server).instances(4).port(port).env("BALLAST_MIB", 16);
+    let app = app.text("max_memory_restart", "8M").text("min_healthy_time", "300ms");
+    let daemon = Daemon::foreground(file(app));
+    daemon.expects(&["more than max_memory_restart"]);
+    let first = daemon.wait_online("api", 4);
+    wait_until(ms(30_000), "all of them replaced", || {
+        let left = daemon.pids("api").into_iter().filter(|pid| first.contains(pid)).count();
+        if left == 0 { Ok(()) } else { Err(left) }
+    });
+    let log = daemon.log();
+    let words = [
+        ("the new one is ready before the old one leaves", 'R'),
+        (": ready", 'r'),
+        ("leaving (memory)", 'l'),
+    ];
+    let told: String = log
+        .lines()
+        .skip_while(|line| !line.contains("more than max_memory_restart"))
+        .filter_map(|line| words.iter().find(|(word, _)| line.contains(word)).map(|(_, letter)| *letter))
+        .collect();
+    assert!(told.len() >= 12 && "Rrl".repeat(told.len()).starts_with(&told), "{told}\n{log}");
 }
 
 #[test]

@@ -379,10 +379,11 @@ fn facts_about(supervisor: &Supervisor, world: World, probe: Probe) -> Vec<Event
     }
     if world.spends && probe.stage == Stage::Ready {
         let weights = vec![(worker, LIMIT + 1)];
-        facts.extend([false, true].map(|closely| Event::Weighed {
+        let shared = Closeness::Shared { resident: LIMIT + 1 };
+        facts.extend([Closeness::Resident, shared].map(|how| Event::Weighed {
             app: APP,
             weights: weights.clone(),
-            closely,
+            how,
         }));
     }
     facts
@@ -1346,6 +1347,8 @@ fn check_strangers(state: &Supervisor) -> Verdict {
         exited(worker, true),
         Event::Gone { worker },
         Event::Begun { worker },
+        Event::Told { worker },
+        Event::Ended { worker, at: NORMAL_NOW },
         dropped(worker),
         Event::Observed { worker, traffic: Traffic::default() },
         Event::Relayed { socket: SocketId(u64::MAX) },

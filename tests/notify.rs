@@ -170,6 +170,41 @@ fn a_server_in_the_background_is_followed_when_it_says_who_it_is() {
     assert!(daemon.workers().is_empty(), "{:?}", daemon.workers());
 }
 
+/// However many end in one moment, and so however long each end waits to be told: whoever goes on in the place of one
+/// speaks for its worker from its first word on.
+#[test]
+fn what_the_named_process_says_is_heard_while_the_end_of_the_first_one_waits() {
+    const COUNT: usize = 60;
+    let app = api(&fixtures::worker(&["succeed", "go"])).instances(COUNT as u32);
+    let daemon = Daemon::foreground(app);
+    wait_until(ms(30_000), "all of them running", || {
+        let pids = daemon.app("api").workers.iter().filter(|worker| worker.pid.is_some()).count();
+        if pids == COUNT { Ok(()) } else { Err(pids) }
+    });
+    daemon.home.put("go", "");
+    daemon.wait_online("api", COUNT);
+    let restarts: u32 = daemon.app("api").workers.iter().map(|worker| worker.restarts).sum();
+    assert_eq!(restarts, 0);
+}
+
+/// What a worker says right before its end is its own, whoever else ends in the same moment.
+#[test]
+fn last_words_of_many_that_end_at_once_are_heard() {
+    const COUNT: usize = 60;
+    let app = api(&fixtures::worker(&["say-why", "28", "3", "go"])).instances(COUNT as u32);
+    let daemon = Daemon::foreground(app.set("restart_delay", 600_000).text("min_uptime", "1ms"));
+    daemon.expects(&["exited with code 3 ", "next start in"]);
+    daemon.wait_online("api", COUNT);
+    daemon.home.put("go", "");
+    let exits = wait_until(ms(30_000), "the end of all", || {
+        let exits: Vec<_> =
+            daemon.app("api").workers.into_iter().filter_map(|worker| worker.last_exit).collect();
+        if exits.len() == COUNT { Ok(exits) } else { Err(exits.len()) }
+    });
+    let told = exits.iter().filter_map(|exit| exit.message.as_deref());
+    assert_eq!(told.filter(|why| why.contains("No space left on device")).count(), COUNT, "{exits:?}");
+}
+
 #[test]
 fn a_main_process_outside_the_workers_tree_is_not_taken() {
     let Some(python) = fixtures::python("notify.py") else { return };

@@ -50,6 +50,10 @@ struct World {
     told: u64,
     alive: BTreeSet<WorkerId>,
     ended: BTreeSet<WorkerId>,
+    /// When the first stop signal of each went out.
+    signalled: BTreeMap<WorkerId, Time>,
+    /// All is to end within a bound of its own.
+    ending: bool,
     /// Those that were on their way out before the last fact.
     leaving: BTreeSet<WorkerId>,
     kernel: BTreeMap<Address, Vec<SocketId>>,
@@ -82,6 +86,8 @@ impl World {
             told: 0,
             alive: BTreeSet::new(),
             ended: BTreeSet::new(),
+            signalled: BTreeMap::new(),
+            ending: false,
             leaving: BTreeSet::new(),
             kernel: BTreeMap::new(),
             hidden: BTreeSet::new(),
@@ -197,6 +203,9 @@ impl World {
         if let Some(worker) = event.ends() {
             self.alive.remove(&worker);
         }
+        if let Event::Told { worker } = &event {
+            self.signalled.entry(*worker).or_insert(self.now);
+        }
         if let Event::Dropped { workers } = &event {
             self.alive.retain(|worker| !workers.contains(worker));
         }
@@ -250,6 +259,9 @@ impl World {
         let told = self.agenda.iter().take_while(|((at, _), _)| *at <= self.now);
         let ends = told.filter(|(_, event)| ended(event)).count();
         assert_eq!(ends, 0, "seed {}: {worker:?} had ended in time, and was not heard", self.seed);
+        let had = self.signalled.get(worker).filter(|_| !self.ending).map(|at| self.now - *at);
+        let all = Policy::default().kill_timeout;
+        assert!(had.is_none_or(|had| had >= all), "seed {}: {worker:?} had {had:?} of {all:?}", self.seed);
     }
 
     fn check(&self) {
@@ -294,12 +306,12 @@ impl World {
                     self.soon(3, Event::Observed { worker: *worker, traffic });
                 }
             }
-            Action::Weigh { app, workers, closely } => {
-                let mut weigh = |worker: &WorkerId| {
-                    (*worker, if self.dice.one_in(if *closely { 2 } else { 20 }) { 101 } else { 60 })
-                };
+            Action::Weigh { app, workers, how } => {
+                let seldom = if *how == Closeness::Resident { 20 } else { 2 };
+                let mut weigh =
+                    |worker: &WorkerId| (*worker, if self.dice.one_in(seldom) { 101 } else { 60 });
                 let weights = workers.iter().map(&mut weigh).collect();
-                self.soon(5, Event::Weighed { app: *app, weights, closely: *closely });
+                self.soon(5, Event::Weighed { app: *app, weights, how: *how });
             }
             Action::Gauge { app, sockets } => {
                 let depths = sockets.iter().map(|id| (*id, self.dice.roll(3) as u32)).collect();
@@ -466,6 +478,11 @@ impl World {
         if self.queued.remove(&worker).is_some() {
             return self.soon(2, Event::Dropped { workers: BTreeSet::from([worker]) });
         }
+        if signal == SignalKind::Stop {
+            // Behind those of others, at times.
+            let most = if self.dice.one_in(4) { 1000 } else { 2 };
+            self.soon(most, Event::Told { worker });
+        }
         let ignores = signal == SignalKind::Stop && worker.0.is_multiple_of(5);
         if ignores {
             return;
@@ -515,6 +532,8 @@ impl World {
             | Event::Measured { .. }
             | Event::Weighed { .. }
             | Event::OutOfMemory { .. }
+            | Event::Told { .. }
+            | Event::Ended { .. }
             | Event::Command { .. }
             | Event::Gauged { .. }
             | Event::Deadline { .. } => true,
@@ -553,6 +572,7 @@ impl World {
     /// The end is bounded whatever the world does.
     fn shut_down(&mut self) {
         let began = self.now;
+        self.ending = true;
         self.wish(Command::Shutdown { within: Duration::from_secs(8), code: 0 });
         while !self.over {
             let deadline = self.supervisor.next_deadline();

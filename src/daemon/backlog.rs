@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use crate::supervisor::event::{AppId, Event, ExitStatus, SignalKind, WorkerId};
+use crate::supervisor::event::{AppId, Closeness, Event, ExitStatus, SignalKind, WorkerId};
+use crate::supervisor::time::Time;
 
 use super::{DECIDING_TIME, Daemon};
 
@@ -11,10 +12,20 @@ use super::{DECIDING_TIME, Daemon};
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     /// Workers whose first process was reaped.
-    ended: VecDeque<(WorkerId, ExitStatus)>,
+    ended: VecDeque<Ended>,
     /// Signals that the core has ordered.
     signals: VecDeque<(WorkerId, SignalKind)>,
     weighings: VecDeque<Weighing>,
+}
+
+/// How a worker's first process ended, as it was when that was seen: what is done until it is told changes nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) worker: WorkerId,
+    pub(super) status: ExitStatus,
+    pub(super) at: Time,
+    /// SIGKILL was sent before.
+    pub(super) killed: bool,
 }
 
 /// Workers that are weighed together.
@@ -29,7 +40,7 @@ struct Weighing {
 
 impl Backlog {
     pub(super) fn is_empty(&self) -> bool {
-        self.has_heard() && self.signals.is_empty() && self.weighings.is_empty()
+        self.has_heard() && self.has_told() && self.weighings.is_empty()
     }
 
     /// Whether the core is told of everybody who is known to have ended: before that no deadline is judged.
@@ -37,8 +48,13 @@ impl Backlog {
         self.ended.is_empty()
     }
 
-    pub(super) fn end(&mut self, worker: WorkerId, status: ExitStatus) {
-        self.ended.push_back((worker, status));
+    /// Whether all signals that were ordered are sent: who was not told to stop yet has all of its time.
+    pub(super) fn has_told(&self) -> bool {
+        self.signals.is_empty()
+    }
+
+    pub(super) fn end(&mut self, ended: Ended) {
+        self.ended.push_back(ended);
     }
 
     pub(super) fn signal(&mut self, worker: WorkerId, signal: SignalKind) {
@@ -60,8 +76,8 @@ impl Daemon {
     pub(super) fn tell_of_ended(&mut self) {
         let end = self.read_clock() + DECIDING_TIME;
         let mut told = false;
-        while let Some((worker, status)) = self.backlog.ended.pop_front() {
-            self.leader_ended(worker, status);
+        while let Some(ended) = self.backlog.ended.pop_front() {
+            self.leader_ended(ended);
             told = true;
             if self.read_clock() >= end {
                 break;
@@ -90,7 +106,7 @@ impl Daemon {
         let Some(worker) = weighing.left.pop_front() else {
             if !weighing.weights.is_empty() {
                 let Weighing { app, weights, .. } = weighing;
-                self.inbox.push_back(Event::Weighed { app, weights, closely: false });
+                self.inbox.push_back(Event::Weighed { app, weights, how: Closeness::Resident });
             }
             return true;
         };

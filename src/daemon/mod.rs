@@ -682,7 +682,7 @@ impl Daemon {
     fn decide(&mut self) {
         // Behind everything that was collected. What came due during the wait is judged after the next, which is
         // over at once.
-        let heard = self.backlog.has_heard();
+        let heard = self.backlog.has_heard() && self.backlog.has_told();
         if heard && self.supervisor.next_deadline().is_some_and(|at| at <= self.heard) {
             self.inbox.push_back(Event::Deadline { heard: self.heard });
         }

@@ -34,7 +34,7 @@ impl Daemon {
             }
             Action::Feel { worker } => self.feel(worker),
             Action::Inspect { worker } => self.inspect(worker),
-            Action::Weigh { app, workers, closely } => self.weigh(app, &workers, closely),
+            Action::Weigh { app, workers, how } => self.weigh(app, &workers, how),
             Action::Measure { app } => self.measure(app),
             Action::Gauge { app, sockets } => self.gauge(app, &sockets),
             Action::Steer { socket, active } => self.steer(socket, &active),
@@ -70,6 +70,9 @@ impl Daemon {
             SignalKind::Kill => self.processes.kill(worker),
         };
         log::debug!("{}: signalled ({signal:?})", self.label(worker));
+        if signal == SignalKind::Stop {
+            self.inbox.push_back(Event::Told { worker });
+        }
         if let Err(error) = sent.or_else(ended_already) {
             log::error!("{}: cannot be signalled: {error}", self.label(worker));
         }

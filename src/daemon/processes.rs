@@ -41,6 +41,8 @@ pub(super) struct Process {
     pub(super) pidfd: Option<OwnedFd>,
     /// The first process has ended; the worker is what is left of its tree.
     pub(super) leader_gone: bool,
+    /// Its end was not told yet: until then it may go on as the process that it named.
+    pub(super) ending: bool,
     /// Until exec succeeded or failed.
     pub(super) report: Option<OwnedFd>,
     /// exec failed, or what came before it: the core knows, and the exit is only reaped.
@@ -90,6 +92,7 @@ impl Process {
             pid: spawned.pid,
             pidfd: spawned.pidfd,
             leader_gone: false,
+            ending: false,
             report: None,
             failed: false,
             killed: false,
@@ -109,6 +112,11 @@ impl Process {
             tokens: Vec::new(),
             usage: None,
         }
+    }
+
+    /// Whether words from its tree are its own.
+    fn speaks(&self) -> bool {
+        !self.leader_gone || self.ending
     }
 
     /// To the first process, which must not have been reaped.
@@ -222,7 +230,19 @@ impl Processes {
     /// The worker that a process is known to belong to: as its first process, or adopted beside that.
     pub(super) fn member(&self, pid: i32) -> Option<WorkerId> {
         let known = self.by_pid.get(&pid).or_else(|| self.adopted.get(&pid)).copied();
-        known.filter(|worker| self.by_worker.get(worker).is_some_and(|process| !process.leader_gone))
+        known.filter(|worker| self.by_worker.get(worker).is_some_and(|process| process.speaks()))
+    }
+
+    /// The worker whose first process led this session and ended just now: as long as somebody is in it, its number is
+    /// not given out again.
+    pub(super) fn ending_in(&self, session: i32) -> Option<WorkerId> {
+        let led = |process: &Process| process.ending && process.pid == session;
+        self.by_worker.iter().find(|(_, process)| led(process)).map(|(worker, _)| *worker)
+    }
+
+    /// Whether this process is a worker's first one.
+    pub(super) fn leads(&self, pid: i32) -> bool {
+        self.by_pid.contains_key(&pid)
     }
 
     /// The worker whose first process has just been reaped. From here on its number means nothing.
@@ -230,8 +250,16 @@ impl Processes {
         let worker = self.by_pid.remove(&pid)?;
         if let Some(process) = self.by_worker.get_mut(&worker) {
             process.leader_gone = true;
+            process.ending = true;
         }
         Some(worker)
+    }
+
+    /// Nobody goes on in its place.
+    pub(super) fn end_is_told(&mut self, worker: WorkerId) {
+        if let Some(process) = self.by_worker.get_mut(&worker) {
+            process.ending = false;
+        }
     }
 
     /// The first process of a worker has ended: the one that it named goes on in its place, if that is our
@@ -248,6 +276,7 @@ impl Processes {
         self.adopted.remove(&main.pid);
         self.by_pid.insert(main.pid, worker);
         (process.pid, process.pidfd, process.leader_gone) = (main.pid, Some(main.pidfd), false);
+        process.ending = false;
         self.changes += 1;
         true
     }

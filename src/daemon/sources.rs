@@ -1,15 +1,17 @@
 //! What the world has to say, translated into events: nothing is decided here and nothing ordered.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::AsFd;
 
 use mio::Token;
 
 use crate::control::protocol::Stream;
-use crate::supervisor::event::{AppId, Event, ExitStatus, SocketId, Word, WorkerId};
+use crate::supervisor::event::{AppId, Event, SocketId, Word, WorkerId};
 use crate::sys::{addresses, process};
 
 use super::Daemon;
+use super::backlog::Ended;
 use super::relay::End;
 
 /// Where readiness can come from.
@@ -144,10 +146,11 @@ impl Daemon {
     pub(super) fn reap(&mut self) {
         let mut ended: Vec<WorkerId> = Vec::new();
         loop {
-            match process::reap() {
+            match self.reap_next() {
                 Ok(Some((pid, how))) => match self.processes.leader_ended(pid) {
                     Some(worker) => {
-                        self.backlog.end(worker, how.into());
+                        let killed = self.processes.get(worker).is_some_and(|process| process.killed);
+                        self.backlog.end(Ended { worker, status: how.into(), at: self.now, killed });
                         ended.push(worker);
                     }
                     // An orphan's status never influences anything.
@@ -170,6 +173,15 @@ impl Daemon {
         self.tell_of_ended();
     }
 
+    /// What a worker's first process said comes before its end: later its number may be another's.
+    fn reap_next(&mut self) -> io::Result<Option<(i32, process::Ended)>> {
+        let Some(pid) = process::next_ended()? else { return Ok(None) };
+        if self.processes.leads(pid) {
+            self.read_notifications();
+        }
+        process::reap(pid).map(|how| Some((pid, how)))
+    }
+
     /// Workers of whose trees the rest may have ended by now.
     pub(super) fn look_at_remnants(&mut self) {
         for worker in self.processes.remnants() {
@@ -184,11 +196,12 @@ impl Daemon {
         }
     }
 
-    pub(super) fn leader_ended(&mut self, worker: WorkerId, status: ExitStatus) {
+    pub(super) fn leader_ended(&mut self, ended: Ended) {
+        let Ended { worker, status, at, killed } = ended;
         if !self.surroundings.shows_processes && !self.ends_alone(worker) {
             self.end_group(worker);
         }
-        // What it said before it ended comes first: exec's outcome, READY=1, its last lines.
+        // What it said before it ended comes first: exec's outcome, words of its tree, its last lines.
         self.read_reports(worker);
         self.read_notifications();
         if self.processes.hand_over(worker) {
@@ -202,7 +215,11 @@ impl Daemon {
             self.forget_process(worker);
             return;
         }
-        self.look_for_out_of_memory(worker, status);
+        self.processes.end_is_told(worker);
+        if !killed {
+            self.look_for_out_of_memory(worker, status);
+        }
+        self.inbox.push_back(Event::Ended { worker, at });
         let left = self.processes.has_leftovers(worker);
         self.inbox.push_back(Event::Exited { worker, status, left });
         if left {
@@ -220,7 +237,8 @@ impl Daemon {
             }
             match process::stat(current) {
                 Ok(stat) if stat.parent > 1 => {
-                    if let Some(worker) = self.processes.member(stat.session) {
+                    let of_session = || self.processes.ending_in(stat.session);
+                    if let Some(worker) = self.processes.member(stat.session).or_else(of_session) {
                         return Some(worker);
                     }
                     current = stat.parent;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::supervisor::event::{AppId, Event, ExitStatus, WorkerId};
+use crate::supervisor::event::{AppId, Closeness, Event, ExitStatus, WorkerId};
 use crate::supervisor::time::Time;
 use crate::sys::memory::{self, Meter};
 use crate::sys::process;
@@ -58,15 +58,18 @@ impl Scales {
 
 impl Daemon {
     /// Answered by `Weighed`, unless all of them are gone: at once, or when there was time for each of them.
-    pub(super) fn weigh(&mut self, app: AppId, workers: &[WorkerId], closely: bool) {
-        if !closely {
-            return self.backlog.weigh(app, workers, workers.len().div_ceil(TREES_AT_ONCE));
+    pub(super) fn weigh(&mut self, app: AppId, workers: &[WorkerId], how: Closeness) {
+        match how {
+            Closeness::Resident => {
+                return self.backlog.weigh(app, workers, workers.len().div_ceil(TREES_AT_ONCE));
+            }
+            Closeness::Shared { .. } => {}
         }
         let weigh = |worker: &WorkerId| (*worker, self.weigh_closely(*worker));
         let weights: Vec<(WorkerId, u64)> =
             workers.iter().map(weigh).filter(|(_, bytes)| *bytes > 0).collect();
         if !weights.is_empty() {
-            self.inbox.push_back(Event::Weighed { app, weights, closely });
+            self.inbox.push_back(Event::Weighed { app, weights, how });
         }
     }
 
@@ -115,8 +118,7 @@ impl Daemon {
     /// A worker that was ended by SIGKILL, and not by us: was it the kernel?
     pub(super) fn look_for_out_of_memory(&mut self, worker: WorkerId, status: ExitStatus) {
         let killed = status == ExitStatus::Signal(libc::SIGKILL);
-        let by_us = self.processes.get(worker).is_some_and(|process| process.killed);
-        if killed && !by_us && self.scales.one_more() {
+        if killed && self.scales.one_more() {
             self.inbox.push_back(Event::OutOfMemory { worker });
         }
     }

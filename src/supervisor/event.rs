@@ -337,6 +337,18 @@ impl Command {
     }
 }
 
+/// How closely memory is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Closeness {
+    /// What is resident, in each process that shares it: a look that costs next to nothing.
+    Resident,
+    /// What processes share counts once: a look that takes its time.
+    Shared {
+        /// In bytes, what was resident when this was asked for.
+        resident: u64,
+    },
+}
+
 /// What the world tells the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(clippy::large_enum_variant, reason = "a wish is large, rare, and moved a few times at most")]
@@ -469,8 +481,20 @@ pub enum Event {
         app: AppId,
         /// What the tree of each takes, in bytes. Those that are gone are left out.
         weights: Vec<(WorkerId, u64)>,
-        /// Memory that processes share was counted once.
-        closely: bool,
+        /// As it was asked for.
+        how: Closeness,
+    },
+    /// Its stop signal went out, which may have waited behind those of many others.
+    Told {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// Its first process was seen to end; `Exited` follows, which may wait behind many others.
+    Ended {
+        /// Who.
+        worker: WorkerId,
+        /// When that was seen.
+        at: Time,
     },
     /// The kernel killed it for want of memory; `Exited` follows.
     OutOfMemory {
@@ -569,6 +593,8 @@ impl Event {
             | Event::Probed { worker, .. }
             | Event::Unasked { worker, .. }
             | Event::Felt { worker, .. }
+            | Event::Told { worker }
+            | Event::Ended { worker, .. }
             | Event::Begun { worker } => Subject::Worker(*worker),
             Event::Relayed { socket }
             | Event::Abandoned { socket }
@@ -593,6 +619,8 @@ impl Event {
             | Event::Gone { worker }
             | Event::SpawnFailed { worker, .. } => Some(*worker),
             Event::Exited { .. }
+            | Event::Told { .. }
+            | Event::Ended { .. }
             | Event::Begun { .. }
             | Event::Dropped { .. }
             | Event::Started { .. }
@@ -728,8 +756,8 @@ pub enum Action {
         app: AppId,
         /// Which.
         workers: Vec<WorkerId>,
-        /// Count once what processes share: a look that takes its time.
-        closely: bool,
+        /// How closely.
+        how: Closeness,
     },
     /// Look what is left of memory and descriptors for more workers of this app. Answered by `Measured`.
     Measure {

@@ -271,6 +271,13 @@ impl App {
         }
     }
 
+    /// How old it became is known by this, however long its end waits to be told.
+    pub(super) fn seen_to_end(&mut self, worker: WorkerId, at: Time) {
+        if let Some((slot, place)) = self.find(worker) {
+            self.slots[slot].workers[place].ended = Some(at);
+        }
+    }
+
     /// Its first process ended.
     pub(super) fn exited(&mut self, worker: WorkerId, status: ExitStatus, left: bool, turn: &mut Turn<'_>) {
         let Some((index, place)) = self.find(worker) else { return };
@@ -278,7 +285,7 @@ impl App {
         if found.is_headless() {
             return;
         }
-        let lived = turn.now - found.spawned;
+        let lived = found.ended.unwrap_or(turn.now) - found.spawned;
         // It said so before.
         let quits = matches!(found.phase, Phase::Quitting { .. });
         let cause = found.foretold.or(found.leaving()).unwrap_or(match status {
@@ -346,7 +353,7 @@ impl App {
         let told = matches!(found.phase, Phase::Killed { .. });
         let worker = found.id;
         let kill_at = turn.killed_by(turn.now + self.policy(found.generation).kill_timeout);
-        self.slots[index].workers[place].phase = Phase::Leftover { kill_at };
+        self.slots[index].workers[place].phase = Phase::Leftover { kill_at, told };
         if !told {
             self.tell_to_stop(worker, turn);
         }

@@ -126,13 +126,36 @@ impl App {
         self.going.is_some_and(|going| now < going.until && self.sockets.are_in_their_groups(going.worker))
     }
 
-    /// A worker that was told to stop has `kill_timeout` from now.
+    /// A worker that is to stop has `kill_timeout`, from when its signal goes out.
     pub(super) fn await_end(&mut self, slot: usize, place: usize, cause: Cause, turn: &mut Turn<'_>) {
         let found = &mut self.slots[slot].workers[place];
         let generation = found.generation;
         let kill_at = turn.killed_by(turn.now + self.policy(generation).kill_timeout);
-        self.slots[slot].workers[place].phase = Phase::Stopping { cause, kill_at };
+        self.slots[slot].workers[place].phase = Phase::Stopping { cause, kill_at, told: false };
         turn.changed = true;
+    }
+
+    /// Its stop signal went out only now, behind those of others: so does its time.
+    pub(super) fn told(&mut self, worker: WorkerId, turn: &Turn<'_>) {
+        let Some((slot, place)) = self.find(worker) else { return };
+        let generation = self.slots[slot].workers[place].generation;
+        let by = turn.killed_by(turn.now + self.policy(generation).kill_timeout);
+        match &mut self.slots[slot].workers[place].phase {
+            Phase::Stopping { kill_at, told: told @ false, .. }
+            | Phase::Leftover { kill_at, told: told @ false } => {
+                *told = true;
+                *kill_at = by;
+            }
+            Phase::Stopping { told: true, .. }
+            | Phase::Leftover { told: true, .. }
+            | Phase::Starting { .. }
+            | Phase::Ready { .. }
+            | Phase::Quitting { .. }
+            | Phase::Draining(_)
+            | Phase::Finishing(_)
+            | Phase::Killed { .. }
+            | Phase::Doomed { .. } => {}
+        }
     }
 
     /// SIGKILL to what lives of a worker's tree.

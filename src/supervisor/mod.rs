@@ -269,6 +269,8 @@ impl Supervisor {
             | Event::Due { .. }
             | Event::Changed { .. }
             | Event::OutOfMemory { .. }
+            | Event::Told { .. }
+            | Event::Ended { .. }
             | Event::Relayed { .. } => self.fact(event, now, out),
         }
         for index in 0..self.apps.len() {
@@ -554,8 +556,10 @@ impl Supervisor {
                 Event::Gone { worker } => app.gone(worker),
                 Event::Observed { worker, traffic } => app.observed(worker, traffic, turn),
                 Event::Examining { worker, holds } => app.examining(worker, holds, turn),
-                Event::Weighed { weights, closely, .. } => app.weighed(&weights, closely, turn),
+                Event::Weighed { weights, how, .. } => app.weighed(&weights, how, turn),
                 Event::OutOfMemory { worker } => app.out_of_memory(worker),
+                Event::Told { worker } => app.told(worker, turn),
+                Event::Ended { worker, at } => app.seen_to_end(worker, at),
                 Event::Probed { worker, question, passed } => app.probed(worker, question, passed, turn),
                 Event::Unasked { worker, question } => app.unasked(worker, question, turn),
                 Event::Due { .. } => app.come_due(turn),

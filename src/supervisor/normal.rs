@@ -20,7 +20,7 @@ use super::renew::{Renewing, SOON};
 use super::rollout::Rollout;
 use super::time::Time;
 use super::watch::Watch;
-use super::worker::{Boot, Leaving, Look, Patience, Phase, Retiring, Worker};
+use super::worker::{Boot, Cleared, Leaving, Look, Patience, Phase, Retiring, Worker};
 use super::{Ids, Life, NORMAL_NOW, Planted, Supervisor};
 
 /// Stands for every cause of who leaves already: none is decided by.
@@ -251,15 +251,16 @@ fn slot(app: &App, slot: &Slot, names: &Names, generation: &impl Fn(Generation) 
         phase: phase(worker, names),
         exam: exam(worker.exam, names),
         expires: worker.expires.filter(|_| worker.is_up()).map(|at| names.ahead(at)),
-        cleared_until: worker
-            .cleared_until
-            .filter(|at| *at > names.now && worker.is_ready())
-            .map(|at| names.ahead(at)),
+        cleared: worker
+            .cleared
+            .filter(|cleared| cleared.until > names.now && worker.is_ready())
+            .map(|cleared| Cleared { until: names.ahead(cleared.until), ..cleared }),
         spent: worker.spent.filter(|_| worker.is_up()).map(|spent| Retiring {
             cause: to_come(spent.cause),
             after: spent.after.map(|at| names.ahead(at)),
         }),
         foretold: None,
+        ended: worker.ended.map(|at| names.behind(at, memory(worker, app.policy(worker.generation)))),
         watch: watch(worker, app.policy(worker.generation), names),
     };
     normal.workers = ordered(slot).into_iter().map(worker).collect();
@@ -308,11 +309,11 @@ fn phase(worker: &Worker, names: &Names) -> Phase {
         }
         Phase::Draining(leaving) => Phase::Draining(on_its_way(leaving, names)),
         Phase::Finishing(leaving) => Phase::Finishing(on_its_way(leaving, names)),
-        Phase::Stopping { kill_at, .. } => {
-            Phase::Stopping { cause: ANY_CAUSE, kill_at: names.ahead(*kill_at) }
+        Phase::Stopping { kill_at, told, .. } => {
+            Phase::Stopping { cause: ANY_CAUSE, kill_at: names.ahead(*kill_at), told: *told }
         }
         Phase::Killed { patience, .. } => Phase::Killed { cause: ANY_CAUSE, patience: waited(*patience) },
-        Phase::Leftover { kill_at } => Phase::Leftover { kill_at: names.ahead(*kill_at) },
+        Phase::Leftover { kill_at, told } => Phase::Leftover { kill_at: names.ahead(*kill_at), told: *told },
         Phase::Doomed { patience } => Phase::Doomed { patience: waited(*patience) },
     }
 }

@@ -440,9 +440,10 @@ impl App {
             phase,
             exam: Exam::None,
             expires: None,
-            cleared_until: None,
+            cleared: None,
             spent: None,
             foretold: None,
+            ended: None,
             watch: Watch::default(),
         };
         self.slots.put(place, next);

@@ -12,13 +12,17 @@ use std::time::Duration;
 use super::Bug;
 use super::app::{App, Gate, Idle, Mix, Slot, Turn};
 use super::backoff;
-use super::event::{Action, Cause, Fact, Generation, Renewal, SlotId, Spent, WorkerId};
+use super::event::{Action, Cause, Closeness, Fact, Generation, Renewal, SlotId, Spent, WorkerId};
 use super::headroom::{Headroom, Plan};
-use super::worker::{Retiring, Worker};
+use super::worker::{Cleared, Retiring, Worker};
 
 /// What a close look found to be within the limit is not looked at closely again for so long: reading it
 /// stops the worker for milliseconds (proc_pid_smaps(5) walks its whole memory).
 const CLEARED: Duration = Duration::from_secs(10);
+
+/// Unless it has grown meanwhile by all that was left to the limit, and by such a part of the limit at least: who is
+/// just below it is not looked at all the time.
+const STEP: u64 = 32;
 
 /// A worker that is spent sooner after its start is one of those that need a pause.
 pub(super) const SOON: Duration = Duration::from_secs(60);
@@ -52,25 +56,30 @@ impl App {
     // Facts.
 
     /// What the trees of workers take.
-    pub(super) fn weighed(&mut self, weights: &[(WorkerId, u64)], closely: bool, turn: &mut Turn<'_>) {
+    pub(super) fn weighed(&mut self, weights: &[(WorkerId, u64)], how: Closeness, turn: &mut Turn<'_>) {
         for (worker, bytes) in weights {
-            self.weighed_one(*worker, *bytes, closely, turn);
+            self.weighed_one(*worker, *bytes, how, turn);
         }
     }
 
-    fn weighed_one(&mut self, worker: WorkerId, bytes: u64, closely: bool, turn: &mut Turn<'_>) {
+    fn weighed_one(&mut self, worker: WorkerId, bytes: u64, how: Closeness, turn: &mut Turn<'_>) {
         let Some((slot, place)) = self.find(worker) else { return };
         let Some(limit) = self.memory_limit(&self.slots[slot].workers[place]) else { return };
         // Hundreds are weighed together: those of whom nothing follows are not touched.
-        let found = &self.slots[slot].workers[place];
-        if bytes <= limit {
-            if closely {
-                self.slots[slot].workers[place].cleared_until = Some(turn.now + CLEARED);
+        match how {
+            Closeness::Resident => {
+                let cleared = self.slots[slot].workers[place].cleared;
+                let holds = cleared.is_some_and(|cleared| turn.now < cleared.until && bytes < cleared.below);
+                if bytes > limit && !holds {
+                    let how = Closeness::Shared { resident: bytes };
+                    turn.out.push(Action::Weigh { app: self.id, workers: vec![worker], how });
+                }
             }
-        } else if closely {
-            self.spend(slot, place, Spent::Memory { bytes, limit }, turn);
-        } else if found.cleared_until.is_none_or(|until| turn.now >= until) {
-            turn.out.push(Action::Weigh { app: self.id, workers: vec![worker], closely: true });
+            Closeness::Shared { resident } if bytes <= limit => {
+                let below = resident.saturating_add((limit - bytes).max(limit / STEP));
+                self.slots[slot].workers[place].cleared = Some(Cleared { until: turn.now + CLEARED, below });
+            }
+            Closeness::Shared { .. } => self.spend(slot, place, Spent::Memory { bytes, limit }, turn),
         }
     }
 
@@ -131,7 +140,7 @@ impl App {
         let Some(interval) = watched.iter().map(|(_, interval)| *interval).min() else { return };
         if self.weigh_at.is_some() {
             let workers = watched.into_iter().map(|(worker, _)| worker).collect();
-            turn.out.push(Action::Weigh { app: self.id, workers, closely: false });
+            turn.out.push(Action::Weigh { app: self.id, workers, how: Closeness::Resident });
         }
         self.weigh_at = Some(turn.now + interval);
     }

@@ -1417,19 +1417,26 @@ fn exam_that_cannot_be_made_holds_nobody_up() {
 
 const MIB: u64 = 1024 * 1024;
 
+const SHARED: Closeness = Closeness::Shared { resident: 101 * MIB };
+
+fn close_look(resident: u64) -> Action {
+    let how = Closeness::Shared { resident: resident * MIB };
+    Action::Weigh { app: APP, workers: vec![WorkerId(1)], how }
+}
+
 fn limited(instances: u32) -> Policy {
     Policy { max_memory_restart: Some(MemoryLimit::Each(100 * MIB)), ..cluster(instances) }
 }
 
 impl Bench {
-    fn weigh(&mut self, worker: WorkerId, mebibytes: u64, closely: bool) {
-        self.tell(Event::Weighed { app: APP, weights: vec![(worker, mebibytes * MIB)], closely });
+    fn weigh(&mut self, worker: WorkerId, mebibytes: u64, how: Closeness) {
+        self.tell(Event::Weighed { app: APP, weights: vec![(worker, mebibytes * MIB)], how });
     }
 
     /// It takes more than it may, at both looks.
     fn outgrow(&mut self, worker: WorkerId) {
-        self.weigh(worker, 101, false);
-        self.weigh(worker, 101, true);
+        self.weigh(worker, 101, Closeness::Resident);
+        self.weigh(worker, 101, SHARED);
     }
 
     fn last_cause(&self) -> Option<Cause> {
@@ -1446,7 +1453,7 @@ fn workers_with_a_limit_are_weighed_together_and_others_never() {
     let mut bench = Bench::online(limited(2));
     bench.pass(ms(1000));
     let workers = vec![WorkerId(1), WorkerId(2)];
-    assert_eq!(bench.out, [Action::Weigh { app: APP, workers, closely: false }]);
+    assert_eq!(bench.out, [Action::Weigh { app: APP, workers, how: Closeness::Resident }]);
     let mut free = Bench::online(cluster(1));
     free.pass(ms(60_000));
     assert_eq!(free.out, []);
@@ -1456,20 +1463,44 @@ fn workers_with_a_limit_are_weighed_together_and_others_never() {
 #[test]
 fn only_what_is_over_the_limit_at_a_close_look_is_replaced() {
     let mut bench = Bench::online(limited(1));
-    let closely = Action::Weigh { app: APP, workers: vec![WorkerId(1)], closely: true };
-    bench.weigh(WorkerId(1), 100, false);
-    assert!(!bench.took(&closely), "at its limit it may be");
-    bench.weigh(WorkerId(1), 101, false);
-    assert!(bench.took(&closely));
-    bench.weigh(WorkerId(1), 60, true);
+    bench.weigh(WorkerId(1), 100, Closeness::Resident);
+    assert!(!bench.took(&close_look(100)), "at its limit it may be");
+    bench.weigh(WorkerId(1), 101, Closeness::Resident);
+    assert!(bench.took(&close_look(101)));
+    bench.weigh(WorkerId(1), 60, SHARED);
     bench.out.clear();
-    bench.weigh(WorkerId(1), 101, false);
-    assert!(!bench.took(&closely), "not again within ten seconds");
+    bench.weigh(WorkerId(1), 101, Closeness::Resident);
+    assert!(!bench.took(&close_look(101)), "not again within ten seconds");
     bench.pass(ms(10_000));
-    bench.weigh(WorkerId(1), 101, false);
-    assert!(bench.took(&closely));
+    bench.weigh(WorkerId(1), 101, Closeness::Resident);
+    assert!(bench.took(&close_look(101)));
     assert_eq!(bench.spawned(), []);
-    bench.weigh(WorkerId(1), 101, true);
+    bench.weigh(WorkerId(1), 101, SHARED);
+    assert_eq!(bench.spawned(), [WorkerId(2)]);
+}
+
+#[test]
+fn who_may_have_reached_the_limit_since_a_close_look_is_looked_at_at_once() {
+    let mut bench = Bench::online(limited(1));
+    let shared = |resident: u64| Closeness::Shared { resident: resident * MIB };
+    bench.weigh(WorkerId(1), 200, Closeness::Resident);
+    bench.weigh(WorkerId(1), 90, shared(200));
+    bench.out.clear();
+    for resident in [200, 209, 150, 209] {
+        bench.weigh(WorkerId(1), resident, Closeness::Resident);
+        assert_eq!(bench.out, [], "{resident}: of 10 MiB that were left not all can be taken");
+    }
+    bench.weigh(WorkerId(1), 210, Closeness::Resident);
+    assert!(bench.took(&close_look(210)), "it may have reached the limit");
+    // Just below it: a look at each turn would stop it again and again.
+    bench.weigh(WorkerId(1), 100, shared(210));
+    bench.out.clear();
+    bench.weigh(WorkerId(1), 213, Closeness::Resident);
+    assert_eq!(bench.out, [], "it has hardly grown");
+    bench.weigh(WorkerId(1), 214, Closeness::Resident);
+    assert!(bench.took(&close_look(214)));
+    assert_eq!(bench.spawned(), []);
+    bench.weigh(WorkerId(1), 101, shared(214));
     assert_eq!(bench.spawned(), [WorkerId(2)]);
 }
 
@@ -1509,11 +1540,11 @@ fn fat_workers_of_an_app_are_replaced_one_after_the_other() {
 fn a_share_of_the_memory_is_divided_among_the_instances() {
     let shared = Policy { max_memory_restart: Some(MemoryLimit::Shared(200 * MIB)), ..cluster(2) };
     let mut bench = Bench::online(shared);
-    bench.weigh(WorkerId(1), 100, true);
+    bench.weigh(WorkerId(1), 100, SHARED);
     assert_eq!(bench.spawned(), []);
     bench.wish(Command::Scale { app: APP, scale: Scale::To(4) });
     bench.out.clear();
-    bench.weigh(WorkerId(1), 51, true);
+    bench.weigh(WorkerId(1), 51, SHARED);
     assert_eq!(bench.spawned(), [WorkerId(5)]);
 }
 
@@ -1664,4 +1695,44 @@ fn a_reload_whose_worker_ends_well_beside_its_predecessor_fails() {
         bench.drain(WorkerId(1));
         assert_eq!(bench.outcome(again), Some(Outcome::Done));
     }
+}
+
+#[test]
+fn the_time_of_who_is_to_stop_runs_from_when_its_signal_went_out() {
+    let mut bench = Bench::online(cluster(2));
+    bench.stop();
+    for worker in [WorkerId(1), WorkerId(2), WorkerId(1), WorkerId(2)] {
+        bench.calm(worker);
+        bench.pass(ms(1));
+    }
+    for worker in [WorkerId(1), WorkerId(2)] {
+        assert!(bench.took(&stop_signal(worker)), "{:?}", bench.out);
+    }
+    let timeout = cluster(1).kill_timeout;
+    bench.pass(ms(1000));
+    bench.tell(Event::Told { worker: WorkerId(2) });
+    // A second one, to what it left or by mistake, does not begin it anew.
+    bench.pass(ms(10));
+    bench.tell(Event::Told { worker: WorkerId(2) });
+    let kill = |worker| Action::Signal { worker, signal: SignalKind::Kill };
+    bench.pass(timeout - ms(1010));
+    assert!(bench.took(&kill(WorkerId(1))) && !bench.took(&kill(WorkerId(2))), "{:?}", bench.out);
+    bench.pass(ms(999));
+    assert!(!bench.took(&kill(WorkerId(2))), "it had not all of its time");
+    bench.pass(ms(1));
+    assert!(bench.took(&kill(WorkerId(2))));
+}
+
+#[test]
+fn an_age_is_that_at_the_end_however_late_that_is_told() {
+    let mut bench = Bench::online(cluster(1));
+    let at = bench.now;
+    bench.pass(ms(60_000));
+    bench.tell(Event::Ended { worker: WorkerId(1), at });
+    bench.tell(Event::Exited { worker: WorkerId(1), status: ExitStatus::Code(1), left: false });
+    let lived = bench.out.iter().find_map(|action| {
+        let Action::Report { fact: Fact::Exited { lived, .. } } = action else { return None };
+        Some(*lived)
+    });
+    assert!(lived.is_some_and(|lived| lived < ms(10_000)), "{lived:?}");
 }

@@ -62,7 +62,7 @@ impl App {
             }
             Phase::Stopping { kill_at, .. }
             | Phase::Quitting { kill_at, .. }
-            | Phase::Leftover { kill_at } => {
+            | Phase::Leftover { kill_at, .. } => {
                 if turn.is_due(*kill_at) && !turn.has(Bug::NeverKills) {
                     let worker = self.slots[slot].workers[place].id;
                     turn.report(Fact::KillTimedOut { app: self.id, worker });

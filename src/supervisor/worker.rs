@@ -130,12 +130,12 @@ pub(super) enum Phase {
     Draining(Leaving),
     /// The same, and told to stop: it is known to finish what it has by itself.
     Finishing(Leaving),
-    /// Told to stop.
-    Stopping { cause: Cause, kill_at: Time },
+    /// To stop. `told`: its signal went out, from when on its time runs.
+    Stopping { cause: Cause, kill_at: Time, told: bool },
     /// SIGKILL was sent to its tree.
     Killed { cause: Cause, patience: Patience },
-    /// Its first process is gone, others of its tree were told to stop.
-    Leftover { kill_at: Time },
+    /// Its first process is gone, others of its tree are to stop.
+    Leftover { kill_at: Time, told: bool },
     /// Its first process is gone, SIGKILL was sent to the others.
     Doomed { patience: Patience },
 }
@@ -161,14 +161,25 @@ pub(super) struct Worker {
     pub(super) exam: Exam,
     /// When it is as old as it may become.
     pub(super) expires: Option<Time>,
-    /// What its tree takes was looked at closely and found to be within the limit: not again before this.
-    pub(super) cleared_until: Option<Time>,
+    /// What its tree takes was looked at closely and found to be within the limit.
+    pub(super) cleared: Option<Cleared>,
     /// It is to be replaced.
     pub(super) spent: Option<Retiring>,
     /// Why it ends, known before it has.
     pub(super) foretold: Option<Cause>,
+    /// Its first process was seen to end then.
+    pub(super) ended: Option<Time>,
     /// Whether it is well, by its own word and by looks at it.
     pub(super) watch: Watch,
+}
+
+/// A close look that found nothing wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Cleared {
+    /// It holds for so long.
+    pub(super) until: Time,
+    /// And as long as less than this is resident: what is its own cannot have reached the limit before.
+    pub(super) below: u64,
 }
 
 /// That, and from when on, a worker is to be replaced.
@@ -306,7 +317,7 @@ impl Worker {
             Phase::Draining(leaving) | Phase::Finishing(leaving) => Some(leaving.deadline()),
             Phase::Quitting { kill_at, .. }
             | Phase::Stopping { kill_at, .. }
-            | Phase::Leftover { kill_at } => Some(*kill_at),
+            | Phase::Leftover { kill_at, .. } => Some(*kill_at),
             Phase::Killed { patience, .. } | Phase::Doomed { patience } => match patience {
                 Patience::Until(at) => Some(*at),
                 Patience::Over => None,
@@ -343,7 +354,7 @@ impl Worker {
             }
             Phase::Quitting { kill_at, .. }
             | Phase::Stopping { kill_at, .. }
-            | Phase::Leftover { kill_at } => *kill_at = killed_by.min(*kill_at),
+            | Phase::Leftover { kill_at, .. } => *kill_at = killed_by.min(*kill_at),
             Phase::Starting { .. } | Phase::Ready { .. } | Phase::Killed { .. } | Phase::Doomed { .. } => {}
         }
     }

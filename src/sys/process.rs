@@ -601,20 +601,35 @@ pub enum Ended {
     Signal(i32),
 }
 
-/// Reaps one child that ended, whoever it is. `None` when none has. Signals coalesce: call it until
-/// then on every wake-up.
+/// A child that ended, whoever it is; until it is reaped its number is its own. `None` when none has. Signals coalesce:
+/// call it until then on every wake-up.
 ///
 /// # Errors
-/// The errno of waitpid(2) other than ECHILD.
-pub fn reap() -> io::Result<Option<(i32, Ended)>> {
+/// The errno of waitid(2) other than ECHILD.
+pub fn next_ended() -> io::Result<Option<i32>> {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    loop {
+        match waitid(Id::All, flags) {
+            Ok(status) => return Ok(status.pid().map(nix::unistd::Pid::as_raw)),
+            Err(nix::Error::ECHILD) => return Ok(None),
+            Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Reaps a child that ended.
+///
+/// # Errors
+/// The errno of waitpid(2); ECHILD also where it has not.
+pub fn reap(pid: i32) -> io::Result<Ended> {
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     loop {
-        match waitpid(nix::unistd::Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => return Ok(Some((pid.as_raw(), Ended::Code(code)))),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                return Ok(Some((pid.as_raw(), Ended::Signal(signal as i32))));
-            }
-            Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => return Ok(None),
+        match waitpid(nix::unistd::Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(Ended::Code(code)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Ended::Signal(signal as i32)),
+            Ok(WaitStatus::StillAlive) => return Err(nix::Error::ECHILD.into()),
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }

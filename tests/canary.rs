@@ -191,7 +191,7 @@ fn who_depends_on_an_app_whose_reload_is_held_can_be_restarted() {
 }
 
 #[test]
-fn old_workers_of_age_are_replaced_by_their_like_while_a_reload_is_held() {
+fn workers_of_age_are_replaced_by_their_like_while_a_reload_is_held() {
     let port = free_port();
     let daemon =
         Daemon::foreground(api(2, "50%", port).text("max_age", "4s").text("min_healthy_time", "100ms"));
@@ -200,12 +200,14 @@ fn old_workers_of_age_are_replaced_by_their_like_while_a_reload_is_held() {
     let held = daemon.app("api");
     let (old, new) = (of_generation(&held, 1), of_generation(&held, 2));
     let hammer = Load::on(port).start();
-    let app = wait_until(ms(30_000), "others of the old generation", || {
+    wait_until(ms(30_000), "others of each generation, as many as there were", || {
         let app = daemon.app("api");
-        let now = of_generation(&app, 1);
-        let replaced = now.len() == 2 && now.iter().all(|pid| !old.contains(pid));
-        if replaced { Ok(app) } else { Err(format!("{:#?}", app.workers)) }
+        assert_eq!(reload_state(&app), "canary");
+        let others = |generation, before: &[i32]| {
+            let now = of_generation(&app, generation);
+            now.len() == before.len() && now.iter().all(|pid| !before.contains(pid))
+        };
+        if others(1, &old) && others(2, &new) { Ok(()) } else { Err(format!("{:#?}", app.workers)) }
     });
-    assert_eq!((reload_state(&app).as_str(), of_generation(&app, 2)), ("canary", new));
     hammer.stop().expect_none_lost();
 }

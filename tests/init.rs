@@ -114,6 +114,7 @@ fn a_broken_file_beside_a_good_one_is_told_of() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("package.json"), "{bad").unwrap();
     fs::write(folder.path().join("go.mod"), "module example.org/api\n").unwrap();
+    fs::write(folder.path().join("main.go"), "package main\n\nfunc main() {}\n").unwrap();
     let output = clusterd(folder.path(), &["init"]);
     assert_eq!(output.status.code(), Some(0));
     assert!(text(&output.stdout).contains("from go.mod"), "{}", text(&output.stdout));

@@ -808,6 +808,7 @@ fn the_hosts_own_protocol_variables_never_reach_a_worker() {
         .env("WATCHDOG_USEC", "1000")
         .env("NOTIFY_SOCKET", "/run/host-notify")
         .env("INHERITED", "yes")
+        .expects(&["the service manager cannot be told"])
         .start();
     daemon.wait_for_text("end of environment");
     let output = daemon.output();

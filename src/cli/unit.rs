@@ -82,7 +82,7 @@ pub fn packaged() -> String {
 /// brought back, so that file and unit say everything.
 pub fn instance() -> String {
     let documentation = "Documentation=man:clusterd(1) man:ecosystem.toml(5)\n\
-                         ConditionPathExists=/etc/clusterd/%i.toml\n";
+                         AssertPathExists=/etc/clusterd/%i.toml\n";
     let mark = "# One supervisor for each ecosystem file: clusterd@shop.service runs /etc/clusterd/shop.toml.\n\
                 # Talk to it: clusterd --home /run/clusterd@shop list";
     let mut text = head(mark, "the apps of %i.toml", documentation);
@@ -152,7 +152,7 @@ fn head(mark: &str, what: &str, more: &str) -> String {
          # It says when everything has started, reloads and ends, and that it goes on.\n\
          Type=notify\n\
          NotifyAccess=main\n\
-         WatchdogSec=30\n"
+         WatchdogSec=180\n"
     )
 }
 

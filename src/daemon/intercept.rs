@@ -14,6 +14,7 @@ use crate::sys::intercept::{self, Call, Notice, Verdict};
 use crate::sys::{listen, process};
 
 use super::Daemon;
+use super::lend::Theirs;
 use super::owner::Taken;
 use super::processes::Reach;
 use super::short::is_short;
@@ -69,11 +70,11 @@ impl Daemon {
             Err(error) => return Err(error),
         };
         let kind = listen::kind(socket.as_fd());
-        let v6only = |_: &Daemon| listen::is_v6only(socket.as_fd());
-        if kind != listen::Kind::Other
-            && let Some(verdict) = self.judge_lent(worker, notice, pid, v6only)?
-        {
-            return Ok(verdict);
+        if kind != listen::Kind::Other {
+            let (v6only, is_tied) = (listen::is_v6only(socket.as_fd()), listen::is_tied(socket.as_fd()));
+            if let Some(verdict) = self.judge_lent(worker, notice, pid, Theirs { v6only, is_tied })? {
+                return Ok(verdict);
+            }
         }
         if let (listen::Kind::Multipath, Call::Bind { .. }) = (kind, notice.call) {
             return self.judge_multipath_bind(worker, notice, pid, socket);
@@ -234,7 +235,7 @@ impl Daemon {
     ) -> io::Result<Result<Address, Verdict>> {
         let inode = listen::inode(socket)?;
         if self.hear_listen(worker, inode) {
-            return Ok(Err(Verdict::Continue));
+            return Ok(Err(self.listen_again(inode)));
         }
         let app = self.processes.get(worker).filter(|p| p.bound.contains(&inode)).map(|p| p.app);
         let Some(app) = app.filter(|_| self.still_waits(worker, notice)) else {

@@ -9,9 +9,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::supervisor::address::Address;
 use crate::supervisor::event::WorkerId;
 use crate::sys::intercept::{self, Call, Notice, Verdict};
-use crate::sys::{descriptor, unix_listener};
+use crate::sys::{descriptor, listen, unix_listener};
 
 use super::Daemon;
+
+/// What a server has said of its own socket before its bind.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Theirs {
+    /// Not for IPv4, too (IPV6_V6ONLY).
+    pub(super) v6only: bool,
+    /// For one interface (SO_BINDTODEVICE).
+    pub(super) is_tied: bool,
+}
 
 impl Daemon {
     /// A bind to where a socket of the host's listens that is this worker's; none where it is about another place.
@@ -20,15 +29,26 @@ impl Daemon {
         worker: WorkerId,
         notice: &Notice,
         pid: i32,
-        v6only: impl FnOnce(&Daemon) -> bool,
+        theirs: Theirs,
     ) -> io::Result<Option<Verdict>> {
         let Call::Bind { address, length } = notice.call else { return Ok(None) };
         if !self.parts_of_host(worker).any(|_| true) {
             return Ok(None);
         }
         let Some(wanted) = self.address_given(worker, pid, address, length)? else { return Ok(None) };
-        let v6only = wanted.is_ipv6() && v6only(self);
-        let Some(hosts) = self.hosts_for(worker, wanted, v6only)? else { return Ok(None) };
+        let Some(hosts) = self.hosts_for(worker, wanted, wanted.is_ipv6() && theirs.v6only)? else {
+            return Ok(None);
+        };
+        if theirs.is_tied && !listen::is_tied(hosts.as_fd()) {
+            self.warn_once_of(worker, "lent tied", || {
+                format!(
+                    "ports: the host's socket for {wanted} is open to more than the interface that the server ties its \
+                     own to, and is not put in its place: tie the host's (BindToDevice=), or let the server take \
+                     descriptor 3"
+                )
+            });
+            return Ok(None);
+        }
         let Some(theirs) = descriptor::socket(pid, notice.fd)? else { return Ok(None) };
         if !self.acts_for(worker, pid, notice.tid) || !descriptor::in_our_network(pid)? {
             return Ok(None);
@@ -42,17 +62,16 @@ impl Daemon {
             });
             return Ok(None);
         }
-        // One flag for all who have it. A server that never waits may say so here or after its bind; those who serve
-        // already would be stuck in accept(2) if it was taken back for that moment.
-        if theirs.nonblocking {
-            unix_listener::set_nonblocking(hosts.as_fd(), true)?;
-        }
         let Some(notify) = self.processes.get(worker).and_then(|process| process.notify.as_ref()) else {
             return Ok(None);
         };
         // That it succeeds is the proof that the thread was not gone, and its number somebody else's, all the while.
         intercept::replace(notify.as_fd(), notice.id, hosts.as_fd(), notice.fd, theirs.close_on_exec)?;
-        self.tell_level();
+        // One flag for all who have it. A server that never waits may say so here or after its bind; those who serve
+        // already would be stuck in accept(2) if it was taken back for that moment.
+        if theirs.nonblocking {
+            unix_listener::set_nonblocking(hosts.as_fd(), true)?;
+        }
         Ok(Some(Verdict::Done))
     }
 
@@ -64,6 +83,16 @@ impl Daemon {
         let fits = |at: &Address| *at == address || (at.contains(&address) && wanted.ip().is_unspecified());
         let found = self.parts_of_host(worker).find(|(at, _)| fits(at)).map(|(_, fd)| fd);
         found.map(|fd| fd.try_clone_to_owned()).transpose()
+    }
+
+    /// A listen(2) on a socket that is held already. It would set the length of the queue anew: that of the host's is
+    /// what its unit says (`Backlog=`), for whoever waits while no server is there.
+    pub(super) fn listen_again(&self, inode: u64) -> Verdict {
+        if self.shared.is_hosts(inode) && self.shared.is_open(inode) {
+            Verdict::Done
+        } else {
+            Verdict::Continue
+        }
     }
 
     fn parts_of_host(&self, worker: WorkerId) -> impl Iterator<Item = (Address, BorrowedFd<'_>)> {

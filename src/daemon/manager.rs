@@ -12,10 +12,13 @@ use crate::supervisor::view::{AppView, Status, View};
 use crate::sys::manager;
 
 use super::Daemon;
-use super::commands::Verb;
 
 /// Until the next attempt where it has no room.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// And where nobody listens: so often, for what must not be lost.
+const LATER: Duration = Duration::from_secs(1);
+const ATTEMPTS: u32 = 30;
 
 /// Messages that wait for room; the oldest state goes first when there are more.
 const WAITING: usize = 16;
@@ -33,10 +36,10 @@ struct Told {
     announcer: Announcer,
     waiting: VecDeque<String>,
     again_at: Option<Time>,
-    /// When it was told of a reload last.
-    reloaded: Option<Time>,
     /// Why it could not be told the last time.
     failed: Option<Errno>,
+    /// How often since then.
+    attempts: u32,
 }
 
 impl Above {
@@ -51,8 +54,8 @@ impl Above {
                 announcer: Announcer::new(manager::watchdog()),
                 waiting: VecDeque::new(),
                 again_at: None,
-                reloaded: None,
                 failed: None,
+                attempts: 0,
             })),
             Err(error) => {
                 log::warn!(
@@ -91,26 +94,35 @@ impl Told {
                     self.again_at = Some(now + AGAIN);
                     break;
                 }
-                // Once, and not again before it was reached.
-                Err(error) if self.failed != Some(error) => {
-                    self.failed = Some(error);
-                    log::warn!(
-                        "the service manager cannot be told \"{message}\" (NOTIFY_SOCKET): {}",
-                        error.desc()
-                    );
+                Err(error) => {
+                    // Once, and not again before it was reached.
+                    if self.failed.replace(error) != Some(error) {
+                        log::warn!(
+                            "the service manager cannot be told \"{message}\" (NOTIFY_SOCKET): {}",
+                            error.desc()
+                        );
+                    }
+                    self.attempts += 1;
+                    if self.attempts < ATTEMPTS && !is_news(message) {
+                        self.again_at = Some(now + LATER);
+                        break;
+                    }
                 }
-                Err(_) => {}
-                Ok(()) => self.failed = None,
+                Ok(()) => (self.failed, self.attempts) = (None, 0),
             }
             self.waiting.pop_front();
         }
-        // States and signs of life are old news by then; of the others there are never so many.
-        let is_old = |message: &String| message.starts_with("STATUS=") || message.starts_with("WATCHDOG=");
+        // Of the others there are never so many.
         while self.waiting.len() > WAITING {
-            let place = self.waiting.iter().position(is_old).unwrap_or(0);
+            let place = self.waiting.iter().position(|message| is_news(message)).unwrap_or(0);
             self.waiting.remove(place);
         }
     }
+}
+
+/// What is old by the time that it comes: how things stand, signs of life, and more time.
+fn is_news(message: &str) -> bool {
+    ["STATUS=", "WATCHDOG=", "EXTEND_TIMEOUT_USEC="].iter().any(|word| message.starts_with(word))
 }
 
 /// As the protocol writes it.
@@ -131,18 +143,18 @@ impl Daemon {
         let Some(told) = &mut self.above.0 else { return };
         let looks = told.announcer.is_due(now);
         let starts = told.announcer.is_starting();
-        let verb = if starts { None } else { Some(Verb::Reload.words().0) };
-        let under_way = self.requests.is_under_way(verb);
         let view = looks.then(|| self.supervisor.view(now));
         // Decisions that were not made yet may start something.
         let undecided = !self.inbox.is_empty() || !self.starts.is_empty();
-        let busy = under_way && (!starts || undecided || view.as_ref().is_none_or(is_starting));
+        let late = |view: &View| self.is_starting(view);
+        let starting = starts && self.requests.has_own() && (undecided || view.as_ref().is_none_or(late));
+        let reloading = self.requests.has_reload();
         let Some(told) = &mut self.above.0 else { return };
-        if starts && busy {
+        if starting {
             // Nothing happens when a start that goes nowhere is to be told as over.
             told.announcer.touch();
         }
-        let words = told.announcer.say(busy, now);
+        let words = told.announcer.say(starting, reloading, now);
         if let Some(view) = view
             && let Some(text) = told.announcer.status(status(&view, self.shutting_down))
         {
@@ -154,32 +166,32 @@ impl Daemon {
         }
     }
 
-    /// Before anything of it is done.
+    /// Before anything of it is done. SIGHUP asks for one even where nothing comes of it.
     pub(super) fn tell_manager_of_reload(&mut self) {
         let now = self.now;
-        let Some(told) = self.above.0.as_mut().filter(|told| told.reloaded != Some(now)) else { return };
-        told.reloaded = Some(now);
+        let Some(told) = &mut self.above.0 else { return };
         told.announcer.reload();
-        let words = told.announcer.say(true, now);
+        let words = told.announcer.say(true, true, now);
         told.say(words, now);
+    }
+
+    /// Whether some app is still on its way to its first workers. What waits for a better moment (an address, the
+    /// pause after a crash), or for an app that does, is not waited for: others of this host may be what it needs.
+    fn is_starting(&self, view: &View) -> bool {
+        let own = self.requests.own_apps();
+        let starts = |app: &AppView| {
+            matches!(app.status, Status::Launching | Status::Stopping) && app.waits_for.is_empty()
+        };
+        view.apps.iter().any(|app| own.contains(&app.app) && starts(app))
     }
 
     /// The first of it.
-    pub(super) fn tell_manager_of_stop(&mut self, within: Duration) {
+    pub(super) fn tell_manager_of_stop(&mut self, within: Duration, code: i32) {
         let now = self.now;
         let Some(told) = &mut self.above.0 else { return };
-        let words = told.announcer.stop(within);
+        let words = told.announcer.stop(within, code == 0);
         told.say(words, now);
     }
-}
-
-/// Whether some app is still on its way to its first workers. What waits for a better moment (an address, the pause
-/// after a crash) is not waited for: others of this host may be what it needs.
-fn is_starting(view: &View) -> bool {
-    let starts = |app: &AppView| {
-        matches!(app.status, Status::Launching | Status::Stopping) || !app.waits_for.is_empty()
-    };
-    view.apps.iter().any(starts)
 }
 
 /// `2 apps, 7/8 workers ready; api: reload 3/8; web: errored`.

@@ -358,6 +358,8 @@ struct Daemon {
     http: http::Endpoint,
     main_file: MainFile,
     shutting_down: bool,
+    /// SIGHUP is being carried out.
+    hanging_up: bool,
     /// A slot gave up: maybe nothing can run any more.
     may_be_over: bool,
     /// Clients of `kill`, told when it is done.
@@ -484,6 +486,7 @@ impl Daemon {
             http: http::Endpoint::default(),
             main_file: MainFile::default(),
             shutting_down: false,
+            hanging_up: false,
             may_be_over: false,
             leaving_clients: Vec::new(),
             exit: None,

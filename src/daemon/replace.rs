@@ -21,6 +21,7 @@ use crate::sys::listen::{self, Unheard};
 use crate::sys::process;
 
 use super::Daemon;
+use super::lend::Theirs;
 use super::processes::Reach;
 use super::said::Said;
 use super::short::is_short;
@@ -46,14 +47,13 @@ impl Daemon {
         let seen = descriptor::socket(pid, notice.fd)
             .inspect_err(|error| self.tell_refused(worker, "look at its sockets", error))?;
         let Some(socket) = seen else { return Ok(Verdict::Continue) };
-        let v6only = |daemon: &Daemon| {
-            let said = daemon.processes.get(worker).map_or_else(Said::default, |p| p.said.of(socket.inode));
-            said.v6only.unwrap_or_else(listen::is_v6only_by_default)
-        };
-        if socket.tcp
-            && let Some(verdict) = self.judge_lent(worker, notice, pid, v6only)?
-        {
-            return Ok(verdict);
+        if socket.tcp {
+            let said = self.processes.get(worker).map_or_else(Said::default, |p| p.said.of(socket.inode));
+            let v6only = said.v6only.unwrap_or_else(listen::is_v6only_by_default);
+            let theirs = Theirs { v6only, is_tied: said.interface.is_some() };
+            if let Some(verdict) = self.judge_lent(worker, notice, pid, theirs)? {
+                return Ok(verdict);
+            }
         }
         match notice.call {
             Call::V6Only { .. } | Call::Device { .. } | Call::Interface { .. } => {
@@ -73,7 +73,7 @@ impl Daemon {
                     Some(ours) => self.judge_replaced_listen(worker, notice, (socket.inode, ours), backlog),
                     None => {
                         self.hear_listen(worker, socket.inode);
-                        Ok(Verdict::Continue)
+                        Ok(self.listen_again(socket.inode))
                     }
                 }
             }

@@ -9,7 +9,6 @@ use crate::control::server::ClientId;
 use crate::supervisor::event::{AppId, Command, Event, Failure, Outcome, RequestId};
 
 use super::Daemon;
-use super::commands::Verb;
 use super::order::Commands;
 use super::report::held;
 
@@ -29,6 +28,8 @@ pub(super) struct Operation {
     done: &'static str,
     /// `reload`, for the sentence of a failure.
     verb: &'static str,
+    /// Whether apps of it are reloaded.
+    reloads: bool,
     apps: Vec<(AppId, String)>,
     waiting: HashSet<RequestId>,
     failures: Vec<AppFailure>,
@@ -48,11 +49,20 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Whether something of the supervisor's own is not settled, or any wish of this verb.
-    pub(super) fn is_under_way(&self, verb: Option<&str>) -> bool {
-        let counts =
-            |operation: &Operation| verb.map_or(operation.client.is_none(), |verb| operation.verb == verb);
-        self.operations.values().any(counts)
+    /// Whether something of the supervisor's own (its start, SIGHUP) is not settled.
+    pub(super) fn has_own(&self) -> bool {
+        self.operations.values().any(|operation| operation.client.is_none())
+    }
+
+    /// The apps of that, as far as they are not.
+    pub(super) fn own_apps(&self) -> HashSet<AppId> {
+        let is_own = |id: &u64| self.operations.get(id).is_some_and(|operation| operation.client.is_none());
+        self.by_request.values().filter(|(id, _)| is_own(id)).map(|(_, app)| *app).collect()
+    }
+
+    /// Whether an app is to be reloaded, by whatever verb.
+    pub(super) fn has_reload(&self) -> bool {
+        self.operations.values().any(|operation| operation.reloads)
     }
 }
 
@@ -109,12 +119,14 @@ impl Daemon {
     ) {
         self.requests.next_operation += 1;
         let id = self.requests.next_operation;
-        if verb == Verb::Reload.words().0 && !commands.is_empty() {
+        let reloads = commands.iter().chain(&later).any(|(_, c)| matches!(c, Command::Reload { .. }));
+        // That it was asked for by SIGHUP was told before.
+        if reloads && !self.hanging_up {
             self.tell_manager_of_reload();
         }
         let apps = commands.iter().chain(&later).map(|(app, _)| (*app, self.app_name(*app))).collect();
         let waiting = HashSet::new();
-        let operation = Operation { client, done, verb, apps, waiting, failures, notes, later };
+        let operation = Operation { client, done, verb, reloads, apps, waiting, failures, notes, later };
         self.requests.operations.insert(id, operation);
         self.ask(id, commands);
         self.go_on(id);

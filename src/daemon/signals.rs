@@ -44,7 +44,7 @@ impl Daemon {
             self.keep_apps_for_good();
             let within = self.shutdown_timeout.get().copied().unwrap_or(SHUTDOWN_TIMEOUT);
             log::info!("ending: every app is drained and stopped, within {within:?}");
-            self.tell_manager_of_stop(within);
+            self.tell_manager_of_stop(within, code);
             self.command(Command::Shutdown { within, code });
         }
         self.shutting_down = true;
@@ -58,7 +58,9 @@ impl Daemon {
         } else {
             log::info!("SIGHUP: the files are read again");
             self.tell_manager_of_reload();
+            self.hanging_up = true;
             self.reload_all();
+            self.hanging_up = false;
         }
     }
 

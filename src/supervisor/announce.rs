@@ -15,6 +15,12 @@ const LAST_TIME: Duration = Duration::from_secs(10);
 /// At most so often it is told how things stand, and looked whether a start is over.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 
+/// And while neither a start nor a reload is under way: a look at every worker costs.
+const CALM_STATUS_EVERY: Duration = Duration::from_secs(2);
+
+/// The shortest time between two signs of life, whatever the manager wants.
+const SHORTEST_SIGN: Duration = Duration::from_millis(10);
+
 /// One thing that is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
@@ -77,25 +83,31 @@ impl Announcer {
         self.asked = true;
     }
 
-    /// Everything is about to be stopped, within that time.
-    pub fn stop(&mut self, within: Duration) -> Vec<Word> {
-        if std::mem::replace(&mut self.phase, Phase::Stopping) == Phase::Stopping {
+    /// Everything is about to be stopped, within that time. `well`: it ends with code 0. Before the start was over
+    /// that would be taken for a failure by a manager that was not told of the start's end, and jobs that are done at
+    /// once would be started again and again.
+    pub fn stop(&mut self, within: Duration, well: bool) -> Vec<Word> {
+        let before = std::mem::replace(&mut self.phase, Phase::Stopping);
+        if before == Phase::Stopping {
             return Vec::new();
         }
-        vec![Word::Stopping, Word::Extend(within.saturating_add(LAST_TIME))]
+        let started = (before == Phase::Starting && well).then_some(Word::Ready);
+        let ends = [Word::Stopping, Word::Extend(within.saturating_add(LAST_TIME))];
+        started.into_iter().chain(ends).collect()
     }
 
-    /// What is to be told now. `busy`: something that was to start has not yet, or is reloaded.
-    pub fn say(&mut self, busy: bool, now: Time) -> Vec<Word> {
+    /// What is to be told now. `starting`: something that was to start with the supervisor has not yet; `reloading`:
+    /// a reload is not over.
+    pub fn say(&mut self, starting: bool, reloading: bool, now: Time) -> Vec<Word> {
         let mut words = Vec::new();
-        if self.phase == Phase::Starting && !busy {
+        if self.phase == Phase::Starting && !starting {
             self.enter(Phase::Ready, Word::Ready, &mut words);
         }
         // Also during one: the manager goes by the time of the last word.
         if matches!(self.phase, Phase::Ready | Phase::Reloading) && std::mem::take(&mut self.asked) {
             self.enter(Phase::Reloading, Word::Reloading, &mut words);
         }
-        if self.phase == Phase::Reloading && !busy {
+        if self.phase == Phase::Reloading && !reloading {
             self.enter(Phase::Ready, Word::Ready, &mut words);
         }
         let due = |at: Option<Time>, every: Duration| at.is_none_or(|at| now.since(at) >= every);
@@ -104,7 +116,7 @@ impl Announcer {
             words.push(Word::Extend(MORE_TIME));
         }
         if let Some((limit, last)) = &mut self.watchdog
-            && due(*last, *limit / 2)
+            && due(*last, half(*limit))
         {
             *last = Some(now);
             words.push(Word::Alive);
@@ -126,12 +138,19 @@ impl Announcer {
 
     /// Whether it is time to look how things stand. True once, and then not for a while.
     pub fn is_due(&mut self, now: Time) -> bool {
-        let due = self.changed && self.looked.is_none_or(|at| now.since(at) >= STATUS_EVERY);
+        let due = self.changed && self.looked.is_none_or(|at| now.since(at) >= self.pause());
         if due {
             self.looked = Some(now);
             self.changed = false;
         }
         due
+    }
+
+    fn pause(&self) -> Duration {
+        match self.phase {
+            Phase::Starting | Phase::Reloading => STATUS_EVERY,
+            Phase::Ready | Phase::Stopping => CALM_STATUS_EVERY,
+        }
     }
 
     /// How things stand; what is to be told of it, if that is not what was told last.
@@ -148,10 +167,15 @@ impl Announcer {
         let at = |last: Option<Time>, every: Duration| last.map_or(Time::START, |last| last + every);
         let extends = matches!(self.phase, Phase::Starting | Phase::Reloading);
         let extension = extends.then(|| at(self.extended, MORE_TIME / 3));
-        let sign = self.watchdog.map(|(limit, last)| at(last, limit / 2));
-        let look = self.changed.then(|| at(self.looked, STATUS_EVERY));
+        let sign = self.watchdog.map(|(limit, last)| at(last, half(limit)));
+        let look = self.changed.then(|| at(self.looked, self.pause()));
         [extension, sign, look].into_iter().flatten().min()
     }
+}
+
+/// When a sign of life is due: half of what the manager waits for.
+fn half(limit: Duration) -> Duration {
+    (limit / 2).max(SHORTEST_SIGN)
 }
 
 #[cfg(test)]
@@ -167,47 +191,69 @@ mod tests {
     #[test]
     fn a_start_asks_for_more_time_until_it_is_over_and_says_so_once() {
         let mut host = Announcer::new(None);
-        assert_eq!(host.say(true, at(0)), [EXTEND]);
-        assert_eq!(host.say(true, at(19)), []);
-        assert_eq!(host.say(true, at(20)), [EXTEND]);
-        assert_eq!(host.say(false, at(21)), [Word::Ready]);
-        assert_eq!(host.say(true, at(60)), [], "what starts later is no start of the supervisor");
-        assert_eq!(host.say(false, at(90)), []);
+        assert_eq!(host.say(true, true, at(0)), [EXTEND]);
+        assert_eq!(host.say(true, true, at(19)), []);
+        assert_eq!(host.say(true, true, at(20)), [EXTEND]);
+        assert_eq!(host.say(false, false, at(21)), [Word::Ready]);
+        assert_eq!(host.say(true, true, at(60)), [], "what starts later is no start of the supervisor");
+        assert_eq!(host.say(false, false, at(90)), []);
     }
 
     #[test]
     fn every_reload_that_is_asked_for_is_told_even_one_that_does_nothing() {
         let mut host = Announcer::new(None);
         host.reload();
-        assert_eq!(host.say(false, at(0)), [Word::Ready, Word::Reloading, Word::Ready]);
+        assert_eq!(host.say(false, false, at(0)), [Word::Ready, Word::Reloading, Word::Ready]);
         host.reload();
-        assert_eq!(host.say(true, at(1)), [Word::Reloading, EXTEND]);
-        assert_eq!(host.say(true, at(2)), []);
+        assert_eq!(host.say(true, true, at(1)), [Word::Reloading, EXTEND]);
+        assert_eq!(host.say(true, true, at(2)), []);
         host.reload();
-        assert_eq!(host.say(true, at(3)), [Word::Reloading, EXTEND], "a newer one, with its own time");
-        assert_eq!(host.say(false, at(4)), [Word::Ready]);
+        assert_eq!(host.say(true, true, at(3)), [Word::Reloading, EXTEND], "a newer one, with its own time");
+        assert_eq!(host.say(false, false, at(4)), [Word::Ready]);
+    }
+
+    #[test]
+    fn a_reload_that_was_asked_for_during_the_start_is_told_after_it_until_it_is_over() {
+        let mut host = Announcer::new(None);
+        assert_eq!(host.say(true, false, at(0)), [EXTEND]);
+        host.reload();
+        assert_eq!(host.say(true, true, at(1)), []);
+        assert_eq!(host.say(false, true, at(2)), [Word::Ready, Word::Reloading, EXTEND]);
+        assert_eq!(host.say(false, false, at(3)), [Word::Ready]);
+    }
+
+    #[test]
+    fn what_is_done_before_it_has_started_has_started() {
+        let last = Word::Extend(LAST_TIME);
+        let mut host = Announcer::new(None);
+        assert_eq!(host.stop(Duration::ZERO, true), [Word::Ready, Word::Stopping, last]);
+        let mut host = Announcer::new(None);
+        assert_eq!(host.stop(Duration::ZERO, false), [Word::Stopping, last], "a failure is one");
+        let mut host = Announcer::new(None);
+        assert_eq!(host.say(false, false, at(0)), [Word::Ready]);
+        assert_eq!(host.stop(Duration::ZERO, true), [Word::Stopping, last]);
     }
 
     #[test]
     fn the_end_is_told_once_and_nothing_but_life_after_it() {
         let mut host = Announcer::new(Some(Duration::from_secs(10)));
-        assert_eq!(host.say(true, at(0)), [EXTEND, Word::Alive]);
+        assert_eq!(host.say(true, true, at(0)), [EXTEND, Word::Alive]);
         let last = Word::Extend(Duration::from_secs(8) + LAST_TIME);
-        assert_eq!(host.stop(Duration::from_secs(8)), [Word::Stopping, last]);
-        assert_eq!(host.stop(Duration::from_secs(8)), []);
+        assert_eq!(host.stop(Duration::from_secs(8), false), [Word::Stopping, last]);
+        assert_eq!(host.stop(Duration::from_secs(8), false), []);
         host.reload();
-        assert_eq!(host.say(true, at(5)), [Word::Alive]);
-        assert_eq!(host.say(false, at(6)), []);
+        assert_eq!(host.say(true, true, at(5)), [Word::Alive]);
+        assert_eq!(host.say(false, false, at(6)), []);
     }
 
     #[test]
     fn life_is_told_at_half_of_the_time_and_the_loop_comes_back_for_it() {
         let mut host = Announcer::new(Some(Duration::from_secs(4)));
-        assert_eq!(host.say(false, at(1)), [Word::Ready, Word::Alive]);
+        assert_eq!(host.say(false, false, at(1)), [Word::Ready, Word::Alive]);
         assert!(host.is_due(at(1)));
         assert_eq!(host.next_deadline(), Some(at(3)));
-        assert_eq!(host.say(false, at(2)), []);
-        assert_eq!(host.say(false, at(3)), [Word::Alive]);
+        assert_eq!(host.say(false, false, at(2)), []);
+        assert_eq!(host.say(false, false, at(3)), [Word::Alive]);
         assert_eq!(host.next_deadline(), Some(at(5)));
     }
 
@@ -221,14 +267,14 @@ mod tests {
         assert!(host.is_due(at(1)));
         assert_eq!(host.status("1/2".into()), None);
         assert!(!host.is_due(at(9)), "nothing happened");
-        assert_eq!(host.say(false, at(9)), [Word::Ready]);
-        assert_eq!(host.next_deadline(), Some(at(1) + STATUS_EVERY));
+        assert_eq!(host.say(false, false, at(9)), [Word::Ready]);
+        assert_eq!(host.next_deadline(), Some(at(1) + CALM_STATUS_EVERY));
     }
 
     #[test]
     fn who_expects_nothing_costs_nothing() {
         let mut host = Announcer::new(None);
-        assert_eq!(host.say(false, at(0)), [Word::Ready]);
+        assert_eq!(host.say(false, false, at(0)), [Word::Ready]);
         assert!(host.is_due(at(0)));
         assert_eq!(host.next_deadline(), None);
     }

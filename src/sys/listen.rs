@@ -168,6 +168,11 @@ pub fn kind(socket: BorrowedFd<'_>) -> Kind {
     }
 }
 
+/// Whether a socket is tied to one interface (SO_BINDTODEVICE, socket(7); read as SO_BINDTOIFINDEX, Linux 5.0).
+pub fn is_tied(socket: BorrowedFd<'_>) -> bool {
+    option(socket, libc::SO_BINDTOIFINDEX).is_some_and(|index| index != 0)
+}
+
 /// AF_INET and its like (SO_DOMAIN); none of what is no socket.
 pub(super) fn family(socket: BorrowedFd<'_>) -> Option<i32> {
     option(socket, libc::SO_DOMAIN)

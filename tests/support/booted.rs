@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::daemon::BOOT;
 use super::{root, runtime, skip, wait_until};
@@ -46,7 +47,9 @@ impl Host {
         runtime("unshare")?;
         runtime("nsenter")?;
         let folder = tempfile::Builder::new().prefix("cd-").tempdir_in(place()?).expect("it can be written");
-        let group = format!("clusterd-reboot-{}", std::process::id());
+        // Hosts of one test program run at the same time.
+        let number = BOOTED.fetch_add(1, Ordering::Relaxed);
+        let group = format!("clusterd-reboot-{}-{number}", std::process::id());
         let booted = start(folder.path(), &group);
         let mut host = Host { folder, group, booted, leader: String::new() };
         host.wait_up();
@@ -118,6 +121,9 @@ impl Host {
         self.wait_up();
     }
 }
+
+/// Of this program.
+static BOOTED: AtomicU32 = AtomicU32::new(0);
 
 fn start(folder: &Path, group: &str) -> Child {
     let log = File::options().create(true).append(true).open(folder.join("boot.log")).expect("it is ours");

@@ -116,7 +116,7 @@ impl Home {
         let named = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(TEMPORARY));
         let ours = |entry: &fs::DirEntry| {
             let found = entry.metadata();
-            found.is_ok_and(|found| found.is_dir() && found.uid() == uid && found.mode() & 0o066 == 0)
+            found.is_ok_and(|found| found.is_dir() && found.uid() == uid && found.mode() & 0o077 == 0)
         };
         // The same place may be given twice.
         let folders: BTreeSet<PathBuf> = named.filter(ours).map(|entry| entry.path()).collect();
@@ -293,21 +293,13 @@ fn user_runtime(
 /// The number that users show as who are outside of our user namespace, when nobody inside has it
 /// (user_namespaces(7)). In a rootless container the host's root is one of them. A map is written once, and before
 /// the first program of a namespace does anything of use: it is read once, not for each log file of each start.
-pub fn unmapped_user() -> Option<u32> {
+fn unmapped_user() -> Option<u32> {
     static NUMBER: OnceLock<Option<u32>> = OnceLock::new();
-    *NUMBER.get_or_init(|| unmapped("/proc/sys/kernel/overflowuid", "/proc/self/uid_map"))
-}
-
-/// The same of groups.
-pub fn unmapped_group() -> Option<u32> {
-    static NUMBER: OnceLock<Option<u32>> = OnceLock::new();
-    *NUMBER.get_or_init(|| unmapped("/proc/sys/kernel/overflowgid", "/proc/self/gid_map"))
-}
-
-fn unmapped(overflow: &str, map: &str) -> Option<u32> {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let number = read(overflow).trim().parse().ok()?;
-    (!is_mapped(&read(map), number)).then_some(number)
+    *NUMBER.get_or_init(|| {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let number = read("/proc/sys/kernel/overflowuid").trim().parse().ok()?;
+        (!is_mapped(&read("/proc/self/uid_map"), number)).then_some(number)
+    })
 }
 
 /// Lines of first number inside, first outside, and how many. Without a map all numbers are what they are.
@@ -551,12 +543,8 @@ mod tests {
         let listener = std::os::unix::net::UnixListener::bind(home.socket()).unwrap();
         assert_eq!(found(uid).as_ref(), Some(&home));
         assert_eq!(found(uid + 1), None);
-        for mode in [0o777, 0o770, 0o733, 0o720, 0o702, 0o755, 0o744] {
-            fs::set_permissions(&home.runtime, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(found(uid), None, "others could have put it there, or look around: {mode:o}");
-        }
         fs::set_permissions(&home.runtime, fs::Permissions::from_mode(0o711)).unwrap();
-        assert_eq!(found(uid).as_ref(), Some(&home), "somebody is let in to its socket");
+        assert_eq!(found(uid), None, "others could have put it there");
         fs::set_permissions(&home.runtime, fs::Permissions::from_mode(0o700)).unwrap();
         drop(listener);
         assert_eq!(found(uid), None, "it was killed");

@@ -145,7 +145,7 @@ const LAYERS: &[Layer] = &[
     Layer { of: "control/protocol.rs", modules: &[], crates: &["std::collections", "std::fmt", "serde"] },
     Layer {
         of: "control/client.rs",
-        modules: &["control::protocol", "control::frame", "control::role", "home", "sys::socket"],
+        modules: &["control::protocol", "control::frame", "home", "sys::socket"],
         crates: &["std", "libc", "memchr", "nix", "serde", "serde_json", "thiserror"],
     },
     Layer {
@@ -155,7 +155,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         of: "control/server.rs",
-        modules: &["control::protocol", "control::frame", "control::role", "supervisor::time", "sys::socket"],
+        modules: &["control::protocol", "control::frame", "supervisor::time", "sys::socket"],
         crates: &["std", "libc", "memchr", "mio", "serde", "serde_json", "thiserror"],
     },
     Layer {

@@ -99,8 +99,6 @@ pub enum Kind {
     Patterns,
     /// Where the supervisor answers over HTTP.
     Http,
-    /// Who else may talk to the supervisor.
-    Access,
 }
 
 /// The most instances an app can have.
@@ -176,9 +174,6 @@ impl Kind {
             Kind::Patterns => "a pattern as in .gitignore (\"*.log\", \"/tmp/\", \"!keep.log\"), or an array of these".into(),
             Kind::Http => "\"127.0.0.1:9615\", \"unix:/run/clusterd/http.sock\", or { address = \":9615\", \
                            hosts = [\"metrics.example.com\"] }"
-                .into(),
-            Kind::Access => "{ view = [\"alice\", \"@staff\"], operate = [1000] }, with names and numbers of users, and of \
-                             groups behind an @"
                 .into(),
             Kind::Signal => "the name or the number of a signal, such as \"SIGTERM\" or 15".into(),
             Kind::Account => "a name, or a number from 0 to 4294967294".into(),
@@ -312,7 +307,6 @@ pub enum DaemonKey {
     PollInterval,
     ShutdownTimeout,
     Http,
-    Access,
 }
 
 const fn key<K: Copy>(
@@ -937,14 +931,6 @@ pub const DAEMON: &[Key<DaemonKey>] = &[
         "none",
         "where /livez, /readyz, /metrics and /api/v1/apps are answered",
     ),
-    key(
-        DaemonKey::Access,
-        "access",
-        &[],
-        Kind::Access,
-        "none",
-        "who besides clusterd's own user and root may look (view), or stop, start and reload apps, too (operate)",
-    ),
 ];
 
 /// `env_production` and the like: variables that `--env production` adds to `env`.
@@ -1050,7 +1036,7 @@ mod tests {
         assert!(APP.iter().enumerate().all(|(at, key)| key.id as usize == at));
         assert_eq!(APP.len(), AppKey::Namespace as usize + 1);
         assert!(DAEMON.iter().enumerate().all(|(at, key)| key.id as usize == at));
-        assert_eq!(DAEMON.len(), DaemonKey::Access as usize + 1);
+        assert_eq!(DAEMON.len(), DaemonKey::Http as usize + 1);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! Nothing here starts, opens or changes anything; only [`launch`] looks at the file system at each start, and
 //! [`exposed`] at each load. The host's facts come in as [`Host`], so that every rule can be tested.
 
-pub mod access;
 mod app;
 mod appended;
 pub mod calendar;
@@ -98,8 +97,6 @@ pub struct DaemonConfig {
     pub shutdown_timeout: Option<Duration>,
     /// Where it says over HTTP how it is; none where this file says nothing.
     pub http: Option<Http>,
-    /// Who else may talk to it; none where this file says nothing.
-    pub access: Option<access::Access>,
 }
 
 /// `shutdown_timeout` where no file says anything.

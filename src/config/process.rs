@@ -257,22 +257,18 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
 
 /// A user or group: an id, or a name that is looked up at each start.
 pub(super) fn account(value: &DeValue<'_>) -> Result<Account, Refusal> {
-    match value {
+    let text = match value {
         DeValue::Integer(_) => {
             let id = value::integer(value).and_then(|id| u32::try_from(id).ok());
-            id.filter(|id| *id != u32::MAX).map(Account::Id).ok_or(Refusal::WRONG)
+            return id.filter(|id| *id != u32::MAX).map(Account::Id).ok_or(Refusal::WRONG);
         }
-        DeValue::String(text) => account_of(text),
+        DeValue::String(text) => text.as_ref(),
         DeValue::Float(_)
         | DeValue::Boolean(_)
         | DeValue::Datetime(_)
         | DeValue::Array(_)
-        | DeValue::Table(_) => Err(Refusal::WRONG),
-    }
-}
-
-/// The same of what stands in a string.
-pub(super) fn account_of(text: &str) -> Result<Account, Refusal> {
+        | DeValue::Table(_) => return Err(Refusal::WRONG),
+    };
     if text.is_empty() {
         return Err(Refusal::wrong("leave the key out to run as clusterd's own user"));
     }

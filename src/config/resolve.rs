@@ -14,7 +14,7 @@ use super::keys::{self, DaemonKey};
 use super::raw::{self, Entry, MAX_TEXT, Other};
 use super::reader::{Reader, join};
 use super::value;
-use super::{Config, DaemonConfig, Host, access, http};
+use super::{Config, DaemonConfig, Host, http};
 
 /// Apps that one file can hold.
 const MAX_APPS: usize = 1000;
@@ -165,7 +165,6 @@ fn read_daemon(entry: &Entry<'_>, host: &Host, collector: &mut Collector<'_>) ->
     config.poll_interval = reader.duration(DaemonKey::PollInterval);
     config.shutdown_timeout = reader.duration(DaemonKey::ShutdownTimeout);
     config.http = reader.read(DaemonKey::Http, http::read);
-    config.access = reader.read(DaemonKey::Access, access::read);
     config
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::keys::{self, APP, AppKey, DAEMON, Key, Kind, MAX_INSTANCES, PROFILE_PREFIX};
-use super::{access, http, listen, process, units, words};
+use super::{http, listen, process, units, words};
 
 /// What humantime reads, but for months and years, which the file refuses.
 const TIME_UNITS: &str = "nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds|second|secs|sec|s|minutes|minute|mins|min|m|\
@@ -175,7 +175,6 @@ fn takes(kind: Kind) -> Value {
         Kind::Http => {
             either([json!({ "type": "integer", "minimum": 1, "maximum": 65535 }), address(), endpoint()])
         }
-        Kind::Access => guests(),
         Kind::Environment => json!({ "type": "object" }),
         Kind::Signal => either([json!({ "type": "integer", "minimum": 1, "maximum": 64 }), signal()]),
         Kind::Memory => either([bytes(1024 * 1024), pattern(&format!("^{}$", size("%|")))]),
@@ -278,17 +277,6 @@ fn endpoint() -> Value {
     let mut endpoint = place();
     endpoint["properties"]["hosts"] = list(pattern("^[A-Za-z0-9._-]{1,253}$"), http::MAX_HOSTS);
     endpoint
-}
-
-/// Who has which role.
-fn guests() -> Value {
-    let number = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX - 1 });
-    let role = several(either([number, pattern("^@?[^:@][^:]*$")]), access::MAX_GUESTS);
-    json!({
-        "type": "object",
-        "additionalProperties": false,
-        "properties": { "view": role, "operate": role },
-    })
 }
 
 /// A table that says where to listen, and who may connect to the file of a Unix socket.

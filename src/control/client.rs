@@ -11,7 +11,6 @@ use thiserror::Error;
 
 use super::frame::{self, Decoder, FrameError};
 use super::protocol::{Frame, Reply, Request, VERSION};
-use super::role::{self, Role};
 use crate::home::Home;
 use crate::sys::socket;
 
@@ -34,11 +33,7 @@ pub enum ClientError {
         home: PathBuf,
     },
     /// The folder or the socket is another user's.
-    #[error(
-        "{}: this supervisor belongs to another user; run clusterd as that user or as root, or have its owner let you \
-         in ([daemon] access)",
-        socket.display()
-    )]
+    #[error("{}: this supervisor belongs to another user; run clusterd as that user or as root", socket.display())]
     Denied {
         /// Its socket.
         socket: PathBuf,
@@ -83,8 +78,6 @@ pub struct Answers {
     decoder: Decoder,
     /// How long the next answer may take.
     limit: Option<Duration>,
-    /// Another user's supervisor, that did not say anything yet: it may not hear us at all.
-    unheard: bool,
     over: bool,
 }
 
@@ -104,16 +97,13 @@ pub enum Next {
 /// Connects to the supervisor of `home`, and sends it `request`. The first answer must come within
 /// `limit`, if there is one.
 pub fn ask(home: &Home, request: Request, limit: Option<Duration>) -> Result<Answers, ClientError> {
-    // What only its owner may wish can hold a file and an environment.
-    let is_private = role::needed(&request) == Role::Admin;
     let line = frame::encode(&Frame { version: VERSION, request }).map_err(ClientError::Request)?;
     let path = home.socket();
     let mut stream = socket::connect(&path, CONNECT_TIME).map_err(|cause| refused(home, cause))?;
     let failed = |cause| ClientError::Io { socket: home.socket(), cause };
     let peer = socket::peer(&stream).map_err(failed)?;
     let us = socket::own_uid();
-    let unheard = us != 0 && peer.uid != us;
-    if unheard && peer.uid != 0 && is_private {
+    if us != 0 && peer.uid != us && peer.uid != 0 {
         return Err(ClientError::Stranger { socket: path, uid: peer.uid });
     }
     stream.set_read_timeout(limit).map_err(failed)?;
@@ -122,7 +112,7 @@ pub fn ask(home: &Home, request: Request, limit: Option<Duration>) -> Result<Ans
         Err(cause) if matches!(cause.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
         sent => sent.map_err(failed)?,
     }
-    Ok(Answers { stream, path, decoder: Decoder::new(), limit, unheard, over: false })
+    Ok(Answers { stream, path, decoder: Decoder::new(), limit, over: false })
 }
 
 fn refused(home: &Home, cause: io::Error) -> ClientError {
@@ -176,7 +166,7 @@ impl Answers {
                 None => {}
             }
             match self.stream.read(&mut chunk) {
-                Ok(0) => return Err(self.ended()),
+                Ok(0) => return Err(ClientError::Ended),
                 Ok(count) => self.decoder.push(&chunk[..count]),
                 Err(error) => self.survive(error)?,
             }
@@ -192,22 +182,14 @@ impl Answers {
             return Err(ClientError::Silent(limit));
         }
         if kind == io::ErrorKind::ConnectionReset {
-            return Err(self.ended());
+            return Err(ClientError::Ended);
         }
         Err(ClientError::Io { socket: self.path.clone(), cause: error })
-    }
-
-    fn ended(&self) -> ClientError {
-        if self.unheard {
-            return ClientError::Denied { socket: self.path.clone() };
-        }
-        ClientError::Ended
     }
 
     fn read_reply(&mut self) -> Result<Reply, ClientError> {
         let line = self.read_line()?;
         let reply = serde_json::from_slice(&line).map_err(|error| ClientError::Answer(error.to_string()))?;
-        self.unheard = false;
         if self.limit.take().is_some() {
             let unlimited = self.stream.set_read_timeout(None);
             unlimited.map_err(|cause| ClientError::Io { socket: self.path.clone(), cause })?;

@@ -4,6 +4,5 @@ pub mod client;
 pub mod frame;
 pub mod protocol;
 pub mod render;
-pub mod role;
 pub mod server;
 pub mod target;

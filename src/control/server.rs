@@ -1,9 +1,9 @@
 //! The server's end of the control socket: bytes ↔ requests and replies, for the supervisor's loop.
 //!
-//! It knows who may connect (the supervisor's own user, root, and whom these let in), which role each has and which
-//! one a request takes, and how long a line may be, and nothing else of what a request means: it executes none. One
-//! request per connection; bytes after the first line are ignored. No client can hold it up, make it grow without
-//! bound, or end it: connections, lines, unread answers and waiting times all have limits.
+//! It knows who may connect (the supervisor's own user, and root) and how long a line may be, and
+//! nothing of what a request means: it executes none. One request per connection; bytes after the first
+//! line are ignored. No client can hold it up, make it grow without bound, or end it:
+//! connections, lines, unread answers and waiting times all have limits.
 //!
 //! The owner of the loop polls, hands each readiness of [`Server`]'s tokens to [`Server::ready`], calls
 //! [`Server::turn`] as long as [`Server::wants_turn`] (before it polls again, without blocking), and
@@ -24,15 +24,11 @@ use serde::Deserialize;
 
 use super::frame::{self, Decoder, FrameError};
 use super::protocol::{Error, Frame, Reply, Request, VERSION};
-use super::role::{self, Guests, Role};
 use crate::supervisor::time::Time;
-use crate::sys::socket::{self, Peer};
+use crate::sys::socket;
 
 /// Connections at a time, the reserved one included. Fewer when the range of tokens is smaller.
 pub const CONNECTION_LIMIT: usize = 256;
-
-/// Of so many places guests have one: however many come, the owner's are free.
-const GUESTS_SHARE: usize = 4;
 
 /// Answers a client has not read yet, in bytes; one more, and it is dropped.
 pub const UNREAD_LIMIT: usize = 1024 * 1024;
@@ -80,17 +76,6 @@ pub enum Incoming {
         /// Its process.
         pid: i32,
     },
-    /// A guest wished what its role does not include; it was told so.
-    Denied {
-        /// Its user.
-        uid: u32,
-        /// Its process.
-        pid: i32,
-        /// What it has.
-        has: Role,
-        /// What it takes.
-        takes: Role,
-    },
 }
 
 /// What poll said about a token.
@@ -124,7 +109,6 @@ pub struct Server {
     registry: Registry,
     tokens: Range<usize>,
     owner: u32,
-    guests: Guests,
     /// One place per token after the first; grows to the limit.
     places: Vec<Option<Connection>>,
     by_client: BTreeMap<ClientId, usize>,
@@ -155,10 +139,6 @@ enum Accepting {
 #[derive(Debug)]
 struct Connection {
     client: ClientId,
-    peer: Peer,
-    /// Of a guest, where they matter.
-    groups: Vec<u32>,
-    role: Role,
     stream: UnixStream,
     phase: Phase,
     output: Output,
@@ -215,7 +195,6 @@ impl Server {
             registry: registry.try_clone()?,
             tokens,
             owner: socket::own_uid(),
-            guests: Guests::default(),
             places: Vec::new(),
             by_client: BTreeMap::new(),
             last_client: 0,
@@ -225,26 +204,6 @@ impl Server {
             dropped: Vec::new(),
             now: Time::START,
         })
-    }
-
-    /// Lets these in from now on, beside the owner and root. Who is inside and has no role any more is dropped, as is
-    /// whoever has a lesser one and was waiting for what that does not include.
-    pub fn let_in(&mut self, guests: Guests, out: &mut Vec<Incoming>) {
-        self.guests = guests;
-        for place in 0..self.places.len() {
-            let Some(connection) = self.places[place].as_ref() else { continue };
-            let (uid, had) = (connection.peer.uid, connection.role);
-            match self.guests.role(uid, &connection.groups, self.owner) {
-                Some(role) if role >= had => {}
-                Some(role) if matches!(connection.phase, Phase::Reading { .. }) => {
-                    if let Some(connection) = self.at(place) {
-                        connection.role = role;
-                    }
-                }
-                Some(_) | None => self.close(place),
-            }
-        }
-        self.tell_dropped(out);
     }
 
     /// Whether clients find the socket under its path.
@@ -425,12 +384,11 @@ impl Server {
 
     fn admit(&mut self, mut stream: UnixStream, out: &mut Vec<Incoming>) {
         let Ok(peer) = socket::peer(&stream) else { return };
-        let groups = self.groups(&stream, peer);
-        let Some(role) = self.guests.role(peer.uid, &groups, self.owner) else {
+        if !may_connect(peer.uid, self.owner) {
             out.push(Incoming::Refused { uid: peer.uid, pid: peer.pid });
             return;
-        };
-        let Some(place) = self.free_place(role, peer.uid == self.owner) else {
+        }
+        let Some(place) = self.free_place(peer.uid == self.owner) else {
             // The socket's buffer is empty, so this is taken whole; if not, the close says enough.
             let busy =
                 failure(1, "the supervisor has too many clients already; end some of them (`clusterd logs`)");
@@ -450,9 +408,6 @@ impl Server {
         self.by_client.insert(client, place);
         self.places[place] = Some(Connection {
             client,
-            peer,
-            groups,
-            role,
             stream,
             phase,
             output: Output::default(),
@@ -463,24 +418,15 @@ impl Server {
         self.queue(place);
     }
 
-    /// Those that a peer's role may depend on. Where the kernel does not tell them it has none by them.
-    fn groups(&self, stream: &UnixStream, peer: Peer) -> Vec<u32> {
-        if !self.guests.ask_for_groups() || peer.uid == self.owner || peer.uid == 0 {
-            return Vec::new();
-        }
-        let mut groups = socket::peer_groups(stream).unwrap_or_default();
-        groups.push(peer.gid);
-        groups
-    }
-
     /// When the next place can be taken from its client; none if there is one already, or never will be.
     fn heard_until(&self) -> Option<Time> {
         if self.by_client.len() < self.limit() {
             return None;
         }
-        let oldest = self.oldest_reader(Role::Admin)?;
-        let heard = self.places.get(oldest)?.as_ref()?.heard_at()?;
-        (self.now < heard).then_some(heard)
+        let oldest = self.places.get(self.oldest_reader()?)?.as_ref()?;
+        let Phase::Reading { until, .. } = oldest.phase else { return None };
+        let heard = until + HEARING_TIME;
+        (self.now + REQUEST_TIME < heard).then(|| self.now + heard.since(self.now + REQUEST_TIME))
     }
 
     fn limit(&self) -> usize {
@@ -488,18 +434,12 @@ impl Server {
     }
 
     /// A place for one more: a free one (the last only for the owner), else that of whom we wait for
-    /// without having got anything; a guest takes none but another guest's. `None`: all are being served.
-    fn free_place(&mut self, role: Role, owner: bool) -> Option<usize> {
+    /// without having got anything. `None`: all are being served.
+    fn free_place(&mut self, owner: bool) -> Option<usize> {
         let limit = self.limit();
         let usable = if owner { limit } else { limit.saturating_sub(1) };
-        let guests = self.places.iter().flatten().filter(|inside| inside.role < Role::Admin).count();
-        let too_many = role < Role::Admin && guests >= (limit / GUESTS_SHARE).max(1);
-        if too_many || self.by_client.len() >= usable {
-            let place = self.oldest_reader(role)?;
-            let heard = self.places.get(place)?.as_ref()?.heard_at()?;
-            if too_many && self.now < heard {
-                return None;
-            }
+        if self.by_client.len() >= usable {
+            let place = self.oldest_reader()?;
             self.close(place);
             return Some(place);
         }
@@ -510,19 +450,15 @@ impl Server {
         }))
     }
 
-    /// Of those up to this role: guests go before the owner, who sent nothing before who sent a part of a request;
-    /// among equals the oldest.
-    fn oldest_reader(&self, up_to: Role) -> Option<usize> {
+    /// Who sent nothing goes before who sent a part of a request; among equals the oldest.
+    fn oldest_reader(&self) -> Option<usize> {
         let readers = self.by_client.iter().filter_map(|(client, &place)| {
-            let connection = self.places.get(place)?.as_ref().filter(|inside| inside.role <= up_to)?;
-            match &connection.phase {
-                Phase::Reading { decoder, .. } => {
-                    Some((connection.role == Role::Admin, decoder.unfinished() > 0, *client, place))
-                }
+            match &self.places.get(place)?.as_ref()?.phase {
+                Phase::Reading { decoder, .. } => Some((decoder.unfinished() > 0, *client, place)),
                 Phase::Serving | Phase::Closing => None,
             }
         });
-        readers.min().map(|(.., place)| place)
+        readers.min().map(|(_, _, place)| place)
     }
 
     fn step(&mut self, place: usize, readiness: Readiness, out: &mut Vec<Incoming>) {
@@ -539,15 +475,6 @@ impl Server {
     fn receive(&mut self, place: usize, out: &mut Vec<Incoming>) {
         let Some(connection) = self.at(place) else { return };
         match connection.read_request() {
-            Ok(Got::Request(request)) if role::needed(&request) > connection.role => {
-                let (has, takes) = (connection.role, role::needed(&request));
-                let Peer { uid, pid, .. } = connection.peer;
-                out.push(Incoming::Denied { uid, pid, has, takes });
-                let text = format!(
-                    "this takes the role {takes}, and user {uid} has {has} here; ask whoever runs this supervisor"
-                );
-                self.refuse(place, &failure(1, text));
-            }
             Ok(Got::Request(request)) => {
                 connection.phase = Phase::Serving;
                 out.push(Incoming::Request { client: connection.client, request });
@@ -624,14 +551,6 @@ enum Got {
 }
 
 impl Connection {
-    /// When it has had its time to begin; none once it said everything.
-    fn heard_at(&self) -> Option<Time> {
-        match self.phase {
-            Phase::Reading { until, .. } => Some(until - REQUEST_TIME + HEARING_TIME),
-            Phase::Serving | Phase::Closing => None,
-        }
-    }
-
     fn deadline(&self) -> Option<Time> {
         match self.phase {
             Phase::Reading { until, .. } => Some(until),
@@ -705,6 +624,11 @@ impl Connection {
     }
 }
 
+/// The supervisor's own user, and root, who could take over either way.
+const fn may_connect(uid: u32, owner: u32) -> bool {
+    uid == owner || uid == 0
+}
+
 /// The version first: of another protocol not even the fields are known.
 fn parse(line: &[u8]) -> Result<Request, Error> {
     #[derive(Deserialize)]
@@ -764,7 +688,6 @@ mod tests {
 
     use super::*;
     use crate::control::protocol::{Done, FRAME_LIMIT};
-    use crate::control::role::Members;
     use std::os::unix::net::UnixStream as Client;
     use std::time::Instant;
 
@@ -1185,64 +1108,13 @@ mod tests {
         assert!(path.exists());
     }
 
-    /// As if we were somebody else's guest: who connects is ourselves, and root cannot be one.
-    fn rig_of_guest(role: Role) -> Option<Rig> {
-        let us = socket::own_uid();
-        if us == 0 {
-            return None; // The rules themselves have their own tests, and tests/security.rs has a real other user.
+    #[test]
+    fn only_the_owner_and_root_may_connect() {
+        for (uid, owner, may) in
+            [(0, 0, true), (1000, 1000, true), (0, 1000, true), (1000, 0, false), (1001, 1000, false)]
+        {
+            assert_eq!(may_connect(uid, owner), may, "{uid} to {owner}");
         }
-        let mut rig = Rig::new();
-        rig.server.owner = us + 1;
-        let members = Members { users: [us].into(), groups: [].into() };
-        let guests = match role {
-            Role::View => Guests { view: members, ..Guests::default() },
-            Role::Operate | Role::Admin => Guests { operate: members, ..Guests::default() },
-        };
-        rig.server.let_in(guests, &mut rig.out);
-        Some(rig)
-    }
-
-    #[test]
-    fn a_guest_gets_what_its_role_includes_and_a_word_about_the_rest() {
-        let Some(mut rig) = rig_of_guest(Role::View) else { return };
-        let (mut client, id) = rig.request(PING);
-        rig.server.reply(id, &pong(), true);
-        assert_eq!(replies(&read_all(&mut client)), [pong()]);
-        let mut client = rig.connect();
-        client.write_all(b"{\"version\":1,\"request\":{\"verb\":\"kill\"}}\n").unwrap();
-        rig.until(|rig| !rig.out.is_empty());
-        assert!(matches!(rig.out[..], [Incoming::Denied { has: Role::View, takes: Role::Admin, .. }]));
-        assert!(error_of(&mut client).message.contains("takes the role admin"));
-    }
-
-    #[test]
-    fn a_guest_whose_role_is_taken_away_is_dropped() {
-        let Some(mut rig) = rig_of_guest(Role::Operate) else { return };
-        let (mut client, id) = rig.request(PING);
-        let view = Members { users: [socket::own_uid()].into(), groups: [].into() };
-        rig.server.let_in(Guests { view, ..Guests::default() }, &mut rig.out);
-        assert_eq!(rig.out, [Incoming::Closed { client: id }]);
-        assert_eq!(read_all(&mut client), "");
-        rig.server.let_in(Guests::default(), &mut rig.out);
-        let _client = rig.connect();
-        rig.until(|rig| rig.out.len() == 2);
-        assert!(matches!(rig.out[1], Incoming::Refused { .. }));
-    }
-
-    #[test]
-    fn a_crowd_of_guests_leaves_most_places_to_the_owner() {
-        let Some(mut rig) = rig_of_guest(Role::View) else { return };
-        let mut crowd = Vec::new();
-        for _ in 0..CONNECTION_LIMIT {
-            crowd.push(rig.connect());
-            rig.settle();
-        }
-        assert_eq!(rig.clients(), CONNECTION_LIMIT / GUESTS_SHARE);
-        // Who said nothing for a while makes room for the next guest.
-        rig.pass(HEARING_TIME);
-        let (_client, _) = rig.request(PING);
-        assert_eq!(rig.clients(), CONNECTION_LIMIT / GUESTS_SHARE);
-        drop(crowd);
     }
 
     #[test]

@@ -143,7 +143,6 @@ impl Daemon {
             self.take_in(incoming);
             bound.map_err(host("control socket"))?;
         }
-        self.set_gate();
         if !self.notified.is_found() {
             self.notified.bind_again(&self.poll, &mut self.tokens)?;
         }

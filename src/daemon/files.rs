@@ -46,7 +46,6 @@ impl Daemon {
     pub(super) fn hear(&mut self, said: &DaemonConfig, file: Option<&Path>) {
         self.shutdown_timeout.hear(said.shutdown_timeout, file);
         self.http.hear(said.http.clone(), file);
-        self.gate.hear(said.access.clone(), file);
         self.state_dir.hear(said.state_dir.clone(), file);
         if let Some(note) = self.state_elsewhere() {
             self.warn_once("state_dir", || note);

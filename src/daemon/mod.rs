@@ -27,7 +27,6 @@ mod files;
 mod flush;
 mod follow;
 mod forward;
-mod guests;
 mod hangup;
 mod headroom;
 mod held;
@@ -147,7 +146,6 @@ use catalog::Catalog;
 use crons::Crons;
 use doors::Doors;
 use files::{MainFile, Said};
-use guests::Gate;
 use headroom::Promises;
 use held::Held;
 use keep::Keeper;
@@ -350,7 +348,6 @@ struct Daemon {
     /// Held as long as the supervisor lives: one per home.
     locks: Locks,
     doors: Doors,
-    gate: Gate,
     surroundings: Surroundings,
     log_files: Option<bool>,
     shutdown_timeout: Said<Duration>,
@@ -478,7 +475,6 @@ impl Daemon {
             home,
             locks,
             doors: Doors::default(),
-            gate: Gate::default(),
             surroundings,
             log_files: options.log_files,
             shutdown_timeout: Said::default(),
@@ -666,10 +662,8 @@ impl Daemon {
             match incoming {
                 Incoming::Request { client, request } => self.request(client, *request),
                 Incoming::Closed { client } => self.client_gone(client),
-                Incoming::Refused { uid, pid } => self.tell_turned_away((uid, pid), "was refused"),
-                Incoming::Denied { uid, pid, has, takes } => {
-                    let why = format!("has the role {has} and was refused what takes {takes}");
-                    self.tell_turned_away((uid, pid), &why);
+                Incoming::Refused { uid, pid } => {
+                    log::warn!("control socket: pid {pid} of uid {uid} was refused");
                 }
             }
         }
@@ -699,7 +693,6 @@ impl Daemon {
         self.hear_again();
         self.look_after_shared();
         self.look_at_overflows();
-        self.look_after_guests();
         self.look_at_doors();
         self.look_after_http();
         self.steer_again();
@@ -914,7 +907,6 @@ impl Daemon {
         log::info!("clusterd ends with code {code}");
         // Who hears that it has ended may start another one at once.
         self.server.leave();
-        self.leave_gate();
         let lost = self.write_last();
         self.release_all_replies();
         for client in std::mem::take(&mut self.leaving_clients) {

@@ -21,8 +21,6 @@ pub const BACKLOG: i32 = 128;
 pub struct Peer {
     /// Its effective user id.
     pub uid: u32,
-    /// Its effective group id.
-    pub gid: u32,
     /// Its process id; 0 when it lives in a process namespace that we cannot see.
     pub pid: i32,
 }
@@ -63,36 +61,7 @@ pub fn connect(path: &Path, limit: Duration) -> io::Result<UnixStream> {
 /// Who connected to us, or to whom we connected.
 pub fn peer(stream: &impl AsFd) -> io::Result<Peer> {
     let credentials = socket::getsockopt(&stream.as_fd(), sockopt::PeerCredentials)?;
-    Ok(Peer { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() })
-}
-
-/// The supplementary groups of who connected to us, as they were at connect(2) (SO_PEERGROUPS, Linux 4.13; empty
-/// before).
-pub fn peer_groups(stream: &impl AsFd) -> io::Result<Vec<u32>> {
-    let mut groups: Vec<u32> = vec![0; 64];
-    loop {
-        let mut length = libc::socklen_t::try_from(size_of_val(&groups[..])).unwrap_or(libc::socklen_t::MAX);
-        // SAFETY: the kernel writes no more than `length` bytes, which `groups` has, and the length of what it has.
-        let result = unsafe {
-            libc::getsockopt(
-                stream.as_fd().as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_PEERGROUPS,
-                groups.as_mut_ptr().cast(),
-                &raw mut length,
-            )
-        };
-        let count = length as usize / size_of::<u32>();
-        match nix::Error::result(result) {
-            Ok(_) => {
-                groups.truncate(count);
-                return Ok(groups);
-            }
-            Err(nix::Error::ERANGE) if count > groups.len() => groups.resize(count, 0),
-            Err(nix::Error::ENOPROTOOPT) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        }
-    }
+    Ok(Peer { uid: credentials.uid(), pid: credentials.pid() })
 }
 
 /// The effective user id of this process.
@@ -166,12 +135,9 @@ mod tests {
         let listener = listen(&path).unwrap();
         let client = connect(&path, Duration::from_secs(5)).unwrap();
         let (server, _) = listener.accept().unwrap();
-        let ours = Peer { uid: own_uid(), gid: own_gid(), pid: nix::unistd::getpid().as_raw() };
+        let ours = Peer { uid: own_uid(), pid: nix::unistd::getpid().as_raw() };
         assert_eq!(peer(&client).unwrap(), ours);
         assert_eq!(peer(&server).unwrap(), ours);
-        let groups = |groups: Vec<u32>| groups.into_iter().collect::<std::collections::BTreeSet<_>>();
-        let own = rustix::process::getgroups().unwrap().into_iter().map(|group| group.as_raw()).collect();
-        assert_eq!(groups(peer_groups(&server).unwrap()), groups(own));
     }
 
     #[test]

@@ -798,6 +798,23 @@ fn a_worker_starts_with_a_clean_signal_state_in_a_session_of_its_own() {
     assert_eq!(after("session-0 | session "), after("end of environment "), "{output}");
 }
 
+/// A library that knows no real-time signals would never see the ends behind this one.
+#[test]
+fn a_worker_that_a_real_time_signal_ends_is_reaped_and_so_are_all_after_it() {
+    let daemon = Daemon::foreground(fork("api", &fixtures::worker(&["idle"])).instances(2));
+    daemon.expects(&["(crash)", "unstable exits in a row"]);
+    let mut before = daemon.wait_online("api", 2);
+    for signal in ["34", "SIGKILL"] {
+        daemon.run(&["signal", signal, "api"]).expect_code(0);
+        before = wait_until(ms(20_000), "others", || {
+            let now = daemon.pids("api");
+            let others = now.len() == 2 && now.iter().all(|pid| !before.contains(pid));
+            if others { Ok(now) } else { Err(now) }
+        });
+    }
+    daemon.wait_for_text("was ended by signal 34");
+}
+
 #[test]
 fn the_hosts_own_protocol_variables_never_reach_a_worker() {
     let app = fork("api", &fixtures::worker(&["environment"])).env("DECLARED", "yes");

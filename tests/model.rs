@@ -448,7 +448,8 @@ fn steps(supervisor: &Supervisor, world: World) -> Vec<Step> {
             wishes.extend([TICK, 2 * TICK].map(|kill_timeout| {
                 let known = definition(world);
                 let policy = Policy { kill_timeout, ..known.policy };
-                Command::Adjust { app, definition: Definition { policy, ..known } }
+                let spec = known.spec;
+                Command::Adjust { app, definition: Definition { policy, ..known }, known: spec }
             }));
         }
         if world.ends {

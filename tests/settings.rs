@@ -511,7 +511,9 @@ fn each_instance_has_its_number_and_its_port() {
         message.contains("increment_var PORT: expected a whole number in this variable; correct it"),
         "{message}"
     );
-    send(daemon.pids("named")[1], Signal::SIGKILL);
+    let killed = daemon.pids("named")[1];
+    send(killed, Signal::SIGKILL);
+    wait_until(ms(10_000), "another process", || !daemon.pids("named").contains(&killed));
     wait_until(ms(10_000), "the same port again", || of("named", 3, "PORT") == ["3000", "3001", "3002"]);
 }
 

@@ -182,7 +182,12 @@ impl World {
             3 => Command::Restart { app, scope, definition },
             6 if self.dice.one_in(3) => Command::Define { app, definition: self.definition(app) },
             4 | 5 => Command::Scale { app, scale: Scale::To(1 + u32::try_from(self.dice.roll(4)).unwrap()) },
-            7 if self.dice.one_in(3) => Command::Adjust { app, definition: self.definition(app) },
+            7 if self.dice.one_in(3) => {
+                let definition = self.definition(app);
+                let course = self.supervisor.course(app).filter(|_| self.dice.one_in(2));
+                let known = course.map_or(definition.spec, |course| course.spec);
+                Command::Adjust { app, definition, known }
+            }
             6 if self.dice.one_in(3) => Command::Delete { app, scope: Scope::Slot(slot) },
             _ => Command::Reload { app, definition },
         };

@@ -167,6 +167,10 @@ fn a_client_of_either_family_stays_with_its_instance_on_one_socket() {
         let used: BTreeSet<u32> = before.0.values().copied().collect();
         assert!(used.len() > 1, "all clients of IPv6 share one worker: {before:?}");
         daemon.run(&["reload", "api"]).expect_code(0);
+        // As above: the last moment in which clients go anywhere comes when the last old worker is gone.
+        let at_home =
+            |client: &IpAddr| ask(*client, v6).is_ok_and(|answer| answer.instance == before.0[client]);
+        wait_until(ms(5_000), "the end of that", || six.iter().all(at_home));
         let after = (instances(&six, v6, 5), instances(&loopback_clients(8), v4, 5));
         assert_eq!(after, before);
     });

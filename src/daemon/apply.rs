@@ -177,6 +177,8 @@ impl Daemon {
             let scale = Scale::To(app.policy.instances);
             return (step == Step::Scale).then_some((known, Command::Scale { app: known, scale }));
         }
+        let known = self.catalog.find(&app.namespace, &app.name);
+        let compared = known.and_then(|app| self.supervisor.course(app)).map(|course| course.spec);
         let (app, _, definition) = self.catalog.take(app, source, logs.clone());
         if step == Step::Adjust {
             self.exchange_files(app);
@@ -185,7 +187,10 @@ impl Daemon {
             Step::Add => Command::Add { app, definition },
             Step::Start => Command::Start { app, scope: Scope::All, definition: Some(definition) },
             Step::Define => Command::Define { app, definition },
-            Step::Adjust | Step::Await => Command::Adjust { app, definition },
+            Step::Adjust | Step::Await => {
+                let known = compared.unwrap_or(definition.spec);
+                Command::Adjust { app, definition, known }
+            }
             Step::Move => Command::Restart { app, scope: Scope::All, definition: Some(definition) },
             Step::Reload | Step::Restart => Command::Reload { app, definition: Some(definition) },
             Step::Keep | Step::Scale | Step::Delete => return None,

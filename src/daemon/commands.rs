@@ -407,7 +407,7 @@ impl Daemon {
                         taken.as_ref().and_then(|taken| self.stays_scaled(verb, taken, app, changes));
                     taken.map(|taken| Taken { instances: scaled, ..taken })
                 }
-                Some(Err(unusable)) if verb != Verb::Restart => return Err(unusable.error),
+                Some(Err(unusable)) if !self.needs_no_file(verb, app, same) => return Err(unusable.error),
                 unusable => {
                     let line = unusable.and_then(Result::err).map(|unusable| unusable.line);
                     notes.extend(line.map(|line| self.file_unused(app, &line)));
@@ -447,6 +447,18 @@ impl Daemon {
             false if changes.is_empty() => Ok(self.as_it_is(app, Rc::new(source))),
             false => self.as_told(app, source, changes),
         }
+    }
+
+    /// Whether what is known of an app will do: for a restart, where that is the last configuration that was good. No
+    /// reload is under way or held then, and where it is to be changed, the last one did not fail.
+    fn needs_no_file(&self, verb: Verb, app: AppId, same: bool) -> bool {
+        let (Some(course), Some(record)) = (self.supervisor.course(app), self.catalog.app(app)) else {
+            return false;
+        };
+        let runs = self.catalog.recipe(course.spec);
+        verb == Verb::Restart
+            && course.reloading.is_none()
+            && (same || runs.is_some_and(|recipe| Rc::ptr_eq(recipe, &record.recipe)))
     }
 
     /// That an app is restarted without its file, and why.

@@ -3,6 +3,7 @@
 use super::Bug;
 use super::app::{App, Idle, Slot, Turn};
 use super::event::{Cause, Definition, Generation, Outcome, RequestId, Scale};
+use super::policy::SpecId;
 use super::view::{Course, Reloading};
 
 impl App {
@@ -21,9 +22,17 @@ impl App {
 
     /// Takes such a definition over, and its number of instances. A reload under way goes on with it, and one that is
     /// held stays held. Where workers would have to be replaced for it, or are going to be, it is a reload.
-    pub(super) fn adjust(&mut self, request: RequestId, definition: Definition, turn: &mut Turn<'_>) {
+    pub(super) fn adjust(
+        &mut self,
+        request: RequestId,
+        definition: Definition,
+        known: SpecId,
+        turn: &mut Turn<'_>,
+    ) {
         let target = self.target();
-        let goes_on = self.policy(target).goes_on_as(&definition.policy);
+        // The reload that it was compared with may have failed meanwhile: what runs is not that version.
+        let goes_on =
+            self.policy(target).goes_on_as(&definition.policy) && self.version(target).spec == known;
         let ends = self.held_share().is_some() && turn.has(Bug::AdjustEndsTheHeld);
         if !goes_on || self.queue.is_some() || !self.runs() || ends || turn.has(Bug::AdjustReplaces) {
             return self.reload(request, Some(definition), turn);

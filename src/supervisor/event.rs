@@ -268,6 +268,8 @@ pub enum Command {
         app: AppId,
         /// What it is from now on.
         definition: Definition,
+        /// What it was compared with: where the app is not on its way to that any more, it is a reload.
+        known: SpecId,
     },
     /// Drain and stop. Wins over everything that is under way.
     Stop {

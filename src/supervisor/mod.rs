@@ -681,7 +681,7 @@ impl Supervisor {
             Command::Restart { scope, definition, .. } => app.restart(request, scope, definition, turn),
             Command::Reload { definition, .. } => app.reload(request, definition, turn),
             Command::Define { definition, .. } => app.define(request, definition, turn),
-            Command::Adjust { definition, .. } => app.adjust(request, definition, turn),
+            Command::Adjust { definition, known, .. } => app.adjust(request, definition, known, turn),
             Command::Stop { scope, .. } => app.halt(request, scope, turn),
             Command::Delete { scope, .. } => app.delete(request, scope, turn),
             Command::Scale { scale, .. } => app.scale(request, scale, turn),

@@ -93,7 +93,23 @@ impl App {
     /// The host's answer for a worker that is to be replaced.
     pub(super) fn measured_for_renewal(&mut self, headroom: &Headroom, turn: &mut Turn<'_>) {
         let Some(renewing @ Renewing { slot, way: Way::Asked, .. }) = self.renewing else { return };
-        let (way, how) = match headroom.plan(1, 1) {
+        let plan = headroom.plan(1, 1);
+        // Where its place was empty for a moment, the held generation would be given another one, for which there is no
+        // room either: asked again later.
+        let is_held = self.is_held_at_share()
+            && self.rollout.as_ref().is_some_and(|rollout| rollout.to == renewing.like);
+        if let Plan::Refused(_) = plan
+            && is_held
+        {
+            self.renewing = None;
+            if let Some((slot, place)) = self.find(renewing.worker)
+                && let Some(spent) = &mut self.slots[slot].workers[place].spent
+            {
+                spent.after = Some(turn.now + SOON);
+            }
+            return;
+        }
+        let (way, how) = match plan {
             Plan::Free | Plan::Narrow { .. } => (Way::Overlapping, Renewal::Overlapping),
             Plan::Refused(shortage) => (Way::InPlace, Renewal::MakingRoom(shortage)),
         };

@@ -143,6 +143,12 @@ impl Bench {
         request
     }
 
+    /// A definition that was compared with what the app is on its way to.
+    fn adjust(&mut self, definition: Definition) -> RequestId {
+        let known = self.supervisor.course(APP).expect("it is known").spec;
+        self.wish(Command::Adjust { app: APP, definition, known })
+    }
+
     fn reload(&mut self) -> RequestId {
         self.wish(Command::Reload { app: APP, definition: None })
     }

@@ -607,14 +607,21 @@ pub enum Ended {
 /// # Errors
 /// The errno of waitid(2) other than ECHILD.
 pub fn next_ended() -> io::Result<Option<i32>> {
-    use nix::sys::wait::{Id, WaitPidFlag, waitid};
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     loop {
-        match waitid(Id::All, flags) {
-            Ok(status) => return Ok(status.pid().map(nix::unistd::Pid::as_raw)),
-            Err(nix::Error::ECHILD) => return Ok(None),
-            Err(nix::Error::EINTR) => {}
-            Err(error) => return Err(error.into()),
+        // SAFETY: a plain struct of numbers and pointers, for which all zeros is a value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // Not nix's: it knows no real-time signals, and a child that one of them ended would be in the way of all.
+        // SAFETY: the struct outlives the call.
+        if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) } == 0 {
+            // SAFETY: waitid fills the fields of SIGCHLD, or leaves zeros where no child has ended (wait(2)).
+            let pid = unsafe { info.si_pid() };
+            return Ok((pid != 0).then_some(pid));
+        }
+        match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ECHILD) => return Ok(None),
+            error if error.kind() == io::ErrorKind::Interrupted => {}
+            error => return Err(error),
         }
     }
 }
@@ -624,14 +631,18 @@ pub fn next_ended() -> io::Result<Option<i32>> {
 /// # Errors
 /// The errno of waitpid(2); ECHILD also where it has not.
 pub fn reap(pid: i32) -> io::Result<Ended> {
-    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     loop {
-        match waitpid(nix::unistd::Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(_, code)) => return Ok(Ended::Code(code)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Ended::Signal(signal as i32)),
-            Ok(WaitStatus::StillAlive) => return Err(nix::Error::ECHILD.into()),
-            Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(error) => return Err(error.into()),
+        let mut status = 0;
+        // SAFETY: the status outlives the call.
+        match unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } {
+            0 => return Err(io::Error::from_raw_os_error(libc::ECHILD)),
+            1.. if libc::WIFEXITED(status) => return Ok(Ended::Code(libc::WEXITSTATUS(status))),
+            1.. if libc::WIFSIGNALED(status) => return Ok(Ended::Signal(libc::WTERMSIG(status))),
+            1.. => {}
+            _ => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
         }
     }
 }

@@ -75,7 +75,7 @@ fn what_only_judges_workers_leaves_a_held_reload_held() {
     let (mut bench, _, _) = Bench::canary(held(4, 25));
     bench.out.clear();
     let judged = Policy { max_restarts: 1, ..held(4, 25) };
-    let adjust = bench.wish(Command::Adjust { app: APP, definition: definition(judged.clone(), 2) });
+    let adjust = bench.adjust(definition(judged.clone(), 2));
     assert_eq!((bench.outcome(adjust), bench.state()), (Some(Outcome::Done), "canary"));
     assert!(bench.spawned().is_empty(), "{:?}", bench.out);
     // It is the new version's: who goes back goes back to what ran.
@@ -91,7 +91,7 @@ fn what_only_judges_workers_leaves_a_held_reload_held() {
     // More instances come beside it, and it goes on being held.
     let (mut bench, _, _) = Bench::canary(held(2, 50));
     let more = Policy { instances: 3, ..held(2, 50) };
-    bench.wish(Command::Adjust { app: APP, definition: definition(more, 2) });
+    bench.adjust(definition(more, 2));
     assert_eq!((bench.view().instances, bench.state()), (3, "canary"));
 }
 

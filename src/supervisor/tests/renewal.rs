@@ -24,6 +24,29 @@ fn held() -> Bench {
     bench
 }
 
+/// Where its place was empty for a moment, the version that is held would come up in another one beside it.
+#[test]
+fn without_room_the_worker_of_a_held_reload_stays_and_its_turn_comes_again() {
+    let mut bench = held();
+    bench.fits(0);
+    bench.outgrow(WorkerId(3));
+    bench.pass(ms(1000));
+    assert!(bench.spawned().is_empty() && !drains(&bench, 3), "{:?}", bench.out);
+    // Nobody is kept waiting by it.
+    bench.outgrow(WorkerId(2));
+    bench.pass(ms(1000));
+    assert!(drains(&bench, 2), "{:?}", bench.out);
+    bench.exit(WorkerId(2));
+    bench.headroom = Headroom::default();
+    bench.boot(WorkerId(4));
+    bench.pass(ms(59_000));
+    assert_eq!(bench.spawned(), [WorkerId(4), WorkerId(5)]);
+    bench.boot(WorkerId(5));
+    bench.pass(ms(60_000));
+    assert!(drains(&bench, 3), "{:?}", bench.out);
+    assert_eq!(reload_state(&bench), "canary");
+}
+
 #[test]
 fn while_a_reload_is_held_old_workers_are_renewed_by_their_like() {
     for fat in [1, 2] {

@@ -173,7 +173,7 @@ fn what_only_judges_workers_is_taken_over_beside_them() {
     let policy = Policy { instances: 2, ..Policy::default() };
     let judged = Policy { instances: 3, max_restarts: 1, max_age: Some(100 * second), ..policy.clone() };
     let mut bench = Bench::online(policy);
-    let adjust = bench.wish(Command::Adjust { app: APP, definition: definition(judged, 2) });
+    let adjust = bench.adjust(definition(judged, 2));
     assert_eq!(bench.spawned(), [WorkerId(3)]);
     assert!(bench.took(&Action::Forget { spec: SpecId(1) }));
     assert_eq!(bench.outcome(adjust), None, "the third is on its way");
@@ -193,12 +193,28 @@ fn what_only_judges_workers_is_taken_over_beside_them() {
 fn what_changes_workers_is_a_reload_however_it_is_wished() {
     let other = Policy { ready: Readiness::Notify, ..cluster(1) };
     let mut bench = Bench::online(cluster(1));
-    bench.wish(Command::Adjust { app: APP, definition: definition(other, 2) });
+    bench.adjust(definition(other, 2));
     assert_eq!(bench.spawned(), [WorkerId(2)]);
     // And one that comes while workers are replaced waits for that.
     let judged = Policy { max_restarts: 1, ..cluster(1) };
-    let later = bench.wish(Command::Adjust { app: APP, definition: definition(judged, 3) });
+    let later = bench.adjust(definition(judged, 3));
     assert_eq!((bench.spawned(), bench.outcome(later)), (vec![WorkerId(2)], None));
+}
+
+/// The plan was made while another version was on its way, which has failed by the time that it is carried out: what runs
+/// was never compared.
+#[test]
+fn what_was_compared_with_a_version_that_has_failed_meanwhile_is_a_reload() {
+    let mut bench = Bench::online(cluster(2));
+    bench.wish(Command::Reload { app: APP, definition: Some(definition(cluster(2), 5)) });
+    let known = bench.supervisor.course(APP).expect("it is known").spec;
+    assert_eq!(bench.spawned(), [WorkerId(3)]);
+    bench.exit(WorkerId(3));
+    bench.out.clear();
+    let definition = definition(Policy { max_restarts: 1, ..cluster(2) }, 7);
+    let adjust = bench.wish(Command::Adjust { app: APP, definition, known });
+    assert_eq!((bench.spawned(), bench.outcome(adjust)), (vec![WorkerId(4)], None), "it is tried first");
+    assert_eq!(bench.supervisor.spec(APP, Generation(1)), Some(SpecId(1)));
 }
 
 #[test]
@@ -207,7 +223,7 @@ fn what_only_judges_workers_is_part_of_the_reload_under_way_and_waits_for_its_en
         let mut bench = Bench::online(cluster(2));
         let reload = bench.reload();
         let judged = Policy { max_restarts: 1, ..cluster(2) };
-        let adjust = bench.wish(Command::Adjust { app: APP, definition: definition(judged, 2) });
+        let adjust = bench.adjust(definition(judged, 2));
         assert_eq!((bench.spawned(), bench.outcome(adjust)), (vec![WorkerId(3)], None));
         if fails {
             bench.exit(WorkerId(3));

@@ -495,10 +495,11 @@ fn without_treekill_a_helper_survives_a_supervisor_that_is_killed() {
     let app = || fork("api", &fixtures::shell(&line)).set("treekill", false);
     let daemon = Daemon::foreground(app());
     let pid = daemon.wait_online("api", 1)[0];
-    wait_until(ms(10_000), "both", || daemon.workers().iter().filter(|p| leads(p.pid)).count() == 2);
-    let helper =
+    // It leads its session a moment before it is what it is to be.
+    let is_helper =
         |process: &support::daemon::Process| process.line.starts_with("sh -c trap") && leads(process.pid);
-    let helper = daemon.workers().into_iter().find(helper).expect("the helper").pid;
+    let find = || daemon.workers().into_iter().find(is_helper).map(|process| process.pid);
+    let helper = wait_until(ms(10_000), "the helper", find);
     let daemon = Builder::new(app()).start_in(daemon.kill_hard());
     daemon.wait_online("api", 1);
     assert!(exists(helper), "ended by the next supervisor");

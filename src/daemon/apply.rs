@@ -91,7 +91,7 @@ impl Daemon {
         let known: Vec<Known<'_>> = recipes
             .iter()
             .map(|(app, course, recipe)| Known {
-                name: AppName { namespace: app.namespace.clone(), name: app.name.clone() },
+                name: app.called(),
                 policy: &recipe.policy,
                 spec: &recipe.spec,
                 instances: course.instances,

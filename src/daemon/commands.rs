@@ -83,8 +83,7 @@ impl Daemon {
             Request::Environ { targets } => self.environments(client, &targets)?,
             Request::Reset { targets } => {
                 let whom = self.whom(&targets)?;
-                let commands =
-                    whom.into_iter().map(|(app, scope)| (app, Command::Reset { app, scope })).collect();
+                let commands = to_each(whom, |app, scope| Command::Reset { app, scope });
                 self.begin_for(client, false, ("reset", "reset"), commands);
             }
             Request::Start { targets, file, update_env, changes, no_wait } => {
@@ -105,14 +104,12 @@ impl Daemon {
             }
             Request::Stop { targets, part, no_wait } => {
                 let whom = self.of_part(self.whom(&targets)?, &part)?;
-                let commands =
-                    whom.into_iter().map(|(app, scope)| (app, Command::Stop { app, scope })).collect();
+                let commands = to_each(whom, |app, scope| Command::Stop { app, scope });
                 self.end_apps(client, no_wait, ("stop", "stopped"), commands);
             }
             Request::Delete { targets, part, no_wait } => {
                 let whom = self.of_part(self.whom(&targets)?, &part)?;
-                let commands =
-                    whom.into_iter().map(|(app, scope)| (app, Command::Delete { app, scope })).collect();
+                let commands = to_each(whom, |app, scope| Command::Delete { app, scope });
                 self.end_apps(client, no_wait, ("delete", "deleted"), commands);
             }
             Request::Promote { targets, no_wait } => {
@@ -702,6 +699,11 @@ impl Refused {
             }
         }
     }
+}
+
+/// What to do to each of these.
+fn to_each(whom: Whom, command: fn(AppId, Scope) -> Command) -> Commands {
+    whom.into_iter().map(|(app, scope)| (app, command(app, scope))).collect()
 }
 
 /// Why an app's file does not say what the app is: for a client that is refused, and in one line.

@@ -71,8 +71,11 @@ impl Daemon {
         };
         let kind = listen::kind(socket.as_fd());
         if kind != listen::Kind::Other {
-            let (v6only, is_tied) = (listen::is_v6only(socket.as_fd()), listen::is_tied(socket.as_fd()));
-            if let Some(verdict) = self.judge_lent(worker, notice, pid, Theirs { v6only, is_tied })? {
+            let theirs = |_: &Daemon| Theirs {
+                v6only: listen::is_v6only(socket.as_fd()),
+                is_tied: listen::is_tied(socket.as_fd()),
+            };
+            if let Some(verdict) = self.judge_lent(worker, notice, pid, theirs)? {
                 return Ok(verdict);
             }
         }

@@ -29,13 +29,14 @@ impl Daemon {
         worker: WorkerId,
         notice: &Notice,
         pid: i32,
-        theirs: Theirs,
+        theirs: impl FnOnce(&Daemon) -> Theirs,
     ) -> io::Result<Option<Verdict>> {
         let Call::Bind { address, length } = notice.call else { return Ok(None) };
         if !self.parts_of_host(worker).any(|_| true) {
             return Ok(None);
         }
         let Some(wanted) = self.address_given(worker, pid, address, length)? else { return Ok(None) };
+        let theirs = theirs(self);
         let Some(hosts) = self.hosts_for(worker, wanted, wanted.is_ipv6() && theirs.v6only)? else {
             return Ok(None);
         };

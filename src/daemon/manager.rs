@@ -216,7 +216,7 @@ fn status(view: &View, stops: bool) -> String {
             (None, Status::Online | Status::Stopped) => continue,
             (None, status) => status.as_str().to_owned(),
         };
-        let more = format!("; {}: {word}", app.name);
+        let more = format!("; {}: {word}", app.called());
         if text.len() + more.len() > LONGEST_STATUS {
             text += "; …";
             break;

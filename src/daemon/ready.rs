@@ -6,7 +6,6 @@
 use crate::control::protocol::{Done, Error, Reply};
 use crate::control::server::ClientId;
 use crate::supervisor::event::{AppId, Scope};
-use crate::supervisor::policy::AppName;
 use crate::supervisor::view::{AppView, Status};
 
 use super::Daemon;
@@ -17,7 +16,7 @@ fn obstacle(app: &AppView) -> Option<String> {
     if app.status == Status::Stopped || app.workers.iter().any(|worker| worker.ready) {
         return None;
     }
-    let name = AppName { namespace: app.namespace.clone(), name: app.name.clone() };
+    let name = app.called();
     Some(format!("{name}: no worker of {} is ready ({})", app.instances, app.status.as_str()))
 }
 

@@ -48,9 +48,11 @@ impl Daemon {
             .inspect_err(|error| self.tell_refused(worker, "look at its sockets", error))?;
         let Some(socket) = seen else { return Ok(Verdict::Continue) };
         if socket.tcp {
-            let said = self.processes.get(worker).map_or_else(Said::default, |p| p.said.of(socket.inode));
-            let v6only = said.v6only.unwrap_or_else(listen::is_v6only_by_default);
-            let theirs = Theirs { v6only, is_tied: said.interface.is_some() };
+            let theirs = |daemon: &Daemon| {
+                let said = daemon.said_of(worker, socket.inode);
+                let v6only = said.v6only.unwrap_or_else(listen::is_v6only_by_default);
+                Theirs { v6only, is_tied: said.interface.is_some() }
+            };
             if let Some(verdict) = self.judge_lent(worker, notice, pid, theirs)? {
                 return Ok(verdict);
             }
@@ -131,7 +133,7 @@ impl Daemon {
         wanted: SocketAddr,
         refused: &io::Error,
     ) -> io::Result<Verdict> {
-        let said = self.processes.get(worker).map_or_else(Said::default, |p| p.said.of(socket.inode));
+        let said = self.said_of(worker, socket.inode);
         let v6only = wanted.is_ipv6() && said.v6only.unwrap_or_else(listen::is_v6only_by_default);
         let address = Address::Tcp { ip: wanted.ip(), port: wanted.port(), v6only };
         let Some(app) = self.joins(worker, address) else { return Ok(Verdict::Continue) };
@@ -162,6 +164,11 @@ impl Daemon {
             }
         };
         self.put_in_place(worker, app, notice, (socket, ours), refused)
+    }
+
+    /// What a worker has said of a socket before its bind.
+    fn said_of(&self, worker: WorkerId, inode: u64) -> Said {
+        self.processes.get(worker).map_or_else(Said::default, |process| process.said.of(inode))
     }
 
     /// Whether a thread may have what its worker may: of the first process, whoever that has become, or of another

@@ -81,6 +81,13 @@ pub struct AppView {
     pub workers: Vec<WorkerView>,
 }
 
+impl AppView {
+    /// What it is called, for people: as a target.
+    pub fn called(&self) -> AppName {
+        AppName { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
 /// One roll-out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReloadView {

@@ -59,7 +59,7 @@ fn a_thousand_crashes_cost_little_time_and_few_bytes() {
     let (said, kept) = (daemon.log().len() + daemon.output().len(), bytes_below(&daemon.home.path()));
     let resident = daemon.resident();
     wait_until(ms(120_000), "a thousand restarts", || {
-        let list = daemon.run(&["list"]).expect_code(0);
+        let list = daemon.quickest(&["list"]);
         assert!(list.took < ms(1_000), "the loop keeps the owner waiting: {list:?}");
         restarts() >= first + 1_000
     });

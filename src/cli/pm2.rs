@@ -1,6 +1,7 @@
 //! `jlist` and `prettylist`: the apps in the shape that PM2 gives them, for scripts that read it. Values of
 //! variables are not in it: who may see a list need not see secrets.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +25,7 @@ pub(super) trait Sight {
     /// As whom a process runs, where that user has a name.
     fn user(&self, pid: i32) -> Option<String>;
     /// The version of the package that a program belongs to, where it is still the one that a worker was started with.
-    fn version(&self, program: &Path, cwd: &Path, worker: &WorkerInfo) -> Option<String>;
+    fn version(&self, program: &Path, cwd: &Path, worker: &WorkerInfo, began: Duration) -> Option<String>;
 }
 
 /// One object per worker, in the order of their ids.
@@ -32,7 +33,8 @@ pub(super) fn processes(list: &List, details: &Details, sight: &dyn Sight) -> Va
     let mut processes: Vec<(u32, Value)> = Vec::new();
     for app in &list.apps {
         let detail = details.get(&(app.namespace.clone(), app.name.clone()));
-        let facts = Facts { app, detail, list, sight };
+        let program = detail.map(Program::of);
+        let facts = Facts { app, detail, program, user: OnceCell::new(), list, sight };
         processes.extend(app.workers.iter().map(|worker| (worker.id, facts.process(worker))));
     }
     processes.sort_by_key(|(id, _)| *id);
@@ -43,6 +45,9 @@ pub(super) fn processes(list: &List, details: &Details, sight: &dyn Sight) -> Va
 struct Facts<'l> {
     app: &'l AppInfo,
     detail: Option<&'l AppDetail>,
+    program: Option<Program>,
+    /// As whom they run, where no key says it: as whoever the supervisor is, so one of them tells of all.
+    user: OnceCell<Option<String>>,
     list: &'l List,
     sight: &'l dyn Sight,
 }
@@ -62,7 +67,7 @@ impl Facts<'_> {
     }
 
     fn environment(&self, worker: &WorkerInfo) -> Map<String, Value> {
-        let began = if worker.pid.is_some() { self.sight.began(worker).as_millis() as u64 } else { 0 };
+        let began = if worker.pid.is_some() { self.sight.began(worker) } else { Duration::ZERO };
         let mut out = Map::new();
         let mut put = |key: &str, value: Value| out.insert(key.to_owned(), value);
         put("name", json!(self.app.name));
@@ -74,14 +79,12 @@ impl Facts<'_> {
         put(self.setting("instance_var").unwrap_or("NODE_APP_INSTANCE"), json!(worker.instance));
         put("unique_id", json!(format!("{}/{}/{}", self.app.namespace, self.app.name, worker.instance)));
         put("status", json!(pm2s(&worker.status)));
-        put("pm_uptime", json!(began));
-        put("created_at", json!(began));
+        put("pm_uptime", json!(began.as_millis() as u64));
+        put("created_at", json!(began.as_millis() as u64));
         put("restart_time", json!(worker.restarts));
         put("unstable_restarts", json!(worker.unstable_restarts));
-        let user = self.setting("user").map(str::to_owned);
-        // Without a user of its own it runs as whoever the supervisor is.
-        let whose = worker.pid.unwrap_or(self.list.daemon.pid);
-        if let Some(user) = user.or_else(|| self.sight.user(whose)) {
+        let seen = || self.user.get_or_init(|| self.sight.user(self.list.daemon.pid)).clone();
+        if let Some(user) = self.setting("user").map(str::to_owned).or_else(seen) {
             put("username", json!(user));
         }
         // A death by signal is no 0, which is what PM2 would say.
@@ -104,20 +107,26 @@ impl Facts<'_> {
         ] {
             put(key, value);
         }
-        if let Some(detail) = self.detail {
-            out.extend(self.details(detail, worker));
+        if let Some((detail, program)) = self.detail.zip(self.program.as_ref()) {
+            out.extend(self.details(detail, program, worker, began));
         }
         out
     }
 
-    fn details(&self, detail: &AppDetail, worker: &WorkerInfo) -> Map<String, Value> {
+    fn details(
+        &self,
+        detail: &AppDetail,
+        program: &Program,
+        worker: &WorkerInfo,
+        began: Duration,
+    ) -> Map<String, Value> {
         let settings = &detail.settings;
-        let program = Program::of(detail);
         let log =
             |path: &Option<String>| path.as_deref().map_or("/dev/null".to_owned(), |p| self.log(p, worker));
         let mut out = Map::new();
         let mut put = |key: &str, value: Value| out.insert(key.to_owned(), value);
-        if let Some(version) = self.sight.version(Path::new(&program.path), Path::new(&detail.cwd), worker) {
+        let (path, cwd) = (Path::new(&program.path), Path::new(&detail.cwd));
+        if let Some(version) = self.sight.version(path, cwd, worker, began) {
             put("version", json!(version));
         }
         put("pm_exec_path", json!(program.path));

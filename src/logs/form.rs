@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
+use memchr::memchr;
 use serde::Serialize;
 
 use super::{Line, Origin};
@@ -109,6 +110,34 @@ impl Form {
         }
     }
 
+    /// The same for whole lines, each with its newline: nothing but its bytes costs anything by the line, as long as
+    /// they are those of most lines.
+    pub fn write_lines(&self, lead: &Lead, lines: &Line<'_>, to: &mut Vec<u8>) {
+        if !self.json {
+            for line in lines.bytes.split_inclusive(|byte| *byte == b'\n') {
+                to.extend_from_slice(&lead.0);
+                to.extend_from_slice(line);
+            }
+            return;
+        }
+        let is_text = std::str::from_utf8(lines.bytes).is_ok();
+        let mut rest = lines.bytes;
+        while !rest.is_empty() {
+            to.extend_from_slice(&lead.0);
+            let plain = if is_text { plain_length(rest) } else { 0 };
+            if rest.get(plain) == Some(&b'\n') {
+                to.push(b'"');
+                to.extend_from_slice(&rest[..plain]);
+                to.extend_from_slice(b"\"}\n");
+                rest = &rest[plain + 1..];
+            } else {
+                let end = memchr(b'\n', rest);
+                write_message(&Line { bytes: &rest[..end.unwrap_or(rest.len())], ..*lines }, to);
+                rest = end.map_or(&[], |end| &rest[end + 1..]);
+            }
+        }
+    }
+
     /// In JSON without a pattern what JavaScript's `toISOString` gives, as in PM2.
     fn date(&self, wall: Duration) -> String {
         let since = SignedDuration::try_from(wall).unwrap_or(SignedDuration::ZERO);
@@ -145,6 +174,27 @@ fn write_message(line: &Line<'_>, to: &mut Vec<u8>) {
         }
     }
     to.extend_from_slice(b"}\n");
+}
+
+/// How many bytes come before the first that JSON has another way to write: a control character, so a newline as well,
+/// a quote or a backslash. Eight at a time.
+fn plain_length(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    // The highest bit of each byte that is below the limit; above the first such byte there may be others, too.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGH;
+    let (words, last) = bytes.as_chunks::<8>();
+    for (place, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
+        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
+        let found = below(word, 0x20) | quote | backslash;
+        if found != 0 {
+            return place * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let special = |byte: &u8| matches!(byte, 0..0x20 | b'"' | b'\\');
+    bytes.len() - last.len() + last.iter().position(special).unwrap_or(last.len())
 }
 
 /// Text from which the bytes can be had again.
@@ -296,7 +346,71 @@ mod tests {
         bytes
     }
 
+    #[test]
+    fn lines_that_come_together_are_written_as_each_by_itself() {
+        let origin = origin();
+        for form in [form(true, None), form(false, Some("HH:mm"))] {
+            let lead = form.lead(&origin, Stream::Out, WALL);
+            for text in [
+                "",
+                "\n",
+                "a\n",
+                "exactly8\nof eight bytes \n\n",
+                "a \"quoted\"\nplain\ttab\n",
+                "\u{e9}\\\nx\n",
+                "no end",
+            ] {
+                let lines = Line {
+                    origin: &origin,
+                    stream: Stream::Out,
+                    bytes: text.as_bytes(),
+                    cut: false,
+                    continued: false,
+                };
+                let mut together = Vec::new();
+                form.write_lines(&lead, &lines, &mut together);
+                let mut each = Vec::new();
+                for line in text.split_inclusive('\n') {
+                    let bytes = line.trim_end_matches('\n').as_bytes();
+                    form.write(&lead, &Line { bytes, ..lines }, line.ends_with('\n'), &mut each);
+                }
+                assert_eq!(together, each, "{text:?}");
+            }
+        }
+    }
+
     proptest::proptest! {
+        #[test]
+        fn bytes_that_json_writes_in_another_way_are_found(
+            bytes in proptest::collection::vec(proptest::prop_oneof![0x20_u8..0x7f, 0_u8..0xff], 0..40),
+        ) {
+            let expected = bytes.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\');
+            proptest::prop_assert_eq!(plain_length(&bytes), expected.unwrap_or(bytes.len()));
+        }
+
+        #[test]
+        fn any_lines_are_written_as_each_by_itself(
+            bytes in proptest::collection::vec(proptest::prop_oneof![0x20_u8..0x7f, proptest::num::u8::ANY, proptest::strategy::Just(b'\n')], 0..200),
+        ) {
+            let (form, origin) = (form(true, None), origin());
+            let lead = form.lead(&origin, Stream::Out, WALL);
+            let lines = Line { origin: &origin, stream: Stream::Out, bytes: &bytes, cut: false, continued: false };
+            let (mut together, mut each) = (Vec::new(), Vec::new());
+            form.write_lines(&lead, &lines, &mut together);
+            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                let bytes = line.strip_suffix(b"\n").unwrap_or(line);
+                form.write(&lead, &Line { bytes, ..lines }, true, &mut each);
+            }
+            let said = |text: &[u8]| -> Vec<Vec<u8>> {
+                text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| {
+                    let record: serde_json::Value = serde_json::from_slice(line).unwrap();
+                    let message = record["message"].as_str().unwrap();
+                    if record.get("escaped").is_some() { restored(message) } else { message.as_bytes().to_vec() }
+                }).collect()
+            };
+            proptest::prop_assert_eq!(said(&together), said(&each));
+        }
+
         #[test]
         fn json_loses_no_byte(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..100)) {
             let bytes: Vec<u8> = bytes.into_iter().filter(|byte| *byte != b'\n').collect();

@@ -24,7 +24,7 @@ use crate::sys::output::{Read, read_some, set_pipe_room};
 pub const BUFFER: usize = 64 * 1024;
 
 /// Bytes of formed lines that are written at a time: a line may become many times as long.
-const FORMED: usize = 256 * 1024;
+const FORMED: usize = 64 * 1024;
 
 /// Everything that takes lines.
 pub struct Sinks<'a> {
@@ -336,17 +336,24 @@ impl WorkerOutput {
         let foreground = sinks.reader(stream, fields.is_some());
         let lead = form.lead(origin, stream, clock::wall());
         let source: Source = (origin.worker, stream);
+        let by_line = foreground.is_some() || sinks.follow.is_some() || fields.is_some();
         let mut formed = Vec::new();
         let mut deliver = |piece: Piece<'_>| {
             let line = sinks.deliver((origin, fields, now), stream, &piece, foreground);
-            form.write(&lead, &line, piece.bytes.ends_with(b"\n"), &mut formed);
+            let is_ended = piece.bytes.ends_with(b"\n");
+            if by_line || !is_ended || piece.continued {
+                form.write(&lead, &line, is_ended, &mut formed);
+            } else {
+                form.write_lines(&lead, &Line { bytes: piece.bytes, ..line }, &mut formed);
+            }
             if formed.len() >= FORMED {
                 kept.of(stream).for_each(|file| sinks.files.write(file, source, [&[], &formed], now));
                 formed.clear();
             }
         };
         match chunk {
-            Some(bytes) => output.framer.push(bytes, &mut deliver),
+            Some(bytes) if by_line => output.framer.push(bytes, &mut deliver),
+            Some(bytes) => output.framer.push_runs(bytes, &mut deliver),
             None => output.framer.finish(&mut deliver),
         };
         kept.of(stream).for_each(|file| sinks.files.write(file, source, [&[], &formed], now));

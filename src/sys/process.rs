@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 use super::{arch, guise};
 
@@ -55,19 +56,24 @@ fn read(path: &str) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// When a process started, as the time since 1970: the same at every look, to a hundredth of a second.
+/// When this host was booted, as the time since 1970, to the second.
 ///
 /// # Errors
-/// Those of [`stat`]; InvalidData when /proc/stat has no boot time (proc_stat(5)).
-pub fn started_at(pid: i32) -> io::Result<std::time::Duration> {
-    use std::time::Duration;
-
-    let started = stat(pid)?.started;
+/// Those of reading /proc/stat; InvalidData when it has no boot time (proc_stat(5)).
+pub fn booted_at() -> io::Result<Duration> {
     let text = fs::read_to_string("/proc/stat")?;
     let boot = text.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
-    let boot: u64 = boot.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    boot.map(Duration::from_secs).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// When a process started, from boot, to a hundredth of a second.
+///
+/// # Errors
+/// Those of [`stat`].
+pub fn started_since_boot(pid: i32) -> io::Result<Duration> {
+    let started = stat(pid)?.started;
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100).max(1);
-    Ok(Duration::from_secs(boot) + Duration::from_millis(started.saturating_mul(1000) / per_second as u64))
+    Ok(Duration::from_millis(started.saturating_mul(1000) / per_second as u64))
 }
 
 /// The command name may hold blanks and parentheses, so everything counts from its last `)`.
@@ -261,11 +267,14 @@ pub fn boot_id() -> io::Result<String> {
 /// As whom a process or thread acts: its effective user and group, which everybody may read. None where /proc does
 /// not say.
 pub fn effective_ids(tid: i32) -> Option<(u32, u32)> {
-    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    // Both stand within the first lines, of which the longest is the name's, of 64 bytes at most.
+    let mut head = [0; 512];
+    let count = fs::File::open(format!("/proc/{tid}/status")).ok()?.read(&mut head).ok()?;
     // Real, effective, saved, file system (proc_pid_status(5)).
     let effective = |name: &str| -> Option<u32> {
-        let ids = status.lines().find_map(|line| line.strip_prefix(name))?;
-        ids.split_ascii_whitespace().nth(1)?.parse().ok()
+        let ids =
+            head[..count].split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name.as_bytes()))?;
+        std::str::from_utf8(ids).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
     };
     Some((effective("Uid:")?, effective("Gid:")?))
 }
@@ -568,7 +577,7 @@ pub fn signal_started(pid: i32, started: u64, number: i32) -> io::Result<()> {
 ///
 /// # Errors
 /// The errno of poll(2).
-pub fn pause(length: std::time::Duration) -> io::Result<()> {
+pub fn pause(length: Duration) -> io::Result<()> {
     use nix::poll::{PollTimeout, poll};
     poll(&mut [], PollTimeout::try_from(length).unwrap_or(PollTimeout::MAX))?;
     Ok(())

@@ -99,9 +99,17 @@ impl Daemon {
     }
 
     fn put_on_scale(&mut self, worker: WorkerId, members: &[i32], due: Time) {
-        let meter =
-            |(at, pid): (usize, &i32)| (*pid, if at < METERS { Meter::open(*pid).ok() } else { None });
-        let members = members.iter().enumerate().map(meter).collect();
+        let mut known = self.scales.by_worker.remove(&worker).map_or_else(Vec::new, |scale| scale.members);
+        // That of a process which is gone says so: its number may be another's by now.
+        let mut kept = |pid: i32| {
+            let place = known.iter().position(|(member, meter)| *member == pid && meter.is_some())?;
+            known.swap_remove(place).1.filter(|meter| meter.resident_pages().is_ok())
+        };
+        let mut meter = |(at, pid): (usize, &i32)| {
+            let meter = if at < METERS { kept(*pid).or_else(|| Meter::open(*pid).ok()) } else { None };
+            (*pid, meter)
+        };
+        let members = members.iter().enumerate().map(&mut meter).collect();
         self.scales.by_worker.insert(worker, Scale { members, due });
     }
 

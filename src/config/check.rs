@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::app::Draft;
-use super::error::{Collector, Problem, printable, quoted};
+use super::error::{Collector, Problem, listed, printable, quoted};
 use super::{Host, Listen, depend, keys, listen};
 
 /// Addresses that one file can declare: they are compared each with each.
@@ -116,13 +116,4 @@ fn check_only(drafts: &[Draft], host: &Host, collector: &mut Collector<'_>) {
 fn asked_for_unknown(option: &str, message: String, help: String, collector: &mut Collector<'_>) {
     let (key, help) = (Some(option.to_owned()), Some(help));
     collector.add(Problem { place: None, app: None, key, message, expected: None, help });
-}
-
-pub(super) fn listed(names: &BTreeSet<&str>) -> String {
-    const SHOWN: usize = 10;
-    let mut shown: Vec<String> = names.iter().take(SHOWN).map(|name| printable(name)).collect();
-    if names.len() > SHOWN {
-        shown.push(format!("and {} more", names.len() - SHOWN));
-    }
-    shown.join(", ")
 }

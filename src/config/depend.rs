@@ -8,8 +8,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::app::Draft;
-use super::check::listed;
-use super::error::{Collector, Problem, quoted};
+use super::error::{Collector, Problem, listed, quoted};
 use super::keys::{self, AppKey};
 use super::reader::Reader;
 use super::value::{self, Refusal};

@@ -275,6 +275,16 @@ fn line<'t>(text: &'t str, line_starts: &[usize], number: usize) -> &'t str {
     text[start..end].trim_end_matches(['\n', '\r'])
 }
 
+/// Names for people: the first ten, and how many more there are.
+pub(super) fn listed(names: &BTreeSet<&str>) -> String {
+    const SHOWN: usize = 10;
+    let mut shown: Vec<String> = names.iter().take(SHOWN).map(|name| printable(name)).collect();
+    if names.len() > SHOWN {
+        shown.push(format!("and {} more", names.len() - SHOWN));
+    }
+    shown.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

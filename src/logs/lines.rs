@@ -164,6 +164,18 @@ impl LineFramer {
     }
 }
 
+/// Lines taken apart into runs of whole ones, each as short as it can be with this many bytes or more.
+pub fn runs(lines: &[u8], least: usize) -> impl Iterator<Item = &[u8]> {
+    let mut rest = lines;
+    std::iter::from_fn(move || {
+        let from = least.clamp(1, rest.len().max(1)) - 1;
+        let newline = memchr(b'\n', rest.get(from..)?);
+        let (run, after) = rest.split_at(newline.map_or(rest.len(), |newline| from + newline + 1));
+        rest = after;
+        (!run.is_empty()).then_some(run)
+    })
+}
+
 /// Length of the piece that `bytes` begin with, and whether the limit ends it.
 fn piece_len(bytes: &[u8], limit: usize) -> Option<(usize, bool)> {
     let window = &bytes[..bytes.len().min(limit)];
@@ -204,6 +216,18 @@ mod tests {
     use proptest::prelude::*;
 
     type Owned = (Vec<u8>, bool, bool);
+
+    #[test]
+    fn runs_are_of_whole_lines_and_as_long_as_was_asked_for() {
+        let taken = |text: &'static str, least| -> Vec<&str> {
+            runs(text.as_bytes(), least).map(|run| std::str::from_utf8(run).unwrap()).collect()
+        };
+        assert_eq!(taken("ab\nc\n\nlong line\nd\n", 4), ["ab\nc\n", "\nlong line\n", "d\n"]);
+        assert_eq!(taken("ab\ncd\n", 3), ["ab\n", "cd\n"]);
+        assert_eq!(taken("ab\ncd\n", 0), ["ab\n", "cd\n"]);
+        assert_eq!(taken("ab\ncd", 100), ["ab\ncd"]);
+        assert_eq!(taken("", 4), [""; 0]);
+    }
 
     /// Pieces, and the joined batches, of a stream pushed in these chunks.
     fn split(limit: usize, chunks: &[&[u8]]) -> (Vec<Owned>, Vec<u8>) {

@@ -10,7 +10,7 @@ use super::files::{FileId, LogFiles};
 use super::foreground::Foreground;
 use super::form::Form;
 use super::journal::{Fields, Journal};
-use super::lines::{Batch, LineFramer, Piece};
+use super::lines::{Batch, LineFramer, Piece, runs};
 use super::pace::Pace;
 use super::rate::{self, Gate, Meters};
 use super::ring::Rings;
@@ -23,8 +23,11 @@ use crate::sys::output::{Read, read_some, set_pipe_room};
 /// The size of the buffer that all pumps share: what a pipe holds by default (pipe(7)).
 pub const BUFFER: usize = 64 * 1024;
 
-/// Bytes of formed lines that are written at a time: a line may become many times as long.
-const FORMED: usize = 64 * 1024;
+/// Bytes of formed lines from which on they are written: a line may become many times as long.
+const FORMED: usize = 32 * 1024;
+
+/// Of lines that came together, about so many bytes are formed before it is looked how many they have become.
+const FORMED_AT_ONCE: usize = 8 * 1024;
 
 /// Everything that takes lines.
 pub struct Sinks<'a> {
@@ -341,14 +344,20 @@ impl WorkerOutput {
         let mut deliver = |piece: Piece<'_>| {
             let line = sinks.deliver((origin, fields, now), stream, &piece, foreground);
             let is_ended = piece.bytes.ends_with(b"\n");
+            let mut pass_on = |formed: &mut Vec<u8>| {
+                if formed.len() >= FORMED {
+                    kept.of(stream).for_each(|file| sinks.files.write(file, source, [&[], formed], now));
+                    formed.clear();
+                }
+            };
             if by_line || !is_ended || piece.continued {
                 form.write(&lead, &line, is_ended, &mut formed);
-            } else {
-                form.write_lines(&lead, &Line { bytes: piece.bytes, ..line }, &mut formed);
+                pass_on(&mut formed);
+                return;
             }
-            if formed.len() >= FORMED {
-                kept.of(stream).for_each(|file| sinks.files.write(file, source, [&[], &formed], now));
-                formed.clear();
+            for bytes in runs(piece.bytes, FORMED_AT_ONCE) {
+                form.write_lines(&lead, &Line { bytes, ..line }, &mut formed);
+                pass_on(&mut formed);
             }
         };
         match chunk {

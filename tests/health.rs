@@ -12,7 +12,7 @@ use std::time::Duration;
 use clusterd::control::protocol::{List, WorkerInfo};
 use nix::sys::signal::Signal;
 use support::daemon::{Builder, send};
-use support::hammer::get;
+use support::hammer::{Load, get};
 use support::wait::holds_for;
 use support::{App, Daemon, Fixture, Hammer, fixtures, free_port, wait_until};
 
@@ -384,6 +384,40 @@ fn a_worker_that_triggers_its_watchdog_is_replaced() {
     assert!(message.contains("asked to be replaced"), "{message}");
 }
 
+/// One worker, so that its successor is the only other one: whoever stopped it first would refuse its clients, and whoever
+/// did not wait for what it does would cut them off.
+#[test]
+fn who_is_not_well_is_replaced_beside_itself_and_finishes_what_it_has() {
+    for (way, sign, said) in [
+        ("trigger", "go-0", "asked to be replaced"),
+        ("alive", "silent-0", "has not said"),
+        ("plain", "sick-0", "health checks in a row"),
+    ] {
+        let Some(python) = server(way) else { return };
+        let port = free_port();
+        let app = api(&python, port).instances(1).text("min_uptime", "100ms").env("SLOW_S", "0.4");
+        let app = match way {
+            "plain" => app.set("health", HEALTH),
+            "alive" => app.text("ready", "notify").text("watchdog", "1s"),
+            _ => app.text("ready", "notify"),
+        };
+        let daemon = Daemon::foreground(app);
+        daemon.expects(&[said]);
+        let before = daemon.wait_online("api", 1);
+        // It says that it is ready a moment before it listens.
+        wait_until(ms(5_000), "a first answer", || get(port, "/").is_ok());
+        let hammer = Load::on(port).clients(6).start();
+        hammer.wait_answers(6);
+        daemon.home.put(sign, "");
+        daemon.wait_for_text(said);
+        // The program takes the others away itself.
+        let _ = std::fs::remove_file(daemon.home.apps().join("sick-0"));
+        wait_replaced(&daemon, &before, 0);
+        hammer.wait_answers(12);
+        hammer.stop().expect_none_lost();
+    }
+}
+
 #[test]
 fn a_worker_that_reloads_itself_is_not_judged_by_its_silence() {
     let Some(python) = server("reloading") else { return };
@@ -408,7 +442,9 @@ fn a_hung_worker_is_found_by_its_queue_and_replaced_with_evidence() {
     daemon.home.put("hang-1", "");
     let (reason, message) = exit_of(&wait_replaced(&daemon, &before, 1));
     assert_eq!(reason, "watchdog");
-    assert!(message.contains("lets its clients wait") && message.contains("state S (sleeping)"), "{message}");
+    for evidence in ["lets its clients wait", "state S (sleeping)", "syscall"] {
+        assert!(message.contains(evidence), "no {evidence:?}: {message}");
+    }
     // Whoever waited in its queue is handed on to the others.
     hammer.wait_answers(20);
     hammer.stop().expect_none_lost();

@@ -230,6 +230,46 @@ fn a_failed_start_or_reload_names_who_has_the_port() {
     daemon.run(&["kill"]).expect_code(0);
 }
 
+/// Fault 8: whoever lacks the port tries again as its policy says, and has it once its owner is gone.
+#[test]
+fn a_port_that_its_owner_gives_up_is_taken_by_who_waited_for_it() {
+    for listens_itself in [true, false] {
+        let port = free_port();
+        let foreign = std::net::TcpListener::bind(("0.0.0.0", port)).expect("the port is free");
+        let app = if listens_itself {
+            App::new("api", &fixtures::worker(&["serve"])).port(port)
+        } else {
+            App::new("api", &fixtures::worker(&["serve", "fds"])).listen(port)
+        };
+        let daemon = Daemon::foreground(app.instances(1).text("exp_backoff_restart_delay", "100ms"));
+        daemon.expects(&["is in use by pid", "exited with code 1 ", "unstable exits in a row"]);
+        daemon.expects(&["could not be started", "start failed"]);
+        wait_until(ms(10_000), "a second attempt", || daemon.log().contains("2 unstable exits in a row"));
+        drop(foreign);
+        daemon.wait_online("api", 1);
+        assert_eq!(get(port, "/").map(|(status, _)| status), Ok(200), "by itself: {listens_itself}");
+    }
+}
+
+/// Nothing but a start or a reload is judged by `listen_timeout`: a server that boots slowly after a crash has its time.
+#[test]
+fn a_successor_of_a_crash_that_boots_late_is_launching_until_it_serves() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let line = format!("if [ -e late ]; then sleep 2; fi; exec {}", node.command.join(" "));
+    let port = free_port();
+    let app = App::new("api", &fixtures::shell(&line)).instances(1).port(port);
+    let daemon = Daemon::foreground(app.text("listen_timeout", "500ms"));
+    daemon.expects(&["was ended by SIGKILL", "listen_timeout"]);
+    let before = daemon.wait_online("api", 1);
+    daemon.home.put("late", "");
+    send(before[0], Signal::SIGKILL);
+    let launching = || daemon.app("api").workers.iter().all(|worker| worker.status == "launching");
+    wait_until(ms(5_000), "its successor boots", launching);
+    holds_for(ms(1_000), "twice its listen_timeout", launching);
+    assert_ne!(daemon.wait_online("api", 1), before);
+    assert_eq!(get(port, "/").map(|(status, _)| status), Ok(200));
+}
+
 #[test]
 fn a_failed_start_in_the_foreground_names_who_has_the_port() {
     let port = free_port();

@@ -13,6 +13,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use clusterd::control::protocol::List;
 use nix::sys::signal::Signal;
 use support::daemon::{Builder, exists, send, state_and_parent};
 use support::hammer::{Style, body, get};
@@ -624,6 +625,54 @@ fn in_the_middle(daemon: &Daemon) {
     wait_until(ms(10_000), "a reload under way", || daemon.app("api").reload.is_some());
 }
 
+/// What its predecessor served it has to serve, all of it: half of the clients would be refused.
+#[test]
+fn new_code_that_leaves_out_one_of_two_ports_is_not_ready() {
+    let Some(node) = fixtures::node("bad.js") else { return };
+    let (port, second) = (free_port(), free_port());
+    let app = api(&node, port).env("PORT2", second).text("listen_timeout", "1500ms");
+    let daemon = Daemon::foreground(app.clone().env("BOTH", 1));
+    daemon.expects(&["reload to generation 2 failed"]);
+    let before = daemon.wait_online("api", 2);
+    wait_until(ms(10_000), "the second port", || get(second, "/").is_ok());
+    let hammers = [Hammer::start(port), Hammer::start(second)];
+    daemon.home.write(&app.to_string());
+    let missing = format!(":{second}");
+    daemon.run(&["reload", "api"]).expect_code(1).expect_stderr(&["api", &missing]);
+    assert_eq!(daemon.wait_online("api", 2), before);
+    for hammer in hammers {
+        hammer.wait_answers(20);
+        hammer.stop().expect_none_lost();
+    }
+}
+
+/// How many clients wait is shown beside the worker for which they do.
+#[test]
+fn clients_that_wait_for_a_busy_worker_are_counted() {
+    let Some(node) = fixtures::node("server.js") else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&node, port).instances(1));
+    let pid = daemon.wait_online("api", 1)[0];
+    let depth = || {
+        let output = daemon.run(&["describe", "api", "--json"]).expect_code(0);
+        let list: List = serde_json::from_str(&output.stdout).expect("a list");
+        list.apps[0].workers[0].queue_depth
+    };
+    wait_until(ms(5_000), "nobody waits", || depth() == Some(0));
+    send(pid, Signal::SIGSTOP);
+    let waiting: Vec<TcpStream> =
+        (0..3).map(|_| TcpStream::connect(("127.0.0.1", port)).expect("it has room")).collect();
+    wait_until(ms(5_000), "three who wait", || if depth() == Some(3) { Ok(()) } else { Err(depth()) });
+    let table = daemon.run(&["describe", "api"]).expect_code(0).stdout;
+    let mut lines = table.lines().skip_while(|line| !line.contains("queue"));
+    let (title, row) = (lines.next().expect("its title"), lines.next().expect("its worker"));
+    let end = title.find("queue").expect("it is there") + "queue".len();
+    assert_eq!(row.chars().take(end).collect::<String>().split_whitespace().last(), Some("3"), "{table}");
+    send(pid, Signal::SIGCONT);
+    wait_until(ms(5_000), "all were taken", || depth() == Some(0));
+    drop(waiting);
+}
+
 /// Fault 25: stop wins.
 #[test]
 fn stop_during_a_reload_wins_and_the_reload_says_so() {
@@ -730,7 +779,7 @@ fn reload_in_fork_mode_is_stop_then_start_and_says_so() {
     let before = daemon.wait_online("api", 1);
     let output = daemon.run(&["reload", "api"]).expect_code(0);
     let said = format!("{}{}", output.stdout, output.stderr);
-    assert!(said.contains("instances") || said.contains("exec_mode"), "no line to write: {output:?}");
+    assert!(said.contains("write exec_mode = \"cluster\""), "no line to write: {output:?}");
     assert!(said.contains("begins: 1 worker;"), "{output:?}");
     assert_ne!(daemon.wait_online("api", 1), before);
 }

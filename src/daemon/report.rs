@@ -574,6 +574,7 @@ fn advice(cause: Cause) -> &'static str {
         | Cause::KillTimeout
         | Cause::Health
         | Cause::Watchdog
+        | Cause::Hung
         | Cause::Spawn => "",
     }
 }

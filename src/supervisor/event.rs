@@ -968,9 +968,10 @@ pub enum Cause {
     Spawn,
     /// Its health checks failed.
     Health,
-    /// It was silent for longer than its watchdog allows, asked to be replaced, or let its clients wait while
-    /// it did nothing.
+    /// It was silent for longer than its watchdog allows, or asked to be replaced.
     Watchdog,
+    /// It let its clients wait while it did nothing.
+    Hung,
 }
 
 impl Cause {
@@ -990,7 +991,7 @@ impl Cause {
             Cause::KillTimeout => "kill_timeout",
             Cause::Spawn => "spawn",
             Cause::Health => "health",
-            Cause::Watchdog => "watchdog",
+            Cause::Watchdog | Cause::Hung => "watchdog",
         }
     }
 }
@@ -1013,7 +1014,8 @@ impl Trouble {
     pub const fn cause(self) -> Cause {
         match self {
             Trouble::Checks(_) => Cause::Health,
-            Trouble::Silence(_) | Trouble::Asked | Trouble::Hang(_) => Cause::Watchdog,
+            Trouble::Silence(_) | Trouble::Asked => Cause::Watchdog,
+            Trouble::Hang(_) => Cause::Hung,
         }
     }
 }

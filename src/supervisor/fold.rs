@@ -102,7 +102,8 @@ impl Folds {
                 | Cause::Age
                 | Cause::KillTimeout
                 | Cause::Health
-                | Cause::Watchdog => self.over(*slot),
+                | Cause::Watchdog
+                | Cause::Hung => self.over(*slot),
             },
             Fact::SpawnFailed { app, slot, failure, .. } => {
                 let kind = Kind::Spawn { step: failure.step.clone(), errno: failure.errno };

@@ -64,7 +64,7 @@ impl App {
         self.remember_served(slot, place);
         let found = &self.slots[slot].workers[place];
         // Who does nothing finishes nothing: its clients wait for another sooner when it ends.
-        if self.sockets.accepted(found.id).is_empty() || cause == Cause::Watchdog {
+        if self.sockets.accepted(found.id).is_empty() || cause == Cause::Hung {
             return self.stop(slot, place, cause, turn);
         }
         let policy = self.policy(found.generation);

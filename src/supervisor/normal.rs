@@ -28,7 +28,7 @@ const ANY_CAUSE: Cause = Cause::Stop;
 
 /// How a worker that is to leave does so: only who does nothing is not waited for.
 fn to_come(cause: Cause) -> Cause {
-    if cause == Cause::Watchdog { cause } else { ANY_CAUSE }
+    if cause == Cause::Hung { cause } else { ANY_CAUSE }
 }
 
 /// The smallest names for everything that has one, and where time stands.

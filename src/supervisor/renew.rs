@@ -158,7 +158,8 @@ impl App {
             let workers = watched.into_iter().map(|(worker, _)| worker).collect();
             turn.out.push(Action::Weigh { app: self.id, workers, how: Closeness::Resident });
         }
-        self.weigh_at = Some(turn.now + interval);
+        // Apps that were started together, and grow together, are not found too fat in one moment for ever.
+        self.weigh_at = Some(turn.now + turn.jitter.shorten(interval));
     }
 
     /// What a worker may take; none when it has no limit, or is to be replaced anyway.

@@ -1466,6 +1466,33 @@ fn workers_with_a_limit_are_weighed_together_and_others_never() {
     assert_eq!(free.supervisor.next_deadline(), None);
 }
 
+/// Apps with one limit that were started together do not renew their workers in one moment.
+#[test]
+fn looks_at_the_memory_of_two_apps_do_not_stay_together() {
+    let other = AppId(2);
+    let mut bench = Bench { supervisor: Supervisor::new(7), ..Bench::new() };
+    for app in [APP, other] {
+        bench.wish(Command::Add { app, definition: definition(limited(1), 1) });
+    }
+    for worker in bench.spawned() {
+        bench.tell(Event::Started { worker });
+        bench.listen(worker, PORT + u16::try_from(worker.0).expect("there are two"));
+    }
+    let mut looks = Vec::new();
+    for _ in 0..100 {
+        bench.out.clear();
+        bench.pass(ms(100));
+        let of = |action: &Action| match action {
+            Action::Weigh { app, .. } => Some(*app),
+            _ => None,
+        };
+        looks.push(bench.out.iter().filter_map(of).collect::<Vec<AppId>>());
+    }
+    let count = |app| looks.iter().flatten().filter(|seen| **seen == app).count();
+    assert!((10..=12).contains(&count(APP)) && (10..=12).contains(&count(other)), "{looks:?}");
+    assert!(looks.iter().any(|seen| seen.len() == 1), "{looks:?}");
+}
+
 #[test]
 fn only_what_is_over_the_limit_at_a_close_look_is_replaced() {
     let mut bench = Bench::online(limited(1));

@@ -168,7 +168,7 @@ pub enum Verb {
 
     /// Starts a script or a command, the apps of a file, or known apps: those that run are restarted.
     #[command(
-        override_usage = "clusterd start SCRIPT|COMMAND [OPTIONS] [-- ARGS]\n       clusterd start FILE|TARGET... [OPTIONS]",
+        override_usage = "clusterd start SCRIPT|COMMAND [OPTIONS] [-- ARGS]\n       clusterd start [FILE|TARGET...] [OPTIONS]",
         after_help = START_EXAMPLES
     )]
     Start(Box<Start>),
@@ -490,8 +490,9 @@ pub struct Start {
     #[command(flatten)]
     pub flags: Flags,
 
-    /// A script, a program, "a command", an ecosystem file (`-` reads it from standard input), or targets.
-    #[arg(required = true, value_name = "SCRIPT|FILE|TARGET")]
+    /// A script, a program, "a command", an ecosystem file (`-` reads it from standard input), or targets; without
+    /// one the ecosystem.toml of this folder.
+    #[arg(value_name = "SCRIPT|FILE|TARGET")]
     pub targets: Vec<String>,
 
     /// What the program gets.

@@ -634,6 +634,33 @@ fn what_is_missing_of_a_file_is_started_and_the_rest_renewed() {
     assert_eq!(daemon.list().apps.len(), 2);
 }
 
+/// As PM2 has it with its own file.
+#[test]
+fn without_a_word_the_file_of_the_folder_is_started() {
+    let home = home();
+    let refused = |words: &[&str], says: &str| {
+        home.run(&[&["start"], words].concat()).expect_code(2).expect_stderr(&[says]);
+        assert!(!home.socket().exists(), "{words:?} started a supervisor");
+    };
+    refused(&[], "there is no ecosystem.toml here: name a script");
+    refused(&["--env", "production"], "there is no ecosystem.toml here");
+    refused(&["-i", "2"], "--instances: name the script");
+    refused(&["--", "--port"], "--: name the script");
+    home.put("ecosystem.config.js", "");
+    refused(&[], "ecosystem.config.js, which is PM2's: clusterd import --run ecosystem.config.js");
+    home.write(
+        "[[apps]]\nname = \"a\"\nscript = \"./echo.sh\"\n[apps.env_production]\nWORD = \"live\"\n\
+         [[apps]]\nname = \"b\"\nscript = \"./child.sh\"\n",
+    );
+    refused(&["--stop-exit-codes", "1"], "--stop-exit-codes");
+    let (daemon, output) = Daemon::started_by(home, &["start", "--only", "a", "--env", "production"]);
+    output.expect_code(0);
+    log_has(&daemon, "a-out.log", "word live");
+    assert_eq!(daemon.list().apps.len(), 1);
+    daemon.run(&["start"]).expect_code(0);
+    daemon.wait_online("b", 1);
+}
+
 #[test]
 fn two_profiles_of_a_file_run_beside_each_other() {
     let home = home();

@@ -14,6 +14,10 @@ use crate::config::changes::Keys;
 use crate::config::keys::AppKey;
 use crate::config::launch;
 use crate::control::protocol::{File, Request};
+use crate::import::project::PM2S;
+
+/// What is started where nothing is named.
+const FILE: &str = "ecosystem.toml";
 
 /// How much of a file is looked at to tell what it is.
 const LOOK: u64 = 64 * 1024;
@@ -66,6 +70,9 @@ pub(super) fn steps(mut start: Start, known: &dyn Known) -> Result<Vec<Step>, Fa
         return Err(Failure::usage(why));
     }
     let here = file::current_folder()?;
+    if start.targets.is_empty() {
+        start.targets.push(default_file(&start, &here)?);
+    }
     let cwd = start.flags.value(AppKey::Cwd).map_or_else(|| here.clone(), |cwd| here.join(cwd));
     behind::settle(&mut start.flags, &mut start.targets, &cwd, known)?;
     let start = &start;
@@ -93,6 +100,27 @@ pub(super) fn steps(mut start: Start, known: &dyn Known) -> Result<Vec<Step>, Fa
         }
     }
     Ok(steps)
+}
+
+/// What is meant where nothing is named: the file of the folder, as PM2 has it.
+fn default_file(start: &Start, here: &Path) -> Result<String, Failure> {
+    let flag = start.flags.first().or_else(|| (!start.args.is_empty()).then(|| "--".to_owned()));
+    if let Some(flag) = flag {
+        return Err(Failure::usage(format_args!(
+            "{flag}: name the script, the command or the app that it is for"
+        )));
+    }
+    if here.join(FILE).is_file() {
+        return Ok(FILE.to_owned());
+    }
+    let foreign = PM2S.iter().find_map(|name| Some((name, file::import_of(name)?)));
+    Err(Failure::usage(match foreign {
+        Some((name, import)) => format!("there is no {FILE} here, but {name}, which is PM2's: {import}"),
+        None => format!(
+            "there is no {FILE} here: name a script, a command, a file or a known app, or have one written with \
+             `clusterd init`"
+        ),
+    }))
 }
 
 /// Flags belong to programs and known apps, `--env` and `--only` to files.

@@ -42,7 +42,7 @@ pub(super) struct Found {
 }
 
 /// Files that people have for PM2.
-const PM2S: [&str; 9] = [
+pub const PM2S: [&str; 9] = [
     "ecosystem.config.js",
     "ecosystem.config.cjs",
     "ecosystem.config.mjs",

@@ -5,7 +5,7 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -236,4 +236,57 @@ fn a_unix_socket_has_its_mode_and_goes_with_the_supervisor() {
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.wait_exit(LIMIT), 0);
     assert!(!path.exists(), "the socket's file stays behind");
+}
+
+/// As `list` does it: a page about hundreds of workers is found out over several turns, and others are answered in
+/// between.
+#[test]
+fn a_page_about_many_workers_makes_nobody_else_wait() {
+    let port = free_port();
+    let many = idler("many").instances(150);
+    let daemon = Daemon::foreground(file(&at(port), &[many]));
+    daemon.wait_online("many", 150);
+    let question = |page: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
+        write!(stream, "GET {page} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n").expect("it reads");
+        stream
+    };
+    // A client that has said all that it wants to say, and one that goes away.
+    let (first, second, gone) = (question("/metrics"), question("/api/v1/apps"), question("/metrics"));
+    first.shutdown(std::net::Shutdown::Write).expect("it is connected");
+    drop(gone);
+    let page = read_answer(first).expect("an answer");
+    assert_eq!(page.status, 200, "{page:?}");
+    let of_many = |line: &&str| line.starts_with("clusterd_worker_memory_bytes{app=\"many\"");
+    assert_eq!(page.body.lines().filter(of_many).count(), 150, "{}", page.body);
+    let list: serde_json::Value =
+        serde_json::from_str(&read_answer(second).expect("an answer").body).expect("JSON");
+    let workers = list["apps"][0]["workers"].as_array().expect("a list");
+    assert_eq!(workers.iter().filter(|worker| worker["memory_bytes"].as_u64() > Some(0)).count(), 150);
+    // The host may take the time away in which that shows, and a page that was just made is shown again.
+    wait_until(4 * LIMIT, "an answer in between", || is_answered_between(&daemon, port));
+}
+
+/// Sends a question over HTTP and, right behind it, one over the control socket; whether the second is answered while
+/// the first still waits.
+fn is_answered_between(daemon: &Daemon, port: u16) -> bool {
+    let mut http = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    http.write_all(b"GET /metrics HTTP/1.1\r\n").expect("it reads");
+    let mut control = UnixStream::connect(daemon.home.socket()).expect("the supervisor listens");
+    // By now both are accepted.
+    daemon.run(&["ping"]).expect_code(0);
+    write!(http, "Host: 127.0.0.1:{port}\r\n\r\n").expect("it reads");
+    let ping = b"{\"version\":1,\"request\":{\"verb\":\"ping\"}}\n";
+    control.write_all(ping).expect("the supervisor reads");
+    let mut answer = String::new();
+    BufReader::new(control).read_line(&mut answer).expect("an answer");
+    assert!(answer.contains("pong"), "{answer}");
+    http.set_nonblocking(true).expect("a socket");
+    let early = http.read(&mut [0; 1]);
+    http.set_nonblocking(false).expect("a socket");
+    http.set_read_timeout(Some(LIMIT)).expect("a timeout");
+    let mut rest = Vec::new();
+    http.read_to_end(&mut rest).expect("the whole page");
+    matches!(early, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

@@ -204,6 +204,8 @@ impl Daemon {
 
     /// Nobody is answered any more.
     pub(super) fn close_http(&mut self) {
+        // Who comes to another one may be called the same.
+        self.lookings.forget_http();
         let Some(Open { server, file, how }) = self.http.open.take() else { return };
         for token in server.end() {
             self.tokens.release(token);
@@ -226,6 +228,19 @@ impl Daemon {
     pub(super) fn hear_http(&mut self, id: u64) {
         let now = self.now;
         let Some(asked) = self.http.open.as_mut().and_then(|open| open.server.ready(id, now)) else { return };
+        match &asked.page {
+            page if self.http.kept(page, now).is_some() => self.answer_page(id, asked),
+            Page::Metrics => self.begin_page(id, asked, None),
+            Page::Apps(target) => {
+                let target = target.clone();
+                self.begin_page(id, asked, target);
+            }
+            Page::Live | Page::Ready(_) => self.answer_page(id, asked),
+        }
+    }
+
+    pub(super) fn answer_page(&mut self, id: u64, asked: Asked) {
+        let now = self.now;
         let Asked { page, head_only } = asked;
         let answer = self.http.kept(&page, now).unwrap_or_else(|| self.answer_http(page));
         if let Some(open) = &mut self.http.open {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::control::protocol::{Error, Reply};
 use crate::control::server::ClientId;
+use crate::http::request::Asked;
 use crate::supervisor::event::WorkerId;
 
 use super::{DECIDING_TIME, Daemon};
@@ -21,16 +22,23 @@ pub(super) struct Shown {
     pub(super) detail: bool,
 }
 
+/// Who waits for it.
+#[derive(Debug)]
+enum Asker {
+    Client(ClientId, Shown),
+    /// Over HTTP: the connection, and what it asked for.
+    Http(u64, Asked),
+}
+
 /// A list that somebody waits for.
 #[derive(Debug)]
 struct Looking {
-    client: ClientId,
-    wanted: Shown,
+    asker: Asker,
     /// Who is to be looked at, and since when each has run.
     left: VecDeque<(WorkerId, Duration)>,
 }
 
-/// All of them: there are no more than clients.
+/// All of them: there are no more than clients of either kind.
 #[derive(Debug, Default)]
 pub(super) struct Lookings(VecDeque<Looking>);
 
@@ -41,24 +49,41 @@ impl Lookings {
 
     /// Nobody waits for it any more.
     pub(super) fn forget(&mut self, client: ClientId) {
-        self.0.retain(|looking| looking.client != client);
+        self.0.retain(|looking| !matches!(looking.asker, Asker::Client(of, _) if of == client));
+    }
+
+    /// Nobody is answered over HTTP any more.
+    pub(super) fn forget_http(&mut self) {
+        self.0.retain(|looking| !matches!(looking.asker, Asker::Http(..)));
     }
 }
 
 impl Daemon {
     /// Answers with a list: at once, or when everybody was looked at.
     pub(super) fn begin_list(&mut self, client: ClientId, wanted: Shown) -> Result<(), Error> {
-        let left = self.unseen_usages(&wanted)?;
+        let left = self.unseen_usages(&wanted.targets)?;
         if left.len() <= AT_ONCE {
             return self.answer_list(client, &wanted);
         }
-        self.lookings.0.push_back(Looking { client, wanted, left });
+        self.lookings.0.push_back(Looking { asker: Asker::Client(client, wanted), left });
         Ok(())
     }
 
+    /// The same over HTTP, of all apps or of this one.
+    pub(super) fn begin_page(&mut self, id: u64, asked: Asked, target: Option<String>) {
+        let targets: Vec<String> = target.into_iter().collect();
+        match self.unseen_usages(&targets) {
+            Ok(left) if left.len() > AT_ONCE => {
+                self.lookings.0.push_back(Looking { asker: Asker::Http(id, asked), left });
+            }
+            // That there is no such app is part of the answer.
+            Ok(_) | Err(_) => self.answer_page(id, asked),
+        }
+    }
+
     /// Whose last look is too long ago to be told again.
-    fn unseen_usages(&self, wanted: &Shown) -> Result<VecDeque<(WorkerId, Duration)>, Error> {
-        let whom = self.whom_or_all(&wanted.targets)?;
+    fn unseen_usages(&self, targets: &[String]) -> Result<VecDeque<(WorkerId, Duration)>, Error> {
+        let whom = self.whom_or_all(targets)?;
         let view = self.supervisor.view(self.now);
         let apps = view.apps.iter().filter(|app| whom.iter().any(|(id, _)| *id == app.app));
         let workers = apps.flat_map(|app| &app.workers).filter_map(|row| Some((row.worker?, row.uptime)));
@@ -72,16 +97,25 @@ impl Daemon {
         Ok(())
     }
 
+    fn answer_looking(&mut self, asker: Asker) {
+        match asker {
+            Asker::Client(client, wanted) => {
+                if let Err(error) = self.answer_list(client, &wanted) {
+                    self.server.reply(client, &Reply::Error(error), true);
+                }
+            }
+            Asker::Http(id, asked) => self.answer_page(id, asked),
+        }
+    }
+
     /// Looks at as many as there is time for in a turn.
     pub(super) fn look_for_lists(&mut self) {
         let end = self.read_clock() + DECIDING_TIME;
         while let Some(looking) = self.lookings.0.front_mut() {
             if let Some((worker, uptime)) = looking.left.pop_front() {
                 self.usage(worker, uptime);
-            } else if let Some(Looking { client, wanted, .. }) = self.lookings.0.pop_front()
-                && let Err(error) = self.answer_list(client, &wanted)
-            {
-                self.server.reply(client, &Reply::Error(error), true);
+            } else if let Some(looking) = self.lookings.0.pop_front() {
+                self.answer_looking(looking.asker);
             }
             if self.read_clock() >= end {
                 return;

@@ -94,6 +94,8 @@ struct Connection {
 enum Phase {
     /// The head of the request, as far as it has come.
     Reading(Vec<u8>),
+    /// What it asks for takes some turns to be found out. What comes meanwhile is read afterwards.
+    Answering,
     /// The answer, and how many bytes of it are written.
     Writing(Vec<u8>, usize),
     /// Everything was said; so many bytes may still come.
@@ -281,6 +283,7 @@ impl Connection {
                     Some(flow) => return flow,
                     None => continue,
                 },
+                Phase::Answering => return Flow::Waits,
                 Phase::Writing(bytes, written) => match self.stream.write(&bytes[*written..]) {
                     Ok(count) => {
                         *written += count;
@@ -319,7 +322,11 @@ impl Connection {
                 head.extend_from_slice(&piece[..count]);
                 match parse(head, names) {
                     Parsed::Partial => None,
-                    Parsed::Whole(asked) => Some(Flow::Asks(asked)),
+                    Parsed::Whole(asked) => {
+                        self.phase = Phase::Answering;
+                        (self.until, self.ends) = (now + ANSWER_TIME, now + WHOLE_TIME);
+                        Some(Flow::Asks(asked))
+                    }
                     Parsed::Refused(refusal) => {
                         // What follows the head of such an answer would be taken for another one (RFC 9110, 9.3.2).
                         let head_only = head.starts_with(b"HEAD ");
@@ -362,7 +369,7 @@ impl Connection {
                 self.say(&refused(Refusal::Late), false, now);
                 self.advance(names, now);
             }
-            Phase::Reading(_) | Phase::Writing(..) | Phase::Lingering(_) => {
+            Phase::Reading(_) | Phase::Answering | Phase::Writing(..) | Phase::Lingering(_) => {
                 self.end(now);
             }
         }
@@ -371,7 +378,7 @@ impl Connection {
     fn unread(&self) -> usize {
         match &self.phase {
             Phase::Writing(bytes, written) => bytes.len() - written,
-            Phase::Reading(_) | Phase::Lingering(_) => 0,
+            Phase::Reading(_) | Phase::Answering | Phase::Lingering(_) => 0,
         }
     }
 }

@@ -34,8 +34,12 @@ pub const CHUNK: usize = 8 * 1024;
 /// What a waiting line takes beside its text.
 const OVERHEAD: usize = 64;
 
-/// Messages that are sent in one turn of the loop: each is a system call.
+/// Messages that are sent in one turn of the loop.
 const SHARE: usize = 512;
+
+/// Messages, and bytes of them from which on there are no more, that are sent by one system call.
+const BATCH: usize = 64;
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// Unused room that the queue keeps.
 const KEPT: usize = 64;
@@ -85,9 +89,9 @@ impl Waiting {
         self.text.len() + OVERHEAD
     }
 
-    /// As the protocol has it: `NAME=value` for text, and for a value with control characters its length before it.
+    /// Appends it as the protocol has it: `NAME=value` for text, and for a value with control characters its length
+    /// before it.
     fn encode(&self, to: &mut Vec<u8>) {
-        to.clear();
         let (priority, text) = match self.stream {
             None => (WARNING, self.text.as_slice()),
             Some(stream) => prioritised(stream, &self.text),
@@ -206,7 +210,9 @@ pub struct Journal {
     retry_at: Option<Time>,
     /// When journald last took something, or had nothing to take.
     moved: Time,
+    /// Messages as they are sent, and where each of them ends.
     scratch: Vec<u8>,
+    ends: Vec<usize>,
 }
 
 impl Journal {
@@ -224,6 +230,7 @@ impl Journal {
             retry_at: None,
             moved: Time::START,
             scratch: Vec::new(),
+            ends: Vec::new(),
         }
     }
 
@@ -252,25 +259,43 @@ impl Journal {
     }
 
     fn send_waiting(&mut self, now: Time) {
-        for _ in 0..SHARE {
+        let mut left = SHARE;
+        while left > 0 {
             if self.waiting <= QUEUE_LIMIT / 2 {
                 self.tell_missing();
             }
-            let Some(first) = self.queue.front() else { return self.emptied(now) };
-            first.encode(&mut self.scratch);
-            let size = first.size();
-            match self.send(now) {
-                Ok(()) => {}
-                // Too long, and not even a file in memory can be made: it would be so for ever.
-                Err(Refusal::This) => self.drop_line(&self.queue[0].fields.clone(), now),
-                Err(Refusal::All) => return,
+            if self.queue.is_empty() {
+                return self.emptied(now);
             }
+            self.encode(left.min(BATCH));
+            let sent = match self.send(now) {
+                Ok(sent) => sent,
+                // Too long, and not even a file in memory can be made: it would be so for ever.
+                Err(Refusal::This) => {
+                    self.drop_line(&self.queue[0].fields.clone(), now);
+                    1
+                }
+                Err(Refusal::All) => return,
+            };
             self.moved = now;
-            self.queue.pop_front();
-            self.waiting -= size;
+            self.waiting -= self.queue.drain(..sent).map(|waiting| waiting.size()).sum::<usize>();
+            left -= sent;
         }
         // There may be room, of which nobody tells.
         self.retry_at = Some(now);
+    }
+
+    /// Of those that wait the first, so many at most.
+    fn encode(&mut self, most: usize) {
+        self.scratch.clear();
+        self.ends.clear();
+        for waiting in self.queue.iter().take(most) {
+            waiting.encode(&mut self.scratch);
+            self.ends.push(self.scratch.len());
+            if self.scratch.len() >= BATCH_BYTES {
+                break;
+            }
+        }
     }
 
     fn emptied(&mut self, now: Time) {
@@ -346,18 +371,19 @@ impl Journal {
         self.queue.push_back(waiting);
     }
 
-    /// Sends what is encoded.
-    fn send(&mut self, now: Time) -> Result<(), Refusal> {
+    /// Sends of what is encoded as much as is taken at once; how many messages.
+    fn send(&mut self, now: Time) -> Result<usize, Refusal> {
         // One that is gone may be there again already, as after its restart.
         for _ in 0..3 {
             let Some(socket) = &self.socket else {
                 self.connect(now)?;
                 continue;
             };
-            let sent = journal::send(socket.as_fd(), &self.scratch);
+            let sent = journal::send_all(socket.as_fd(), &self.scratch, &self.ends);
             let is_long = sent == Err(Errno::EMSGSIZE);
-            match if is_long { journal::send_sealed(socket.as_fd(), &self.scratch) } else { sent } {
-                Ok(()) => return Ok(()),
+            let first = &self.scratch[..self.ends.first().copied().unwrap_or(0)];
+            match if is_long { journal::send_sealed(socket.as_fd(), first).map(|()| 1) } else { sent } {
+                Ok(sent) => return Ok(sent),
                 Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE) => {
                     break;
                 }
@@ -452,7 +478,7 @@ mod tests {
                         CLUSTERD_GENERATION=3\nCLUSTERD_PID=4711\n";
 
     fn encoded(stream: Stream, text: &[u8], (cut, continued): (bool, bool)) -> Vec<u8> {
-        let mut to = b"rest of the one before".to_vec();
+        let mut to = Vec::new();
         Waiting { fields: fields(), stream: Some(stream), text: text.to_vec(), cut, continued }
             .encode(&mut to);
         to

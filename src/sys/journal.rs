@@ -36,6 +36,40 @@ pub fn send(fd: BorrowedFd<'_>, message: &[u8]) -> Result<(), Errno> {
     retrying(|| send_bytes(fd.as_raw_fd(), message, flags())).map(drop)
 }
 
+/// Sends messages, which stand one behind the other and end at these places, in one call; how many, at least one.
+///
+/// # Errors
+/// As [`send`], of the first.
+pub fn send_all(fd: BorrowedFd<'_>, messages: &[u8], ends: &[usize]) -> Result<usize, Errno> {
+    if let [_] = ends {
+        return send(fd, messages).map(|()| 1);
+    }
+    let begins = std::iter::once(0).chain(ends.iter().copied());
+    let parts: Vec<&[u8]> = begins.zip(ends).map(|(begin, end)| &messages[begin..*end]).collect();
+    let mut texts: Vec<libc::iovec> = parts
+        .iter()
+        .map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() })
+        .collect();
+    let mut headers: Vec<libc::mmsghdr> = texts
+        .iter_mut()
+        .map(|text| {
+            // SAFETY: all zeros is a message with no address, no text and no flags.
+            let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            header.msg_hdr.msg_iov = std::ptr::from_mut(text);
+            header.msg_hdr.msg_iovlen = 1;
+            header
+        })
+        .collect();
+    let count = libc::c_uint::try_from(headers.len()).map_err(|_| Errno::EINVAL)?;
+    let sent = retrying(|| {
+        let flags = flags().bits() as _;
+        // SAFETY: the headers and the texts that they name live until it returns; texts are only read.
+        let sent = unsafe { libc::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), count, flags) };
+        Errno::result(sent)
+    })?;
+    usize::try_from(sent).map_err(|_| Errno::EINVAL)
+}
+
 /// Sends one message of any length, as a file that nobody can change any more.
 ///
 /// # Errors
@@ -92,6 +126,50 @@ mod tests {
         file.rewind().unwrap();
         file.read_to_end(&mut text).unwrap();
         assert_eq!(text, message);
+    }
+
+    #[test]
+    fn many_messages_go_in_one_call_as_far_as_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let receiver = UnixDatagram::bind(&path).unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let sender = open(&path).unwrap();
+        let texts: Vec<Vec<u8>> =
+            (0..5000).map(|number| format!("{number} \n\0\u{e9}").into_bytes()).collect();
+        let (mut sent, mut got, mut calls, mut buffer) = (0, Vec::new(), 0, [0; 64]);
+        let read = |got: &mut Vec<Vec<u8>>, buffer: &mut [u8]| {
+            while let Ok(count) = receiver.recv(buffer) {
+                got.push(buffer[..count].to_vec());
+            }
+        };
+        while sent < texts.len() {
+            let next = &texts[sent..texts.len().min(sent + 7)];
+            let end = |so_far: &mut usize, text: &Vec<u8>| {
+                *so_far += text.len();
+                Some(*so_far)
+            };
+            let ends: Vec<usize> = next.iter().scan(0, end).collect();
+            match send_all(sender.as_fd(), &next.concat(), &ends) {
+                Ok(count) => {
+                    assert!((1..=next.len()).contains(&count));
+                    sent += count;
+                    calls += 1;
+                }
+                Err(error) => {
+                    assert_eq!(error, Errno::EAGAIN);
+                    read(&mut got, &mut buffer);
+                }
+            }
+        }
+        read(&mut got, &mut buffer);
+        assert!(got == texts, "{} of {}", got.len(), texts.len());
+        assert!(calls < texts.len() / 2, "{calls} calls");
+        // One that is too long is told as the first, and not before.
+        setsockopt(&sender, sockopt::SndBuf, &4608).unwrap();
+        let texts = [b"short".to_vec(), vec![b'x'; 60_000]];
+        assert_eq!(send_all(sender.as_fd(), &texts.concat(), &[5, 60_005]), Ok(1));
+        assert_eq!(send_all(sender.as_fd(), &texts[1], &[60_000]), Err(Errno::EMSGSIZE));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 mod abroad;
 mod afar;
 mod apply;
+mod awaited;
 mod backlog;
 mod catalog;
 mod check;
@@ -141,6 +142,7 @@ use crate::sys::handover::Bell;
 use crate::sys::{self, inherited, process, rights, spawn};
 
 use abroad::Abroad;
+use awaited::AwaitedFiles;
 use backlog::Backlog;
 use catalog::Catalog;
 use crons::Crons;
@@ -298,6 +300,7 @@ struct Daemon {
     arrays: VecDeque<Event>,
     /// Workers that the core has ordered and that were not started yet.
     starts: VecDeque<Order>,
+    awaited_files: AwaitedFiles,
     backlog: Backlog,
     lookings: Lookings,
     /// Sources that had more than one turn's share.
@@ -434,6 +437,7 @@ impl Daemon {
             inbox: VecDeque::new(),
             arrays: VecDeque::new(),
             starts: VecDeque::new(),
+            awaited_files: AwaitedFiles::default(),
             backlog: Backlog::default(),
             lookings: Lookings::default(),
             again: VecDeque::new(),
@@ -612,6 +616,7 @@ impl Daemon {
             self.doors.next_deadline(),
             self.http.next_deadline(),
             self.held.next_deadline(),
+            self.awaited_files.next_deadline(),
             self.above.next_deadline(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
@@ -757,8 +762,13 @@ impl Daemon {
     /// for it, and what it was to inherit is still as the last worker left it.
     fn drop_start(&mut self, worker: WorkerId) -> bool {
         // They wait in the order in which they were ordered, which is that of their numbers.
-        let Ok(place) = self.starts.binary_search_by_key(&worker, |order| order.worker) else { return false };
-        self.starts.remove(place);
+        match self.starts.binary_search_by_key(&worker, |order| order.worker) {
+            Ok(place) => {
+                self.starts.remove(place);
+            }
+            Err(_) if self.awaited_files.drop_start(worker) => {}
+            Err(_) => return false,
+        }
         match self.inbox.back_mut() {
             Some(Event::Dropped { workers }) => {
                 workers.insert(worker);
@@ -773,6 +783,7 @@ impl Daemon {
         self.record_state();
         self.keep_apps();
         self.tell_of_steady();
+        self.look_at_awaited_files();
         for notice in self.output.take_notices() {
             let level = if notice.is_good() { log::Level::Info } else { log::Level::Warn };
             log::log!(level, "{notice}");

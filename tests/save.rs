@@ -419,6 +419,18 @@ fn login(home: &Home, arguments: &[&str]) -> Output {
     home.finish(running)
 }
 
+/// Whoever asks has to find a supervisor in the background without the file.
+#[test]
+fn in_the_background_a_file_does_not_move_the_state_and_that_is_told() {
+    let home = Home::new(None);
+    home.write(&format!("[daemon]\nstate_dir = \"kept\"\n{}", file(&[idle("one")])));
+    let told = login(&home, &["start", "ecosystem.toml"]).expect_code(0);
+    assert!(told.stdout.contains("in the background name the folder by --home or CLUSTERD_HOME"), "{told:?}");
+    login(&home, &["save"]).expect_code(0);
+    assert!(home.path().join("dump.json").is_file() && !home.apps().join("kept").exists());
+    login(&home, &["kill"]).expect_code(0);
+}
+
 /// Where the file says, in the foreground; a home that is named holds everything.
 #[test]
 fn the_state_is_kept_where_the_file_says() {

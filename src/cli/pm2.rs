@@ -41,6 +41,11 @@ pub(super) fn processes(list: &List, details: &Details, sight: &dyn Sight) -> Va
     processes.into_iter().map(|(_, process)| process).collect()
 }
 
+/// As JavaScript prints it: a whole one without a fraction.
+fn number(number: f64) -> Value {
+    if number.fract() == 0.0 && number.abs() < 1e9 { json!(number as i64) } else { json!(number) }
+}
+
 /// What all workers of one app have in common.
 struct Facts<'l> {
     app: &'l AppInfo,
@@ -61,7 +66,7 @@ impl Facts<'_> {
             "pm_id": worker.id,
             "monit": {
                 "memory": worker.memory_bytes.unwrap_or(0),
-                "cpu": worker.cpu_percent.unwrap_or(0.0),
+                "cpu": number(worker.cpu_percent.unwrap_or(0.0)),
             },
         })
     }
@@ -346,6 +351,13 @@ mod tests {
         let settings: BTreeMap<String, String> =
             settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         AppDetail { cwd: "/srv/api".to_owned(), settings, ..AppDetail::default() }
+    }
+
+    #[test]
+    fn a_whole_number_has_no_fraction() {
+        for (value, shown) in [(0.0, "0"), (19.0, "19"), (19.5, "19.5"), (-1.0, "-1")] {
+            assert_eq!(flat(&number(value)), shown);
+        }
     }
 
     #[test]

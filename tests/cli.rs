@@ -454,7 +454,13 @@ fn listing() -> Reply {
         workers: vec![worker],
         detail: None,
     };
-    let daemon = DaemonInfo { pid: 1, version: "0.1.0".into(), uptime_ms: 1, home: "/".into() };
+    let daemon = DaemonInfo {
+        pid: 1,
+        version: "0.1.0".into(),
+        uptime_ms: 1,
+        home: "/".into(),
+        control_groups: String::new(),
+    };
     Reply::List(List { version: 1, daemon, apps: vec![app] })
 }
 

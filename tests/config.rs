@@ -10,8 +10,8 @@ use clusterd::config::date::DatePattern;
 use clusterd::config::keys::{self, AppKey, Kind};
 use clusterd::config::logs::{LogSettings, Rate, Rotation};
 use clusterd::config::{
-    self, Account, Config, Diagnostics, FilterEnv, Host, Interpreter, LogTarget, ProcessSettings, Program,
-    Spec,
+    self, Account, Config, Diagnostics, FilterEnv, GroupBounds, Host, Interpreter, LogTarget,
+    ProcessSettings, Program, Spec,
 };
 use clusterd::supervisor::address::Address;
 use clusterd::supervisor::policy::{
@@ -156,6 +156,12 @@ fn examples_of_process() -> ProcessSettings {
         umask: Some(0o022),
         nice: Some(5),
         oom_score_adj: Some(100),
+        bounds: GroupBounds {
+            memory_high: Some(400 << 20),
+            memory_max: Some(512 << 20),
+            pids_max: Some(200),
+            cpu_weight: Some(50),
+        },
         env_files: vec!["/srv/site/.env".into()],
         increment_var: Some("PORT".into()),
         pid_file: Some("/srv/site/hello.pid".into()),
@@ -190,6 +196,31 @@ fn process_settings_are_shown_as_they_are_written() {
         app_with(&format!("rlimits = {}", settings["rlimits"])).spec.process.rlimits,
         app.spec.process.rlimits
     );
+}
+
+#[test]
+fn bounds_of_control_groups_are_amounts_for_each_worker() {
+    let bounds = |line: &str| app_with(line).spec.process.bounds;
+    assert_eq!(bounds(""), GroupBounds::default());
+    assert_eq!(bounds("memory_max = \"1.5G\"").memory_max, Some(1536 << 20));
+    assert_eq!(bounds("memoryHigh = 2097152").memory_high, Some(2 << 20));
+    let all = bounds("memory_high = \"1M\"\nmemory_max = \"1M\"\npids_max = 1\ncpu_weight = 10000");
+    let files: Vec<(&str, u64)> = all.files().iter().map(|bound| (bound.file, bound.value)).collect();
+    let expected =
+        [("memory.high", 1 << 20), ("memory.max", 1 << 20), ("pids.max", 1), ("cpu.weight", 10_000)];
+    assert_eq!(files, expected);
+    for (line, said) in [
+        ("memory_max = \"80%\"", "write an amount for each worker"),
+        ("memory_max = 1000", "for megabytes write \"1000M\""),
+        ("memory_high = true", "an amount of memory from 1 MiB"),
+        ("pids_max = 0", "a whole number from 1 to 4194304"),
+        ("cpu_weight = 10001", "a whole number from 1 to 10000"),
+        ("memory_high = \"2M\"\nmemory_max = \"1M\"", "is above memory_max"),
+    ] {
+        let text = format!("[[apps]]\nscript = \"a\"\n{line}\n");
+        let problems = config::load(&text, "eco.toml", &host()).expect_err(line).one_line();
+        assert!(problems.iter().any(|problem| problem.contains(said)), "{line}: {problems:?}");
+    }
 }
 
 #[test]

@@ -143,7 +143,13 @@ fn every_key_is_told_of() {
 
 #[test]
 fn every_figure_is_told_of_and_no_other() {
-    let daemon = DaemonInfo { pid: 1, version: String::new(), uptime_ms: 0, home: String::new() };
+    let daemon = DaemonInfo {
+        pid: 1,
+        version: String::new(),
+        uptime_ms: 0,
+        home: String::new(),
+        control_groups: String::new(),
+    };
     let page_of_none =
         metrics::render(&List { version: 1, daemon, apps: Vec::new() }, &metrics::AllCounts::new());
     let families = page_of_none.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());

@@ -81,8 +81,13 @@ fn app(name: &str, status: &str, workers: Vec<WorkerInfo>) -> AppInfo {
 }
 
 fn list(apps: Vec<AppInfo>) -> Event {
-    let daemon =
-        DaemonInfo { pid: 4100, version: "0.1.0".into(), uptime_ms: 7_380_000, home: "/run/clusterd".into() };
+    let daemon = DaemonInfo {
+        pid: 4100,
+        version: "0.1.0".into(),
+        uptime_ms: 7_380_000,
+        home: "/run/clusterd".into(),
+        control_groups: String::new(),
+    };
     Event::List(List { version: 1, daemon, apps })
 }
 

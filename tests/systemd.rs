@@ -143,3 +143,29 @@ fn a_supervisor_that_is_stuck_is_started_anew_by_systemd() {
     assert!(new.len() == 2 && new.iter().all(|pid| !old.contains(pid)), "{old:?} {new:?}");
     assert_eq!(shown(&host, "NRestarts"), "1");
 }
+
+/// `Delegate=yes`: as the package's user, below a systemd that does not know `DelegateSubgroup=`.
+#[test]
+fn each_worker_has_a_control_group_of_its_own_below_that_of_the_unit() {
+    let Some(host) = shop(|app| app) else { return };
+    succeeded(host.run(&["systemctl", "start", UNIT]));
+    let unit = shown(&host, "ControlGroup");
+    let group = |pid: &str| {
+        let text = succeeded(host.run(&["cat", &format!("/proc/{pid}/cgroup")]));
+        text.lines().find_map(|line| line.strip_prefix("0::")).expect("there is version 2").to_owned()
+    };
+    assert_eq!(group(&shown(&host, "MainPID")), format!("{unit}/supervisor"));
+    let groups = || pids(&host).iter().map(|pid| group(&pid.to_string())).collect::<Vec<_>>();
+    assert_eq!(groups(), [1, 2].map(|worker| format!("{unit}/worker-shop-{}-g1-{worker}", worker - 1)));
+    let report = succeeded(host.run(&["clusterd", "--home", "/run/clusterd@shop", "report"]));
+    assert!(report.contains("\ncontrol groups on, in /sys/fs/cgroup/"), "{report}");
+    succeeded(host.run(&["systemctl", "reload", UNIT]));
+    let groups = groups();
+    assert!(groups.len() == 2 && groups.iter().all(|group| group.contains("-g2-")), "{groups:?}");
+    succeeded(host.run(&["systemctl", "restart", UNIT]));
+    assert_eq!(pids(&host).len(), 2);
+    succeeded(host.run(&["systemctl", "stop", UNIT]));
+    assert_eq!(shown(&host, "Result"), "success");
+    let journal = succeeded(host.run(&["journalctl", "--no-pager", "-o", "cat", "-u", UNIT]));
+    assert!(!journal.contains("left behind") && !journal.contains("control group of"), "{journal}");
+}

@@ -296,6 +296,7 @@ fn is_number(kind: Kind) -> bool {
             | Kind::Count { .. }
             | Kind::Whole { .. }
             | Kind::Memory
+            | Kind::Bytes
             | Kind::Instances
             | Kind::Signal
             | Kind::ExitCodes

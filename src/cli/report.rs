@@ -160,6 +160,7 @@ pub(super) fn text(report: &Value, list: Option<&List>) -> String {
                     daemon.version, daemon.pid, daemon.home
                 ),
             );
+            push(&mut out, format_args!("control groups {}", daemon.control_groups));
         }
         None => push(&mut out, format_args!("no supervisor: {}", word("no_supervisor"))),
     }

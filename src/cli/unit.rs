@@ -171,7 +171,9 @@ fn service(what: &str, program: &str) -> String {
          Restart=on-failure\n\
          RestartSec=1\n\
          # A worker that runs out of memory is clusterd's matter.\n\
-         OOMPolicy=continue\n"
+         OOMPolicy=continue\n\
+         # Each worker gets a control group of its own, below that of the unit.\n\
+         Delegate=yes\n"
     )
 }
 
@@ -183,7 +185,8 @@ const OUTPUT: &str = "# What workers print is in their log files; errors, theirs
 
 /// Workers inherit all of it: nothing here that a runtime (V8, JVM) or a usual server would miss. Left out are
 /// MemoryDenyWriteExecute (compilers at run time), ProcSubset and ProtectProc (memory and CPU time are read there),
-/// ProtectControlGroups and RestrictNamespaces (workers of their own), ProtectHome (apps below home folders).
+/// ProtectControlGroups (each worker has its group), RestrictNamespaces (workers of their own), ProtectHome (apps below
+/// home folders).
 const HARDENING: &str = "# Workers inherit what follows. For ports below 1024: AmbientCapabilities= and CapabilityBoundingSet=\n\
                          # CAP_NET_BIND_SERVICE. For apps with `user`: User=root, Group=root, and no bounding set.\n\
                          CapabilityBoundingSet=\n\

@@ -52,6 +52,8 @@ pub enum Kind {
     Signal,
     /// Bytes, or a share of the memory that there is.
     Memory,
+    /// Bytes of memory.
+    Bytes,
     /// A pattern of dates.
     DatePattern,
     /// Bytes of a log file, or 0.
@@ -147,6 +149,7 @@ impl Kind {
                              of what there is for all instances together"
                     .into()
             }
+            Kind::Bytes => "an amount of memory from 1 MiB: \"512M\", \"1.5G\", bytes".into(),
             Kind::DatePattern => "a pattern of YYYY YY MMMM MMM MM M DD D dddd ddd dd d HH H hh h mm m ss s SSS A a \
                                   Z ZZ X, with other letters in [ ], such as \"YYYY-MM-DD HH:mm:ss.SSS Z\""
                 .into(),
@@ -227,6 +230,10 @@ pub enum AppKey {
     Nice,
     OomScoreAdj,
     Rlimits,
+    MemoryHigh,
+    MemoryMax,
+    PidsMax,
+    CpuWeight,
     NoNewPrivs,
     Instances,
     ExecMode,
@@ -422,6 +429,40 @@ pub const APP: &[Key<AppKey>] = &[
         Kind::Limits,
         "those that clusterd was started with",
         "resource limits of each worker; to raise a hard one takes CAP_SYS_RESOURCE",
+    ),
+    key(
+        AppKey::MemoryHigh,
+        "memory_high",
+        &[],
+        Kind::Bytes,
+        "none: no limit",
+        "a worker whose processes take more memory than this is slowed down, and gives back what it can; needs a \
+         control group of its own",
+    ),
+    key(
+        AppKey::MemoryMax,
+        "memory_max",
+        &[],
+        Kind::Bytes,
+        "none: no limit",
+        "a worker whose processes would take more memory than this is killed by the kernel, with all of them; needs a \
+         control group of its own",
+    ),
+    key(
+        AppKey::PidsMax,
+        "pids_max",
+        &[],
+        Kind::Count { min: 1, max: 4_194_304 },
+        "none: no limit",
+        "the most processes and threads that a worker can have at a time; needs a control group of its own",
+    ),
+    key(
+        AppKey::CpuWeight,
+        "cpu_weight",
+        &[],
+        Kind::Count { min: 1, max: 10_000 },
+        "none: the kernel counts 100",
+        "a worker's share of the CPUs where they are short, against 100 of others; needs a control group of its own",
     ),
     key(
         AppKey::NoNewPrivs,

@@ -5,6 +5,7 @@
 
 mod app;
 mod appended;
+mod bounds;
 pub mod calendar;
 pub mod changes;
 mod check;
@@ -42,6 +43,7 @@ mod words;
 #[cfg(any(test, fuzzing))]
 pub(crate) use listen::fuzz as fuzz_listen;
 
+pub use bounds::GroupBounds;
 pub use error::{Diagnostics, Place, Problem};
 pub use http::Http;
 pub use process::{Account, FilterEnv, ProcessSettings, Resource, Rlimit};

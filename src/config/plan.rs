@@ -318,6 +318,7 @@ pub fn is_shown(kind: Kind) -> bool {
             | Kind::ExitCodes
             | Kind::Apps
             | Kind::Memory
+            | Kind::Bytes
             | Kind::Account
             | Kind::Umask
             | Kind::Whole { .. }

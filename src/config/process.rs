@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::Spec;
+use super::bounds::{self, GroupBounds};
 use super::error::quoted;
 use super::keys::{AppKey, Kind};
 use super::raw;
@@ -43,6 +44,8 @@ pub struct ProcessSettings {
     pub oom_score_adj: Option<i32>,
     /// In the order of the file.
     pub rlimits: Vec<Rlimit>,
+    /// Of its control group.
+    pub bounds: GroupBounds,
     /// setuid programs have no effect in it.
     pub no_new_privs: bool,
     /// Read anew at each start; a later one wins.
@@ -68,6 +71,7 @@ impl Default for ProcessSettings {
             nice: None,
             oom_score_adj: None,
             rlimits: Vec::new(),
+            bounds: GroupBounds::default(),
             no_new_privs: false,
             env_files: Vec::new(),
             filter_env: FilterEnv::Nothing,
@@ -188,6 +192,7 @@ impl<'v> Reader<'_, 'v, '_, AppKey> {
             nice: self.whole(AppKey::Nice),
             oom_score_adj: self.whole(AppKey::OomScoreAdj),
             rlimits: self.rlimits(),
+            bounds: self.group_bounds(),
             no_new_privs: self.flag(AppKey::NoNewPrivs).unwrap_or(false),
             env_files: self.env_files(cwd),
             filter_env: self.read(AppKey::FilterEnv, filter_env).unwrap_or(FilterEnv::Nothing),
@@ -417,6 +422,9 @@ pub(super) fn shown(key: AppKey, spec: &Spec) -> Option<String> {
         AppKey::Rlimits => {
             let limits: Vec<String> = process.rlimits.iter().map(show_rlimit).collect();
             (!limits.is_empty()).then(|| format!("{{ {} }}", limits.join(", ")))
+        }
+        AppKey::MemoryHigh | AppKey::MemoryMax | AppKey::PidsMax | AppKey::CpuWeight => {
+            bounds::shown(key, process.bounds)
         }
         AppKey::NoNewPrivs => Some(process.no_new_privs.to_string()),
         AppKey::EnvFile => {

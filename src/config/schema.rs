@@ -178,6 +178,7 @@ fn takes(kind: Kind) -> Value {
         Kind::Environment => json!({ "type": "object" }),
         Kind::Signal => either([json!({ "type": "integer", "minimum": 1, "maximum": 64 }), signal()]),
         Kind::Memory => either([bytes(1024 * 1024), pattern(&format!("^{}$", size("%|")))]),
+        Kind::Bytes => either([bytes(1024 * 1024), pattern(&format!("^{}$", size("")))]),
         Kind::FileSize => either([bytes(0), pattern(&format!("^{}$", size("")))]),
         Kind::LineRate => {
             let rate = format!(r"^\s*[0-9]+\s*/\s*({TIME_UNITS}|{})\s*$", time());

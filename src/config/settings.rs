@@ -119,6 +119,10 @@ pub(super) fn value_of(key: AppKey, policy: &Policy, spec: &Spec) -> Option<Stri
         | AppKey::Nice
         | AppKey::OomScoreAdj
         | AppKey::Rlimits
+        | AppKey::MemoryHigh
+        | AppKey::MemoryMax
+        | AppKey::PidsMax
+        | AppKey::CpuWeight
         | AppKey::NoNewPrivs
         | AppKey::EnvFile
         | AppKey::FilterEnv

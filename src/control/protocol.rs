@@ -473,6 +473,9 @@ pub struct DaemonInfo {
     pub uptime_ms: u64,
     /// Its home folder.
     pub home: String,
+    /// Whether its workers have control groups of their own, and why not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub control_groups: String,
 }
 
 /// One app.
@@ -635,9 +638,23 @@ pub struct AppDetail {
     pub watches: Vec<String>,
     /// How ports are shared: the level that holds, in words.
     pub sharing: String,
+    /// The control groups of its workers, where they have such.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupInfo>,
     /// What was told by flags since, and holds over its definition: lines of a file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<String>,
     /// Every setting with its value and unit, in the words of the file.
     pub settings: BTreeMap<String, String>,
+}
+
+/// The control group of a worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupInfo {
+    /// The worker's number within the app.
+    pub instance: u32,
+    /// The group's folder.
+    pub path: String,
+    /// What was written to its files.
+    pub bounds: BTreeMap<String, String>,
 }

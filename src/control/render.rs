@@ -12,8 +12,8 @@ use bytesize::ByteSize;
 use unicode_width::UnicodeWidthStr;
 
 use super::protocol::{
-    AppDetail, AppFailure, AppInfo, Error, LastExitInfo, List, Plan, Progress, ReloadInfo, UnservedInfo,
-    WorkerInfo,
+    AppDetail, AppFailure, AppInfo, Error, GroupInfo, LastExitInfo, List, Plan, Progress, ReloadInfo,
+    UnservedInfo, WorkerInfo,
 };
 
 const BOLD: Style = Style::new().bold();
@@ -419,6 +419,7 @@ fn describe_app(app: &AppInfo, width: Option<usize>) -> String {
     facts.extend(app.warnings.iter().map(|warning| ("warning", Some(warning.clone()))));
     if let Some(detail) = &app.detail {
         facts.extend(detail_facts(detail));
+        facts.extend(detail.groups.iter().map(|group| ("control group", Some(group_words(group)))));
     }
     push_facts(&mut text, &facts);
     if let Some(detail) = app.detail.as_ref().filter(|detail| !detail.settings.is_empty()) {
@@ -450,6 +451,13 @@ fn detail_facts(detail: &AppDetail) -> [(&'static str, Option<String>); 13] {
         ("flags", (!detail.changed.is_empty()).then(|| detail.changed.join("; "))),
         ("sharing", Some(detail.sharing.clone()).filter(|text| !text.is_empty())),
     ]
+}
+
+/// Where it is, and what bounds it.
+fn group_words(group: &GroupInfo) -> String {
+    let bounds: Vec<String> = group.bounds.iter().map(|(file, text)| format!("{file} {text}")).collect();
+    let bounds = if bounds.is_empty() { String::new() } else { format!(" ({})", bounds.join(", ")) };
+    format!("{}{bounds}", group.path)
 }
 
 fn some_list(words: &[String]) -> Option<String> {
@@ -684,6 +692,7 @@ mod tests {
             version: "0.1.0".into(),
             uptime_ms: 7_260_000,
             home: "/run/clusterd".into(),
+            control_groups: String::new(),
         };
         List { version: 1, daemon, apps }
     }

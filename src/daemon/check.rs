@@ -43,7 +43,7 @@ impl Daemon {
         let argv = command.argv.iter().map(|a| c_string(a)).collect::<Result<_, _>>().map_err(text)?;
         let (output, theirs) = output::worker_pipe().map_err(|error| Unfit::of("pipe", &error))?;
         let (report, reports) = spawn::report_pair().map_err(|error| Unfit::of("socketpair", &error))?;
-        let spawned = spawn::spawn(&Plan {
+        let plan = Plan {
             program: c_string(command.program.as_os_str()).map_err(text)?,
             argv,
             env,
@@ -57,8 +57,8 @@ impl Daemon {
             options: false,
             nofile: self.surroundings.nofile,
             settings: &settings::of(&recipe.spec.process, who.as_ref()),
-        });
-        let spawned = spawned.map_err(|error| Unfit::of("clone", &error))?;
+        };
+        let spawned = spawn::spawn(&plan, None).map_err(|error| Unfit::of("clone", &error))?;
         Ok(Stage::Running { pid: spawned.pid, report, output: output.into(), said: Vec::new() })
     }
 }

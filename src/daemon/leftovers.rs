@@ -126,7 +126,7 @@ fn find(left: &Left, spared: &HashSet<i32>) -> (HashMap<i32, u64>, Vec<i32>) {
 }
 
 /// Ourselves and those above us: who starts the next supervisor may have been started by a worker.
-fn own_line() -> HashSet<i32> {
+pub(super) fn own_line() -> HashSet<i32> {
     let mut line = HashSet::new();
     let mut pid = std::process::id() as i32;
     while pid > 0 && line.insert(pid) {

@@ -45,6 +45,7 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: self.clock.since_start().as_millis() as u64,
             home: self.home.runtime.display().to_string(),
+            control_groups: self.groups.state(),
         }
     }
 
@@ -200,6 +201,7 @@ impl Daemon {
             env: recipe.spec.env.keys().cloned().collect(),
             watches: watched.map(|path| path.display().to_string()).collect(),
             sharing: self.sharing(app),
+            groups: app.workers.iter().filter_map(|w| self.group_info(w.instance, w.worker?)).collect(),
             changed: self.changes_in_force(app.app).lines(),
             settings: settings(recipe),
         })

@@ -28,6 +28,7 @@ mod files;
 mod flush;
 mod follow;
 mod forward;
+mod groups;
 mod hangup;
 mod headroom;
 mod held;
@@ -100,7 +101,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -148,6 +149,7 @@ use catalog::Catalog;
 use crons::Crons;
 use doors::Doors;
 use files::{MainFile, Said};
+use groups::Groups;
 use headroom::Promises;
 use held::Held;
 use keep::Keeper;
@@ -326,6 +328,7 @@ struct Daemon {
     /// The notify sockets of workers of other users.
     abroad: Abroad,
     above: manager::Above,
+    groups: Groups,
     notified: Notified,
     diagnostics: Option<Diagnostics>,
     buffer: Vec<u8>,
@@ -421,6 +424,7 @@ impl Daemon {
         let surroundings = Surroundings::take()?;
         let (foreground, files) = install_log(options.foreground, &home)?;
         let recorded = host::begin(&home, &notes);
+        let groups = Groups::take(Path::new("/"));
         let keeper = Keeper::new(&home, has_file);
         let poll = Poll::new().map_err(host("epoll"))?;
         let mut tokens = Tokens::new(CONTROL_TOKENS);
@@ -459,6 +463,7 @@ impl Daemon {
             held: Held::default(),
             abroad: Abroad::default(),
             above: manager::Above::over(options.foreground),
+            groups,
             notified,
             diagnostics: Diagnostics::open().ok(),
             buffer: vec![0; BUFFER],
@@ -508,6 +513,7 @@ impl Daemon {
             self.home.runtime.display()
         );
         self.tell_host();
+        self.tell_groups();
         let mut events = Events::with_capacity(EVENTS);
         self.now = self.read_clock();
         self.decide();
@@ -618,6 +624,7 @@ impl Daemon {
             self.held.next_deadline(),
             self.awaited_files.next_deadline(),
             self.above.next_deadline(),
+            self.groups.next_deadline(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.since(now))
@@ -700,6 +707,7 @@ impl Daemon {
         self.look_at_overflows();
         self.look_at_doors();
         self.look_after_http();
+        self.groups.look_after(self.now);
         self.steer_again();
         let end = self.read_clock() + DECIDING_TIME;
         let mut actions: Vec<Action> = Vec::new();
@@ -824,6 +832,9 @@ impl Daemon {
         self.retire_pid(worker);
         if let Some(process) = self.processes.remove(worker) {
             self.unwatch(&process.tokens);
+            if let Some(group) = process.group {
+                self.groups.release(group, self.now);
+            }
         }
         self.close_unused_abroad();
     }

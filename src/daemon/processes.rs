@@ -10,6 +10,7 @@ use std::rc::Rc;
 use mio::Token;
 
 use super::catalog::Recipe;
+use super::groups::Group;
 use super::said::Sayings;
 use super::start::Order;
 use super::usage::Usage;
@@ -79,6 +80,8 @@ pub(super) struct Process {
     pub(super) tokens: Vec<(Token, i32)>,
     /// What it used at the last look.
     pub(super) usage: Option<Usage>,
+    /// Its control group, where the host lets us make such.
+    pub(super) group: Option<Group>,
 }
 
 impl Process {
@@ -111,6 +114,7 @@ impl Process {
             pid_file: None,
             tokens: Vec::new(),
             usage: None,
+            group: None,
         }
     }
 
@@ -340,7 +344,8 @@ impl Processes {
 
     /// Whether anything of the worker's tree lives on without its first process.
     pub(super) fn has_leftovers(&self, worker: WorkerId) -> bool {
-        self.adopted.values().any(|owner| *owner == worker)
+        let group = || self.by_worker.get(&worker).and_then(|process| process.group.as_ref());
+        self.adopted.values().any(|owner| *owner == worker) || group().is_some_and(Group::is_occupied)
     }
 
     /// The core hears that its first process has ended, and that others of its tree have not.
@@ -359,7 +364,9 @@ impl Processes {
         let leader = (!process.leader_gone).then_some(process.pid);
         let adopted = self.adopted.iter().filter(|(_, owner)| **owner == worker).map(|(pid, _)| *pid);
         let mut known = HashSet::new();
-        let members = leader.into_iter().chain(adopted).flat_map(process::tree);
+        // By the group whoever got out of the tree otherwise: no session, parent or variable of his tells whose he is.
+        let grouped = process.group.iter().flat_map(Group::members);
+        let members = leader.into_iter().chain(adopted).flat_map(process::tree).chain(grouped);
         members.filter(|member| known.insert(*member)).collect()
     }
 
@@ -407,13 +414,15 @@ impl Processes {
         Ok(())
     }
 
-    /// SIGKILL to the whole tree, which is held still before; with `treekill = false` to the first process.
+    /// SIGKILL to the whole tree: by its group at once, where it has one, and to whoever is not in that one by one,
+    /// held still before. With `treekill = false` to the first process.
     pub(super) fn kill(&mut self, worker: WorkerId) -> io::Result<()> {
         if let Some(process) = self.by_worker.get_mut(&worker) {
             process.killed = true;
             if !process.recipe.spec.treekill {
                 return process.kill_alone();
             }
+            process.group.iter().for_each(Group::kill);
             // All that can be said of a tree that is not shown; it still leads, so the number is its own.
             if !process.leader_gone && !process::are_shown() {
                 process::signal_group(process.pid, libc::SIGKILL)?;

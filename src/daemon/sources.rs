@@ -39,6 +39,8 @@ pub(super) enum Source {
     Listener(SocketId),
     /// The time of a `cron_restart` has come, or the wall clock was set.
     Alarm,
+    /// Somebody came to a worker's control group, or the last one left it.
+    Group(WorkerId),
     /// Files of an app have changed.
     Files(AppId),
     /// Our own standard output or error has room again.
@@ -116,6 +118,10 @@ impl Daemon {
             Source::Listener(_) => false,
             Source::Alarm => {
                 self.take_alarm();
+                false
+            }
+            Source::Group(worker) => {
+                self.hear_group(worker);
                 false
             }
             Source::Files(app) => self.collect_files(app),
@@ -224,6 +230,7 @@ impl Daemon {
         self.inbox.push_back(Event::Exited { worker, status, left });
         if left {
             self.processes.behead(worker);
+            self.watch_group(worker);
         }
     }
 

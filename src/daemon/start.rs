@@ -25,7 +25,7 @@ use super::perform::ended_already;
 use super::processes::{Process, WORKER_VARIABLE};
 use super::shared::Sharing;
 use super::sockets::Held;
-use super::{Daemon, Source, identity, kept, settings};
+use super::{Daemon, Source, groups, identity, kept, settings};
 
 /// What `Action::Spawn` carries.
 #[derive(Clone, Debug)]
@@ -123,10 +123,11 @@ impl Daemon {
         let cwd = c_string(command.cwd.as_os_str())?;
         let files = self.open_files(order.app, order.instance, &recipe)?;
         let ties = self.watch_pipes(order.worker, &pipes).inspect_err(|_| self.output.release(files))?;
+        let mut group = self.make_group(order, process.bounds, !recipe.spec.treekill);
         let mut fds: Vec<_> = handed.iter().filter_map(|id| self.sockets.fd(*id)).collect();
         fds.extend(pipes.channel.iter().map(|(_, theirs)| theirs.as_fd()));
         let input = pipes.input.as_ref().map_or(self.surroundings.null.as_fd(), |(_, theirs)| theirs.as_fd());
-        let spawned = spawn::spawn(&Plan {
+        let plan = Plan {
             program,
             argv,
             env,
@@ -140,12 +141,16 @@ impl Daemon {
             options: !self.may_duplicate_from(who.as_ref().is_some_and(|who| who.is_other)),
             nofile: self.surroundings.nofile,
             settings: &settings::of(process, who.as_ref()),
-        });
-        let spawned = spawned.map_err(|error| {
-            self.unwatch(&ties.all());
-            self.output.release(files);
-            host_failure("clone", &error)
-        })?;
+        };
+        let spawned = match groups::born(&plan, &mut group) {
+            Ok(spawned) => spawned,
+            Err(error) => {
+                group.into_iter().for_each(|group| self.groups.release(group, self.now));
+                self.unwatch(&ties.all());
+                self.output.release(files);
+                return Err(host_failure("clone", &error));
+            }
+        };
         let process = Process {
             report: Some(pipes.report.0),
             channel: pipes.channel.map(|(ours, _)| ours),
@@ -153,6 +158,7 @@ impl Daemon {
             other_user: who.and_then(|who| who.other_user()),
             pid_file: self.publish_pid(pid_file, spawned.pid, order.worker),
             tokens: ties.others,
+            group,
             ..Process::new(order, recipe, command, spawned)
         };
         self.processes.insert(order.worker, process);
@@ -384,6 +390,10 @@ impl Daemon {
             }
             spawn::Report::NotIntercepted(errno) => {
                 self.not_intercepted(worker, errno);
+                false
+            }
+            spawn::Report::NotGrouped(errno) => {
+                self.not_grouped(worker, errno);
                 false
             }
             spawn::Report::Failed(failure) => {

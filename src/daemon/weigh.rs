@@ -11,6 +11,7 @@ use crate::sys::memory::{self, Meter};
 use crate::sys::process;
 
 use super::Daemon;
+use super::groups::Group;
 
 /// How often a tree is looked through for processes that were forked meanwhile: it takes ten times as long as
 /// reading what the known ones take.
@@ -126,7 +127,11 @@ impl Daemon {
     /// A worker that was ended by SIGKILL, and not by us: was it the kernel?
     pub(super) fn look_for_out_of_memory(&mut self, worker: WorkerId, status: ExitStatus) {
         let killed = status == ExitStatus::Signal(libc::SIGKILL);
-        if killed && self.scales.one_more() {
+        // Its own group knows; else somebody was killed, and this one was.
+        let group = self.processes.get(worker).and_then(|process| process.group.as_ref());
+        let counted = group.and_then(Group::memory_kills);
+        let mut short = || counted.map_or_else(|| self.scales.one_more(), |kills| kills > 0);
+        if killed && short() {
             self.inbox.push_back(Event::OutOfMemory { worker });
         }
     }

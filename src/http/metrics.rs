@@ -234,7 +234,13 @@ mod tests {
             "instances": 2, "listen": [], "reload": null, "workers": workers,
         }))
         .expect("the shape of the protocol");
-        let daemon = DaemonInfo { pid: 1, version: "1.2.3".into(), uptime_ms: 2500, home: "/h".into() };
+        let daemon = DaemonInfo {
+            pid: 1,
+            version: "1.2.3".into(),
+            uptime_ms: 2500,
+            home: "/h".into(),
+            control_groups: String::new(),
+        };
         List { version: 1, daemon, apps: vec![app] }
     }
 

@@ -41,6 +41,58 @@ pub fn levels(root: &Path, controller: &str) -> Vec<Level> {
     second.chain(first.into_iter().flatten().map(level(Hierarchy::V1))).collect()
 }
 
+/// The v2 group of this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// As /proc/self/cgroup has it.
+    pub name: String,
+    /// Where its files are.
+    pub folder: PathBuf,
+    /// The outermost folder of the hierarchy that is to be seen.
+    pub mounted: PathBuf,
+}
+
+/// Why the own group has no folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// The kernel, or /proc, shows no group of v2.
+    NoHierarchy,
+    /// The hierarchy is not mounted.
+    NotMounted,
+    /// The group of this name lies outside of what is mounted.
+    Outside(String),
+}
+
+/// The v2 group of this process, wherever v2 is mounted (alone, or beside hierarchies of v1). `root` is `/` but for
+/// tests.
+///
+/// # Errors
+/// Why it has no folder.
+pub fn own(root: &Path) -> Result<Own, Absent> {
+    let groups = read(&root.join("proc/self/cgroup")).unwrap_or_default();
+    let mounts = read(&root.join("proc/self/mountinfo")).unwrap_or_default();
+    let name = v2_group(&groups).ok_or(Absent::NoHierarchy)?;
+    let mut mounted = mounts.lines().filter_map(mount).filter(|mount| mount.kind == "cgroup2").peekable();
+    if mounted.peek().is_none() {
+        return Err(Absent::NotMounted);
+    }
+    let within = |mount: Mount<'_>| {
+        let below = Path::new(name).strip_prefix(&mount.source).ok()?;
+        let leaves = below.components().any(|step| matches!(step, Component::ParentDir));
+        let base = root.join(mount.target.trim_start_matches('/'));
+        let folder: PathBuf = base.join(below).components().collect();
+        let is_there = !leaves && folder.join("cgroup.procs").exists();
+        is_there.then(|| Own { name: name.to_owned(), folder, mounted: base })
+    };
+    mounted.find_map(within).ok_or_else(|| Absent::Outside(name.to_owned()))
+}
+
+/// Whether this controller is a hierarchy of v1 here: it is not there for groups of v2 then. `root` is `/` but for
+/// tests.
+pub fn is_v1(root: &Path, controller: &str) -> bool {
+    v1_group(&read(&root.join("proc/self/cgroup")).unwrap_or_default(), controller).is_some()
+}
+
 /// Reads a small file of the kernel's; none when it is not there or no text.
 pub fn read(path: &Path) -> Option<String> {
     const LIMIT: u64 = 4 * 1024 * 1024;

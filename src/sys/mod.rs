@@ -14,6 +14,7 @@ pub mod cpus;
 pub mod descriptor;
 pub mod epoll_peer;
 pub mod facts;
+pub mod groups;
 mod guise;
 pub mod handover;
 pub mod inherited;

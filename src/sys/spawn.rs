@@ -17,6 +17,12 @@ use super::settings::{self, Setting, Settings};
 /// CLONE_CLEAR_SIGHAND (Linux 5.5). `libc` has it as an `int`, where it overflows to 0.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
+/// CLONE_INTO_CGROUP (Linux 5.7), the same.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// The length of clone_args without its later members, for kernels that do not know those.
+const CLONE_ARGS_FIRST: usize = 64;
+
 /// Texts that reserve room for the digits of the child's own process id, patched in the child.
 const LISTEN_PID_SLOT: &[u8] = b"LISTEN_PID=0000000000\0";
 const WATCHDOG_PID_SLOT: &[u8] = b"WATCHDOG_PID=0000000000\0";
@@ -105,6 +111,8 @@ pub enum Report {
     Intercepted(OwnedFd),
     /// The kernel refused the notification filter with this errno; the worker starts without it.
     NotIntercepted(i32),
+    /// The kernel refused it a place in the control group with this errno; the worker starts where we are.
+    NotGrouped(i32),
     /// It failed, and is gone.
     Failed(Failure),
     /// The descriptor was closed: exec succeeded, unless `Failed` came before.
@@ -127,16 +135,18 @@ const REPORT_LENGTH: usize = 7;
 
 const TAG_INTERCEPTED: u8 = b'I';
 const TAG_NOT_INTERCEPTED: u8 = b'N';
+const TAG_NOT_GROUPED: u8 = b'G';
 const TAG_FAILED: u8 = b'F';
 
-/// Starts a process.
+/// Starts a process, in this control group where one is given.
 ///
 /// # Errors
 /// The errno of clone3(2), fork(2) or pidfd_open(2): EAGAIN and ENOMEM pass by
-/// themselves, EMFILE and ENFILE when descriptors are free again. What fails in the child is reported
-/// over [`Plan::report`].
-pub fn spawn(plan: &Plan<'_>) -> io::Result<Spawned> {
+/// themselves, EMFILE and ENFILE when descriptors are free again, ENODEV with another group: this one was
+/// removed. What fails in the child is reported over [`Plan::report`].
+pub fn spawn(plan: &Plan<'_>, group: Option<BorrowedFd<'_>>) -> io::Result<Spawned> {
     let mut prepared = Prepared::new(plan, plan.report.as_raw_fd());
+    prepared.group = group.map(|group| group.as_raw_fd());
     let everything = block_signals()?;
     let result = clone_process(&mut prepared);
     restore_signals(&everything);
@@ -179,6 +189,7 @@ fn decode(bytes: &[u8], passed: Option<OwnedFd>) -> io::Result<Report> {
         // unix(7): a descriptor that we have no room for is closed, and the message comes without it.
         (Some(&TAG_INTERCEPTED), None) => return Err(io::Error::from_raw_os_error(libc::EMFILE)),
         (Some(&TAG_NOT_INTERCEPTED), _) => Report::NotIntercepted(errno),
+        (Some(&TAG_NOT_GROUPED), _) => Report::NotGrouped(errno),
         (Some(&TAG_FAILED), _) => {
             let step = bytes.get(1).and_then(|i| Step::ALL.get(usize::from(*i)));
             let item = bytes.get(2).copied().map_or(0, usize::from);
@@ -212,6 +223,8 @@ struct Prepared<'a> {
     settings: &'a Settings,
     /// Whose end is also the worker's.
     supervisor: i32,
+    /// The control group that it has to go to by itself, where it was not born in it.
+    group: Option<RawFd>,
 }
 
 impl<'a> Prepared<'a> {
@@ -241,6 +254,7 @@ impl<'a> Prepared<'a> {
             nofile: libc::rlimit { rlim_cur: plan.nofile.0, rlim_max: plan.nofile.1 },
             settings: plan.settings,
             supervisor: std::process::id() as i32,
+            group: None,
         }
     }
 }
@@ -260,6 +274,29 @@ fn restore_signals(before: &nix::sys::signal::SigSet) {
 
 /// Parent: the child's pid and descriptor. Child: never returns.
 fn clone_process(prepared: &mut Prepared<'_>) -> io::Result<(i32, Option<OwnedFd>)> {
+    if let Some(group) = prepared.group.take() {
+        match clone_with(prepared, Some(group)) {
+            // Kernels before 5.7, profiles, and whatever else keeps a child from being born there: it may go by itself.
+            Err(error)
+                if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM | libc::ENODEV)) =>
+            {
+                prepared.group = Some(group);
+            }
+            other => return other,
+        }
+    }
+    match clone_with(prepared, None) {
+        Err(error) => match error.raw_os_error() {
+            // Kernels before 5.5, and container profiles that refuse what they do not know.
+            Some(libc::ENOSYS | libc::EPERM | libc::EINVAL) => fork_process(prepared),
+            _ => Err(error),
+        },
+        cloned => cloned,
+    }
+}
+
+/// By clone3, into a control group if one is given.
+fn clone_with(prepared: &mut Prepared<'_>, group: Option<RawFd>) -> io::Result<(i32, Option<OwnedFd>)> {
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
         flags: libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
@@ -267,9 +304,15 @@ fn clone_process(prepared: &mut Prepared<'_>) -> io::Result<(i32, Option<OwnedFd
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };
+    let mut length = CLONE_ARGS_FIRST;
+    if let Some(group) = group {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = group as u64;
+        length = size_of::<CloneArgs>();
+    }
     // SAFETY: without CLONE_VM the child has its own copy of the address space, as after fork; the
     // arguments live on this stack until the call returns.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, length) };
     match pid {
         0 => run_child(prepared),
         1.. => {
@@ -277,14 +320,7 @@ fn clone_process(prepared: &mut Prepared<'_>) -> io::Result<(i32, Option<OwnedFd
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             Ok((pid as i32, Some(pidfd)))
         }
-        _ => {
-            let error = io::Error::last_os_error();
-            match error.raw_os_error() {
-                // Kernels before 5.5, and container profiles that refuse what they do not know.
-                Some(libc::ENOSYS | libc::EPERM | libc::EINVAL) => fork_process(prepared),
-                _ => Err(error),
-            }
-        }
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -306,7 +342,7 @@ fn fork_process(prepared: &mut Prepared<'_>) -> io::Result<(i32, Option<OwnedFd>
     }
 }
 
-/// The kernel's `struct clone_args`, first version (clone(2)).
+/// The kernel's `struct clone_args`, third version (clone(2), Linux 5.7).
 #[repr(C)]
 #[derive(Default)]
 struct CloneArgs {
@@ -318,6 +354,9 @@ struct CloneArgs {
     stack: u64,
     stack_size: u64,
     tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
 }
 
 fn run_child(prepared: &mut Prepared<'_>) -> ! {
@@ -334,6 +373,10 @@ fn prepare_and_exec(prepared: &mut Prepared<'_>) -> Failure {
     // SAFETY: no arguments; a fresh child is never a group leader.
     if unsafe { libc::setsid() } < 0 {
         return failed(Step::Session);
+    }
+    // Before descriptors close, and before a change of user: whatever it starts is in the group, too.
+    if let Some(Err(errno)) = prepared.group.map(join) {
+        send(prepared.report, TAG_NOT_GROUPED, [0, 0], errno, None);
     }
     if let Err(errno) = place_descriptors(prepared) {
         return Failure { step: Step::Descriptors, item: 0, errno };
@@ -366,6 +409,21 @@ fn prepare_and_exec(prepared: &mut Prepared<'_>) -> Failure {
     // SAFETY: NUL-terminated strings in NULL-terminated arrays, all of which outlive the call.
     unsafe { libc::execve(prepared.program, prepared.argv.as_ptr(), prepared.envp.as_ptr()) };
     failed(Step::Exec)
+}
+
+/// Moves this process into a control group.
+fn join(group: RawFd) -> Result<(), i32> {
+    // SAFETY: a NUL-terminated name below an open folder.
+    let file = unsafe { libc::openat(group, c"cgroup.procs".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) };
+    if file < 0 {
+        return Err(errno());
+    }
+    // SAFETY: one byte of a text that lives as long as the program; 0 stands for whoever writes it.
+    let written = unsafe { libc::write(file, c"0".as_ptr().cast(), 1) };
+    let result = if written < 0 { Err(errno()) } else { Ok(()) };
+    // SAFETY: it was opened above.
+    unsafe { libc::close(file) };
+    result
 }
 
 /// A worker that nobody supervises would serve on beside those of the next supervisor, and its bind and

@@ -13,6 +13,7 @@
 
 pub(crate) mod booted;
 pub(crate) mod daemon;
+pub(crate) mod delegated;
 pub(crate) mod encrypted;
 pub(crate) mod fixtures;
 pub(crate) mod hammer;
@@ -31,6 +32,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub(crate) use daemon::{Daemon, Home, Output, clusterd};
+pub(crate) use delegated::Delegated;
 pub(crate) use fixtures::{App, Fixture, file};
 pub(crate) use hammer::{Hammer, Load};
 pub(crate) use memory_group::MemoryGroup;

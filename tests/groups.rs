@@ -110,7 +110,7 @@ if os.fork():
     os._exit(0)
 os.setsid()
 time.sleep(0.002)
-os.execve(sys.executable, [sys.executable, os.path.abspath('chain.py'), sys.argv[1], 'next'], {})
+os.execve(sys.executable, [sys.executable, os.path.abspath('chain.py'), sys.argv[1], 'next'], {'HIDES': 'yes'})
 ";
 
 /// Everybody on this host whose arguments have this word.
@@ -122,6 +122,24 @@ fn alive(word: &str) -> Vec<i32> {
         line.split(|byte| *byte == 0).any(|part| part == word.as_bytes())
     };
     pids.filter(has).collect()
+}
+
+/// Moves one of the bomb, and so all that comes of it, into a group within that of its worker: it is not listed there.
+fn hide_deeper(group: &Delegated, word: &str) {
+    let name = group.groups().into_iter().find(|name| name.starts_with("worker-bomb")).expect("it runs");
+    let inner = group.path().join(name).join("inner");
+    fs::create_dir(&inner).expect("the group is ours");
+    let inside = || fs::read_to_string(inner.join("cgroup.procs")).unwrap_or_default();
+    let moved = wait_until(SOON, "one of it in there", || {
+        let next = alive("next");
+        let mut bomb = alive(word).into_iter().filter(|pid| next.contains(pid));
+        // It may be gone in this moment.
+        let moved = bomb.find(|pid| fs::write(inner.join("cgroup.procs"), pid.to_string()).is_ok());
+        moved.filter(|_| !inside().is_empty())
+    });
+    wait_until(SOON, "what comes of it", || {
+        inside().lines().any(|line| line.parse().is_ok_and(|pid: i32| pid != moved))
+    });
 }
 
 /// Fault 21: what forks faster than anybody looks, and hides from every look, is ended at once and whole, and what was
@@ -140,6 +158,7 @@ fn a_fork_bomb_is_ended_whole_by_its_group_however_it_hides() {
     let other = daemon.wait_online("other", 1);
     for _ in 0..3 {
         wait_until(SOON, "the bomb", || alive(&word).len() >= 2);
+        hide_deeper(&group, &word);
         let list = daemon.quickest(&["list"]);
         assert!(list.took < Duration::from_secs(2), "the owner waits: {list:?}");
         daemon.run(&["stop", "bomb"]).expect_code(0);

@@ -129,16 +129,17 @@ fn hide_deeper(group: &Delegated, word: &str) {
     let name = group.groups().into_iter().find(|name| name.starts_with("worker-bomb")).expect("it runs");
     let inner = group.path().join(name).join("inner");
     fs::create_dir(&inner).expect("the group is ours");
-    let inside = || fs::read_to_string(inner.join("cgroup.procs")).unwrap_or_default();
-    let moved = wait_until(SOON, "one of it in there", || {
+    let mut moved = Vec::new();
+    wait_until(SOON, "what comes of one that was moved there", || {
+        let inside = fs::read_to_string(inner.join("cgroup.procs")).unwrap_or_default();
+        if inside.lines().any(|line| line.parse().is_ok_and(|pid: i32| !moved.contains(&pid))) {
+            return true;
+        }
+        // It may be gone in this moment, or have its successor already.
         let next = alive("next");
-        let mut bomb = alive(word).into_iter().filter(|pid| next.contains(pid));
-        // It may be gone in this moment.
-        let moved = bomb.find(|pid| fs::write(inner.join("cgroup.procs"), pid.to_string()).is_ok());
-        moved.filter(|_| !inside().is_empty())
-    });
-    wait_until(SOON, "what comes of it", || {
-        inside().lines().any(|line| line.parse().is_ok_and(|pid: i32| pid != moved))
+        let bomb = alive(word).into_iter().filter(|pid| next.contains(pid));
+        moved.extend(bomb.filter(|pid| fs::write(inner.join("cgroup.procs"), pid.to_string()).is_ok()));
+        false
     });
 }
 

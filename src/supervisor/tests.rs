@@ -1482,10 +1482,7 @@ fn looks_at_the_memory_of_two_apps_do_not_stay_together() {
     for _ in 0..100 {
         bench.out.clear();
         bench.pass(ms(100));
-        let of = |action: &Action| match action {
-            Action::Weigh { app, .. } => Some(*app),
-            _ => None,
-        };
+        let of = |action: &Action| if let Action::Weigh { app, .. } = action { Some(*app) } else { None };
         looks.push(bench.out.iter().filter_map(of).collect::<Vec<AppId>>());
     }
     let count = |app| looks.iter().flatten().filter(|seen| **seen == app).count();

@@ -421,6 +421,8 @@ impl App {
             }
             Readiness::Exec => return Some(worker.spawned + policy.min_uptime.min(policy.listen_timeout)),
             Readiness::Auto if policy.declares_listen || policy.mode == Mode::Fork => return None,
+            // One that listens, though not yet wherever it should, is not silent, however long it has lived.
+            Readiness::Auto if self.sockets.of(worker.id).any(|(_, socket)| socket.accepts) => return None,
             Readiness::Auto => {}
         }
         match self.heard {

@@ -255,9 +255,9 @@ impl Sockets {
     /// that it may. None where it has none of its own there that takes connections: of a queue that it shares
     /// nobody knows who takes what.
     ///
-    /// Until it is `ready` it may open another port before it takes connections from what it was handed: that one's
-    /// answers prove nothing.
-    pub(super) fn probed_at(&self, worker: WorkerId, door: Door, ready: bool) -> Option<Spot> {
+    /// What it declares goes first, also where it was not seen taking connections from it: not every way of doing so
+    /// can be seen, and a port that it opened besides proves nothing of what its clients get.
+    pub(super) fn probed_at(&self, worker: WorkerId, door: Door) -> Option<Spot> {
         let (first, exact) = match door {
             Door::Any(first) => (first, first),
             Door::Port(_) => (None, None),
@@ -266,8 +266,7 @@ impl Sockets {
         let rank = |(id, socket): &(SocketId, &Socket)| {
             let address = socket.address;
             let (silent, away) = (!socket.accepts, first.is_some_and(|first| !first.overlaps(&address)));
-            let where_it_is = if ready { (silent, away) } else { (away, silent) };
-            (where_it_is, exact != Some(address), address.port(), address, *id)
+            (away, silent, exact != Some(address), address.port(), address, *id)
         };
         let asked = |(_, socket): &(SocketId, &Socket)| {
             !socket.shut && !socket.is_shared() && door.admits(&socket.address)

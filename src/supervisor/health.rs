@@ -141,7 +141,7 @@ impl App {
             Some(_) | None => (Question::Ready, READY_PATIENCE, Way::Connection(ready_door(policy.ready))),
         };
         let place_of = match way {
-            Way::Connection(door) => self.sockets.probed_at(worker, door, ready),
+            Way::Connection(door) => self.sockets.probed_at(worker, door),
             Way::Command => None,
         };
         self.slots[slot].workers[place].watch.check.next = Next::Asked;

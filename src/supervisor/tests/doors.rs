@@ -57,8 +57,8 @@ fn a_worker_is_asked_where_the_file_says_else_where_it_declares_else_at_the_lowe
         (any, vec![Has::Own(3000), Has::Own(80)], Some(80), Some(80)),
         (any, vec![Has::Handed(80), Has::Own(3000)], Some(3000), Some(3000)),
         (first, vec![Has::Own(80), Has::Used(3000)], Some(3000), Some(3000)),
-        // What it opened first proves nothing of what it is going to serve.
-        (first, vec![Has::Own(80), Has::Handed(3000)], Some(3000), Some(80)),
+        // What it opened besides proves nothing of what it serves, or is going to.
+        (first, vec![Has::Own(80), Has::Handed(3000)], Some(3000), Some(3000)),
         (first, vec![Has::Own(9100), Has::Own(80)], Some(80), Some(80)),
         (port, vec![Has::Own(80), Has::Own(3000)], Some(3000), Some(3000)),
         (port, vec![Has::Own(80), Has::Handed(3000)], Some(3000), Some(3000)),

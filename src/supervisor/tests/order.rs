@@ -68,3 +68,20 @@ fn who_depends_on_an_app_that_is_stopped_for_its_reload_waits() {
     bench.tell(Event::Said { worker: WorkerId(2), word: Word::Ready });
     assert_eq!(bench.spawned().last(), Some(&WorkerId(3)));
 }
+
+/// A restart that waits for who depends forgets where its workers were to listen: one that listens elsewhere than its
+/// predecessor is not ready by its age either, and wakes nobody again and again.
+#[test]
+fn who_listens_elsewhere_while_a_restart_waits_has_no_moment_in_the_past() {
+    let mut bench = Bench::depended_on(cluster(2));
+    bench.reload();
+    let new = *bench.spawned().last().expect("the first of the new ones");
+    bench.tell(Event::Started { worker: new });
+    bench.listen(new, 4000);
+    bench.pass(ms(2000));
+    bench.wish(Command::Stop { app: WEB, scope: Scope::All });
+    bench.wish(Command::Restart { app: APP, scope: Scope::All, definition: None });
+    bench.pass(ms(1500));
+    let starts = bench.supervisor.probe().into_iter().find(|probe| probe.worker == new);
+    assert_eq!(starts.map(|probe| probe.stage), Some(Stage::Running), "it waits for who depends");
+}

@@ -148,6 +148,9 @@ const PAIR: World = World { mode: Mode::Fork, pair: true, narrow: true, ends: tr
 /// Starts and stops in quick succession, of workers that have connections.
 const HASTY: World = World { hasty: true, listens: true, sturdy: true, wishes: 4, ..ONE };
 
+/// A reload is held, promoted and taken back, while other wishes are under way and workers crash.
+const DECIDED: World = World { canary: true, narrow: true, wishes: 2, mortal: true, ..ONE };
+
 /// What a worker may take, in bytes.
 const LIMIT: u64 = 100;
 
@@ -577,6 +580,9 @@ impl Turn<'_> {
         self.canary_takes_nothing_away()?;
         self.canary_is_as_small_as_its_share()?;
         self.canary_that_fails_is_taken_back()?;
+        self.decisions_take_nobody_away_too_soon()?;
+        self.a_rollback_leads_back()?;
+        self.only_versions_that_are_wanted_are_started()?;
         self.reload_without_room_touches_nothing()?;
         self.one_worker_is_renewed_at_a_time()?;
         self.the_last_that_serves_waits_for_the_others()?;
@@ -1228,6 +1234,55 @@ impl Turn<'_> {
         ensure(!up || !held, || format!("{worker:?} of a held reload ended, and it is held on"))
     }
 
+    /// Who promotes takes an old worker away only where a proven one serves in its place, and who takes a reload back
+    /// takes none of the good version away.
+    fn decisions_take_nobody_away_too_soon(&self) -> Verdict {
+        let (promotes, spared) = match self.wish() {
+            Some((_, Command::Promote { app })) => (true, self.before.good(*app)),
+            Some((_, Command::Rollback { app })) => (false, self.before.good(*app)),
+            Some(_) | None => return Ok(()),
+        };
+        let old = |probe: &&Probe| probe.stage == Stage::Ready && Some(probe.generation) == spared;
+        for before in self.lived.iter().filter(old) {
+            let after = self.live.iter().find(|probe| probe.worker == before.worker);
+            let stays = after.is_some_and(|probe| probe.stage == Stage::Ready);
+            let instead = |probe: &Probe| {
+                let there = probe.slot == before.slot && probe.worker != before.worker;
+                let fit = probe.stage == Stage::Ready && (probe.settled || !before.settled);
+                there && fit && (promotes || probe.generation == before.generation)
+            };
+            ensure(stays || self.live.iter().any(instead), || {
+                format!("{:?} was taken away by a decision (promoted: {promotes})", before.worker)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whatever else was under way: no reload is, and what runs is on its way to the version that is good.
+    fn a_rollback_leads_back(&self) -> Verdict {
+        let Some((_, Command::Rollback { app })) = self.wish() else { return Ok(()) };
+        // What waited for the reload that is over begins in the same turn.
+        let (good, next) = (self.before.good(*app), self.after.reloads(*app));
+        let back = self.view.apps.iter().all(|app| Some(app.generation) == good);
+        let held = self.canary(self.before).is_some_and(|new| self.canary(self.after) == Some(new));
+        ensure((back || next) && !held && self.after.good(*app) == good, || {
+            "a roll-back does not lead back".into()
+        })
+    }
+
+    /// Nobody is started of a version that was taken back, or whose place another one took.
+    fn only_versions_that_are_wanted_are_started(&self) -> Verdict {
+        let wanted = |supervisor: &Supervisor, generation: Generation| {
+            let target = supervisor.view(self.now).apps.iter().any(|app| app.generation == generation);
+            target || supervisor.apps().any(|(app, ..)| supervisor.good(app) == Some(generation))
+        };
+        let rejected = self
+            .spawned()
+            .into_iter()
+            .find(|(_, generation)| !wanted(self.before, *generation) && !wanted(self.after, *generation));
+        ensure(rejected.is_none(), || format!("{rejected:?} is of a version that nobody wants"))
+    }
+
     fn reload_without_room_touches_nothing(&self) -> Verdict {
         let probes = self.before.probe();
         let refused = |action: &Action| {
@@ -1674,6 +1729,17 @@ fn held_shares_of_listening_workers_hold_every_promise() {
     passes("canary, listening", World { canary: true, narrow: true, sturdy: true, listens: true, ..ONE }, 50);
 }
 
+/// Promote against stop, a roll-back while a worker crashes, a reload during a held one: two wishes at a time.
+#[test]
+fn decisions_about_held_shares_hold_every_promise() {
+    passes("decisions", DECIDED, 100);
+}
+
+#[test]
+fn decisions_about_held_shares_of_two_instances_hold_every_promise() {
+    passes("two decisions", World { instances: 2, wishes: 1, sturdy: true, ..DECIDED }, 200);
+}
+
 #[test]
 fn held_shares_of_two_instances_hold_every_promise_nearby() {
     let world = World { canary: true, instances: 2, narrow: true, scales: true, wishes: 2, ..ONE };
@@ -1839,6 +1905,8 @@ fn every_planted_bug_is_found() {
         (Bug::CanaryRetires, World { canary: true, ..ONE }),
         (Bug::CanaryGrows, World { canary: true, instances: 2, narrow: true, ..ONE }),
         (Bug::CanaryIsTrusted, World { canary: true, ..ONE }),
+        (Bug::PromotionRetires, DECIDED),
+        (Bug::RollbackStopsAll, DECIDED),
     ];
     each_is_found(&bugs);
 }

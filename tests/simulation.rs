@@ -17,6 +17,7 @@ use clusterd::supervisor::policy::{
     Watch, Way,
 };
 use clusterd::supervisor::time::Time;
+use clusterd::supervisor::view::AppView;
 use clusterd::supervisor::{Probe, Stage, Supervisor};
 
 const APPS: u32 = 3;
@@ -247,7 +248,9 @@ impl World {
         let leaves = |probe: &Probe| probe.stage > Stage::Ready;
         self.leaving = self.supervisor.probe().iter().filter(|p| leaves(p)).map(|p| p.worker).collect();
         let mut out = Vec::new();
+        let before = self.wanted();
         self.supervisor.handle(event, self.now, &mut out);
+        self.check_started(&out, &before);
         // Before the world does anything about it: what it does at this moment was not there to be heard.
         out.iter().for_each(|action| self.check_heard(action));
         for action in &out {
@@ -255,6 +258,28 @@ impl World {
         }
         self.trace.extend(out);
         self.check();
+    }
+
+    /// The versions that somebody may be started of.
+    fn wanted(&self) -> BTreeSet<(AppId, Generation)> {
+        let view = self.supervisor.view(self.now);
+        let good = |app: AppId| Some((app, self.supervisor.good(app)?));
+        let of = |app: &AppView| [Some((app.app, app.generation)), good(app.app)];
+        view.apps.iter().flat_map(of).flatten().collect()
+    }
+
+    /// Nobody is started of a version that was taken back, or whose place another one took.
+    fn check_started(&self, out: &[Action], before: &BTreeSet<(AppId, Generation)>) {
+        let spawned = |action: &Action| {
+            let Action::Spawn { app, generation, .. } = action else { return None };
+            Some((*app, *generation))
+        };
+        let mut started = out.iter().filter_map(spawned).filter(|of| !before.contains(of)).peekable();
+        if started.peek().is_some() && !self.over {
+            let wanted = self.wanted();
+            let rejected = started.find(|of| !wanted.contains(of));
+            assert_eq!(rejected, None, "seed {}: of a version that nobody wants", self.seed);
+        }
     }
 
     /// Nobody is killed for want of an end that had come.

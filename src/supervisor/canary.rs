@@ -5,7 +5,7 @@
 
 use super::Bug;
 use super::app::{App, Idle, Mix, Request, Slot, Turn, Until, Wanted};
-use super::event::{Definition, Fact, Failure, Generation, Outcome, RequestId, WorkerId};
+use super::event::{Cause, Definition, Fact, Failure, Generation, Outcome, RequestId, WorkerId};
 use super::policy::{Mode, Policy};
 use super::rollout::{Canary, Rollout};
 use super::worker::Worker;
@@ -88,7 +88,18 @@ impl App {
                 }
                 rollout.canary = Canary::Promoted;
                 rollout.requests.push(request);
+                if turn.has(Bug::PromotionRetires) {
+                    self.take_old_away(turn);
+                }
             }
+        }
+    }
+
+    /// A mistake of two decisions.
+    fn take_old_away(&mut self, turn: &mut Turn<'_>) {
+        let good = self.good;
+        for slot in 0..self.slots.len() {
+            self.leave_where(slot, Cause::Reload, turn, |worker| worker.generation == good);
         }
     }
 
@@ -98,6 +109,9 @@ impl App {
         let kept = self.rollout.is_none() && self.mix == Mix::Keep;
         if self.rollout.is_none() && !kept {
             return turn.reply(request, Outcome::Failed(Failure::NothingHeld));
+        }
+        if turn.has(Bug::RollbackStopsAll) {
+            self.take_old_away(turn);
         }
         self.verdict(None, Failure::RolledBack, turn);
         self.mix = Mix::Replace;

@@ -421,6 +421,12 @@ impl Supervisor {
         self.apps.iter().flat_map(|app| &app.slots).flat_map(of_slot).collect()
     }
 
+    /// The version of this app that a failed reload goes back to, for checks.
+    #[doc(hidden)]
+    pub fn good(&self, app: AppId) -> Option<Generation> {
+        self.apps.iter().find(|other| other.id == app).map(|app| app.good)
+    }
+
     /// Whether a reload of this app is under way, for checks.
     #[doc(hidden)]
     pub fn reloads(&self, app: AppId) -> bool {

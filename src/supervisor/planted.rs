@@ -85,6 +85,10 @@ pub enum Bug {
     CanaryGrows,
     /// A worker of a held reload that fails is replaced as if it were any other.
     CanaryIsTrusted,
+    /// A promotion takes old workers away before new ones are proven.
+    PromotionRetires,
+    /// Who takes a held reload back takes the old workers away, too.
+    RollbackStopsAll,
     /// What only judges workers replaces them.
     AdjustReplaces,
     /// What only judges workers ends a reload that is held at a share.

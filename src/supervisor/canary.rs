@@ -44,11 +44,13 @@ impl App {
         (self.lasting().count() * usize::from(percent)).div_ceil(100).max(1)
     }
 
-    /// Whether no more workers of the new generation are to come for now.
-    pub(super) fn canary_is_full(&self, turn: &Turn<'_>) -> bool {
+    /// Whether no worker of the new generation is to come to this slot for now.
+    pub(super) fn canary_is_full(&self, slot: &Slot, turn: &Turn<'_>) -> bool {
         let Some(percent) = self.held_share() else { return false };
-        let up = self.slots.iter().filter(|slot| self.has_target_up(slot)).count();
-        up >= self.quota(percent) && !turn.has(Bug::CanaryGrows)
+        let taken = |other: &&Slot| {
+            self.has_target_up(other) || other.id != slot.id && self.is_kept_for_its_like(other)
+        };
+        self.slots.iter().filter(taken).count() >= self.quota(percent) && !turn.has(Bug::CanaryGrows)
     }
 
     /// Workers of the new generation that were ready for `min_healthy_time`.

@@ -415,7 +415,11 @@ impl App {
                 Idle::Errored => forward.is_some(),
             };
             let due = may && self.is_vacant(entry, target) && self.pace().has_room(self.policy(target));
-            if due && !self.canary_is_full(turn) && self.fits_beside(turn) && self.finds_room(turn) {
+            if due
+                && !self.canary_is_full(&self.slots[slot], turn)
+                && self.fits_beside(turn)
+                && self.finds_room(turn)
+            {
                 self.spawn(slot, target, turn);
             }
         }

@@ -93,23 +93,7 @@ impl App {
     /// The host's answer for a worker that is to be replaced.
     pub(super) fn measured_for_renewal(&mut self, headroom: &Headroom, turn: &mut Turn<'_>) {
         let Some(renewing @ Renewing { slot, way: Way::Asked, .. }) = self.renewing else { return };
-        let plan = headroom.plan(1, 1);
-        // Where its place was empty for a moment, the held generation would be given another one, for which there is no
-        // room either: asked again later.
-        let is_held = self.is_held_at_share()
-            && self.rollout.as_ref().is_some_and(|rollout| rollout.to == renewing.like);
-        if let Plan::Refused(_) = plan
-            && is_held
-        {
-            self.renewing = None;
-            if let Some((slot, place)) = self.find(renewing.worker)
-                && let Some(spent) = &mut self.slots[slot].workers[place].spent
-            {
-                spent.after = Some(turn.now + SOON);
-            }
-            return;
-        }
-        let (way, how) = match plan {
+        let (way, how) = match headroom.plan(1, 1) {
             Plan::Free | Plan::Narrow { .. } => (Way::Overlapping, Renewal::Overlapping),
             Plan::Refused(shortage) => (Way::InPlace, Renewal::MakingRoom(shortage)),
         };
@@ -204,7 +188,8 @@ impl App {
     /// Replaces the spent worker whose turn it is.
     pub(super) fn renew(&mut self, turn: &mut Turn<'_>) {
         let reloads = self.rollout.is_some() && !self.is_held_at_share();
-        if reloads || self.renewing.is_some_and(|renewing| self.is_renewed(renewing)) {
+        let over = |renewing| self.is_renewed(renewing) || self.is_given_up(renewing);
+        if reloads || self.renewing.is_some_and(over) {
             self.renewing = None;
         }
         if !reloads && self.renewing.is_none() {
@@ -321,6 +306,12 @@ impl App {
         renewed && self.is_held_at_share()
     }
 
+    /// Whether the new one of a held reload that is being replaced is to come back in this slot: its place is its own
+    /// also while it is empty.
+    pub(super) fn is_kept_for_its_like(&self, slot: &Slot) -> bool {
+        self.renewing.is_some_and(|renewing| renewing.slot == slot.id && renewing.like == self.target())
+    }
+
     /// Not replaced by a roll-back anyway: a reload that is held replaces nobody.
     fn is_lasting(&self, worker: &Worker) -> bool {
         self.rollout.is_some() || self.mix == Mix::Keep || worker.generation == self.good
@@ -332,6 +323,11 @@ impl App {
             Some(rollout) => (rollout.to == worker.generation) == (rollout.to == like),
             None => self.is_lasting(worker),
         }
+    }
+
+    /// Whether nobody wants its successor any more: the version was taken back, or another one took its place.
+    fn is_given_up(&self, renewing: Renewing) -> bool {
+        ![self.good, self.target()].contains(&renewing.like)
     }
 
     /// Whether the next one's turn may come: this one has its successor, or gets none for now.

@@ -24,27 +24,28 @@ fn held() -> Bench {
     bench
 }
 
-/// Where its place was empty for a moment, the version that is held would come up in another one beside it.
 #[test]
-fn without_room_the_worker_of_a_held_reload_stays_and_its_turn_comes_again() {
-    let mut bench = held();
+fn without_room_the_new_worker_of_a_held_reload_stops_first_and_comes_back_in_its_place() {
+    let mut bench = Bench::online(Policy { canary: Some(50), ..limited(2) });
+    // The first slot has no place for the new one, which comes up in the second.
+    bench.wish(Command::Stop { app: APP, scope: Scope::Slot(SlotId(0)) });
+    bench.drain(WorkerId(1));
+    bench.reload();
+    bench.boot(WorkerId(3));
+    bench.pass(ms(60_000));
+    bench.wish(Command::Start { app: APP, scope: Scope::Slot(SlotId(0)), definition: None });
+    bench.boot(WorkerId(4));
+    bench.pass(ms(60_000));
+    assert_eq!(reload_state(&bench), "canary");
+    bench.out.clear();
     bench.fits(0);
     bench.outgrow(WorkerId(3));
-    bench.pass(ms(1000));
-    assert!(bench.spawned().is_empty() && !drains(&bench, 3), "{:?}", bench.out);
-    // Nobody is kept waiting by it.
-    bench.outgrow(WorkerId(2));
-    bench.pass(ms(1000));
-    assert!(drains(&bench, 2), "{:?}", bench.out);
-    bench.exit(WorkerId(2));
-    bench.headroom = Headroom::default();
-    bench.boot(WorkerId(4));
-    bench.pass(ms(59_000));
-    assert_eq!(bench.spawned(), [WorkerId(4), WorkerId(5)]);
+    assert!(drains(&bench, 3) && bench.spawned().is_empty(), "{:?}", bench.out);
+    bench.drain(WorkerId(3));
+    assert_eq!((slots(&bench), generations(&bench)), (vec![1], vec![Generation(2)]));
     bench.boot(WorkerId(5));
     bench.pass(ms(60_000));
-    assert!(drains(&bench, 3), "{:?}", bench.out);
-    assert_eq!(reload_state(&bench), "canary");
+    assert_eq!((reload_state(&bench), bench.spawned().len()), ("canary", 1));
 }
 
 #[test]
@@ -364,4 +365,33 @@ fn whom_a_roll_back_replaces_anyway_is_not_renewed() {
     bench.boot(WorkerId(3));
     bench.pass(ms(1000));
     assert!(drains(&bench, 2));
+}
+
+/// Both old workers of a held reload are gone and not back yet, a new one is being renewed, and one start at a
+/// time is all there may be: the version that is taken back gets none.
+#[test]
+fn a_version_that_was_taken_back_is_not_brought_back_by_a_renewal() {
+    let mut bench = Bench::online(Policy { canary: Some(100), ..limited(2) });
+    bench.reload();
+    for new in [3, 4] {
+        bench.boot(WorkerId(new));
+        bench.pass(ms(1000));
+    }
+    bench.pass(ms(60_000));
+    assert_eq!(reload_state(&bench), "canary");
+    bench.outgrow(WorkerId(4));
+    for old in [1, 2] {
+        // What is left of their trees keeps their places.
+        bench.tell(Event::Exited { worker: WorkerId(old), status: ExitStatus::Code(1), left: true });
+    }
+    bench.out.clear();
+    bench.wish(Command::Rollback { app: APP });
+    bench.tell(Event::Exited { worker: WorkerId(5), status: ExitStatus::Signal(15), left: false });
+    for old in [1, 2] {
+        bench.tell(Event::Gone { worker: WorkerId(old) });
+    }
+    assert_eq!(generations(&bench), [Generation(1)], "one at a time");
+    bench.boot(WorkerId(6));
+    bench.pass(ms(1000));
+    assert_eq!(generations(&bench), [Generation(1); 2]);
 }

@@ -2,7 +2,7 @@
 
 use super::Bug;
 use super::app::{App, Idle, Slot, Turn};
-use super::event::{Cause, Definition, Generation, Outcome, RequestId, Scale};
+use super::event::{Definition, Generation, Outcome, RequestId, Scale};
 use super::policy::SpecId;
 use super::view::{Course, Reloading};
 
@@ -62,8 +62,10 @@ impl App {
             Some(rollout) if !held => {
                 rollout.requests.push(request);
                 if self.instances != instances {
-                    rollout.instances_before = None;
-                    self.resize(instances, Cause::Scale, turn);
+                    // It goes with the version that it came with: those that are there stay until that is through.
+                    rollout.instances_before.get_or_insert(self.instances);
+                    let to = rollout.to;
+                    self.make_room_for(instances, to, turn);
                 }
             }
             // Who takes the reload back takes the number of instances back that came with it.

@@ -113,8 +113,10 @@ impl App {
         if held {
             let wanted = self.slots.iter().filter(|slot| !matches!(slot.wanted, Wanted::Remove(_))).count();
             self.instances = u32::try_from(wanted).unwrap_or(u32::MAX);
-        } else if let Some(instances) = rollout.instances_before {
-            self.instances = instances;
+        } else {
+            // What somebody set meanwhile stays, also where the slots came with the version that failed.
+            let instances = rollout.instances_before.unwrap_or(self.instances);
+            self.resize(instances, Cause::Reload, turn);
         }
     }
 

@@ -213,7 +213,6 @@ impl App {
         // What the supervisor begins by itself brings nothing new that is to be tried first.
         let canary = if asked.is_none() && requests.is_empty() { Canary::None } else { self.canary_of(to) };
         let before = self.instances;
-        self.instances = asked.unwrap_or(before);
         for slot in self.slots.iter_mut().filter(|slot| slot.is_wanted()) {
             slot.free();
         }
@@ -229,9 +228,7 @@ impl App {
             swapping: None,
             canary,
         });
-        while self.kept().len() < usize::try_from(self.instances).unwrap_or(usize::MAX) {
-            self.add_slot(to, turn);
-        }
+        self.make_room_for(asked.unwrap_or(before), to, turn);
         self.settle_name();
         let total = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
         if let Some(rollout) = &mut self.rollout {
@@ -239,6 +236,15 @@ impl App {
         }
         turn.report(Fact::ReloadStarted { app: self.id, generation: to, total });
         self.ask_for_room(turn);
+    }
+
+    /// A reload is to so many instances: those that come are of the new version from the first, and those that go stay
+    /// until the others are replaced.
+    pub(super) fn make_room_for(&mut self, instances: u32, to: Generation, turn: &mut Turn<'_>) {
+        self.instances = instances;
+        while self.kept().len() < usize::try_from(instances).unwrap_or(usize::MAX) {
+            self.add_slot(to, turn);
+        }
     }
 
     /// With nothing running there is nothing to keep alive: a reload is a start.

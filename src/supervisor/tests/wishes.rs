@@ -246,6 +246,40 @@ fn what_only_judges_workers_is_part_of_the_reload_under_way_and_waits_for_its_en
     }
 }
 
+/// How many instances there are to be, and have a place.
+fn instances(bench: &Bench) -> (u32, usize) {
+    (bench.supervisor.view(bench.now).apps[0].instances, bench.supervisor.slots(APP).count())
+}
+
+#[test]
+fn the_number_of_instances_that_came_with_a_version_goes_with_it() {
+    for asked in [1, 4] {
+        let mut bench = Bench::online(cluster(2));
+        bench.reload();
+        let judged = Policy { max_restarts: 1, ..cluster(asked) };
+        let adjust = bench.adjust(definition(judged, 2));
+        assert_eq!(instances(&bench).0, asked);
+        bench.exit(WorkerId(3));
+        assert!(matches!(bench.outcome(adjust), Some(Outcome::Failed(Failure::Died { .. }))));
+        bench.pass(ms(1000));
+        assert_eq!(instances(&bench), (2, 2), "asked for {asked}");
+        let left: Vec<WorkerId> = bench.supervisor.probe().iter().map(|probe| probe.worker).collect();
+        assert_eq!((left, bench.spawned()), (vec![WorkerId(1), WorkerId(2)], vec![WorkerId(3)]));
+    }
+}
+
+#[test]
+fn the_number_of_instances_that_somebody_set_during_a_reload_stays_when_it_fails() {
+    let mut bench = Bench::online(cluster(2));
+    bench.wish(Command::Reload { app: APP, definition: Some(definition(cluster(4), 2)) });
+    bench.wish(Command::Scale { app: APP, scale: Scale::To(3) });
+    bench.exit(*bench.spawned().last().expect("the first of the new ones"));
+    bench.pass(ms(1000));
+    assert_eq!(instances(&bench), (3, 3));
+    assert!(bench.supervisor.probe().iter().all(|probe| probe.generation == Generation(1)));
+    assert_eq!(bench.supervisor.probe().len(), 3);
+}
+
 #[test]
 fn how_a_reload_failed_is_shown_until_all_of_it_is_started_anew() {
     let failed = |bench: &Bench| bench.supervisor.view(bench.now).apps[0].reload.is_some();

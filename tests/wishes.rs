@@ -462,6 +462,21 @@ fn a_restart_by_name_needs_no_good_file_and_says_what_was_used() {
     assert_eq!(environ_of(&daemon), "1");
 }
 
+/// However many apps are of it.
+#[test]
+fn a_file_that_cannot_be_used_is_told_of_once() {
+    let home = Arc::new(Home::new(None));
+    home.write(&file(&[script("api", IDLE), script("web", IDLE)]));
+    let (daemon, output) = Daemon::started_by(home, &["start", "ecosystem.toml"]);
+    output.expect_code(0);
+    daemon.expects(&["they are restarted with the last configuration that was good"]);
+    daemon.home.write("[[apps]]\nname = \"api\"\nscript = 3\n");
+    let output = daemon.run(&["restart", "all"]).expect_code(0).stdout;
+    let said = "api, web: their file cannot be used, so they are restarted with the last configuration that was good: ";
+    assert_eq!((output.matches(said).count(), output.matches("cannot be used").count()), (1, 1), "{output}");
+    assert_eq!(output.matches("script: expected").count(), 1, "{output}");
+}
+
 fn environ_of(daemon: &Daemon) -> String {
     let shown = daemon.run(&["env", "api"]).expect_code(0).stdout;
     let line = shown.lines().find_map(|line| line.strip_prefix("A="));

@@ -58,8 +58,8 @@ pub(super) type Whom = Vec<(AppId, Scope)>;
 /// What a file means depends on these: path, profile, `--only`.
 pub(super) type Reading = (PathBuf, Option<String>, Vec<String>);
 
-/// Files that were read for one wish, each once, with their texts.
-type Read = BTreeMap<Reading, (Config, Rc<str>)>;
+/// Files that were read for one wish, each once, with their texts; also those that cannot be used.
+type Read = BTreeMap<Reading, Result<(Config, Rc<str>), Unusable>>;
 
 impl Daemon {
     /// Answers a request, or begins what it wishes.
@@ -385,7 +385,7 @@ impl Daemon {
         let whom = if verb == Verb::Reload || !same { whole_apps(whom) } else { whom };
         self.check_changes(&whom, changes)?;
         let mut read = Read::new();
-        let (mut found, mut notes) = (Vec::new(), Vec::new());
+        let (mut found, mut unused) = (Vec::new(), Vec::new());
         for (app, scope) in whom {
             let verb = self.verb_of_known(verb, app, scope);
             if verb == Verb::Start && same {
@@ -406,17 +406,15 @@ impl Daemon {
                 }
                 Some(Err(unusable)) if !self.needs_no_file(verb, app, same) => return Err(unusable.error),
                 unusable => {
-                    let line = unusable.and_then(Result::err).map(|unusable| unusable.line);
-                    notes.extend(line.map(|line| self.file_unused(app, &line)));
+                    unused.extend(unusable.and_then(Result::err).map(|unusable| (app, unusable.line)));
                     self.without_file(app, source, (same, changes))?
                 }
             };
             found.push((app, scope, verb, taken));
         }
-        for note in &notes {
-            log::warn!("{note}");
-        }
-        for ((path, ..), (config, _)) in &read {
+        let notes = self.files_unused(unused);
+        for ((path, ..), (config, _)) in read.iter().filter_map(|(of, file)| Some((of, file.as_ref().ok()?)))
+        {
             self.hear(&config.daemon, Some(path));
         }
         let mut commands = Vec::new();
@@ -458,13 +456,32 @@ impl Daemon {
             && (same || runs.is_some_and(|recipe| Rc::ptr_eq(recipe, &record.recipe)))
     }
 
-    /// That an app is restarted without its file, and why.
-    fn file_unused(&self, app: AppId, why: &str) -> String {
-        let why = why.strip_suffix("; nothing was changed").unwrap_or(why);
-        let name = self.app_name(app);
-        format!(
-            "{name}: its file cannot be used, so it is restarted with the last configuration that was good: {why}"
-        )
+    /// That apps are restarted without their files, and why: each reason once, however many apps are of that file.
+    fn files_unused(&self, unused: Vec<(AppId, String)>) -> Vec<String> {
+        let mut by_reason: Vec<(String, Vec<String>)> = Vec::new();
+        for (app, why) in unused {
+            let name = self.app_name(app);
+            match by_reason.iter_mut().find(|(known, _)| *known == why) {
+                Some((_, names)) => names.push(name),
+                None => by_reason.push((why, vec![name])),
+            }
+        }
+        let note = |(why, names): (String, Vec<String>)| {
+            let (why, apps) = (why.strip_suffix("; nothing was changed").unwrap_or(&why), names.join(", "));
+            let note = match names.len() {
+                1 => format!(
+                    "{apps}: its file cannot be used, so it is restarted with the last configuration that was good: \
+                     {why}"
+                ),
+                _ => format!(
+                    "{apps}: their file cannot be used, so they are restarted with the last configuration that was \
+                     good: {why}"
+                ),
+            };
+            log::warn!("{note}");
+            note
+        };
+        by_reason.into_iter().map(note).collect()
     }
 
     /// An app as its file has it now, with what was told of it since.
@@ -477,10 +494,8 @@ impl Daemon {
     ) -> Result<Option<Taken>, Unusable> {
         let Some(record) = self.catalog.app(app) else { return Ok(None) };
         let reading = (path.to_owned(), source.profile.clone(), source.only.clone());
-        if !read.contains_key(&reading) {
-            read.insert(reading.clone(), reread(path, &source).map_err(Unusable::refused)?);
-        }
-        let (config, text) = &read[&reading];
+        let file = read.entry(reading).or_insert_with(|| reread(path, &source).map_err(Unusable::refused));
+        let (config, text) = file.as_ref().map_err(Unusable::clone)?;
         let source = source.with_text(text);
         let now = told::app_of((config, text), &source, (&record.namespace, &record.name));
         let now = now.map_err(|wrong| Unusable::new(told::mistaken(&wrong), wrong.one_line()))?;
@@ -707,6 +722,7 @@ fn to_each(whom: Whom, command: fn(AppId, Scope) -> Command) -> Commands {
 }
 
 /// Why an app's file does not say what the app is: for a client that is refused, and in one line.
+#[derive(Clone)]
 struct Unusable {
     error: Error,
     line: String,

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, DirBuilder, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -247,6 +248,36 @@ impl Home {
             check_folder(folder, unmapped_user(), "state_dir")?;
         }
         Ok(Home { state: folder.to_owned(), ..self })
+    }
+
+    /// Where the supervisor before this one had its state, where that was elsewhere: what it left behind is known
+    /// there. As root only where nobody else could say who is to be ended.
+    pub fn earlier_state(&self, uid: u32) -> Option<PathBuf> {
+        let noted = fs::read(self.state_note()).map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
+        // Who had everything in one folder noted nothing.
+        let folder = noted.unwrap_or_else(|_| self.runtime.clone());
+        let known = folder.is_absolute() && folder != self.state;
+        let safe = |folder: &Path| uid != 0 || check_folder(folder, unmapped_user(), "state_dir").is_ok();
+        Some(folder).filter(|folder| known && safe(folder))
+    }
+
+    /// Says so to the next one: the runtime folder is the same for both, whatever their files say.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn note_state(&self) -> io::Result<()> {
+        let (path, new) = (self.state_note(), self.state_note().with_extension("folder.new"));
+        if self.named().is_some() {
+            let gone = fs::remove_file(&path);
+            return gone
+                .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) });
+        }
+        fs::write(&new, self.state.as_os_str().as_encoded_bytes())?;
+        fs::rename(&new, &path)
+    }
+
+    fn state_note(&self) -> PathBuf {
+        self.runtime.join("state.folder")
     }
 }
 

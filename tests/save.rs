@@ -463,6 +463,44 @@ fn the_state_is_kept_where_the_file_says() {
     assert!(daemon.home.path().join("dump.json").is_file() && !daemon.home.apps().join("kept").exists());
 }
 
+/// What the one before left is written down where its file said.
+#[test]
+fn what_was_left_behind_is_found_also_where_state_dir_has_changed_since() {
+    let home = Arc::new(Home::new(None));
+    let at = |name: &str| home.path().join(name);
+    let started = |state_dir: &str, line: &str| {
+        home.write(&format!(
+            "[daemon]\nstate_dir = \"{state_dir}\"\n{}",
+            file(&[App::new("one", &Fixture::new(&["/bin/sh", "-c", line])).text("exec_mode", "fork")])
+        ));
+        let running = home.spawn_with(&[&home.file().display().to_string()], |command| {
+            command.env_remove("CLUSTERD_HOME").env("STATE_DIRECTORY", at("state"));
+            command.env("RUNTIME_DIRECTORY", at("run")).env("LOGS_DIRECTORY", at("logs"));
+        });
+        let run = at("run").display().to_string();
+        wait_until(BOOT, "its apps", || home.run(&["--home", &run, "ping", "--ready"]).code == 0);
+        let list = home.run(&["--home", &run, "list", "--json"]).expect_code(0).stdout;
+        let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+        (running, i32::try_from(list["daemon"]["pid"].as_i64().expect("a number")).expect("a process"))
+    };
+    let sleeps = || {
+        let all = home.processes().into_iter();
+        all.filter(|process| process.line == "sleep 1000").map(|process| process.pid).collect::<Vec<_>>()
+    };
+    let (running, pid) = started("kept/here", "setsid sleep 1000 & exec sleep 2000");
+    wait_until(BOOT, "what the worker started", || sleeps().len() == 1);
+    let left = sleeps();
+    send(pid, Signal::SIGKILL);
+    home.finish(running);
+    assert_eq!(sleeps(), left, "it was not told");
+    let (running, _) = started("kept/there", "exec sleep 2000");
+    assert!(sleeps().is_empty(), "{:?}", sleeps());
+    let run = at("run").display().to_string();
+    home.run(&["--home", &run, "kill"]).expect_code(0);
+    let output = home.finish(running);
+    assert!(output.stderr.contains("1 processes were left behind by a supervisor"), "{output:?}");
+}
+
 /// As with `start` in a login, and the unit of `startup`.
 #[test]
 fn two_supervisors_never_share_a_list_of_apps() {

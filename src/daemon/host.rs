@@ -38,7 +38,7 @@ pub(super) fn begin(home: &Home, notes: &[String]) -> state::Recorded {
     for note in notes {
         log::warn!("{note}");
     }
-    state::begin(&home.state)
+    state::begin(home)
 }
 
 /// What stands in for looks that the host refuses.

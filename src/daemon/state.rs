@@ -19,11 +19,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::home::Home;
 use crate::supervisor::event::WorkerId;
 use crate::supervisor::time::Time;
 use crate::sys::process;
 #[cfg(any(test, fuzzing))]
 use crate::sys::process::Stat;
+use crate::sys::socket;
 
 use super::Daemon;
 use super::leftovers::{self, Left};
@@ -172,17 +174,21 @@ fn write(path: &Path, state: &State) -> io::Result<()> {
 
 /// Ends what workers of an earlier supervisor left behind, if that is gone, and writes down by which mark ours are
 /// known: before there is any.
-pub(super) fn begin(folder: &Path) -> Recorded {
-    let path = path_of(folder);
-    match read(&path) {
-        Ok(left) => {
-            let ended = leftovers::end(&left);
-            if ended > 0 {
-                log::warn!(
-                    "{ended} processes were left behind by a supervisor that was killed: they were ended first"
-                );
-            }
+pub(super) fn begin(home: &Home) -> Recorded {
+    let (folder, path) = (&home.state, path_of(&home.state));
+    // `state_dir` may have changed since: the file of before is there, for whoever goes back to it.
+    if let Some(earlier) = home.earlier_state(socket::own_uid()) {
+        match read_any(&path_of(&earlier)) {
+            Ok(Found::Left(left)) => end_left(&left),
+            Ok(Found::Nothing | Found::Runs { .. }) => {}
+            Err(error) => log::debug!("{}: {error}", earlier.display()),
         }
+    }
+    if let Err(error) = home.note_state() {
+        log::warn!("{}: where the state is cannot be written down: {error}", home.runtime.display());
+    }
+    match read(&path) {
+        Ok(left) => end_left(&left),
         Err(error) => {
             log::warn!("{}: {error}; it is moved aside", path.display());
             if let Err(error) = fs::rename(&path, path.with_extension("json.bad")) {
@@ -196,11 +202,45 @@ pub(super) fn begin(folder: &Path) -> Recorded {
     recorded
 }
 
+fn end_left(left: &Left) {
+    let ended = leftovers::end(left);
+    if ended > 0 {
+        log::warn!(
+            "{ended} processes were left behind by a supervisor that was killed: they were ended first"
+        );
+    }
+}
+
 /// What the writer of the file left, if it is of this start of the host and does not run any more.
 fn read(path: &Path) -> io::Result<Left> {
+    match read_any(path)? {
+        Found::Left(left) => Ok(left),
+        Found::Nothing => Ok(Left::default()),
+        Found::Runs { pid } => {
+            log::warn!(
+                "{}: a supervisor (pid {pid}) that still runs keeps its workers there; give one of the two another \
+                 home (CLUSTERD_HOME)",
+                path.display()
+            );
+            Ok(Left::default())
+        }
+    }
+}
+
+/// What a file says.
+enum Found {
+    Nothing,
+    /// Its writer is this one, and is no supervisor that was killed.
+    Runs {
+        pid: i32,
+    },
+    Left(Left),
+}
+
+fn read_any(path: &Path) -> io::Result<Found> {
     let length = match fs::metadata(path) {
         Ok(metadata) => metadata.len(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Left::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(error) => return Err(error),
     };
     if length > LIMIT {
@@ -208,19 +248,13 @@ fn read(path: &Path) -> io::Result<Left> {
     }
     let state = parse(&fs::read(path)?)?;
     if state.boot_id != process::boot_id()? {
-        return Ok(Left::default());
+        return Ok(Found::Nothing);
     }
     let writer = &state.supervisor;
     if process::stat(writer.pid).is_ok_and(|stat| stat.started == writer.started && stat.state != b'Z') {
-        log::warn!(
-            "{}: a supervisor (pid {}) that still runs keeps its workers there; give one of the two another \
-             home (CLUSTERD_HOME)",
-            path.display(),
-            writer.pid
-        );
-        return Ok(Left::default());
+        return Ok(Found::Runs { pid: writer.pid });
     }
-    Ok(Left { mark: state.mark, since: writer.started, workers: state.workers })
+    Ok(Found::Left(Left { mark: state.mark, since: writer.started, workers: state.workers }))
 }
 
 fn parse(bytes: &[u8]) -> io::Result<State> {

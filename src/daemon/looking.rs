@@ -36,25 +36,36 @@ struct Looking {
     asker: Asker,
     /// Who is to be looked at, and since when each has run.
     left: VecDeque<(WorkerId, Duration)>,
+    /// Who was looked at after this is not looked at again for it, however long it takes.
+    began: Duration,
 }
 
 /// All of them: there are no more than clients of either kind.
 #[derive(Debug, Default)]
-pub(super) struct Lookings(VecDeque<Looking>);
+pub(super) struct Lookings {
+    queue: VecDeque<Looking>,
+    /// When the one began that is being put together just now.
+    now: Option<Duration>,
+}
 
 impl Lookings {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.queue.is_empty()
     }
 
     /// Nobody waits for it any more.
     pub(super) fn forget(&mut self, client: ClientId) {
-        self.0.retain(|looking| !matches!(looking.asker, Asker::Client(of, _) if of == client));
+        self.queue.retain(|looking| !matches!(looking.asker, Asker::Client(of, _) if of == client));
     }
 
     /// Nobody is answered over HTTP any more.
     pub(super) fn forget_http(&mut self) {
-        self.0.retain(|looking| !matches!(looking.asker, Asker::Http(..)));
+        self.queue.retain(|looking| !matches!(looking.asker, Asker::Http(..)));
+    }
+
+    /// Since when a look counts for the list that is being put together.
+    pub(super) fn since(&self) -> Option<Duration> {
+        self.now
     }
 }
 
@@ -65,7 +76,7 @@ impl Daemon {
         if left.len() <= AT_ONCE {
             return self.answer_list(client, &wanted);
         }
-        self.lookings.0.push_back(Looking { asker: Asker::Client(client, wanted), left });
+        self.look_first(Asker::Client(client, wanted), left);
         Ok(())
     }
 
@@ -74,11 +85,16 @@ impl Daemon {
         let targets: Vec<String> = target.into_iter().collect();
         match self.unseen_usages(&targets) {
             Ok(left) if left.len() > AT_ONCE => {
-                self.lookings.0.push_back(Looking { asker: Asker::Http(id, asked), left });
+                self.look_first(Asker::Http(id, asked), left);
             }
             // That there is no such app is part of the answer.
             Ok(_) | Err(_) => self.answer_page(id, asked),
         }
+    }
+
+    fn look_first(&mut self, asker: Asker, left: VecDeque<(WorkerId, Duration)>) {
+        let began = self.clock.since_start();
+        self.lookings.queue.push_back(Looking { asker, left, began });
     }
 
     /// Whose last look is too long ago to be told again.
@@ -111,15 +127,18 @@ impl Daemon {
     /// Looks at as many as there is time for in a turn.
     pub(super) fn look_for_lists(&mut self) {
         let end = self.read_clock() + DECIDING_TIME;
-        while let Some(looking) = self.lookings.0.front_mut() {
-            if let Some((worker, uptime)) = looking.left.pop_front() {
+        while let Some(looking) = self.lookings.queue.front_mut() {
+            let next = looking.left.pop_front();
+            self.lookings.now = Some(looking.began);
+            if let Some((worker, uptime)) = next {
                 self.usage(worker, uptime);
-            } else if let Some(looking) = self.lookings.0.pop_front() {
+            } else if let Some(looking) = self.lookings.queue.pop_front() {
                 self.answer_looking(looking.asker);
             }
             if self.read_clock() >= end {
-                return;
+                break;
             }
         }
+        self.lookings.now = None;
     }
 }

@@ -44,8 +44,9 @@ impl Usage {
         Usage { at: now, seconds, cpu_percent: (10.0 * percent).round() / 10.0, memory_bytes }
     }
 
-    fn is_fresh(&self, now: Duration) -> bool {
-        now.saturating_sub(self.at) < FRESH
+    /// `since`: for a list that is being put together since then, which takes its time where there are many.
+    fn is_fresh(&self, now: Duration, since: Option<Duration>) -> bool {
+        now.saturating_sub(self.at) < FRESH || since.is_some_and(|since| self.at >= since)
     }
 }
 
@@ -53,13 +54,14 @@ impl Daemon {
     /// Whether the last look at a worker is told again; also of one that there is nothing to be seen of.
     pub(super) fn is_usage_fresh(&self, worker: WorkerId) -> bool {
         let Some(process) = self.processes.get(worker) else { return true };
-        process.usage.is_some_and(|usage| usage.is_fresh(self.clock.since_start()))
+        process.usage.is_some_and(|usage| usage.is_fresh(self.clock.since_start(), None))
     }
 
     /// Of the whole tree; none where /proc shows nothing of it.
     pub(super) fn usage(&mut self, worker: WorkerId, uptime: Duration) -> Option<Usage> {
         let before = self.processes.get(worker)?.usage;
-        if let Some(before) = before.filter(|before| before.is_fresh(self.clock.since_start())) {
+        let (now, since) = (self.clock.since_start(), self.lookings.since());
+        if let Some(before) = before.filter(|before| before.is_fresh(now, since)) {
             return Some(before);
         }
         let stats = self.processes.stats_of(worker);
@@ -94,6 +96,19 @@ mod tests {
     }
 
     #[test]
+    fn a_look_counts_for_half_a_second_and_for_the_list_that_it_was_for() {
+        let seen = Usage::after(None, ms(10_000), ms(2000), 1.0, 4096);
+        for (now, since, expected) in [
+            (ms(10_499), None, true),
+            (ms(10_500), None, false),
+            (ms(20_000), Some(ms(9_900)), true),
+            (ms(20_000), Some(ms(10_001)), false),
+        ] {
+            assert_eq!(seen.is_fresh(now, since), expected, "{now:?}, {since:?}");
+        }
+    }
+
+    #[test]
     fn one_tick_of_a_worker_that_was_just_started_is_no_thousand_percent() {
         assert_eq!(Usage::after(None, ms(10_000), ms(1), 0.01, 0).cpu_percent, 10.0);
     }
@@ -107,6 +122,6 @@ mod tests {
     #[test]
     fn a_look_is_told_again_for_half_a_second() {
         let look = Usage::after(None, ms(10_000), ms(5000), 3.0, 0);
-        assert!(look.is_fresh(ms(10_499)) && !look.is_fresh(ms(10_500)));
+        assert!(look.is_fresh(ms(10_499), None) && !look.is_fresh(ms(10_500), None));
     }
 }

@@ -608,6 +608,31 @@ fn secrets_that_every_user_can_read_are_warned_of_once_and_without_their_value()
     assert_eq!(warnings(), told);
 }
 
+/// Rule 8: what the host hands over in a folder of its own (`LoadCredential=`) reaches the workers of the unit's user. One
+/// of another user knows where it is, and is refused by its mode.
+#[test]
+fn the_hosts_credentials_are_read_by_workers_of_its_user_alone() {
+    let home = Arc::new(Home::new(None));
+    let folder = home.apps().join("credentials");
+    fs::create_dir(&folder).expect("it is ours");
+    fs::write(folder.join("token"), "hunter8\n").expect("it is ours");
+    set_mode(&folder.join("token"), 0o400);
+    set_mode(&folder, 0o500);
+    let line = "cat \"$CREDENTIALS_DIRECTORY/token\" 2>/dev/null || echo \"refused in $CREDENTIALS_DIRECTORY\"; \
+                exec sleep 1000";
+    let own = fork("own", &fixtures::shell(line));
+    let other = fork("other", &fixtures::shell(line)).set("user", ORDINARY);
+    let apps = if root() { vec![own, other] } else { vec![own] };
+    let daemon =
+        Builder::new(file(&apps)).env("CREDENTIALS_DIRECTORY", &folder.display().to_string()).start_in(home);
+    daemon.wait_for_text("hunter8");
+    assert!(!daemon.log().contains("hunter8"), "{}", daemon.log());
+    if only_root() {
+        daemon.wait_for_text(&format!("refused in {}", folder.display()));
+        assert_eq!(daemon.output().matches("hunter8").count(), 1);
+    }
+}
+
 /// Rule 5: a name in the home that leads elsewhere is replaced, not followed.
 #[test]
 fn links_under_the_names_of_our_own_files_lead_nowhere() {

@@ -130,13 +130,14 @@ fn the_words_of_strangers_are_counted_and_told_of_seldom() {
     let environment = String::from_utf8_lossy(&environment).into_owned();
     let path = environment.split('\0').find_map(|line| line.strip_prefix("NOTIFY_SOCKET="));
     let path = path.expect("a worker is told where to say READY=1");
+    let before = daemon.pids("api");
     for _ in 0..500 {
         stranger.send_to(b"STATUS=forged\nSTOPPING=1", path).expect("anybody may send");
     }
     daemon.wait_for_text("ignored, the last one");
     holds_for(ms(300), "nothing of it is believed", || {
         let worker = only_worker(&daemon);
-        worker.status_text.is_none() && worker.ready
+        worker.status_text.is_none() && worker.ready && worker.pid == Some(before[0])
     });
     assert_eq!(daemon.log().matches("ignored, the last one").count(), 1, "{}", daemon.log());
 }

@@ -39,6 +39,21 @@ fn listen_timeout_runs_from_the_start_and_not_from_its_order() {
     assert!(late(&bench));
 }
 
+#[test]
+fn more_time_is_given_up_to_ten_times_listen_timeout_from_the_start_and_no_further() {
+    let policy = Policy { listen_timeout: ms(3000), ready: Readiness::Word, ..cluster(1) };
+    for more in [ms(3_600_000), ms(28_000)] {
+        let mut bench = Bench::with(policy.clone());
+        bench.tell(Event::Started { worker: WorkerId(1) });
+        bench.pass(ms(2500));
+        bench.tell(Event::Said { worker: WorkerId(1), word: Word::Extend(more) });
+        bench.pass(ms(27_499));
+        assert!(!late(&bench), "{more:?}");
+        bench.pass(ms(1));
+        assert!(late(&bench), "{more:?}");
+    }
+}
+
 /// Between its start and exec, too: a program on a disk that hangs is late.
 #[test]
 fn listen_timeout_runs_before_the_program_does() {

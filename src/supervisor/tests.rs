@@ -1696,7 +1696,8 @@ fn a_successor_that_is_not_well_leaves_and_the_old_worker_stays() {
     bench.outgrow(WorkerId(1));
     bench.boot(WorkerId(2));
     bench.tell(Event::Said { worker: WorkerId(2), word: Word::Trigger });
-    assert!(bench.took(&Action::Signal { worker: WorkerId(2), signal: SignalKind::Stop }), "{:?}", bench.out);
+    let leaves = Fact::Draining { app: APP, worker: WorkerId(2), cause: Cause::Watchdog };
+    assert!(bench.took(&Action::Report { fact: leaves }), "{:?}", bench.out);
     assert!(!bench.took(&Action::Signal { worker: WorkerId(1), signal: SignalKind::Stop }));
     bench.exit(WorkerId(2));
     bench.pass(ms(200));

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use support::daemon::{exists, state_and_parent};
-use support::strace::{hang, hang_opens};
+use support::strace::hang;
 use support::wait::holds_for;
 use support::{App, Daemon, Load, file, fixtures, free_port, skip, wait_until};
 use tempfile::TempDir;
@@ -185,68 +185,4 @@ fn a_supervisor_whose_own_log_hangs_does_what_it_is_told_and_ends() {
     // Not our child: who reaps it may take its time.
     let is_over = || state_and_parent(daemon.pid).is_none_or(|(state, _)| state == 'Z');
     wait_until(ms(10_000), "the supervisor's end", is_over);
-}
-
-/// Fault 48: no file there can be opened.
-#[test]
-fn a_file_that_cannot_be_opened_yet_holds_up_nobody_but_who_writes_there() {
-    let Some(disk) = other_disk() else { return };
-    let slow = disk.path().join("slow.log");
-    let (daemon, _) = Daemon::background(fork("tick", TICK));
-    daemon.wait_online("tick", 1);
-    daemon.home.put("slow.sh", "#!/bin/sh\necho here I am\nexec sleep 100000\n");
-    let start = ["start", "./slow.sh", "-o", slow.to_str().expect("a path of ours")];
-    daemon.expects(&["its disk does not answer"]);
-    let Some(held) = hang_opens(daemon.pid, disk.path()) else { return };
-    let started = daemon.spawn(&start);
-    wait_until(ms(20_000), "a start that waits for its file", || daemon.list().apps.len() == 2);
-    let others = || {
-        daemon.run(&["ping"]).expect_code(0);
-        daemon.run(&["list"]).expect_code(0);
-        daemon.run(&["restart", "tick"]).expect_code(0);
-        daemon.run(&["flush", "tick"]).expect_code(0);
-    };
-    others();
-    daemon
-        .home
-        .finish(started)
-        .expect_code(1)
-        .expect_stderr(&["its disk does not answer: see to that first"]);
-    others();
-    // Nobody who is to be stopped waits for it either.
-    let started = daemon.spawn(&["start", "slow"]);
-    daemon.run(&["stop", "slow"]).expect_code(0);
-    daemon.home.finish(started).expect_code(1);
-    held.lift();
-    daemon.run(&["start", "slow"]).expect_code(0);
-    wait_until(ms(20_000), "its line", || read(&slow).contains("here I am"));
-
-    // The same with one that nobody has open, and is to be emptied.
-    daemon.run(&["stop", "slow"]).expect_code(0);
-    let Some(held) = hang_opens(daemon.pid, disk.path()) else { return };
-    let mut flushed = daemon.spawn(&["flush", "slow"]);
-    others();
-    assert!(flushed.runs() && size(&slow) > 0, "it did not hang");
-    held.lift();
-    daemon.home.finish(flushed).expect_code(0);
-    assert_eq!(size(&slow), 0);
-}
-
-/// Fault 48: a file that nobody named is no reason not to start.
-#[test]
-fn where_default_files_cannot_be_opened_an_app_starts_without_them() {
-    let (daemon, _) = Daemon::background(fork("tick", TICK));
-    daemon.expects(&["no log files are written"]);
-    daemon.wait_online("tick", 1);
-    daemon.home.put("other.sh", "#!/bin/sh\necho here I am\nexec sleep 100000\n");
-    let logs = daemon.home.path().join("logs");
-    let Some(held) = hang_opens(daemon.pid, &logs) else { return };
-    daemon.run(&["start", "./other.sh"]).expect_code(0);
-    let own = logs.join("clusterd.log");
-    wait_until(ms(20_000), "a warning", || read(&own).contains("no log files are written: "));
-    let kept = || daemon.run(&["logs", "other", "--no-follow"]).expect_code(0).stdout;
-    wait_until(ms(20_000), "its line", || kept().contains("here I am"));
-    held.lift();
-    daemon.run(&["restart", "other"]).expect_code(0);
-    wait_until(ms(20_000), "its line", || read(&logs.join("other-out.log")).contains("here I am"));
 }

@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::ProcessSettings;
 use crate::control::protocol::{Done, Error};
 use crate::control::server::ClientId;
-use crate::logs::file::LogFile;
 use crate::logs::files::Mark;
 use crate::supervisor::event::{AppId, Scope};
 
@@ -19,10 +17,15 @@ impl Daemon {
     /// Without a target everybody's, and the supervisor's own log.
     pub(super) fn flush(&mut self, client: ClientId, targets: &[String]) -> Result<(), Error> {
         let whom = self.whom_or_all(targets)?;
-        let mut marks = BTreeSet::new();
+        let (mut marks, mut failures) = (BTreeSet::new(), Vec::new());
         for (app, scope) in &whom {
             for path in self.files_of(*app, *scope) {
-                marks.extend(self.empty(*app, &path));
+                match self.empty(*app, &path) {
+                    Ok(mark) => marks.extend(mark),
+                    Err(error) => {
+                        failures.push(format!("log file {}: cannot be emptied: {error}", path.display()));
+                    }
+                }
             }
             if *scope == Scope::All {
                 self.output.forget_lines(*app);
@@ -34,23 +37,24 @@ impl Daemon {
         let mut apps: Vec<String> = whom.iter().map(|(app, _)| self.app_name(*app)).collect();
         apps.dedup();
         let message = format!("flushed {}", apps.join(", "));
-        self.await_files(Some(client), What::Emptied(Done { message, apps }), marks);
+        self.await_files(Some(client), What::Emptied(Done { message, apps }), marks, failures);
         Ok(())
     }
 
-    fn empty(&mut self, app: AppId, path: &Path) -> Option<Mark> {
+    fn empty(&mut self, app: AppId, path: &Path) -> io::Result<Option<Mark>> {
         if let Some(mark) = self.output.files.empty_open(path, self.now) {
-            return Some(mark);
+            return Ok(Some(mark));
         }
-        let process = self.catalog.app(app)?.recipe.spec.process.clone();
-        let file = path.to_owned();
-        Some(self.output.files.empty_closed(path, move || empty(&process, &file), self.now))
+        let Some(record) = self.catalog.app(app) else { return Ok(None) };
+        let behalf = trust::behalf(&record.recipe, path);
+        let behalf = behalf.map_err(|refused| io::Error::other(refused.to_string()))?;
+        self.output.files.empty_at(path, behalf, self.now)
     }
 
     /// `reload-logs`, and SIGUSR2, to which nobody waits for an answer.
     pub(super) fn reload_logs(&mut self, client: Option<ClientId>) {
         let marks = self.output.files.reopen(self.now).into_iter().collect();
-        self.await_files(client, What::Reopened, marks);
+        self.await_files(client, What::Reopened, marks, Vec::new());
     }
 
     /// The files that are written now, and those that the next start would write.
@@ -70,11 +74,4 @@ impl Daemon {
         }
         paths
     }
-}
-
-/// Beside the loop: empties a file that is not open; what failed, in words.
-fn empty(process: &ProcessSettings, path: &Path) -> Option<String> {
-    let behalf = trust::behalf(process, path).map_err(|refused| io::Error::other(refused.to_string()));
-    let error = behalf.and_then(|behalf| LogFile::empty_at(path, behalf)).err()?;
-    Some(format!("log file {}: cannot be emptied: {error}", path.display()))
 }

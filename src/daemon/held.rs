@@ -117,9 +117,15 @@ impl Daemon {
         }
     }
 
-    /// Answers when all of these are done.
-    pub(super) fn await_files(&mut self, client: Option<ClientId>, what: What, left: BTreeSet<Mark>) {
-        self.held.tasks.push(Task { what, client, left, failures: Vec::new() });
+    /// Answers when all of these are done; what failed already, in words.
+    pub(super) fn await_files(
+        &mut self,
+        client: Option<ClientId>,
+        what: What,
+        left: BTreeSet<Mark>,
+        failures: Vec<String>,
+    ) {
+        self.held.tasks.push(Task { what, client, left, failures });
     }
 
     fn finish_tasks(&mut self) {

@@ -125,7 +125,7 @@ impl Daemon {
     /// At the end of a turn.
     pub(super) fn keep_apps(&mut self) {
         let Some(since) = self.keeper.changed else { return };
-        let busy = !self.starts.is_empty() || self.awaited_files.has_start() || !self.inbox.is_empty();
+        let busy = !self.starts.is_empty() || !self.inbox.is_empty();
         if self.keeper.off || self.now < self.keeper.not_before || (busy && self.now.since(since) < PATIENCE)
         {
             return;

@@ -6,18 +6,16 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::config::LogTarget;
-use crate::config::ProcessSettings;
 use crate::config::logs::LogSettings;
 use crate::control::protocol::Stream;
 use crate::home;
-use crate::logs::file::LogFile;
 use crate::logs::file_path;
 use crate::logs::files::FileId;
 use crate::logs::form::Form;
 use crate::logs::journal::Fields;
-use crate::logs::opener::{Found, Refusal};
 use crate::logs::worker::Files;
 use crate::supervisor::event::{AppId, SlotId, SpawnFailure, WorkerId};
+use crate::sys::output::OpenError;
 use crate::sys::socket;
 
 use super::Daemon;
@@ -62,24 +60,7 @@ impl Daemon {
         recipe.log_dir.clone().unwrap_or_else(|| self.home.logs.clone())
     }
 
-    /// Has the log files of a worker opened beside the loop; those that are not yet. Without any of them
-    /// [`Daemon::open_files`] can be called.
-    pub(super) fn prepare_files(&mut self, app: AppId, instance: u32, recipe: &Recipe) -> BTreeSet<PathBuf> {
-        let wanted = wanted(recipe, &self.log_folder(recipe), &self.file_stem(app), instance);
-        let mut left = BTreeSet::new();
-        for Wanted { path, default, .. } in wanted {
-            let (process, log_dir) =
-                (recipe.spec.process.clone(), recipe.log_dir.clone().filter(|_| default));
-            let file = path.clone();
-            let open = move |opens| find(&process, log_dir.as_deref(), &file, opens);
-            if !self.output.files.prepare(&path, trust::is_judged(), open, self.now) {
-                left.insert(path.components().collect());
-            }
-        }
-        left
-    }
-
-    /// Opens the log files of a worker, which were prepared. One that was named and cannot be opened fails the start; a
+    /// Opens the log files of a worker. One that was named and cannot be opened fails the start; a
     /// default one costs a warning.
     pub(super) fn open_files(
         &mut self,
@@ -87,48 +68,39 @@ impl Daemon {
         instance: u32,
         recipe: &Recipe,
     ) -> Result<Files, SpawnFailure> {
-        let wanted = wanted(recipe, &self.log_folder(recipe), &self.file_stem(app), instance);
+        let folder = self.log_folder(recipe);
+        let wanted = wanted(recipe, &folder, &self.file_stem(app), instance);
+        let may_write =
+            wanted.iter().any(|file| file.default) && self.may_write_to(recipe.log_dir.as_deref());
         let mut files = Files::default();
-        for file in wanted {
+        for file in wanted.into_iter().filter(|file| may_write || !file.default) {
             let path = &file.path;
-            match self.output.open(path, app, &recipe.spec.logs, self.now) {
+            let behalf = trust::behalf(recipe, path).map_err(|refused| refused.into_failure(path));
+            let opened = behalf.and_then(|behalf| {
+                let opened = self.output.open((path, behalf), app, &recipe.spec.logs, self.now);
+                opened.map_err(|error| open_failure(path, &error))
+            });
+            match opened {
                 Ok(id) => put(&mut files, file.takes, id),
-                Err(Refusal { message, .. }) if file.default => {
+                Err(SpawnFailure { message, .. }) if file.default => {
                     self.warn_once("default log file", || format!("no log files are written: {message}"));
                 }
-                Err(Refusal { errno, message, transient }) => {
+                Err(failure) => {
                     self.output.release(files);
-                    return Err(SpawnFailure {
-                        step: format!("open {}", path.display()),
-                        errno,
-                        message,
-                        transient,
-                    });
+                    return Err(failure);
                 }
             }
         }
         Ok(files)
     }
 
-    /// Workers that run write where the app's newest definition says, once the files are open. A file that cannot be
-    /// opened costs a warning: they go on as before.
+    /// Workers that run write where the app's newest definition says. A file that cannot be opened costs a
+    /// warning: they go on as before.
     pub(super) fn exchange_files(&mut self, app: AppId) {
         let Some(recipe) = self.catalog.app(app).map(|record| Rc::clone(&record.recipe)) else { return };
         self.output.take_over(app, &recipe.spec.logs);
-        self.exchange_when_open(app, &recipe, false);
-    }
-
-    /// As soon as its files are open, or at once.
-    pub(super) fn exchange_when_open(&mut self, app: AppId, recipe: &Recipe, at_once: bool) {
-        let workers = self.output.workers_of(app);
-        let instances = workers.iter().map(|(_, instance)| *instance);
-        let left: BTreeSet<PathBuf> =
-            instances.flat_map(|instance| self.prepare_files(app, instance, recipe)).collect();
-        if !left.is_empty() && !at_once {
-            return self.await_exchange(app, left);
-        }
-        for (worker, instance) in workers {
-            match self.open_files(app, instance, recipe) {
+        for (worker, instance) in self.output.workers_of(app) {
+            match self.open_files(app, instance, &recipe) {
                 Ok(files) => {
                     let slot = self.supervisor.slots(app).find(|slot| slot.instance == instance);
                     let form = slot.and_then(|slot| form(&recipe.spec.logs, slot.slot));
@@ -142,6 +114,16 @@ impl Daemon {
                 Err(failure) => log::warn!("{}: {}", self.label(worker), failure.message),
             }
         }
+    }
+
+    /// Whether default log files may be written to the folder that the file names; if not, a warning says why.
+    fn may_write_to(&mut self, log_dir: Option<&Path>) -> bool {
+        let Some(folder) = log_dir else { return true };
+        let refused = home::log_folder(folder, socket::own_uid()).err();
+        if let Some(error) = &refused {
+            self.warn_once("default log file", || format!("no log files are written: {error}"));
+        }
+        refused.is_none()
     }
 
     /// The log files of an app's first worker, for `describe`.
@@ -206,17 +188,11 @@ fn put(files: &mut Files, takes: Takes, id: FileId) {
     }
 }
 
-/// Beside the loop: with whose rights a log file is handled, and itself where it is to be opened. A default one is in
-/// the folder that the file names, if any.
-fn find(process: &ProcessSettings, log_dir: Option<&Path>, path: &Path, opens: bool) -> Found {
-    if let Some(folder) = log_dir {
-        home::log_folder(folder, socket::own_uid()).map_err(|error| Refusal {
-            errno: 0,
-            message: error.to_string(),
-            transient: false,
-        })?;
+fn open_failure(path: &Path, error: &OpenError) -> SpawnFailure {
+    SpawnFailure {
+        step: format!("open {}", path.display()),
+        errno: error.errno(),
+        message: error.to_string(),
+        transient: false,
     }
-    let behalf = trust::behalf(process, path).map_err(|refused| refused.into_refusal(path))?;
-    let file = opens.then(|| LogFile::open_for(path, behalf.clone())).transpose()?;
-    Ok((behalf, file))
 }

@@ -273,9 +273,7 @@ impl Daemon {
 
     /// Whether anything of the app runs or is about to.
     pub(super) fn runs(&self, app: AppId) -> bool {
-        self.processes.iter().any(|(_, p)| p.app == app)
-            || self.starts.iter().any(|order| order.app == app)
-            || self.awaited_files.starts(app)
+        self.processes.iter().any(|(_, p)| p.app == app) || self.starts.iter().any(|order| order.app == app)
     }
 }
 

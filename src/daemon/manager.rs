@@ -145,7 +145,7 @@ impl Daemon {
         let starts = told.announcer.is_starting();
         let view = looks.then(|| self.supervisor.view(now));
         // Decisions that were not made yet may start something.
-        let undecided = !self.inbox.is_empty() || !self.starts.is_empty() || self.awaited_files.has_start();
+        let undecided = !self.inbox.is_empty() || !self.starts.is_empty();
         let late = |view: &View| self.is_starting(view);
         let starting = starts && self.requests.has_own() && (undecided || view.as_ref().is_none_or(late));
         let reloading = self.requests.has_reload();

@@ -13,7 +13,6 @@
 mod abroad;
 mod afar;
 mod apply;
-mod awaited;
 mod backlog;
 mod catalog;
 mod check;
@@ -143,7 +142,6 @@ use crate::sys::handover::Bell;
 use crate::sys::{self, inherited, process, rights, spawn};
 
 use abroad::Abroad;
-use awaited::AwaitedFiles;
 use backlog::Backlog;
 use catalog::Catalog;
 use crons::Crons;
@@ -302,7 +300,6 @@ struct Daemon {
     arrays: VecDeque<Event>,
     /// Workers that the core has ordered and that were not started yet.
     starts: VecDeque<Order>,
-    awaited_files: AwaitedFiles,
     backlog: Backlog,
     lookings: Lookings,
     /// Sources that had more than one turn's share.
@@ -441,7 +438,6 @@ impl Daemon {
             inbox: VecDeque::new(),
             arrays: VecDeque::new(),
             starts: VecDeque::new(),
-            awaited_files: AwaitedFiles::default(),
             backlog: Backlog::default(),
             lookings: Lookings::default(),
             again: VecDeque::new(),
@@ -622,7 +618,6 @@ impl Daemon {
             self.doors.next_deadline(),
             self.http.next_deadline(),
             self.held.next_deadline(),
-            self.awaited_files.next_deadline(),
             self.above.next_deadline(),
             self.groups.next_deadline(),
         ];
@@ -770,13 +765,8 @@ impl Daemon {
     /// for it, and what it was to inherit is still as the last worker left it.
     fn drop_start(&mut self, worker: WorkerId) -> bool {
         // They wait in the order in which they were ordered, which is that of their numbers.
-        match self.starts.binary_search_by_key(&worker, |order| order.worker) {
-            Ok(place) => {
-                self.starts.remove(place);
-            }
-            Err(_) if self.awaited_files.drop_start(worker) => {}
-            Err(_) => return false,
-        }
+        let Ok(place) = self.starts.binary_search_by_key(&worker, |order| order.worker) else { return false };
+        self.starts.remove(place);
         match self.inbox.back_mut() {
             Some(Event::Dropped { workers }) => {
                 workers.insert(worker);
@@ -791,7 +781,6 @@ impl Daemon {
         self.record_state();
         self.keep_apps();
         self.tell_of_steady();
-        self.look_at_awaited_files();
         for notice in self.output.take_notices() {
             let level = if notice.is_good() { log::Level::Info } else { log::Level::Warn };
             log::log!(level, "{notice}");

@@ -16,13 +16,14 @@ use crate::logs::console::QUEUE_LIMIT;
 use crate::logs::files::{FileId, LogFiles, Notice};
 use crate::logs::foreground::{self, Foreground, SharedConsole};
 use crate::logs::journal::{self, Journal};
-use crate::logs::opener::Refusal;
 use crate::logs::rate::Meters;
 use crate::logs::ring::{Kept, Rings};
 use crate::logs::worker::{BUFFER, Files, Sinks, WorkerOutput};
 use crate::supervisor::event::{AppId, WorkerId};
 use crate::supervisor::time::Time;
+use crate::sys::behalf::Behalf;
 use crate::sys::clock;
+use crate::sys::output::OpenError;
 
 use super::Daemon;
 use super::follow::Followers;
@@ -287,12 +288,12 @@ impl Output {
 
     pub(super) fn open(
         &mut self,
-        path: &Path,
+        (path, behalf): (&Path, Behalf),
         app: AppId,
         logs: &LogSettings,
         now: Time,
-    ) -> Result<FileId, Refusal> {
-        let file = self.files.open_prepared(path)?;
+    ) -> Result<FileId, OpenError> {
+        let file = self.files.open_for(path, behalf)?;
         self.files.set(file, app, logs, now);
         Ok(file)
     }

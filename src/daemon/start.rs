@@ -82,15 +82,8 @@ impl Ties {
 }
 
 impl Daemon {
-    /// Starts a worker once its files are open; its outcome is an event.
+    /// Starts a worker; its outcome is an event.
     pub(super) fn start_worker(&mut self, order: &Order) {
-        if self.has_files(order) {
-            self.start_without_asking(order);
-        }
-    }
-
-    /// The same, with those of its files that are open.
-    pub(super) fn start_without_asking(&mut self, order: &Order) {
         self.name_worker(order);
         let worker = order.worker;
         match self.try_start(order) {

@@ -8,14 +8,15 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use crate::config::ProcessSettings;
 use crate::home::{self, Intruder, Who};
-use crate::logs::opener::Refusal;
+use crate::supervisor::event::SpawnFailure;
 use crate::sys::behalf::Behalf;
 use crate::sys::settings::Identity;
 use crate::sys::socket;
 
+use super::catalog::Recipe;
 use super::identity::{self, Who as Worker};
+use super::start::permanent;
 
 /// Why a log file is left alone.
 #[derive(Debug)]
@@ -31,27 +32,22 @@ impl fmt::Display for Refused {
 }
 
 impl Refused {
-    pub(super) fn into_refusal(self, path: &Path) -> Refusal {
-        let message = format!("log file {}: {}", path.display(), self.message);
-        Refusal { errno: self.errno, message, transient: false }
+    pub(super) fn into_failure(self, path: &Path) -> SpawnFailure {
+        let shown = path.display();
+        permanent(format!("open {shown}"), self.errno, format!("log file {shown}: {}", self.message))
     }
 }
 
-/// Whether that has to be found out anew for each start.
-pub(super) fn is_judged() -> bool {
-    socket::own_uid() == 0
-}
-
-/// With whose rights the log file of an app that runs so is handled at this path. Looks at its disk: not for the loop.
-pub(super) fn behalf(process: &ProcessSettings, path: &Path) -> Result<Behalf, Refused> {
-    if !is_judged() {
+/// With whose rights the log file of an app at this path is handled.
+pub(super) fn behalf(recipe: &Recipe, path: &Path) -> Result<Behalf, Refused> {
+    if socket::own_uid() != 0 {
         return Ok(Behalf::default());
     }
     let found = home::file_intruders(path);
     if found.as_ref().is_ok_and(Vec::is_empty) {
         return Ok(Behalf::default());
     }
-    let who = identity::resolve(process)
+    let who = identity::resolve(&recipe.spec.process)
         .map_err(|failure| Refused { errno: failure.errno, message: failure.message })?;
     let user = who.as_ref().and_then(Worker::other);
     let found = match found {

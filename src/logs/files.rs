@@ -1,7 +1,6 @@
 //! All open log files, as the loop has them: which there are, one a path however many streams share it, and which disk
-//! each is on. Everything is done beside the loop, so that a disk that hangs holds up nobody but those that write to it:
-//! they are opened by threads for folders (`opener`), since nobody knows on which disk a file is before, and handed over
-//! to one thread for each disk (`lane`).
+//! each is on. It opens them, since a worker is only started with its files; everything else is done beside the loop,
+//! by one thread for each disk (`lane`), so that a disk that hangs holds up nobody but those that write to it.
 //! Refuses to log: what is worth telling is collected for the caller.
 
 use std::collections::BTreeMap;
@@ -14,7 +13,6 @@ use std::time::Duration;
 
 use super::file::{LogFile, Source};
 use super::lane::Lane;
-use super::opener::{Found, Job, Opener, Outcome, Refusal};
 use super::queue::{Command, Ticket};
 use super::writer::Shop;
 use crate::config::logs::{LogSettings, Rotation};
@@ -24,6 +22,7 @@ use crate::sys::behalf::Behalf;
 use crate::sys::clock::Clock;
 use crate::sys::handover::Bell;
 use crate::sys::output::{OpenError, wait_for_room};
+use crate::sys::rotate;
 
 pub use super::queue::FileId;
 pub use super::writer::Notice;
@@ -45,11 +44,7 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// Files that are named as behind at the end.
 const NAMED: usize = 3;
 
-/// Who opens files, among the numbers of disks, and whoever has to do their work in the loop.
-const OPENER: u64 = u64::MAX;
-const HERE: u64 = u64::MAX - 1;
-
-/// What was told to the writer of a disk, or to who opens files, to be asked for later.
+/// What was told to the writer of a disk, to be asked for later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
     disk: u64,
@@ -61,13 +56,6 @@ pub struct Mark {
 pub struct LogFiles {
     files: BTreeMap<FileId, Box<Known>>,
     disks: Vec<Disk>,
-    opener: Opener,
-    /// Those that are being opened, or were and wait for whoever asked.
-    coming: BTreeMap<PathBuf, Coming>,
-    /// Those that are being opened.
-    asked: BTreeMap<Ticket, PathBuf>,
-    /// Those that were opened, or cannot be, since that was last asked for.
-    found: Vec<PathBuf>,
     next: u64,
     shop: Shop,
     /// Rung by the threads; without it there are none.
@@ -78,15 +66,6 @@ pub struct LogFiles {
     answers: BTreeMap<Mark, Vec<String>>,
     /// It was told that no thread can be begun.
     alone: bool,
-}
-
-/// A file that somebody asked for.
-#[derive(Debug)]
-enum Coming {
-    /// It is being opened.
-    Asked,
-    /// It is open, or cannot be.
-    Found(Found),
 }
 
 /// An open file.
@@ -184,128 +163,25 @@ impl LogFiles {
     }
 
     /// Opens a file, or shares the one that is open at this path already. Each success needs a
-    /// [`LogFiles::release`]. May wait for its disk: not for the loop.
+    /// [`LogFiles::release`].
     pub fn open(&mut self, path: &Path) -> Result<FileId, OpenError> {
+        self.open_for(path, Behalf::default())
+    }
+
+    /// The same with the rights of somebody else. Who opened it last has the say. The one thing that is done to a file
+    /// in the loop.
+    pub fn open_for(&mut self, path: &Path, behalf: Behalf) -> Result<FileId, OpenError> {
+        // Brought into one form once, so that a look at hundreds of them compares bytes.
         let path: PathBuf = path.components().collect();
         if let Some((id, known)) = self.at(&path) {
             known.users += 1;
+            if known.behalf != behalf {
+                known.behalf = behalf.clone();
+                known.lane.tell(Command::Behalf(id, behalf), Time::START);
+            }
             return Ok(id);
         }
-        let file = LogFile::open(&path)?;
-        self.take_up(file)
-    }
-
-    /// Has a file opened beside the loop by `open`, which is told whether it is to be opened: one that is open at this
-    /// path already is only judged, where `judges` says that the rights are to be found out each time. True once
-    /// [`LogFiles::open_prepared`] can be called; until then the bell is rung when that may be so.
-    pub fn prepare(
-        &mut self,
-        path: &Path,
-        judges: bool,
-        open: impl FnOnce(bool) -> Found + Send + 'static,
-        now: Time,
-    ) -> bool {
-        // Brought into one form once, so that a look at hundreds of them compares bytes.
-        let path: PathBuf = path.components().collect();
-        let is_open = self.at(&path).is_some();
-        match self.coming.get(&path) {
-            Some(Coming::Asked) => return false,
-            // Taken up by somebody who let go of it since.
-            Some(Coming::Found(Ok((_, None)))) if !is_open => {}
-            Some(Coming::Found(_)) => return true,
-            None if is_open && !judges => return true,
-            None => {}
-        }
-        let coming = match self.have_done(&path, Job::Open(Box::new(move || open(!is_open))), now) {
-            Ok(ticket) => {
-                self.asked.insert(ticket, path.clone());
-                Coming::Asked
-            }
-            Err(Job::Open(open)) => Coming::Found(open()),
-            Err(Job::Empty(_)) => return false,
-        };
-        let is_here = matches!(coming, Coming::Found(_));
-        self.coming.insert(path, coming);
-        is_here
-    }
-
-    /// The paths of which [`LogFiles::prepare`] says something else than before.
-    pub fn take_found(&mut self) -> Vec<PathBuf> {
-        self.take_news();
-        std::mem::take(&mut self.found)
-    }
-
-    /// What cannot be done beside the loop comes back.
-    fn have_done(&mut self, path: &Path, job: Job, now: Time) -> Result<Ticket, Job> {
-        let Some(bell) = &self.bell else { return Err(job) };
-        self.opener.tell(path, job, bell, now).map_err(|(job, error)| {
-            self.be_alone(Some(error));
-            job
-        })
-    }
-
-    /// Takes the file up that was prepared, or shares the one that is open. Each success needs a
-    /// [`LogFiles::release`]. Who opened it last has the say with whose rights it is handled.
-    ///
-    /// # Errors
-    /// Why it is not open; also where its disk has not answered.
-    pub fn open_prepared(&mut self, path: &Path) -> Result<FileId, Refusal> {
-        let path: PathBuf = path.components().collect();
-        // Who else waits for it shares it: that is forgotten when nobody does.
-        let found = match self.coming.get_mut(&path) {
-            Some(Coming::Found(Ok((behalf, file)))) => Some((behalf.clone(), file.take())),
-            Some(Coming::Found(Err(refusal))) => return Err(refusal.clone()),
-            Some(Coming::Asked) | None => None,
-        };
-        let open = self.at(&path).map(|(id, known)| {
-            known.users += 1;
-            (id, known)
-        });
-        match (open, found) {
-            (Some((id, known)), Some((behalf, file))) => {
-                if known.behalf != behalf {
-                    known.behalf = behalf.clone();
-                    known.lane.tell(Command::Behalf(id, behalf), Time::START);
-                }
-                file.into_iter().for_each(|file| self.discard(file));
-                Ok(id)
-            }
-            (Some((id, _)), None) => Ok(id),
-            (None, Some((_, Some(file)))) => Ok(self.take_up(file)?),
-            (None, Some((_, None)) | None) => Err(self.not_answered(path).into()),
-        }
-    }
-
-    fn not_answered(&self, path: PathBuf) -> OpenError {
-        let (source, advice) =
-            (io::ErrorKind::TimedOut.into(), "its disk does not answer: see to that first");
-        OpenError::File { path, source, advice }
-    }
-
-    /// Lets go of what was prepared, and nobody took up.
-    pub fn forget_prepared(&mut self) {
-        if self.coming.is_empty() {
-            return;
-        }
-        let all = std::mem::take(&mut self.coming).into_iter();
-        let (asked, here): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            all.partition(|(_, coming)| matches!(coming, Coming::Asked));
-        self.coming = asked;
-        for coming in here.into_values() {
-            if let Coming::Found(Ok((_, Some(file)))) = coming {
-                self.discard(file);
-            }
-        }
-    }
-
-    /// Closed beside the loop.
-    fn discard(&mut self, file: LogFile) {
-        let id = self.add(file, false);
-        self.release(id);
-    }
-
-    /// One that was just opened.
-    fn take_up(&mut self, file: LogFile) -> Result<FileId, OpenError> {
+        let file = LogFile::open_for(&path, behalf)?;
         // By another path, as that of a link, it is the same one all the same: it is rotated once.
         let identity = file.regular().map(|regular| regular.identity);
         let same = identity.and_then(|identity| {
@@ -316,12 +192,11 @@ impl LogFiles {
             && !known.own
         {
             known.users += 1;
-            self.discard(file);
             return Ok(id);
         }
         let device = identity.map(|identity| identity.0);
         if self.disks.iter().any(|disk| disk.lane.disk() == device && disk.lane.is_stuffed()) {
-            let (path, source) = (file.path().to_owned(), io::ErrorKind::WouldBlock.into());
+            let source = io::ErrorKind::WouldBlock.into();
             let advice = "its disk has taken nothing for a long time: see to that first";
             return Err(OpenError::File { path, source, advice });
         }
@@ -424,26 +299,16 @@ impl LogFiles {
         self.mark(&known.lane, ticket)
     }
 
-    /// Has a file that is not open emptied beside the loop by `empty`, which says what failed.
-    pub fn empty_closed(
-        &mut self,
-        path: &Path,
-        empty: impl FnOnce() -> Option<String> + Send + 'static,
-        now: Time,
-    ) -> Mark {
-        match self.have_done(path, Job::Empty(Box::new(empty)), now) {
-            Ok(ticket) => Mark { disk: OPENER, ticket },
-            Err(job) => {
-                self.next += 1;
-                let mark = Mark { disk: HERE, ticket: self.next };
-                let failed = match job {
-                    Job::Empty(empty) => empty(),
-                    Job::Open(_) => None,
-                };
-                self.answers.insert(mark, failed.into_iter().collect());
-                mark
-            }
-        }
+    /// Has the file at a path emptied that is not open; none where there is none.
+    ///
+    /// # Errors
+    /// When it is not said which disk it is on.
+    pub fn empty_at(&mut self, path: &Path, behalf: Behalf, now: Time) -> io::Result<Option<Mark>> {
+        let found = behalf.begin().and_then(|_guise| rotate::named(path))?;
+        let Some(found) = found else { return Ok(None) };
+        let lane = self.lane(Some(found.identity.0), path);
+        let ticket = lane.tell(Command::EmptyAt(path.to_owned(), behalf), now);
+        Ok(self.mark(&lane, ticket))
     }
 
     /// Has every path opened anew. Files that cannot be opened stay as they are, and are named in the answers.
@@ -505,16 +370,11 @@ impl LogFiles {
     /// What has to be done until everything that was taken is written, but for disks that take nothing.
     pub fn marks(&self, now: Time) -> Vec<Mark> {
         let moving = self.disks.iter().filter(|disk| !disk.is_stalled(now));
-        let marks = moving.filter_map(|disk| Some(Mark { disk: disk.number, ticket: disk.lane.mark()? }));
-        let opener = self.opener.mark(PATIENCE, now).map(|ticket| Mark { disk: OPENER, ticket });
-        marks.chain(opener).collect()
+        moving.filter_map(|disk| Some(Mark { disk: disk.number, ticket: disk.lane.mark()? })).collect()
     }
 
     /// It is done, or its disk takes nothing; if not, the bell rings when it is done.
     pub fn is_over(&self, mark: Mark, now: Time) -> bool {
-        if mark.disk == OPENER {
-            return self.opener.is_over(mark.ticket, PATIENCE, now);
-        }
         let disk = self.disks.iter().find(|disk| disk.number == mark.disk);
         disk.is_none_or(|disk| disk.lane.await_done(mark.ticket) || disk.is_stalled(now))
     }
@@ -545,18 +405,6 @@ impl LogFiles {
     }
 
     fn take_news(&mut self) {
-        for (ticket, outcome) in self.opener.take() {
-            match outcome {
-                Outcome::Emptied(failures) => {
-                    self.answers.insert(Mark { disk: OPENER, ticket }, failures);
-                }
-                Outcome::Opened(found) => {
-                    let Some(path) = self.asked.remove(&ticket) else { continue };
-                    self.found.push(path.clone());
-                    self.coming.insert(path, Coming::Found(found));
-                }
-            }
-        }
         for disk in &self.disks {
             let (notices, answers) = disk.lane.take_news();
             self.notices.extend(notices);
@@ -724,29 +572,21 @@ mod tests {
         let id = files.open(&path).unwrap();
         files.write(id, OUT, [b"", b"old\n"], Time::START);
         let emptied = files.empty_open(&path, Time::START).unwrap();
-        let mut empty = |name: &str| {
-            let path = dir.path().join(name);
-            let act = {
-                let path = path.clone();
-                move || Some(format!("{:?}", LogFile::empty_at(&path, Behalf::default())))
-            };
-            files.empty_closed(&path, act, Time::START)
-        };
-        let gone = empty("gone");
-        std::fs::write(dir.path().join("closed.log"), "old\n").unwrap();
-        let closed = empty("closed.log");
+        let gone = dir.path().join("gone");
+        assert_eq!(files.empty_at(&gone, Behalf::default(), Time::START).unwrap(), None);
+        let closed = dir.path().join("closed.log");
+        std::fs::write(&closed, "old\n").unwrap();
+        let closed = files.empty_at(&closed, Behalf::default(), Time::START).unwrap().unwrap();
         files.write(id, OUT, [b"", b"new\n"], Time::START);
         let mut answers = BTreeMap::new();
-        while answers.len() < 3 {
+        while answers.len() < 2 {
             files.end_turn(Time::START);
             let mut asked = [PollFd::new(files.bell().unwrap(), PollFlags::POLLIN)];
             assert_eq!(poll(&mut asked, PollTimeout::from(20_000_u16)), Ok(1), "nobody rings");
             files.heard();
             answers.extend(files.take_answers());
         }
-        let done = || vec!["Ok(())".to_owned()];
-        assert_eq!(answers, BTreeMap::from([(emptied, vec![]), (gone, done()), (closed, done())]));
-        assert!(!dir.path().join("gone").exists());
+        assert_eq!(answers, BTreeMap::from([(emptied, vec![]), (closed, vec![])]));
         assert_eq!(written(&mut files, &path), "new\n");
         assert_eq!(std::fs::read_to_string(dir.path().join("closed.log")).unwrap(), "");
     }

@@ -512,6 +512,9 @@ fn perform(
             answer = answered(writer.empty(file).into_iter().collect());
             touched = Some(file);
         }
+        Command::EmptyAt(path, behalf) => {
+            answer = answered(Writer::empty_at(&path, behalf).into_iter().collect());
+        }
         Command::Reopen => {
             answer = answered(writer.reopen());
         }

@@ -20,7 +20,6 @@ pub mod journal;
 pub mod lane;
 pub mod lines;
 pub mod logger;
-pub mod opener;
 pub mod pace;
 pub mod queue;
 pub mod rate;

@@ -100,6 +100,8 @@ pub enum Command {
     Release(FileId),
     /// It is emptied; answered.
     Empty(FileId),
+    /// The same with one that is not open; answered.
+    EmptyAt(PathBuf, Behalf),
     /// Every path is opened anew; answered.
     Reopen,
 }
@@ -115,7 +117,7 @@ impl Command {
             | Command::Missed { file, .. }
             | Command::Release(file)
             | Command::Empty(file) => Some(*file),
-            Command::Reopen => None,
+            Command::EmptyAt(..) | Command::Reopen => None,
         }
     }
 }
@@ -140,8 +142,6 @@ pub struct Queue {
     done: Ticket,
     under_way: Option<UnderWay>,
     missed: BTreeMap<FileId, u64>,
-    /// Files that were not taken over yet: until then nothing can be told in them.
-    coming: BTreeSet<FileId>,
     spare: Vec<Vec<u8>>,
     /// Files whose room somebody waits for.
     wanted: BTreeSet<FileId>,
@@ -211,9 +211,6 @@ impl Queue {
             self.commands[place] = command;
             return self.ticket_at(place);
         }
-        if let Command::Adopt(adopted) = &command {
-            self.coming.insert(adopted.file);
-        }
         self.commands.push_back(command);
         self.given += 1;
         self.given
@@ -232,6 +229,10 @@ impl Queue {
                 (!self.commands.iter().skip(place).any(adopted_since)).then(|| self.ticket_at(place))
             }
             Command::Empty(file) => is_last(&|known| matches!(known, Command::Empty(_)), Some(*file)),
+            Command::EmptyAt(path, _) => {
+                let same = |known: &Command| matches!(known, Command::EmptyAt(other, _) if other == path);
+                self.commands.iter().rposition(same).map(|place| self.ticket_at(place))
+            }
             Command::Adopt(_)
             | Command::Behalf(..)
             | Command::Set { .. }
@@ -258,8 +259,7 @@ impl Queue {
 
     /// The next command, which is under way until [`Queue::finish`].
     pub fn pop(&mut self) -> Option<Command> {
-        let is_emptied = |file: &FileId| !self.waiting.contains_key(file) && !self.coming.contains(file);
-        let emptied = self.missed.keys().copied().find(is_emptied);
+        let emptied = self.missed.keys().copied().find(|file| !self.waiting.contains_key(file));
         if let Some((file, lines)) = emptied.and_then(|file| self.missed.remove_entry(&file)) {
             self.under_way = Some(UnderWay { file: Some(file), bytes: 0, counts: false });
             return Some(Command::Missed { file, lines });
@@ -267,10 +267,6 @@ impl Queue {
         let command = self.commands.pop_front()?;
         let bytes = match &command {
             Command::Write { bytes, .. } => bytes.len() + OVERHEAD,
-            Command::Adopt(adopted) => {
-                self.coming.remove(&adopted.file);
-                0
-            }
             _ => 0,
         };
         self.under_way = Some(UnderWay { file: command.file(), bytes, counts: true });
@@ -495,24 +491,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_in_a_file_is_told_once_it_is_taken_over() {
-        let mut queue = Queue::default();
-        // The disk is full of what others print.
-        for other in 2..30 {
-            (0..4096).for_each(|_| queue.write(FileId(other), OUT, [b"", &[b'\n'; 1024]], false));
-        }
-        queue.missed.clear();
-        let (behalf, regular) = (Behalf::default(), None);
-        let adopted = Adopted { file: ONE, path: "/a".into(), behalf, regular, own: false };
-        queue.push(Command::Adopt(Box::new(adopted)));
-        let line = "x".repeat(4095) + "\n";
-        (0..2).for_each(|_| write(&mut queue, ONE, OUT, &line));
-        let told: Vec<String> = drained(&mut queue);
-        let place = |what: &str| told.iter().position(|text| text == what).expect("it is told");
-        assert_eq!(place("1!2"), place("Adopt") + 1, "a thread that does not know the file drops it");
-    }
-
-    #[test]
     fn all_files_of_a_disk_together_have_a_limit_and_our_own_log_one_of_its_own() {
         let mut queue = Queue::default();
         for file in 0..100 {
@@ -549,18 +527,20 @@ mod tests {
         write(&mut queue, ONE, OUT, "a");
         let empty = queue.push(Command::Empty(ONE));
         let reopen = queue.push(Command::Reopen);
+        let elsewhere = queue.push(Command::EmptyAt("/a".into(), Behalf::default()));
         let set = |json| Command::Set { file: TWO, json, rotation: Rotation::USUAL };
         let first = queue.push(set(false));
         for _ in 0..100 {
             assert_eq!(queue.push(Command::Empty(ONE)), empty);
             assert_eq!(queue.push(Command::Reopen), reopen);
+            assert_eq!(queue.push(Command::EmptyAt("/a".into(), Behalf::default())), elsewhere);
             assert_eq!(queue.push(set(true)), first);
         }
-        assert_eq!(queue.given(), 4);
+        assert_eq!(queue.given(), 5);
         write(&mut queue, ONE, OUT, "b");
-        assert_eq!(queue.push(Command::Empty(ONE)), 6);
+        assert_eq!(queue.push(Command::Empty(ONE)), 7);
         let names = drained(&mut queue);
-        assert_eq!(names, ["1:a", "Empty", "Reopen", "Set", "1:b", "Empty"]);
+        assert_eq!(names, ["1:a", "Empty", "Reopen", "EmptyAt", "Set", "1:b", "Empty"]);
     }
 
     #[test]

@@ -243,6 +243,11 @@ impl Writer {
         })
     }
 
+    /// The same with one that is not open.
+    pub fn empty_at(path: &Path, behalf: Behalf) -> Option<String> {
+        LogFile::empty_at(path, behalf).err().map(|error| not_emptied(path, &error))
+    }
+
     /// Appends the parts, which are whole pieces of `source`, or drops and counts them.
     pub fn write(&mut self, id: FileId, source: Source, parts: [&[u8]; 2], now: Time) {
         let Some(entry) = self.files.get_mut(&id) else {

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -76,27 +75,12 @@ pub(crate) fn hang(thread: i32) -> Option<Injected> {
     attach(thread, ["trace=writev".to_owned(), "inject=writev:delay_enter=3600000000".to_owned()])
 }
 
-/// No file of this folder is opened by this process, whichever of its threads tries, before what is returned is lifted or
-/// dropped: so does a disk that hangs. None where strace may not do that, after saying so.
-pub(crate) fn hang_opens(pid: i32, folder: &Path) -> Option<Injected> {
-    let inject = "inject=openat:delay_enter=3600000000".to_owned();
-    let folder = folder.to_str().expect("a path of ours");
-    attach_with(pid, &["-f", "-P", folder], ["trace=openat".to_owned(), inject])
-}
-
-fn attach(pid: i32, expressions: [String; 2]) -> Option<Injected> {
-    attach_with(pid, &[], expressions)
-}
-
-fn attach_with(pid: i32, further: &[&str], [calls, inject]: [String; 2]) -> Option<Injected> {
+fn attach(pid: i32, [calls, inject]: [String; 2]) -> Option<Injected> {
     let program = runtime("strace")?;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let trace = folder.path().join("trace");
     let mut strace = Command::new(program);
-    strace
-        .args(further)
-        .args(["-qqq", "-p", &pid.to_string(), "-e", &calls, "-e", &inject, "-o"])
-        .arg(&trace);
+    strace.args(["-qqq", "-p", &pid.to_string(), "-e", &calls, "-e", &inject, "-o"]).arg(&trace);
     let mut child = strace.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it is installed");
     let held = try_until(ATTACH, || {
         assert!(tracer(pid).is_some(), "the process to be traced has ended");

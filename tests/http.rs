@@ -263,7 +263,8 @@ fn a_page_about_many_workers_makes_nobody_else_wait() {
     let list: serde_json::Value =
         serde_json::from_str(&read_answer(second).expect("an answer").body).expect("JSON");
     let workers = list["apps"][0]["workers"].as_array().expect("a list");
-    assert_eq!(workers.iter().filter(|worker| worker["memory_bytes"].as_u64() > Some(0)).count(), 150);
+    // Who was looked at in the middle of exec(2) has none yet.
+    assert_eq!(workers.iter().filter(|worker| worker["memory_bytes"].is_u64()).count(), 150);
     // The host may take the time away in which that shows, and a page that was just made is shown again.
     wait_until(4 * LIMIT, "an answer in between", || is_answered_between(&daemon, port));
 }

@@ -203,6 +203,8 @@ impl Home {
     /// for its state that goes to the runtime folder; why, and why there is none for logs, is the answer.
     pub fn create(&mut self) -> Result<Vec<HomeError>, HomeError> {
         make(&self.runtime)?;
+        // Without a socket there is nothing to be supervised by, whoever made the folder once.
+        writable(&self.runtime)?;
         let mut missing = Vec::new();
         if let Err(error) = make(&self.state) {
             missing.push(error);
@@ -295,6 +297,12 @@ pub fn log_folder(folder: &Path, uid: u32) -> Result<(), HomeError> {
 fn make(folder: &Path) -> Result<(), HomeError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|cause| HomeError::Create { path: folder.to_owned(), cause })
+}
+
+fn writable(folder: &Path) -> Result<(), HomeError> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    let may = accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
+    may.map_err(|errno| HomeError::Create { path: folder.to_owned(), cause: errno.into() })
 }
 
 /// systemd separates several folders by colons; the first is ours.

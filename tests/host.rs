@@ -615,8 +615,13 @@ fn a_read_only_root_costs_log_files_and_no_more() {
         "mount -t tmpfs none /dev/shm && mount --bind /run /run && mount -o remount,bind,ro /run \
                         && {read_only}"
     );
+    let old = format!(
+        "mount -t tmpfs none /dev/shm && mount -t tmpfs none /run && mkdir /run/clusterd && mount -o remount,ro /run \
+                       && {read_only}"
+    );
     for (first, lives, says) in [
         (one, "/run/clusterd", "no log files are written"),
+        (old, "/dev/shm/clusterd-", "until it ends, and writes no log files"),
         (none, "/dev/shm/clusterd-", "until it ends, and writes no log files"),
     ] {
         let Some(wrap) = in_a_namespace(&first) else { return };

@@ -254,6 +254,19 @@ fn groups_of_a_supervisor_that_was_killed_are_cleared_with_who_is_in_them() {
     assert_eq!(group.groups(), ["worker-other-0-g1-1"]);
 }
 
+/// What others run in a group of such a name, where they were given the same place, is theirs.
+#[test]
+fn a_group_of_another_that_is_called_like_a_workers_is_left_alone() {
+    let Some(group) = Delegated::new() else { return };
+    fs::create_dir(group.path().join("worker-a")).expect("the group is ours");
+    let stranger = Stranger::new("exec sleep 1000");
+    group.put("worker-a", stranger.pid());
+    let daemon = within(&group, idle("api")).start();
+    daemon.wait_online("api", 1);
+    assert_eq!(group.members("worker-a"), [stranger.pid()], "it was ended");
+    assert_eq!(group.groups(), ["worker-a", "worker-api-0-g1-1"]);
+}
+
 /// Fault 31: somebody else removes groups and fills them; workers come up all the same, each in a group or told of.
 #[test]
 fn groups_that_others_remove_and_fill_are_made_anew() {

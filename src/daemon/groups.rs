@@ -7,7 +7,9 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -34,6 +36,13 @@ const SEAT: &str = "supervisor";
 const ENDED: &str = "worker-";
 const SPARED: &str = "lasting-";
 
+/// Written on each worker's group: the home of its supervisor. There is one at a time for each home, so that what the
+/// next one finds with its own home on it is of one that is gone. Other names in the same place may be anybody's.
+const HOME: &str = "clusterd.home";
+
+/// Written on the seat: the process that sits there, and when it started.
+const SEATED: &str = "clusterd.supervisor";
+
 /// What apps can ask for.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
@@ -59,6 +68,8 @@ const LATE: Duration = Duration::from_secs(30);
 pub(super) struct Groups {
     /// What was given, or why nothing is done with groups.
     base: Result<Base, String>,
+    /// What is written on groups of ours.
+    home: Rc<[u8]>,
     /// Of workers that are gone, with somebody in them.
     left: Vec<Left>,
 }
@@ -82,6 +93,7 @@ struct Left {
 #[derive(Debug)]
 pub(super) struct Group {
     folder: PathBuf,
+    home: Rc<[u8]>,
     /// Files that were written, in this order.
     written: Vec<(&'static str, String)>,
     /// By which it is known that the last one has left it.
@@ -90,16 +102,16 @@ pub(super) struct Group {
 
 impl Group {
     /// One of this name, or of the next that is free: some outlive their supervisor.
-    fn make_in(folder: &Path, name: &str) -> io::Result<Group> {
+    fn make_in(folder: &Path, name: &str, home: &Rc<[u8]>) -> io::Result<Group> {
         let is_taken = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
         let others = (2..=NAMESAKES).map(|number| folder.join(format!("{name}.{number}")));
-        others.fold(Group::make(folder.join(name)), |made, next| match made {
-            Err(error) if is_taken(&error) => Group::make(next),
+        others.fold(Group::make(folder.join(name), home), |made, next| match made {
+            Err(error) if is_taken(&error) => Group::make(next, home),
             made => made,
         })
     }
 
-    fn make(folder: PathBuf) -> io::Result<Group> {
+    fn make(folder: PathBuf, home: &Rc<[u8]>) -> io::Result<Group> {
         match groups::make(&folder) {
             // Of a supervisor before this one. What it counts is of others, so it is not taken over.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -107,7 +119,11 @@ impl Group {
             }
             other => other?,
         }
-        Ok(Group { folder, written: Vec::new(), events: None })
+        // Without it nobody ends by his group what he finds there later.
+        if let Err(error) = groups::label(&folder, HOME, home) {
+            log::debug!("{}: {error}", folder.display());
+        }
+        Ok(Group { folder, home: Rc::clone(home), written: Vec::new(), events: None })
     }
 
     fn write(&mut self, file: &'static str, text: String) -> io::Result<()> {
@@ -118,7 +134,7 @@ impl Group {
 
     /// Somebody has removed it.
     fn make_anew(&mut self) -> io::Result<()> {
-        let new = Group::make(self.folder.clone())?;
+        let new = Group::make(self.folder.clone(), &self.home)?;
         let before = std::mem::replace(self, new).written;
         before.into_iter().try_for_each(|(file, text)| self.write(file, text))
     }
@@ -177,10 +193,11 @@ pub(super) fn born(plan: &Plan<'_>, group: &mut Option<Group>) -> io::Result<Spa
 
 impl Groups {
     /// Takes what was given, before there is any worker and after the processes of a supervisor before this one
-    /// have ended. `root` is `/` but for tests.
-    pub(super) fn take(root: &Path) -> Groups {
+    /// have ended. `home`: of which we are the only supervisor. `root` is `/` but for tests.
+    pub(super) fn take(root: &Path, home: &Path) -> Groups {
         let base = find(root).and_then(|(own, folder)| settle(root, &own, folder));
-        let mut taken = Groups { base, left: Vec::new() };
+        let home = home.canonicalize().unwrap_or_else(|_| home.to_owned());
+        let mut taken = Groups { base, home: home.as_os_str().as_bytes().into(), left: Vec::new() };
         taken.clear_old();
         taken
     }
@@ -247,14 +264,15 @@ impl Groups {
         due.into_iter().for_each(|left| self.put_away(left, now));
     }
 
-    /// Removes the groups of a supervisor that is gone, and ends who is in them; but not those who were to outlive
-    /// their worker.
+    /// Removes the groups of a supervisor of our home that is gone, and ends who is in them; but not those who were to
+    /// outlive their worker.
     fn clear_old(&mut self) {
         let Ok(base) = &self.base else { return };
         let clock = Clock::new();
         for folder in groups::below(&base.folder) {
             let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-            if !name.starts_with(ENDED) && !name.starts_with(SPARED) {
+            let is_ours = || groups::labelled(&folder, HOME).as_deref() == Some(&self.home);
+            if !name.starts_with(ENDED) && !name.starts_with(SPARED) || !is_ours() {
                 continue;
             }
             if name.starts_with(ENDED) && groups::is_occupied(&folder) {
@@ -307,6 +325,7 @@ fn find(root: &Path) -> Result<(Own, PathBuf), String> {
 fn settle(root: &Path, own: &Own, folder: PathBuf) -> Result<Base, String> {
     let seat = folder.join(SEAT);
     refuse_strangers(&[&own.folder, &folder, &seat])?;
+    refuse_the_seated(&seat)?;
     let fails = |what: &str, error: &io::Error| {
         let errno = error.raw_os_error().unwrap_or(0);
         format!("{what} in {}: {}", folder.display(), errno_text(errno))
@@ -321,6 +340,9 @@ fn settle(root: &Path, own: &Own, folder: PathBuf) -> Result<Base, String> {
         // Where nobody could be moved it is of no use.
         let _ = groups::remove(&seat);
         return Err(fails("the processes cannot be moved", &error));
+    }
+    if let Err(error) = sit_down(&seat) {
+        log::debug!("{}: {error}", seat.display());
     }
     let controllers = CONTROLLERS.map(|name| (name, enable(root, &folder, name))).to_vec();
     Ok(Base { folder, controllers })
@@ -339,6 +361,31 @@ fn refuse_strangers(folders: &[&Path]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Another supervisor may be who started us: one of its checks, or a worker without a group, did. What it has is its
+/// own as long as it lives.
+fn refuse_the_seated(seat: &Path) -> Result<(), String> {
+    let label = groups::labelled(seat, SEATED).unwrap_or_default();
+    let text = String::from_utf8_lossy(&label);
+    let numbers =
+        text.split_once(' ').and_then(|(pid, started)| Some((pid.parse().ok()?, started.parse().ok()?)));
+    let Some((pid, started)): Option<(i32, u64)> = numbers else { return Ok(()) };
+    let lives =
+        process::stat(pid).is_ok_and(|stat| stat.started == started && !matches!(stat.state, b'Z' | b'X'));
+    match lives && pid != std::process::id().cast_signed() {
+        true => {
+            Err(format!("another supervisor, pid {pid}, divides {}", seat.parent().unwrap_or(seat).display()))
+        }
+        false => Ok(()),
+    }
+}
+
+/// Says who divides the group.
+fn sit_down(seat: &Path) -> io::Result<()> {
+    let ours = std::process::id();
+    let started = process::stat(ours.cast_signed())?.started;
+    groups::label(seat, SEATED, format!("{ours} {started}").as_bytes())
 }
 
 /// Moves everybody.
@@ -389,7 +436,7 @@ impl Daemon {
     pub(super) fn make_group(&mut self, order: &Order, bounds: GroupBounds, spared: bool) -> Option<Group> {
         let folder = self.groups.base.as_ref().ok().map(|base| base.folder.clone());
         let name = name(spared, &self.file_stem(order.app), order);
-        let mut group = folder.and_then(|folder| match Group::make_in(&folder, &name) {
+        let mut group = folder.and_then(|folder| match Group::make_in(&folder, &name, &self.groups.home) {
             Ok(group) => Some(group),
             Err(error) => {
                 self.warn_once_of(order.worker, "group", || {
@@ -520,7 +567,7 @@ mod tests {
     #[test]
     fn what_was_given_is_divided_and_each_controller_that_is_not_there_has_its_reason() {
         let Some(host) = host(&[]) else { return };
-        let groups = Groups::take(host.path());
+        let groups = Groups::take(host.path(), Path::new("/home"));
         let folder = host.path().join("sys/fs/cgroup/web");
         assert!(folder.join("supervisor").is_dir());
         let state = groups.state();
@@ -536,7 +583,7 @@ mod tests {
     #[test]
     fn a_strangers_group_is_left_alone() {
         let Some(host) = host(&[("sys/fs/cgroup/web/cgroup.procs", "0\n")]) else { return };
-        let groups = Groups::take(host.path());
+        let groups = Groups::take(host.path(), Path::new("/home"));
         assert!(
             groups.state().starts_with("off: a process of elsewhere, which is none of ours"),
             "{groups:?}"
@@ -547,6 +594,67 @@ mod tests {
         );
     }
 
+    /// Whoever starts us from there is in our line, and no stranger.
+    #[test]
+    fn another_supervisors_group_is_left_alone_as_long_as_that_lives() {
+        let Some(host) = host(&[("sys/fs/cgroup/web/supervisor/cgroup.procs", "")]) else { return };
+        let folder = host.path().join("sys/fs/cgroup/web");
+        let parent = process::stat(std::process::id().cast_signed()).expect("it runs").parent;
+        let started = process::stat(parent).expect("it waits for us").started;
+        let seated = |started: u64| {
+            groups::label(&folder.join(SEAT), SEATED, format!("{parent} {started}").as_bytes())
+        };
+        seated(started).expect("marks are known here");
+        let state = Groups::take(host.path(), Path::new("/home")).state();
+        assert_eq!(state, format!("off: another supervisor, pid {parent}, divides {}", folder.display()));
+        assert_eq!(fs::read_to_string(folder.join("cgroup.subtree_control")).expect("it is there"), "");
+        // Its number is another's by now.
+        seated(started - 1).expect("marks are known here");
+        assert!(Groups::take(host.path(), Path::new("/home")).state().starts_with("on, in "));
+        let label = groups::labelled(&folder.join(SEAT), SEATED).expect("we sit there");
+        assert!(label.starts_with(format!("{} ", std::process::id()).as_bytes()), "{label:?}");
+        assert!(
+            Groups::take(host.path(), Path::new("/home")).state().starts_with("on, in "),
+            "we are no other"
+        );
+    }
+
+    /// A folder of files cannot be removed as a group can: emptied of those it can.
+    #[test]
+    fn only_groups_of_the_own_home_are_cleared() {
+        let Some(host) = host(&[]) else { return };
+        let folder = host.path().join("sys/fs/cgroup/web");
+        let homes = [
+            ("worker-a", None),
+            ("worker-b", Some("/other")),
+            ("worker-c", Some("/home")),
+            ("lasting-d", Some("/home")),
+        ];
+        for (name, home) in homes {
+            let group = folder.join(name);
+            fs::create_dir(&group).expect("it is ours");
+            home.map_or(Ok(()), |home| groups::label(&group, HOME, home.as_bytes()))
+                .expect("marks are known here");
+        }
+        Groups::take(host.path(), Path::new("/home"));
+        let left = homes.map(|(name, _)| folder.join(name).exists());
+        assert_eq!(left, [true, true, false, false]);
+        for (name, home) in [("worker-a", None), ("worker-b", Some("/other")), ("worker-c", Some("/home"))] {
+            let put =
+                |file: &str, text: &str| fs::write(folder.join(name).join(file), text).expect("it is ours");
+            let _ = fs::create_dir(folder.join(name));
+            home.map_or(Ok(()), |home| groups::label(&folder.join(name), HOME, home.as_bytes()))
+                .expect("known");
+            put("cgroup.procs", "1\n");
+            put("cgroup.events", "populated 1\n");
+            put("cgroup.kill", "");
+        }
+        Groups::take(host.path(), Path::new("/home"));
+        let killed =
+            |name: &str| fs::read_to_string(folder.join(name).join("cgroup.kill")).expect("it is there");
+        assert_eq!(["worker-a", "worker-b", "worker-c"].map(killed), ["", "", "1"]);
+    }
+
     #[test]
     fn in_the_seat_below_it_the_group_above_is_what_was_given() {
         let seat = [
@@ -555,10 +663,12 @@ mod tests {
             ("sys/fs/cgroup/web/other/cgroup.procs", ""),
         ];
         let Some(host) = host(&seat) else { return };
-        assert!(Groups::take(host.path()).state().starts_with("on, in "));
+        assert!(Groups::take(host.path(), Path::new("/home")).state().starts_with("on, in "));
         fs::write(host.path().join("proc/self/cgroup"), "0::/web/other\n").expect("it is ours");
         assert!(
-            Groups::take(host.path()).state().starts_with("off: nobody gave it its own group, /web/other")
+            Groups::take(host.path(), Path::new("/home"))
+                .state()
+                .starts_with("off: nobody gave it its own group, /web/other")
         );
     }
 
@@ -570,11 +680,11 @@ mod tests {
             return;
         };
         assert_eq!(
-            Groups::take(host.path()).state(),
+            Groups::take(host.path(), Path::new("/home")).state(),
             "off: control groups of version 2 are not mounted here"
         );
         fs::write(host.path().join("proc/self/cgroup"), "4:memory:/web\n").expect("it is ours");
-        let state = Groups::take(host.path()).state();
+        let state = Groups::take(host.path(), Path::new("/home")).state();
         assert_eq!(state, "off: this kernel shows no control groups of version 2");
     }
 
@@ -582,7 +692,8 @@ mod tests {
     #[test]
     fn a_group_is_bounded_by_its_files_and_counts_who_was_killed() {
         let place = tempfile::tempdir().expect("a temporary folder");
-        let mut group = Group::make_in(place.path(), "worker-api-0-g1-1").expect("it is ours");
+        let mut group =
+            Group::make_in(place.path(), "worker-api-0-g1-1", &Rc::from(&b"/home"[..])).expect("it is ours");
         let put = |name: &str, text: &str| {
             fs::write(place.path().join("worker-api-0-g1-1").join(name), text).expect("it is ours");
         };

@@ -421,7 +421,7 @@ impl Daemon {
         let surroundings = Surroundings::take()?;
         let (foreground, files) = install_log(options.foreground, &home)?;
         let recorded = host::begin(&home, &notes);
-        let groups = Groups::take(Path::new("/"));
+        let groups = Groups::take(Path::new("/"), &home.runtime);
         let keeper = Keeper::new(&home, has_file);
         let poll = Poll::new().map_err(host("epoll"))?;
         let mut tokens = Tokens::new(CONTROL_TOKENS);

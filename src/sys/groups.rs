@@ -23,6 +23,28 @@ pub fn is_given(folder: &Path) -> bool {
     })
 }
 
+/// Writes on a group what only whoever may divide it can write there: as everybody's attribute, or, before Linux 5.7, as
+/// root's.
+///
+/// # Errors
+/// ENOTSUP where groups keep none; EACCES and EPERM where it is not ours.
+pub fn label(folder: &Path, name: &str, value: &[u8]) -> io::Result<()> {
+    let set = |space: &str| {
+        rustix::fs::setxattr(folder, format!("{space}.{name}"), value, rustix::fs::XattrFlags::empty())
+    };
+    set("user").or_else(|error| set("trusted").map_err(|_| error)).map_err(io::Error::from)
+}
+
+/// What [`label`] wrote there.
+pub fn labelled(folder: &Path, name: &str) -> Option<Vec<u8>> {
+    // As long as a path can be.
+    let mut value = [0_u8; libc::PATH_MAX as usize];
+    ["user", "trusted"].iter().find_map(|space| {
+        let length = rustix::fs::getxattr(folder, format!("{space}.{name}"), &mut value).ok()?;
+        value.get(..length).map(<[u8]>::to_vec)
+    })
+}
+
 /// Whether it is the hierarchy's very first group, which has everybody in it and no limits.
 pub fn is_first(folder: &Path) -> bool {
     !folder.join("cgroup.type").exists() && !folder.join("cgroup.events").exists()

@@ -15,7 +15,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
-use crate::config::GroupBounds;
+use crate::config::{GroupBounds, ProcessSettings};
 use crate::control::protocol::GroupInfo;
 use crate::supervisor::event::{AppId, WorkerId};
 use crate::supervisor::time::Time;
@@ -130,6 +130,15 @@ impl Group {
         groups::write(&self.folder, file, &text)?;
         self.written.push((file, text));
         Ok(())
+    }
+
+    /// Groups weigh alike, however nice those in them are: it has its app's nice value, unless the app says more.
+    fn weigh_as(&mut self, nice: Option<i32>, bounds: GroupBounds) {
+        let Some(nice) = nice.filter(|_| bounds.cpu_weight.is_none()) else { return };
+        // Without the controller it is not there, nor needed.
+        if let Err(error) = self.write("cpu.weight.nice", nice.to_string()) {
+            log::debug!("{}: cpu.weight.nice: {error}", self.folder.display());
+        }
     }
 
     /// Somebody has removed it.
@@ -433,7 +442,13 @@ impl Daemon {
 
     /// The group that a worker is to be born in, bounded as its app wants it. None where there are none; what the app
     /// asked for and does not get is told once.
-    pub(super) fn make_group(&mut self, order: &Order, bounds: GroupBounds, spared: bool) -> Option<Group> {
+    pub(super) fn make_group(
+        &mut self,
+        order: &Order,
+        process: &ProcessSettings,
+        spared: bool,
+    ) -> Option<Group> {
+        let bounds = process.bounds;
         let folder = self.groups.base.as_ref().ok().map(|base| base.folder.clone());
         let name = name(spared, &self.file_stem(order.app), order);
         let mut group = folder.and_then(|folder| match Group::make_in(&folder, &name, &self.groups.home) {
@@ -458,6 +473,7 @@ impl Daemon {
                 self.warn_unbounded(order.app, bound.key, &why);
             }
         }
+        group.iter_mut().for_each(|group| group.weigh_as(process.nice, bounds));
         // Killed by the kernel as one; but for those who are to outlive it.
         let wants_memory = bounds.memory_max.is_some() && !spared;
         if let Some(group) = group.as_mut().filter(|group| wants_memory && group.has("memory.max"))
@@ -686,6 +702,23 @@ mod tests {
         fs::write(host.path().join("proc/self/cgroup"), "4:memory:/web\n").expect("it is ours");
         let state = Groups::take(host.path(), Path::new("/home")).state();
         assert_eq!(state, "off: this kernel shows no control groups of version 2");
+    }
+
+    /// An app's nice value weighs against other apps, whose workers are in groups of their own.
+    #[test]
+    fn a_group_is_as_nice_as_its_worker() {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let home = Rc::from(&b"/home"[..]);
+        let mut group = Group::make_in(place.path(), "worker-api-0-g1-1", &home).expect("it is ours");
+        group.weigh_as(Some(5), GroupBounds::default());
+        assert!(group.written.is_empty(), "the controller is off");
+        fs::write(group.folder.join("cpu.weight.nice"), "0").expect("it is ours");
+        group.weigh_as(None, GroupBounds::default());
+        group.weigh_as(Some(5), GroupBounds { cpu_weight: Some(300), ..GroupBounds::default() });
+        assert!(group.written.is_empty(), "what was not said, or said otherwise");
+        group.weigh_as(Some(5), GroupBounds::default());
+        assert_eq!(group.written, [("cpu.weight.nice", "5".to_owned())]);
+        assert_eq!(fs::read_to_string(group.folder.join("cpu.weight.nice")).expect("it is there"), "5");
     }
 
     /// Files of controllers are there before, since an ordinary folder makes none.

@@ -116,7 +116,7 @@ impl Daemon {
         let cwd = c_string(command.cwd.as_os_str())?;
         let files = self.open_files(order.app, order.instance, &recipe)?;
         let ties = self.watch_pipes(order.worker, &pipes).inspect_err(|_| self.output.release(files))?;
-        let mut group = self.make_group(order, process.bounds, !recipe.spec.treekill);
+        let mut group = self.make_group(order, process, !recipe.spec.treekill);
         let mut fds: Vec<_> = handed.iter().filter_map(|id| self.sockets.fd(*id)).collect();
         fds.extend(pipes.channel.iter().map(|(_, theirs)| theirs.as_fd()));
         let input = pipes.input.as_ref().map_or(self.surroundings.null.as_fd(), |(_, theirs)| theirs.as_fd());

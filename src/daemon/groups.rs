@@ -150,7 +150,7 @@ impl Group {
 
     /// Everybody in it, whoever is whose child.
     pub(super) fn members(&self) -> Vec<i32> {
-        groups::members(&self.folder).into_iter().filter(|pid| *pid > 0).collect()
+        groups::everybody(&self.folder).into_iter().filter(|pid| *pid > 0).collect()
     }
 
     pub(super) fn is_occupied(&self) -> bool {

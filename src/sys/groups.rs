@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::cgroup::read;
@@ -67,6 +67,19 @@ pub fn members(folder: &Path) -> Vec<i32> {
     words(folder, "cgroup.procs").iter().filter_map(|word| word.parse().ok()).collect()
 }
 
+/// Processes in it and in groups below it.
+pub fn everybody(folder: &Path) -> Vec<i32> {
+    fn within(folder: &Path, depth: usize, found: &mut Vec<i32>) {
+        found.extend(members(folder));
+        if depth > 0 {
+            below(folder).iter().for_each(|group| within(group, depth - 1, found));
+        }
+    }
+    let mut found = Vec::new();
+    within(folder, DEEPEST, &mut found);
+    found
+}
+
 /// Whether somebody lives in it or in a group below it.
 pub fn is_occupied(folder: &Path) -> bool {
     fn within(folder: &Path, depth: usize) -> bool {
@@ -117,6 +130,10 @@ pub fn remove(folder: &Path) -> io::Result<()> {
 
 /// The groups right below it.
 pub fn below(folder: &Path) -> Vec<std::path::PathBuf> {
+    // The kernel counts a group's as it counts those of any folder: most have none, and many files.
+    if fs::metadata(folder).is_ok_and(|folder| folder.nlink() == 2) {
+        return Vec::new();
+    }
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
@@ -189,6 +206,16 @@ mod tests {
         let missing = write(folder.path(), "memory.max", "1").expect_err("no such controller");
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
         assert!(remove(&folder.path().join("gone")).is_ok());
+    }
+
+    #[test]
+    fn everybody_is_who_is_in_groups_below_too() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let inner = folder.path().join("a/b");
+        fs::create_dir_all(&inner).expect("it is ours");
+        fs::write(folder.path().join("cgroup.procs"), "12\n").expect("it is ours");
+        fs::write(inner.join("cgroup.procs"), "7\n8\n").expect("it is ours");
+        assert_eq!((everybody(folder.path()), members(folder.path())), (vec![12, 7, 8], vec![12]));
     }
 
     /// Without its list of processes it is no group.

@@ -96,6 +96,8 @@ pub(super) struct Group {
     home: Rc<[u8]>,
     /// Files that were written, in this order.
     written: Vec<(&'static str, String)>,
+    /// Files that were, before somebody removed it, and could not be again: with the reason.
+    missing: Vec<(&'static str, String, String)>,
     /// By which it is known that the last one has left it.
     events: Option<File>,
 }
@@ -123,7 +125,7 @@ impl Group {
         if let Err(error) = groups::label(&folder, HOME, home) {
             log::debug!("{}: {error}", folder.display());
         }
-        Ok(Group { folder, home: Rc::clone(home), written: Vec::new(), events: None })
+        Ok(Group { folder, home: Rc::clone(home), written: Vec::new(), missing: Vec::new(), events: None })
     }
 
     fn write(&mut self, file: &'static str, text: String) -> io::Result<()> {
@@ -143,9 +145,17 @@ impl Group {
 
     /// Somebody has removed it.
     fn make_anew(&mut self) -> io::Result<()> {
-        let new = Group::make(self.folder.clone(), &self.home)?;
-        let before = std::mem::replace(self, new).written;
-        before.into_iter().try_for_each(|(file, text)| self.write(file, text))
+        let mut new = Group::make(self.folder.clone(), &self.home)?;
+        let missing = self.missing.drain(..).map(|(file, text, _)| (file, text));
+        for (file, text) in self.written.drain(..).chain(missing) {
+            // Removed again meanwhile, maybe: then all of them are due once more.
+            match groups::write(&new.folder, file, &text) {
+                Ok(()) => new.written.push((file, text)),
+                Err(error) => new.missing.push((file, text, error.to_string())),
+            }
+        }
+        *self = new;
+        Ok(())
     }
 
     /// Everybody in it, whoever is whose child.
@@ -484,6 +494,22 @@ impl Daemon {
         group
     }
 
+    /// What the group had before somebody removed it, and has no more.
+    pub(super) fn tell_missing(
+        &mut self,
+        app: AppId,
+        bounds: GroupBounds,
+        group: Option<Group>,
+    ) -> Option<Group> {
+        for (file, _, why) in group.iter().flat_map(|group| &group.missing) {
+            match bounds.files().iter().find(|bound| bound.file == *file) {
+                Some(bound) => self.warn_unbounded(app, bound.key, why),
+                None => log::debug!("{}: {file}: {why}", self.app_name(app)),
+            }
+        }
+        group
+    }
+
     fn warn_unbounded(&mut self, app: AppId, key: &'static str, why: &str) {
         if self.warned.first(key, Some(app)) {
             log::warn!("{}: {key} bounds nothing here: {why}", self.app_name(app));
@@ -719,6 +745,26 @@ mod tests {
         group.weigh_as(Some(5), GroupBounds::default());
         assert_eq!(group.written, [("cpu.weight.nice", "5".to_owned())]);
         assert_eq!(fs::read_to_string(group.folder.join("cpu.weight.nice")).expect("it is there"), "5");
+    }
+
+    #[test]
+    fn a_group_that_is_made_anew_forgets_no_bound_however_often_it_is_removed() {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let home = Rc::from(&b"/home"[..]);
+        let mut group = Group::make_in(place.path(), "worker-api-0-g1-1", &home).expect("it is ours");
+        for file in ["memory.high", "memory.max"] {
+            fs::write(group.folder.join(file), "max").expect("it is ours");
+            group.write(file, "512".to_owned()).expect("it is there");
+        }
+        for _ in 0..2 {
+            fs::remove_dir_all(&group.folder).expect("it is ours");
+            // An ordinary folder has no files of controllers: as if it were removed again meanwhile.
+            group.make_anew().expect("it is ours");
+            let missing: Vec<_> =
+                group.missing.iter().map(|(file, text, _)| (*file, text.as_str())).collect();
+            assert_eq!(missing, [("memory.high", "512"), ("memory.max", "512")]);
+            assert!(group.written.is_empty());
+        }
     }
 
     /// Files of controllers are there before, since an ordinary folder makes none.

@@ -151,7 +151,7 @@ impl Daemon {
             other_user: who.and_then(|who| who.other_user()),
             pid_file: self.publish_pid(pid_file, spawned.pid, order.worker),
             tokens: ties.others,
-            group,
+            group: self.tell_missing(order.app, process.bounds, group),
             ..Process::new(order, recipe, command, spawned)
         };
         self.processes.insert(order.worker, process);

@@ -223,8 +223,11 @@ fn without_treekill_the_group_stays_until_the_last_one_has_left_it() {
     let leader = daemon.wait_online("api", 1)[0];
     let helper = wait_until(SOON, "the helper", || alive(&word).first().copied());
     assert_eq!(group_of(helper), format!("{}/lasting-api-0-g1-1", group.name()));
+    let inner = group.path().join("lasting-api-0-g1-1/inner");
+    fs::create_dir(&inner).expect("the group is ours");
     daemon.run(&["stop", "api"]).expect_code(0);
     assert!(!exists(leader) && exists(helper));
+    assert!(inner.exists(), "a group of the helper's is removed under it");
     // Nor does a supervisor that comes after one that was killed end it.
     let daemon = within(&group, app()).start_in(daemon.kill_hard());
     daemon.expects(&["did not end in kill_timeout"]);

@@ -116,8 +116,8 @@ pub fn remove(folder: &Path) -> io::Result<()> {
     fn within(folder: &Path, depth: usize) -> io::Result<()> {
         match fs::remove_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            // Where there are groups in it; with somebody in them, it is the same again.
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && depth > 0 => {
+            // Who lives in it keeps the groups that he made there, also those that are empty.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && depth > 0 && !is_occupied(folder) => {
                 let inner = below(folder);
                 inner.iter().try_for_each(|group| within(group, depth - 1))?;
                 if inner.is_empty() { Err(error) } else { fs::remove_dir(folder) }

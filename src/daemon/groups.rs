@@ -542,6 +542,8 @@ impl Daemon {
                 process.tokens.push((token, fd));
                 if let Some(group) = &mut process.group {
                     group.events = Some(events);
+                    // Who left it before it was watched is told of by nobody.
+                    self.look_at_remnant(worker);
                 }
             }
             Err(error) => log::debug!("{}: its group cannot be watched: {error}", self.label(worker)),

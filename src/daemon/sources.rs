@@ -190,14 +190,16 @@ impl Daemon {
 
     /// Workers of whose trees the rest may have ended by now.
     pub(super) fn look_at_remnants(&mut self) {
-        for worker in self.processes.remnants() {
-            if self.ends_alone(worker) || !self.processes.has_leftovers(worker) {
-                self.inbox.push_back(Event::Gone { worker });
-            } else if self.processes.outlives_its_kill(worker) {
-                // Forked where nobody looked, and found now that its parent is gone.
-                if let Err(error) = self.processes.kill(worker) {
-                    log::debug!("{}: {error}", self.label(worker));
-                }
+        self.processes.remnants().into_iter().for_each(|worker| self.look_at_remnant(worker));
+    }
+
+    pub(super) fn look_at_remnant(&mut self, worker: WorkerId) {
+        if self.ends_alone(worker) || !self.processes.has_leftovers(worker) {
+            self.inbox.push_back(Event::Gone { worker });
+        } else if self.processes.outlives_its_kill(worker) {
+            // Forked where nobody looked, and found now that its parent is gone.
+            if let Err(error) = self.processes.kill(worker) {
+                log::debug!("{}: {error}", self.label(worker));
             }
         }
     }

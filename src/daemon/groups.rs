@@ -98,6 +98,8 @@ pub(super) struct Group {
     written: Vec<(&'static str, String)>,
     /// Files that were, before somebody removed it, and could not be again: with the reason.
     missing: Vec<(&'static str, String, String)>,
+    /// How many of it the kernel had killed for want of memory: at the last look, and at the one before.
+    kills: [u64; 2],
     /// By which it is known that the last one has left it.
     events: Option<File>,
 }
@@ -125,7 +127,14 @@ impl Group {
         if let Err(error) = groups::label(&folder, HOME, home) {
             log::debug!("{}: {error}", folder.display());
         }
-        Ok(Group { folder, home: Rc::clone(home), written: Vec::new(), missing: Vec::new(), events: None })
+        Ok(Group {
+            folder,
+            home: Rc::clone(home),
+            written: Vec::new(),
+            missing: Vec::new(),
+            kills: [0; 2],
+            events: None,
+        })
     }
 
     fn write(&mut self, file: &'static str, text: String) -> io::Result<()> {
@@ -175,8 +184,21 @@ impl Group {
     }
 
     /// How many of it the kernel killed for want of memory; none where it does not count them.
-    pub(super) fn memory_kills(&self) -> Option<u64> {
+    fn memory_kills(&self) -> Option<u64> {
         groups::event(&self.folder, "memory.events", "oom_kill")
+    }
+
+    /// Once in a while: what is counted by then is no end that is still to come.
+    pub(super) fn look_at_kills(&mut self) {
+        if let Some(kills) = self.memory_kills() {
+            self.kills = [kills, self.kills[0]];
+        }
+    }
+
+    /// Whether one of it was killed for want of memory of late; none where that is not counted. The last look may have
+    /// fallen between such a kill and the end that is heard now: it is the one before that counts.
+    pub(super) fn was_short_of_memory(&self) -> Option<bool> {
+        self.memory_kills().map(|kills| kills > self.kills[1])
     }
 
     pub(super) fn heard(&self) {
@@ -785,5 +807,13 @@ mod tests {
         assert!(group.write("pids.max", "5".to_owned()).is_err(), "a file that is not there is made");
         assert_eq!((group.written.len(), group.memory_kills()), (1, Some(1)));
         assert!(group.has("memory.max") && !group.has("pids.max"));
+        // A helper's is long past when its worker is killed by somebody.
+        assert_eq!(group.was_short_of_memory(), Some(true));
+        group.look_at_kills();
+        assert_eq!(group.was_short_of_memory(), Some(true), "its end may not be heard yet");
+        group.look_at_kills();
+        assert_eq!(group.was_short_of_memory(), Some(false));
+        put("memory.events", "oom_kill 2\n");
+        assert_eq!(group.was_short_of_memory(), Some(true));
     }
 }

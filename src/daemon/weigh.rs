@@ -83,6 +83,8 @@ impl Daemon {
         let known = self.scales.by_worker.get(&worker);
         if *looks > 0 && known.is_none_or(|scale| self.now >= scale.due) {
             *looks -= 1;
+            let group = self.processes.get_mut(worker).and_then(|process| process.group.as_mut());
+            group.into_iter().for_each(Group::look_at_kills);
             let tree = self.processes.tree_of(worker);
             self.put_on_scale(worker, &tree, self.now + TREE_EVERY);
         } else if known.is_none() {
@@ -129,8 +131,8 @@ impl Daemon {
         let killed = status == ExitStatus::Signal(libc::SIGKILL);
         // Its own group knows; else somebody was killed, and this one was.
         let group = self.processes.get(worker).and_then(|process| process.group.as_ref());
-        let counted = group.and_then(Group::memory_kills);
-        let mut short = || counted.map_or_else(|| self.scales.one_more(), |kills| kills > 0);
+        let counted = group.and_then(Group::was_short_of_memory);
+        let mut short = || counted.unwrap_or_else(|| self.scales.one_more());
         if killed && short() {
             self.inbox.push_back(Event::OutOfMemory { worker });
         }

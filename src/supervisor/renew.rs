@@ -251,7 +251,7 @@ impl App {
             Way::InPlace => {
                 let entry = &self.slots[slot];
                 let unwell = entry.workers[place].watch.unwell;
-                if self.can_spare(entry, unwell) || turn.has(Bug::SparesTheLast) {
+                if self.can_spare(entry, unwell, turn) || turn.has(Bug::SparesTheLast) {
                     self.slots[slot].gate = Gate::AfterTree;
                     self.let_go(slot, renewing.worker, turn);
                 }

@@ -91,6 +91,31 @@ fn without_room_an_old_worker_beside_a_held_new_one_stops_first_and_comes_back()
     assert!(drains(&bench, 2));
 }
 
+/// The slots that came with the reload are empty until it is promoted: nobody waits for them.
+#[test]
+fn without_room_workers_beside_the_empty_slots_of_a_held_reload_stop_first_too() {
+    for (fat, like) in [(1, Generation(1)), (3, Generation(2))] {
+        let mut bench = Bench::online(Policy { canary: Some(50), ..limited(2) });
+        let more = definition(Policy { canary: Some(50), ..limited(4) }, 2);
+        bench.wish(Command::Reload { app: APP, definition: Some(more) });
+        for new in [3, 4] {
+            bench.boot(WorkerId(new));
+            bench.pass(ms(1000));
+        }
+        bench.pass(ms(60_000));
+        assert_eq!(reload_state(&bench), "canary");
+        bench.out.clear();
+        bench.fits(0);
+        bench.outgrow(WorkerId(fat));
+        assert!(drains(&bench, fat) && bench.spawned().is_empty(), "{fat}: {:?}", bench.out);
+        bench.drain(WorkerId(fat));
+        assert_eq!((slots(&bench), generations(&bench)), (vec![0], vec![like]));
+        bench.boot(WorkerId(5));
+        bench.pass(ms(60_000));
+        assert_eq!((reload_state(&bench), bench.spawned().len()), ("canary", 1));
+    }
+}
+
 #[test]
 fn the_new_worker_of_a_held_reload_is_renewed_by_its_like() {
     let mut bench = held();

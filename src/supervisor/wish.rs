@@ -428,7 +428,11 @@ impl App {
             added.push(self.add_slot(self.good, turn));
         }
         let surplus = self.beyond(wanted);
-        let ended = self.release(&surplus, Wanted::Remove(cause), turn);
+        // Where nobody is let go, nobody ends the reloads: one that waits may be what starts those that are stopped.
+        let ended = match surplus.is_empty() {
+            true => Vec::new(),
+            false => self.release(&surplus, Wanted::Remove(cause), turn),
+        };
         (added, ended)
     }
 

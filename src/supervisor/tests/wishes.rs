@@ -280,6 +280,24 @@ fn the_number_of_instances_that_somebody_set_during_a_reload_stays_when_it_fails
     assert_eq!(bench.supervisor.probe().len(), 3);
 }
 
+/// What there was before is stopped: the one that waits has nothing to reload, and is a start.
+#[test]
+fn a_reload_that_waits_is_not_lost_where_the_one_before_fails_and_leaves_nothing_that_is_wanted() {
+    let mut bench = Bench::online(cluster(1));
+    bench.wish(Command::Reload { app: APP, definition: Some(definition(cluster(2), 2)) });
+    bench.wish(Command::Stop { app: APP, scope: Scope::Slot(SlotId(0)) });
+    let waits = bench.wish(Command::Reload { app: APP, definition: Some(definition(cluster(1), 3)) });
+    let new = *bench.spawned().last().expect("the one that the reload brings");
+    bench.exit(new);
+    bench.drain(WorkerId(1));
+    let started = *bench.spawned().last().expect("the start");
+    assert!(started > new && bench.outcome(waits).is_none(), "{:?}", bench.out);
+    bench.boot(started);
+    assert_eq!((bench.outcome(waits), instances(&bench)), (Some(Outcome::Done), (1, 1)));
+    let generation = bench.supervisor.worker(started).map(|place| place.generation).expect("it runs");
+    assert_eq!(bench.supervisor.spec(APP, generation), Some(SpecId(3)));
+}
+
 #[test]
 fn how_a_reload_failed_is_shown_until_all_of_it_is_started_anew() {
     let failed = |bench: &Bench| bench.supervisor.view(bench.now).apps[0].reload.is_some();

@@ -15,7 +15,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::sys::route::{self, Place, Route};
-use crate::sys::socket;
+use crate::sys::{rights, socket};
 
 /// The shortest that there is of a wait for a place in a queue.
 const NO_WAIT: Duration = Duration::from_millis(1);
@@ -300,9 +300,7 @@ fn make(folder: &Path) -> Result<(), HomeError> {
 }
 
 fn writable(folder: &Path) -> Result<(), HomeError> {
-    use rustix::fs::{Access, AtFlags, CWD, accessat};
-    let may = accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
-    may.map_err(|errno| HomeError::Create { path: folder.to_owned(), cause: errno.into() })
+    rights::may_make_in(folder).map_err(|cause| HomeError::Create { path: folder.to_owned(), cause })
 }
 
 /// systemd separates several folders by colons; the first is ours.

@@ -55,7 +55,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         of: "home.rs",
-        modules: &["sys::route", "sys::socket"],
+        modules: &["sys::rights", "sys::route", "sys::socket"],
         crates: &["std", "libc", "nix", "thiserror"],
     },
     Layer {

@@ -1,6 +1,7 @@
 //! What this process may do to others: asked of the kernel rather than tried on a worker.
 
 use std::io;
+use std::path::Path;
 
 use super::{intercept, process, socket};
 
@@ -65,6 +66,15 @@ fn has(capability: u32) -> bool {
 pub fn may_duplicate() -> io::Result<()> {
     let ourselves = process::open(std::process::id().cast_signed())?;
     intercept::duplicate(&ourselves, std::os::fd::AsRawFd::as_raw_fd(&ourselves)).map(drop)
+}
+
+/// Whether this process may make files in a folder.
+///
+/// # Errors
+/// EACCES; EROFS on a file system that is read-only (access(2)).
+pub fn may_make_in(folder: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    Ok(accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
 }
 
 #[cfg(test)]

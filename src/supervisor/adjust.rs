@@ -70,7 +70,11 @@ impl App {
             }
             // Who takes the reload back takes the number of instances back that came with it.
             Some(_) if self.instances == instances => turn.reply(request, Outcome::Done),
-            Some(_) | None => self.scale(request, Scale::To(instances), turn),
+            Some(rollout) => {
+                rollout.instances_before.get_or_insert(self.instances);
+                self.scale_to(request, instances, turn);
+            }
+            None => self.scale(request, Scale::To(instances), turn),
         }
     }
 

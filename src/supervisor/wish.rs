@@ -299,8 +299,13 @@ impl App {
     /// Changes the number of instances.
     pub(super) fn scale(&mut self, request: RequestId, scale: Scale, turn: &mut Turn<'_>) {
         self.scaled();
+        self.scale_to(request, scale.of(self.instances), turn);
+    }
+
+    /// So many instances from now on, and an answer when they are there.
+    pub(super) fn scale_to(&mut self, request: RequestId, instances: u32, turn: &mut Turn<'_>) {
         let rests = self.rests();
-        let (mut added, mut ended) = self.resize(scale.of(self.instances), Cause::Scale, turn);
+        let (mut added, mut ended) = self.resize(instances, Cause::Scale, turn);
         if rests {
             // The number is noted; what was stopped stays so.
             ended.extend(self.release(&added, Wanted::Rest(Cause::Stop), turn));
@@ -547,10 +552,7 @@ impl App {
     fn end_reloads(&mut self, turn: &mut Turn<'_>) {
         if let Some(rollout) = self.rollout.take() {
             if let Some(instances) = rollout.instances_before {
-                self.instances = instances;
-                for slot in self.slots.iter_mut().filter(|slot| slot.born == rollout.to) {
-                    slot.wanted = Wanted::Remove(Cause::Reload);
-                }
+                self.go_back_to(instances, rollout.to, turn);
             }
             self.supersede(rollout.requests, turn);
         }
@@ -559,6 +561,16 @@ impl App {
             self.supersede(queued.requests, turn);
         }
         self.settle_name();
+    }
+
+    /// As many slots as before the reload to `from`: those that came with it go, and where it had made do with fewer
+    /// there are more, which rest as all that the wish stops does.
+    fn go_back_to(&mut self, instances: u32, from: Generation, turn: &mut Turn<'_>) {
+        let came = |slot: &&Slot| slot.born == from && !matches!(slot.wanted, Wanted::Remove(_));
+        let came: Vec<SlotId> = self.slots.iter().filter(came).map(|slot| slot.id).collect();
+        self.release(&came, Wanted::Remove(Cause::Reload), turn);
+        let (added, _) = self.resize(instances, Cause::Reload, turn);
+        self.release(&added, Wanted::Rest(Cause::Stop), turn);
     }
 
     fn supersede(&mut self, requests: Vec<RequestId>, turn: &mut Turn<'_>) {

@@ -41,6 +41,23 @@ impl Bench {
         self.out.iter().filter_map(order).next_back()
     }
 
+    /// Lets time pass until all that leaves has been told to, and has ended.
+    fn drain_all(&mut self) {
+        self.pass(ms(31_000));
+        let told = |action: &Action| {
+            if let Action::Signal { worker, signal: SignalKind::Stop } = action {
+                Some(*worker)
+            } else {
+                None
+            }
+        };
+        let told: Vec<WorkerId> = self.out.iter().filter_map(told).collect();
+        assert!(!told.is_empty(), "nobody leaves: {:?}", self.out);
+        for worker in told {
+            self.ended(worker);
+        }
+    }
+
     fn ended(&mut self, worker: WorkerId) {
         self.tell(Event::Exited { worker, status: ExitStatus::Signal(15), left: false });
     }
@@ -88,11 +105,39 @@ fn what_only_judges_workers_leaves_a_held_reload_held() {
     bench.pass(ms(60_000));
     assert_eq!((bench.outcome(rollback), bench.view().generation), (Some(Outcome::Done), Generation(1)));
     assert!(bench.took(&Action::Forget { spec: SpecId(2) }), "{:?}", bench.out);
-    // More instances come beside it, and it goes on being held.
-    let (mut bench, _, _) = Bench::canary(held(2, 50));
-    let more = Policy { instances: 3, ..held(2, 50) };
-    bench.adjust(definition(more, 2));
-    assert_eq!((bench.view().instances, bench.state()), (3, "canary"));
+}
+
+/// They come, or go, at once and beside it; and with the version that they came with they are taken back.
+#[test]
+fn the_number_of_instances_that_joins_a_held_reload_is_taken_back_with_it() {
+    for asked in [3, 1] {
+        let joined = || {
+            let (mut bench, _, _) = Bench::canary(held(2, 50));
+            bench.adjust(definition(Policy { instances: asked, ..held(2, 50) }, 2));
+            assert_eq!((bench.view().instances, bench.state()), (asked, "canary"));
+            bench
+        };
+        let mut bench = joined();
+        bench.wish(Command::Rollback { app: APP });
+        bench.drain_all();
+        bench.pass(ms(60_000));
+        let wanted = |bench: &Bench| bench.view().workers.iter().filter(|row| row.worker.is_some()).count();
+        assert_eq!((bench.view().instances, wanted(&bench), bench.view().generation), (2, 2, Generation(1)));
+        // And so where all of it is stopped, for the start that comes later.
+        let mut bench = joined();
+        let stop = bench.wish(Command::Stop { app: APP, scope: Scope::All });
+        bench.drain_all();
+        assert_eq!(bench.outcome(stop), Some(Outcome::Done));
+        bench.start(APP);
+        assert_eq!((bench.view().instances, bench.supervisor.slots(APP).count()), (2, 2), "asked {asked}");
+        assert_eq!(wanted(&bench), 2);
+        // Whoever sets the number meanwhile means it.
+        let mut bench = joined();
+        bench.wish(Command::Scale { app: APP, scale: Scale::To(4) });
+        bench.wish(Command::Rollback { app: APP });
+        bench.drain_all();
+        assert_eq!(bench.view().instances, 4);
+    }
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl Bench {
         self.took(&Action::Signal { worker: WorkerId(worker), signal: SignalKind::Stop })
     }
 
-    fn start(&mut self, app: AppId) -> RequestId {
+    pub(super) fn start(&mut self, app: AppId) -> RequestId {
         self.wish(Command::Start { app, scope: Scope::All, definition: None })
     }
 

@@ -368,13 +368,18 @@ fn a_flag_that_a_worker_left_on_its_socket_is_not_its_successors() {
     let daemon = Daemon::foreground(app);
     daemon.expects(&["was ended by SIGKILL"]);
     let first = daemon.wait_online("api", 1)[0];
-    assert!(ask(port, "/flip").expect("served").starts_with(&format!("{first} blocking")));
+    assert!(ask(port, "/flip").expect("served").starts_with(&format!("{first} blocking plain")));
     send(first, Signal::SIGKILL);
     let second = wait_until(ms(10_000), "its successor", || {
         daemon.pids("api").first().copied().filter(|pid| *pid != first)
     });
     let answer = ask(port, "/").expect("served");
-    assert!(answer.starts_with(&format!("{second} blocking")), "{answer}");
+    assert!(answer.starts_with(&format!("{second} blocking plain")), "{answer}");
+    let log = daemon.log();
+    assert!(
+        log.contains("its last worker set SO_KEEPALIVE on the socket; the next one gets it without"),
+        "{log}"
+    );
 }
 
 /// Fault 55, by every way there is to cut a file, and the real supervisor.

@@ -15,7 +15,7 @@ use crate::logs::Origin;
 use crate::logs::worker::{Files, WorkerOutput};
 use crate::supervisor::event::{Address, AppId, Event, Generation, SlotId, SocketId, SpawnFailure, WorkerId};
 use crate::sys::spawn::{self, Failure, Plan, Step, errno_text};
-use crate::sys::{addresses, input, listen, output, process, unix_listener};
+use crate::sys::{addresses, input, listen, options, output, process, unix_listener};
 
 use super::catalog::Recipe;
 use super::environment::Variables;
@@ -183,7 +183,7 @@ impl Daemon {
             let id = match left {
                 Some(id) => {
                     self.sockets.set_owner(id, order.worker);
-                    self.clear_flags(id, address);
+                    self.set_back(id, address);
                     id
                 }
                 None if sharing != Sharing::None => self.join_shared(order, listen, sharing)?,
@@ -215,12 +215,29 @@ impl Daemon {
         }
     }
 
-    /// A successor gets the socket as its predecessor got it: blocking, whatever that made of it. Of a shared one
-    /// the flags are those of all who have it.
-    fn clear_flags(&self, id: SocketId, address: Address) {
+    /// A successor gets the socket as its predecessor got it: blocking and with the options that it was opened with,
+    /// whatever that one made of it. Of a shared one they are those of all who have it.
+    fn set_back(&self, id: SocketId, address: Address) {
         let Some(held) = self.sockets.get(id).filter(|held| !held.shared) else { return };
         if let Err(error) = unix_listener::set_nonblocking(held.fd.as_fd(), false) {
             log::warn!("{address}: its last worker's O_NONBLOCK stays: {error}");
+        }
+        match options::set_back(held.fd.as_fd()) {
+            Ok(back) => {
+                if !back.done.is_empty() {
+                    let names = back.done.join(", ");
+                    log::info!(
+                        "{address}: its last worker set {names} on the socket; the next one gets it without"
+                    );
+                }
+                if !back.refused.is_empty() {
+                    log::warn!(
+                        "{address}: its last worker's {} stays on the socket",
+                        back.refused.join(", ")
+                    );
+                }
+            }
+            Err(error) => log::warn!("{address}: the options that its last worker set stay: {error}"),
         }
     }
 

@@ -89,6 +89,16 @@ fn unbound(address: SocketAddr, flags: SockFlag) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// A socket that was made like this one of [`open`]'s, not bound: what nobody has set anything on yet.
+///
+/// # Errors
+/// EMFILE, or whatever else socket(2) says.
+pub(super) fn fresh_like(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let v6 = family(socket) == Some(libc::AF_INET6);
+    let ip: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    unbound(SocketAddr::new(ip, 0), SockFlag::empty())
+}
+
 fn of_family(address: SocketAddr, flags: SockFlag) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Stream, flags | SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp)?;

@@ -27,6 +27,7 @@ pub mod manager;
 pub mod memory;
 pub mod multipath;
 pub mod notify;
+pub mod options;
 pub mod output;
 pub mod pidfile;
 pub mod process;

@@ -5,60 +5,11 @@
 //! listener is plain (RFC 8684, section 3.7).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
-/// The longest value of [`OPTIONS`]: a name of TCP_CONGESTION, a `struct timeval`.
-const VALUE: usize = 16;
-
-/// An option that servers set before bind(2), and whose value is what is set again.
-struct Setting {
-    level: i32,
-    number: i32,
-    name: &'static str,
-    /// The kernel says twice of what was asked for (SO_SNDBUF in socket(7)).
-    doubled: bool,
-}
-
-const fn setting(level: i32, number: i32, name: &'static str) -> Setting {
-    Setting { level, number, name, doubled: false }
-}
-
-const fn doubled(number: i32, name: &'static str) -> Setting {
-    Setting { level: libc::SOL_SOCKET, number, name, doubled: true }
-}
-
-/// What is carried over: all that a Multipath TCP socket takes (`mptcp_setsockopt` in Linux) and that means
-/// something for one that listens, or for the connections that it passes its options on to.
-const OPTIONS: &[Setting] = &[
-    setting(libc::SOL_SOCKET, libc::SO_REUSEADDR, "SO_REUSEADDR"),
-    setting(libc::SOL_SOCKET, libc::SO_KEEPALIVE, "SO_KEEPALIVE"),
-    setting(libc::SOL_SOCKET, libc::SO_LINGER, "SO_LINGER"),
-    setting(libc::SOL_SOCKET, libc::SO_PRIORITY, "SO_PRIORITY"),
-    setting(libc::SOL_SOCKET, libc::SO_MARK, "SO_MARK"),
-    setting(libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, "SO_BINDTODEVICE"),
-    setting(libc::SOL_SOCKET, libc::SO_RCVTIMEO, "SO_RCVTIMEO"),
-    setting(libc::SOL_SOCKET, libc::SO_SNDTIMEO, "SO_SNDTIMEO"),
-    setting(libc::SOL_SOCKET, libc::SO_RCVLOWAT, "SO_RCVLOWAT"),
-    doubled(libc::SO_SNDBUF, "SO_SNDBUF"),
-    doubled(libc::SO_RCVBUF, "SO_RCVBUF"),
-    setting(libc::IPPROTO_IP, libc::IP_TOS, "IP_TOS"),
-    setting(libc::IPPROTO_IP, libc::IP_FREEBIND, "IP_FREEBIND"),
-    setting(libc::IPPROTO_IP, libc::IP_TRANSPARENT, "IP_TRANSPARENT"),
-    setting(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, "IPV6_V6ONLY"),
-    setting(libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, "IPV6_FREEBIND"),
-    setting(libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, "IPV6_TRANSPARENT"),
-    setting(libc::IPPROTO_TCP, libc::TCP_NODELAY, "TCP_NODELAY"),
-    setting(libc::IPPROTO_TCP, libc::TCP_MAXSEG, "TCP_MAXSEG"),
-    setting(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, "TCP_DEFER_ACCEPT"),
-    setting(libc::IPPROTO_TCP, libc::TCP_FASTOPEN, "TCP_FASTOPEN"),
-    setting(libc::IPPROTO_TCP, libc::TCP_CONGESTION, "TCP_CONGESTION"),
-    setting(libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, "TCP_NOTSENT_LOWAT"),
-    setting(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, "TCP_KEEPIDLE"),
-    setting(libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, "TCP_KEEPINTVL"),
-    setting(libc::IPPROTO_TCP, libc::TCP_KEEPCNT, "TCP_KEEPCNT"),
-];
+use super::options::carry;
 
 /// A plain TCP socket, and the names of the options that it could not be given.
 #[derive(Debug)]
@@ -84,15 +35,6 @@ pub fn plain(theirs: BorrowedFd<'_>, nonblocking: bool) -> io::Result<Plain> {
     Ok(Plain { socket: ours, lost })
 }
 
-/// What `fresh` says too was not set by anybody, and is better left to the kernel: a buffer whose size is set
-/// does not grow any more. The names of what `ours` does not take.
-fn carry(theirs: BorrowedFd<'_>, fresh: BorrowedFd<'_>, ours: BorrowedFd<'_>) -> Vec<&'static str> {
-    let differs = |option: &&Setting| get(theirs, option) != get(fresh, option);
-    let refused =
-        |option: &&Setting| get(theirs, option).is_some_and(|value| set(ours, option, &value).is_err());
-    OPTIONS.iter().filter(differs).filter(refused).map(|option| option.name).collect()
-}
-
 fn open(family: AddressFamily) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
     // SAFETY: numbers only. nix knows no such protocol.
@@ -104,43 +46,10 @@ fn open(family: AddressFamily) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// None where the kernel does not tell it.
-fn get(socket: BorrowedFd<'_>, option: &Setting) -> Option<Vec<u8>> {
-    let mut value = [0_u8; VALUE];
-    let mut length = VALUE as libc::socklen_t;
-    // SAFETY: the buffer and its length fit each other and outlive the call.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            option.level,
-            option.number,
-            value.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    (result == 0).then(|| value[..VALUE.min(length as usize)].to_vec())
-}
-
-fn set(socket: BorrowedFd<'_>, option: &Setting, value: &[u8]) -> io::Result<()> {
-    if let Some(said) = value.try_into().ok().map(i32::from_ne_bytes).filter(|_| option.doubled) {
-        return super::listen::set_option(socket, option.level, option.number, said / 2);
-    }
-    // SAFETY: the value has the length that is given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            option.level,
-            option.number,
-            value.as_ptr().cast(),
-            value.len() as libc::socklen_t,
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::listen;
+    use super::super::options::{OPTIONS, SO_BUF_LOCK, get, setting};
     use super::*;
 
     /// None where the kernel has no Multipath TCP, or it is switched off.
@@ -194,8 +103,6 @@ mod tests {
         let value = get(socket.as_fd(), &option).expect("since Linux 5.14");
         i32::from_ne_bytes(value.try_into().expect("an int"))
     }
-
-    const SO_BUF_LOCK: i32 = 72;
 
     #[test]
     fn what_the_host_refuses_is_named() {

@@ -635,22 +635,31 @@ impl Daemon {
         status_kib(self.pid, "VmRSS:").expect("it runs")
     }
 
-    fn end(&mut self) {
+    /// Ends it. What is wrong with how it ended: told to by a signal, it is done well (0), and never panics.
+    fn end(&mut self) -> Option<String> {
         match &mut self.child {
             Some(child) => {
+                if !matches!(child.try_wait(), Ok(None)) {
+                    return None;
+                }
                 let _ = kill(Pid::from_raw(self.pid), Signal::SIGTERM);
-                if try_until(GOODBYE, || child.try_wait().ok().flatten()).is_err() {
+                let ended = try_until(GOODBYE, || child.try_wait().ok().flatten());
+                if ended.is_err() {
                     let _ = child.kill();
                     let _ = child.wait();
                 }
+                let code = ended.map_or(0, code);
+                (code != 0).then(|| format!("it ended with {code}: {}", tail(&self.log())))
             }
             None if self.pid != 0 => {
                 let _ = kill(Pid::from_raw(self.pid), Signal::SIGTERM);
                 // Not our child, and who reaps it may take a second for that. The sweep takes the rest.
                 let ended = || state_and_parent(self.pid).is_none_or(|(state, _)| state == 'Z');
                 let _ = try_until(GOODBYE, ended);
+                let log = fs::read_to_string(self.home.path().join("logs/clusterd.log")).unwrap_or_default();
+                log.contains("panicked at").then(|| format!("it panicked: {}", tail(&log)))
             }
-            None => {}
+            None => None,
         }
     }
 
@@ -673,7 +682,8 @@ impl Drop for Daemon {
         if (failing || !unexpected.is_empty()) && self.pid != 0 {
             self.show();
         }
-        self.end();
+        let ill = self.end();
+        assert!(failing || ill.is_none(), "told to end, {}", ill.unwrap_or_default());
         assert!(
             failing || unexpected.is_empty(),
             "the supervisor's log has warnings or errors that the test did not expect (Daemon::expects): {unexpected:#?}"

@@ -18,7 +18,7 @@ use support::reloading::{api, ms, reload_under};
 use support::strace::{Fault, When};
 use support::wait::holds_for;
 use support::{
-    App, Daemon, Fixture, Home, Load, ORDINARY, fixtures, free_port, host, root, skip, wait_until,
+    App, Daemon, Delegated, Fixture, Home, Load, ORDINARY, fixtures, free_port, host, root, skip, wait_until,
 };
 
 /// How the log begins to say that sockets are put in the place of the servers' own.
@@ -662,4 +662,33 @@ fn a_worker_that_is_traced_or_held_still_is_not_taken_for_dead() {
         "a traced worker outlived the reload"
     );
     drop(traced);
+}
+
+/// Fault 35, of a control group's freezer: no signal but SIGKILL comes through, and a connection that is steered to it
+/// waits. It is not dead, goes on where it was, and can be stopped.
+#[test]
+fn a_worker_that_a_control_group_holds_still_is_not_taken_for_dead_and_can_be_stopped() {
+    let Some(server) = fixtures::server("asyncio") else { return };
+    let Some(freezer) = Delegated::unmarked() else { return };
+    let port = free_port();
+    let daemon = Daemon::foreground(api(&server, port).set("kill_timeout", 300).set("drain_timeout", 1000));
+    let before = daemon.wait_online("api", 2);
+    let load = Load::on(port).start();
+    load.wait_answers(100);
+    freezer.put("", before[1]);
+    freezer.freeze(true);
+    holds_for(ms(1_500), "both are there, held still or not", || {
+        let app = daemon.app("api");
+        let alive = app.workers.iter().all(|worker| worker.status == "online" && worker.restarts == 0);
+        alive && daemon.pids("api") == before
+    });
+    freezer.freeze(false);
+    load.wait_answers(100);
+    load.stop().expect_none_lost();
+    assert_eq!(daemon.pids("api"), before);
+    freezer.freeze(true);
+    daemon.expects(&["did not end in kill_timeout"]);
+    daemon.run(&["stop", "api"]).expect_code(0);
+    assert_eq!(daemon.app("api").status, "stopped");
+    assert!(daemon.workers().is_empty(), "{:?}", daemon.workers());
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::wait::try_until;
+use super::wait::{try_until, wait_until};
 use super::{root, skip};
 
 /// Dropping it ends and removes what is in it.
@@ -81,6 +81,16 @@ impl Delegated {
     pub(crate) fn members(&self, group: &str) -> Vec<i32> {
         let text = fs::read_to_string(self.folder.join(group).join("cgroup.procs")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Holds all that is in it still, or lets it go on; returns when the kernel says so (`frozen` of cgroup.events).
+    pub(crate) fn freeze(&self, still: bool) {
+        let word = u8::from(still);
+        fs::write(self.folder.join("cgroup.freeze"), word.to_string()).expect("since Linux 5.2");
+        let frozen = format!("frozen {word}");
+        wait_until(Duration::from_secs(10), &frozen, || {
+            fs::read_to_string(self.folder.join("cgroup.events")).is_ok_and(|text| text.contains(&frozen))
+        });
     }
 
     /// Puts a process there.

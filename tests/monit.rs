@@ -475,6 +475,24 @@ fn a_signal_ends_it_and_the_terminal_is_as_it_was() {
     }
 }
 
+/// Nobody is told of that signal: a process beside it gives the terminal back, and ends with it.
+#[test]
+fn also_sigkill_leaves_the_terminal_as_it_was() {
+    let daemon = Daemon::foreground(speaking());
+    daemon.wait_online("api", 2);
+    let mut pty = Pty::open(&daemon, &[]);
+    pty.wait_for("0 id 0");
+    send(pty.child.id().cast_signed(), Signal::SIGKILL);
+    wait_until(ms(10_000), "a terminal that was given back", || {
+        pty.read();
+        let after = nix::sys::termios::tcgetattr(&pty.slave).expect("it is a terminal");
+        after == pty.before && pty.bytes.ends_with(b"\x1b[0m\x1b[?25h\x1b[?1049l")
+    });
+    let monit =
+        |daemon: &Daemon| daemon.home.processes().into_iter().any(|other| other.line.contains("monit"));
+    wait_until(ms(10_000), "the end of the one beside it", || !monit(&daemon));
+}
+
 /// As a shell's Ctrl-Z and `fg` do it to a job.
 #[test]
 fn it_gives_the_terminal_back_while_it_is_stopped_and_takes_it_again() {

@@ -1,5 +1,5 @@
 //! The terminal of a full-screen view, and the signals that end it. However the view ends (by a key, an error, a
-//! signal, a panic), the terminal is as it was before.
+//! signal, also SIGKILL, a panic), the terminal is as it was before.
 
 use std::fmt::Write as _;
 use std::io::{self, Read};
@@ -16,7 +16,7 @@ use ratatui::style::{Color, Modifier};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 
 use crate::sys::output::Outlet;
-use crate::sys::terminal::{self, Settings};
+use crate::sys::terminal::{self, Keeper, Settings};
 
 /// The alternate screen, without a cursor (ctlseqs, DECSET 1049 and DECTCEM).
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[0m\x1b[2J\x1b[H";
@@ -33,6 +33,8 @@ pub(super) struct Screen {
     outlet: Outlet,
     tty: OwnedFd,
     before: Settings,
+    /// None where the host has no process to spare.
+    keeper: Option<Keeper>,
     unsent: Vec<u8>,
     style: (Color, Color, Modifier),
     /// Where the next character goes without being sent there.
@@ -46,11 +48,13 @@ impl Screen {
         let outlet = Outlet::open(stdout)?;
         let tty = stdin.try_clone_to_owned()?;
         let before = terminal::make_raw(&tty)?;
-        give_back_in_a_panic(&tty, stdout, &before)?;
+        let keeper = Keeper::start(tty.as_fd(), stdout, &before, LEAVE.as_bytes()).ok();
+        give_back_in_a_panic(&tty, stdout, &before, keeper.as_ref())?;
         let mut screen = Screen {
             outlet,
             tty,
             before,
+            keeper,
             unsent: ENTER.into(),
             style: (Color::Reset, Color::Reset, Modifier::empty()),
             cursor: None,
@@ -105,6 +109,9 @@ impl Screen {
     pub(super) fn resume(&mut self) -> io::Result<()> {
         // What it was set to before we came stays what it is set to at the end.
         terminal::make_raw(&self.tty)?;
+        if let Some(keeper) = &self.keeper {
+            keeper.taken();
+        }
         self.unsent = ENTER.into();
         self.repaint();
         self.send()
@@ -124,6 +131,9 @@ impl Screen {
             }
         }
         let _ = terminal::restore(&self.tty, &self.before);
+        if let Some(keeper) = &self.keeper {
+            keeper.given_back();
+        }
     }
 
     fn push(&mut self, text: std::fmt::Arguments<'_>) {
@@ -182,12 +192,21 @@ impl Drop for Screen {
 }
 
 /// Written as it comes: who panics looks after nothing any more.
-fn give_back_in_a_panic(tty: &OwnedFd, stdout: BorrowedFd<'_>, before: &Settings) -> io::Result<()> {
+fn give_back_in_a_panic(
+    tty: &OwnedFd,
+    stdout: BorrowedFd<'_>,
+    before: &Settings,
+    keeper: Option<&Keeper>,
+) -> io::Result<()> {
+    let voice = keeper.map(Keeper::voice).transpose()?;
     let (tty, stdout, before) = (tty.try_clone()?, stdout.try_clone_to_owned()?, before.clone());
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let _ = nix::unistd::write(&stdout, LEAVE.as_bytes());
         let _ = terminal::restore(&tty, &before);
+        if let Some(voice) = &voice {
+            voice.given_back();
+        }
         usual(info);
     }));
     Ok(())

@@ -1,8 +1,12 @@
-//! The size of a terminal, and how it treats what is typed.
+//! The size of a terminal, how it treats what is typed, and who gives it back when we cannot.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, pipe2};
 use rustix::termios::{OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcsetattr};
 
 /// How a terminal was set, to set it so again.
@@ -33,4 +37,132 @@ pub fn restore(terminal: impl AsFd, before: &Settings) -> io::Result<()> {
     tcsetattr(&terminal, OptionalActions::Now, &before.0)?;
     tcflush(terminal, QueueSelector::IFlush)?;
     Ok(())
+}
+
+/// What a keeper is told.
+const TAKEN: u8 = b't';
+const GIVEN_BACK: u8 = b'g';
+const END: u8 = b'e';
+
+/// How long the keeper waits for a terminal that takes nothing, in milliseconds.
+const LAST_WAIT: u16 = 500;
+
+/// A process that gives the terminal back when the one that took it was killed by SIGKILL, which leaves nobody else to.
+/// Dropping it ends it.
+#[derive(Debug)]
+pub struct Keeper {
+    tell: OwnedFd,
+    pid: Pid,
+}
+
+impl Keeper {
+    /// Starts it, for a terminal that is taken from now on and was set like this `before`; `leave` is what it is sent
+    /// first.
+    ///
+    /// # Errors
+    /// EMFILE, EAGAIN, ENOMEM.
+    pub fn start(
+        tty: BorrowedFd<'_>,
+        screen: BorrowedFd<'_>,
+        before: &Settings,
+        leave: &[u8],
+    ) -> io::Result<Keeper> {
+        let (hear, tell) = pipe2(OFlag::O_CLOEXEC)?;
+        // SAFETY: the child calls only what is async-signal-safe (signal-safety(7)), on memory that was there before, and
+        // leaves by _exit(2).
+        let pid = unsafe { libc::fork() };
+        match pid {
+            -1 => Err(io::Error::last_os_error()),
+            0 => {
+                drop(tell);
+                keep(&hear, tty, screen, before, leave)
+            }
+            pid => Ok(Keeper { tell, pid: Pid::from_raw(pid) }),
+        }
+    }
+
+    /// The terminal was given back, for now or for good: from now on it is none of the keeper's business.
+    pub fn given_back(&self) {
+        self.say(GIVEN_BACK);
+    }
+
+    /// It was taken again.
+    pub fn taken(&self) {
+        self.say(TAKEN);
+    }
+
+    /// Another end of the same pipe, for who gives the terminal back elsewhere.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn voice(&self) -> io::Result<Voice> {
+        self.tell.try_clone().map(Voice)
+    }
+
+    fn say(&self, word: u8) {
+        // A keeper that was killed has nobody to hear it.
+        let _ = nix::unistd::write(&self.tell, &[word]);
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // Said, since a voice of ours may stay open.
+        self.say(END);
+        // Or somebody else has waited for it.
+        let _ = waitpid(self.pid, None);
+    }
+}
+
+/// Tells a keeper.
+#[derive(Debug)]
+pub struct Voice(OwnedFd);
+
+impl Voice {
+    /// As [`Keeper::given_back`].
+    pub fn given_back(&self) {
+        let _ = nix::unistd::write(&self.0, &[GIVEN_BACK]);
+    }
+}
+
+/// The keeper's whole life: it hears until nobody speaks any more.
+fn keep(hear: &OwnedFd, tty: BorrowedFd<'_>, screen: BorrowedFd<'_>, before: &Settings, leave: &[u8]) -> ! {
+    let mut used = [hear.as_raw_fd(), tty.as_raw_fd(), screen.as_raw_fd()];
+    used.sort_unstable();
+    // SAFETY: numbers only; nothing of what is closed is used here again. A session of its own, so that neither the
+    // keys nor the end of the terminal's session end it, and so that it may set the terminal from behind (tcsetattr(3):
+    // only a member of the terminal's own session is stopped for that).
+    unsafe {
+        libc::setsid();
+        let mut from = 0;
+        for fd in used {
+            if fd > from {
+                libc::syscall(libc::SYS_close_range, from, fd - 1, 0);
+            }
+            from = fd + 1;
+        }
+        libc::syscall(libc::SYS_close_range, from, libc::c_uint::MAX, 0);
+    }
+    let mut taken = true;
+    let mut word = [0];
+    loop {
+        match nix::unistd::read(hear, &mut word) {
+            Ok(1..) if word[0] != END => taken = word[0] == TAKEN,
+            Ok(1..) => {
+                taken = false;
+                break;
+            }
+            Err(nix::errno::Errno::EINTR) => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+    if taken {
+        let mut asked = [PollFd::new(screen, PollFlags::POLLOUT)];
+        if matches!(poll(&mut asked, PollTimeout::from(LAST_WAIT)), Ok(1..)) {
+            let _ = nix::unistd::write(screen, leave);
+        }
+        let _ = restore(tty, before);
+    }
+    // SAFETY: it ends here, and nothing of the parent's is run or flushed.
+    unsafe { libc::_exit(0) }
 }

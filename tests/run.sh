@@ -36,7 +36,8 @@ else
 	nice -n 19 "$cargo" test --locked --no-fail-fast $(printf -- '--test %s ' $searches) </dev/null >"$beside" 2>&1 &
 	search=$!
 	set +m
-	run --lib --bins $(printf -- '--test %s ' $others)
+	# Most of a test's time is waiting for processes: half as many again as there are cores.
+	RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 3 / 2))} run --lib --bins $(printf -- '--test %s ' $others)
 	run --doc
 	wait "$search"
 	code=$?

@@ -466,15 +466,18 @@ fn a_restart_by_name_needs_no_good_file_and_says_what_was_used() {
 #[test]
 fn a_file_that_cannot_be_used_is_told_of_once() {
     let home = Arc::new(Home::new(None));
-    home.write(&file(&[script("api", IDLE), script("web", IDLE)]));
+    home.write(&file(&[script("api", IDLE).instances(2), script("web", IDLE)]));
     let (daemon, output) = Daemon::started_by(home, &["start", "ecosystem.toml"]);
     output.expect_code(0);
-    daemon.expects(&["they are restarted with the last configuration that was good"]);
+    daemon.expects(&["restarted with the last configuration that was good"]);
     daemon.home.write("[[apps]]\nname = \"api\"\nscript = 3\n");
     let output = daemon.run(&["restart", "all"]).expect_code(0).stdout;
     let said = "api, web: their file cannot be used, so they are restarted with the last configuration that was good: ";
     assert_eq!((output.matches(said).count(), output.matches("cannot be used").count()), (1, 1), "{output}");
     assert_eq!(output.matches("script: expected").count(), 1, "{output}");
+    // Two of its instances are one app.
+    let output = daemon.run(&["restart", "0", "1"]).expect_code(0).stdout;
+    assert_eq!(output.matches("api: its file cannot be used, so it is restarted").count(), 1, "{output}");
 }
 
 fn environ_of(daemon: &Daemon) -> String {

@@ -462,6 +462,8 @@ impl Daemon {
         for (app, why) in unused {
             let name = self.app_name(app);
             match by_reason.iter_mut().find(|(known, _)| *known == why) {
+                // Two of its instances may have been named.
+                Some((_, names)) if names.contains(&name) => {}
                 Some((_, names)) => names.push(name),
                 None => by_reason.push((why, vec![name])),
             }

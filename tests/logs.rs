@@ -265,7 +265,8 @@ fn a_stalled_reader_costs_lines_and_nothing_else() {
     let total = 100_000;
     let body = "x".repeat(90);
     for number in 0..total {
-        console.write_line(&line(&origin, Stream::Out, format!("{number} {body}").as_bytes()));
+        console
+            .write_line(&line(&origin, Stream::Out, format!("{number} {body}").as_bytes()), Duration::ZERO);
         assert!(console.waiting() <= QUEUE_LIMIT);
     }
     console.flush();
@@ -276,7 +277,7 @@ fn a_stalled_reader_costs_lines_and_nothing_else() {
         console.flush();
     }
     seen.extend(drain(&reader));
-    console.write_line(&line(&origin, Stream::Out, b"after"));
+    console.write_line(&line(&origin, Stream::Out, b"after"), Duration::ZERO);
     console.flush();
     seen.extend(drain(&reader));
     let seen = text(seen);
@@ -300,12 +301,12 @@ fn a_reader_that_left_switches_the_output_off() {
     drop(early_reader);
     let mut never = Console::open(early_writer.as_fd(), "standard error", true).unwrap();
     let origin = origin(0);
-    console.write_line(&line(&origin, Stream::Out, b"one"));
+    console.write_line(&line(&origin, Stream::Out, b"one"), Duration::ZERO);
     console.flush();
     drop(reader);
     for _ in 0..100_000 {
-        console.write_line(&line(&origin, Stream::Out, b"two"));
-        never.write_line(&line(&origin, Stream::Out, b"two"));
+        console.write_line(&line(&origin, Stream::Out, b"two"), Duration::ZERO);
+        never.write_line(&line(&origin, Stream::Out, b"two"), Duration::ZERO);
     }
     console.flush();
     never.flush();
@@ -322,7 +323,7 @@ fn a_terminal_gets_colour_and_escaped_text_and_is_left_as_it_was() {
         let mut console = Console::open(terminal.slave.as_fd(), "standard output", may_colour).unwrap();
         let (short, long) = (origin(0), origin(1));
         console.announce(long.app, &long.name, 0);
-        console.write_line(&line(&short, Stream::Out, b"\x1b]0;title\x07\ttab \xff\r"));
+        console.write_line(&line(&short, Stream::Out, b"\x1b]0;title\x07\ttab \xff\r"), Duration::ZERO);
         console.flush();
         assert!(console.is_terminal() && console.has_colour() == may_colour);
         wait_readable(terminal.master.as_fd());
@@ -336,12 +337,50 @@ fn a_terminal_gets_colour_and_escaped_text_and_is_left_as_it_was() {
 }
 
 #[test]
+fn in_json_what_is_missing_is_told_by_an_object_and_no_control_character_reaches_a_terminal() {
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let mut console = Console::open(writer.as_fd(), "standard output", true).unwrap();
+    console.set_json();
+    let origin = origin(0);
+    for _ in 0..20_000 {
+        console.write_line(&line(&origin, Stream::Out, &[b'x'; 100]), Duration::from_secs(1));
+    }
+    console.flush();
+    let mut seen = Vec::new();
+    while console.wants_write() {
+        seen.extend(drain(&reader));
+        console.flush();
+    }
+    seen.extend(drain(&reader));
+    let objects: Vec<serde_json::Value> =
+        text(seen).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(objects[0]["timestamp"], "1970-01-01T00:00:01.000Z");
+    let notice = objects.last().unwrap();
+    assert_eq!((&notice["type"], &notice["level"]), (&"clusterd".into(), &"warn".into()));
+    let message = format!("{} lines dropped: the reader of standard output is slow", 20_001 - objects.len());
+    assert_eq!(notice["message"], message.as_str());
+
+    let terminal = openpty(None, None).unwrap();
+    let mut console = Console::open(terminal.slave.as_fd(), "standard output", true).unwrap();
+    console.set_json();
+    console.write_line(&line(&origin, Stream::Out, "\u{9b}31m\x7f".as_bytes()), Duration::ZERO);
+    console.flush();
+    let mut shown = [0; 512];
+    let count = File::from(terminal.master).read(&mut shown).unwrap();
+    assert!(
+        shown[..count].is_ascii() && !shown[..count].contains(&0x7f),
+        "{:?}",
+        text(shown[..count].to_vec())
+    );
+}
+
+#[test]
 fn a_stalled_terminal_blocks_nothing() {
     let terminal = openpty(None, None).unwrap();
     let mut console = Console::open(terminal.slave.as_fd(), "standard output", false).unwrap();
     let origin = origin(0);
     for _ in 0..50_000 {
-        console.write_line(&line(&origin, Stream::Out, &[b'x'; 100]));
+        console.write_line(&line(&origin, Stream::Out, &[b'x'; 100]), Duration::ZERO);
     }
     console.flush();
     assert!(console.wants_write() && console.waiting() <= QUEUE_LIMIT);
@@ -359,7 +398,7 @@ fn a_terminal_tells_the_loop_when_it_has_room_again() {
     let source = console.source().unwrap();
     poll.registry().register(&mut SourceFd(&source), Token(0), Interest::WRITABLE).unwrap();
     for number in 0..2000 {
-        console.write_line(&line(&origin, Stream::Out, format!("{number}").as_bytes()));
+        console.write_line(&line(&origin, Stream::Out, format!("{number}").as_bytes()), Duration::ZERO);
     }
     console.flush();
     assert!(console.wants_write());
@@ -390,8 +429,8 @@ fn both_outputs_into_one_pipe_do_not_tear_each_others_lines() {
     let body = [b'x'; 3000];
     let mut seen = Vec::new();
     for turn in 0..200 {
-        foreground.write_line(&line(&origin, Stream::Out, &body));
-        foreground.write_line(&line(&origin, Stream::Err, &body));
+        foreground.write_line(&line(&origin, Stream::Out, &body), Duration::ZERO);
+        foreground.write_line(&line(&origin, Stream::Err, &body), Duration::ZERO);
         foreground.flush();
         if turn % 10 == 9 {
             seen.extend(drain(&reader));
@@ -416,7 +455,7 @@ fn regular_files_sockets_and_devices_serve_as_standard_output() {
     let origin = origin(0);
     for (fd, waits) in [(file.as_fd(), false), (ours.as_fd(), true), (null.as_fd(), false)] {
         let mut console = Console::open(fd, "standard output", true).unwrap();
-        console.write_line(&line(&origin, Stream::Out, b"bytes \x1b\xff stay\r"));
+        console.write_line(&line(&origin, Stream::Out, b"bytes \x1b\xff stay\r"), Duration::ZERO);
         console.flush();
         assert_eq!((console.waiting(), console.source().is_some()), (0, waits));
     }
@@ -431,7 +470,7 @@ fn a_full_disk_under_standard_output_is_counted_and_told() {
     let mut console = Console::open(full.as_fd(), "standard output", true).unwrap();
     let origin = origin(0);
     for _ in 0..100_000 {
-        console.write_line(&line(&origin, Stream::Out, b"no room for this"));
+        console.write_line(&line(&origin, Stream::Out, b"no room for this"), Duration::ZERO);
     }
     console.flush();
     assert!(console.waiting() > 0 && console.waiting() <= QUEUE_LIMIT && !console.wants_write());
@@ -444,7 +483,7 @@ fn the_supervisors_log_survives_a_stalled_reader_and_a_flood() {
     let logger = build(Destination::Console(foreground.err().clone()), Prefix::Time, None);
     let origin = origin(0);
     for _ in 0..100_000 {
-        foreground.write_line(&line(&origin, Stream::Out, b"flood"));
+        foreground.write_line(&line(&origin, Stream::Out, b"flood"), Duration::ZERO);
     }
     let say = |text: &str| {
         let arguments = format_args!("{text}");

@@ -263,6 +263,33 @@ fn binary_output_is_stored_as_it_came_and_shown_with_care() {
     assert!(output.stdout.contains("end of binary"), "{output:?}");
 }
 
+/// What collectors of containers' logs read: nothing on either output is anything else.
+#[test]
+fn with_json_each_line_of_the_foreground_is_an_object() {
+    let app = fork("api", &fixtures::worker(&["binary"])).text("namespace", "shop");
+    let daemon = Builder::new(app).argument("--json").start();
+    daemon.wait_for_text("end of binary");
+    let objects = |text: &str| -> Vec<serde_json::Value> {
+        let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        text.lines().map(parse).collect()
+    };
+    let (lines, log) = (objects(&daemon.output()), objects(&daemon.log()));
+    let of = |line: &serde_json::Value| {
+        let head = ["type", "namespace", "app_name", "instance"].map(|key| line[key].to_string());
+        head.join(" ")
+    };
+    assert!(lines.len() == 4 && lines.iter().all(|line| of(line) == r#""out" "shop" "api" 0"#), "{lines:#?}");
+    assert_eq!((&lines[2]["message"], &lines[2]["escaped"]), (&"\\xff\\xfe\\xc3(".into(), &true.into()));
+    let dates = lines.iter().chain(&log).map(|line| line["timestamp"].as_str().expect("each has one"));
+    assert!(
+        dates.clone().all(|date| humantime::parse_rfc3339(date).is_ok()),
+        "{:?}",
+        dates.collect::<Vec<_>>()
+    );
+    let own = |line: &serde_json::Value| line["type"] == "clusterd" && line["level"] == "info";
+    assert!(!log.is_empty() && log.iter().all(own), "{log:#?}");
+}
+
 /// Fault 52: on a terminal, escapes are not the worker's to send.
 #[test]
 fn escapes_of_a_worker_do_not_reach_a_terminal() {

@@ -113,7 +113,7 @@ fn places(given: &Path) -> [&Path; 4] {
 /// A supervisor in the foreground.
 fn here(home: Home) -> daemon::Options {
     let (notes, file, log_files, ready) = (Vec::new(), None, None, None);
-    daemon::Options { home, notes, file, resurrect: false, foreground: true, log_files, ready }
+    daemon::Options { home, notes, file, resurrect: false, foreground: true, json: false, log_files, ready }
 }
 
 /// What holds for every verb.
@@ -179,7 +179,7 @@ impl Caller {
             Some(folder) => home.with_state(folder, socket::own_uid()).map_err(Failure::failed)?,
             None => home,
         };
-        let options = daemon::Options { file: Some(file), notes, log_files, ..here(home) };
+        let options = daemon::Options { file: Some(file), notes, json: self.json, log_files, ..here(home) };
         let ended = daemon::run(options).map_err(Failure::failed);
         if let Some(folder) = temporary
             && let Err(error) = std::fs::remove_dir_all(&folder)
@@ -192,7 +192,8 @@ impl Caller {
     /// A supervisor without a file whose service manager, or terminal, is our own caller.
     fn resurrect_here(&self) -> Result<i32, Failure> {
         let home = self.usual_home().map_err(Failure::failed)?;
-        daemon::run(daemon::Options { resurrect: true, ..here(home) }).map_err(Failure::failed)
+        daemon::run(daemon::Options { resurrect: true, json: self.json, ..here(home) })
+            .map_err(Failure::failed)
     }
 
     /// Where none runs there may be something to forget all the same.

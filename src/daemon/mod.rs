@@ -419,7 +419,7 @@ impl Daemon {
         let handed = inherited::take_all(&inherited::Announced::by_environment());
         let (home, locks, notes) = settle(options.home, options.notes, options.foreground)?;
         let surroundings = Surroundings::take()?;
-        let (foreground, files) = install_log(options.foreground, &home)?;
+        let (foreground, files) = install_log(options.foreground, options.json, &home)?;
         let recorded = host::begin(&home, &notes);
         let groups = Groups::take(Path::new("/"), &home.runtime);
         let keeper = Keeper::new(&home, has_file);
@@ -999,7 +999,7 @@ fn settle(
 }
 
 /// Where the supervisor's own log goes: standard error in the foreground, its file in the background.
-fn install_log(foreground: bool, home: &Home) -> Result<(Option<Foreground>, LogFiles), Error> {
+fn install_log(foreground: bool, json: bool, home: &Home) -> Result<(Option<Foreground>, LogFiles), Error> {
     let levels = std::env::var("CLUSTERD_LOG").or_else(|_| std::env::var("RUST_LOG")).ok();
     let journal = std::env::var_os("JOURNAL_STREAM");
     let mut files = LogFiles::beside(Bell::new().map_err(host("eventfd"))?);
@@ -1010,6 +1010,9 @@ fn install_log(foreground: bool, home: &Home) -> Result<(Option<Foreground>, Log
         let mut outputs =
             Foreground::open(out.as_fd(), err.as_fd(), may_colour).map_err(host("open standard output"))?;
         outputs.know_journal(journal.as_deref());
+        if json {
+            outputs.set_json();
+        }
         let destination = Destination::Console(outputs.err().clone());
         (Some(outputs), destination)
     } else {

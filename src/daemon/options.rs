@@ -18,6 +18,8 @@ pub struct Options {
     pub resurrect: bool,
     /// Prints what workers say; with a file it ends when no app of it can run any more.
     pub foreground: bool,
+    /// What it prints is JSON, its own log too: one object for each line.
+    pub json: bool,
     /// Whether default log files are written; none leaves it to the file's `[daemon]`.
     pub log_files: Option<bool>,
     /// Told once the control socket can be connected to, or why it never will be. None in the foreground.

@@ -7,11 +7,12 @@
 
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use nix::errno::Errno;
 
-use super::{Line, escape};
+use super::{Line, escape, form};
 use crate::supervisor::event::AppId;
 use crate::sys::output::Outlet;
 
@@ -60,6 +61,8 @@ pub struct Console {
     refusal: Option<Errno>,
     width: usize,
     apps: Vec<AppId>,
+    /// Each line is an object of JSON.
+    json: bool,
 }
 
 impl Console {
@@ -80,7 +83,19 @@ impl Console {
             refusal: None,
             width: 0,
             apps: Vec::new(),
+            json: false,
         })
+    }
+
+    /// From now on each line is an object of JSON, also those about lines that are missing.
+    pub fn set_json(&mut self) {
+        self.json = true;
+        self.colour = false;
+    }
+
+    /// Whether lines are that.
+    pub fn is_json(&self) -> bool {
+        self.json
     }
 
     /// A terminal reads it.
@@ -121,8 +136,8 @@ impl Console {
         self.apps.retain(|known| *known != app);
     }
 
-    /// Queues a worker's line behind its prefix, or drops and counts it.
-    pub fn write_line(&mut self, line: &Line<'_>) {
+    /// Queues a worker's line, which was read at this time (since 1970), behind its prefix, or drops and counts it.
+    pub fn write_line(&mut self, line: &Line<'_>, wall: Duration) {
         self.make_room();
         if self.outlet.is_none() {
             return;
@@ -132,8 +147,12 @@ impl Console {
             return;
         }
         let before = self.queue.len();
-        self.append_prefix(line);
-        self.append_text(line);
+        if self.json {
+            self.append_object(line, wall);
+        } else {
+            self.append_prefix(line);
+            self.append_text(line);
+        }
         if self.waiting() > QUEUE_LIMIT {
             self.queue.truncate(before);
             self.dropped = self.dropped.saturating_add(1);
@@ -231,7 +250,20 @@ impl Console {
             None => format!("the reader of {} is slow", self.name),
         };
         let dropped = std::mem::take(&mut self.dropped);
-        self.append(format_args!("[clusterd] {dropped} {lines} dropped: {why}\n"));
+        let message = format!("{dropped} {lines} dropped: {why}");
+        if self.json {
+            let object = serde_json::json!({ "type": "clusterd", "level": "warn", "message": message });
+            self.append(format_args!("{object}\n"));
+        } else {
+            self.append(format_args!("[clusterd] {message}\n"));
+        }
+    }
+
+    fn append_object(&mut self, line: &Line<'_>, wall: Duration) {
+        // What is a control character to a terminal, and not to JSON, reaches none.
+        let shown = self.terminal.then(|| escape(line.shown()));
+        let bytes = shown.as_ref().map_or(line.bytes, |text| text.as_bytes());
+        form::write_object(&Line { bytes, ..*line }, wall, &mut self.queue);
     }
 
     fn append_prefix(&mut self, line: &Line<'_>) {

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::Line;
 use super::console::Console;
@@ -37,6 +38,11 @@ impl Foreground {
         let out = Arc::new(Mutex::new(first));
         let err = if same { out.clone() } else { Arc::new(Mutex::new(second)) };
         Ok(Foreground { out, err, journal: None })
+    }
+
+    /// See [`Console::set_json`].
+    pub fn set_json(&self) {
+        self.consoles().for_each(|console| lock(console).set_json());
     }
 
     /// Which of them leads to the journal: JOURNAL_STREAM (systemd.exec(5)).
@@ -77,8 +83,8 @@ impl Foreground {
     }
 
     /// Queues a worker's line: what it wrote to standard error goes to standard error.
-    pub fn write_line(&self, line: &Line<'_>) {
-        lock(self.console(line.stream)).write_line(line);
+    pub fn write_line(&self, line: &Line<'_>, wall: Duration) {
+        lock(self.console(line.stream)).write_line(line, wall);
     }
 
     fn console(&self, stream: Stream) -> &SharedConsole {

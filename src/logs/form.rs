@@ -1,4 +1,4 @@
-//! Lines as they are written to files where that is not byte for byte: behind a date, or one JSON object each.
+//! Lines as they are written where that is not byte for byte: behind a date, or one JSON object each.
 //!
 //! A date is that of the reading: lines that came together have the same. What is not UTF-8 loses nothing in JSON:
 //! see [`Form::write`].
@@ -52,9 +52,47 @@ struct Head<'a> {
     timestamp: &'a str,
     #[serde(rename = "type")]
     stream: Stream,
+    /// Where names alone do not tell apps apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
     app_name: &'a str,
-    process_id: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process_id: Option<u32>,
     instance: u32,
+}
+
+impl Head<'_> {
+    /// Up to where the message comes.
+    fn write(&self, to: &mut Vec<u8>) {
+        serde_json::to_writer(&mut *to, self).expect("a Vec takes any text");
+        to.pop();
+        to.extend_from_slice(b",\"message\":");
+    }
+}
+
+/// Appends a line as an object of its own, as files have it ([`Form::write`]), for who reads the lines of all apps.
+pub fn write_object(line: &Line<'_>, wall: Duration, to: &mut Vec<u8>) {
+    let Origin { namespace, name, instance, .. } = line.origin;
+    let head = Head {
+        timestamp: &iso(wall),
+        stream: line.stream,
+        namespace: Some(namespace),
+        app_name: name,
+        process_id: None,
+        instance: *instance,
+    };
+    head.write(to);
+    write_message(line, to);
+}
+
+/// What JavaScript's `toISOString` gives, as in PM2.
+fn iso(wall: Duration) -> String {
+    format!("{:.3}", moment(wall))
+}
+
+fn moment(wall: Duration) -> Timestamp {
+    let since = SignedDuration::try_from(wall).unwrap_or(SignedDuration::ZERO);
+    Timestamp::from_duration(since).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 impl Form {
@@ -77,13 +115,12 @@ impl Form {
             let head = Head {
                 timestamp: &date,
                 stream,
+                namespace: None,
                 app_name: &origin.name,
-                process_id: self.id,
+                process_id: Some(self.id),
                 instance: origin.instance,
             };
-            serde_json::to_writer(&mut lead, &head).expect("a Vec takes any text");
-            lead.pop();
-            lead.extend_from_slice(b",\"message\":");
+            head.write(&mut lead);
         } else {
             lead.extend_from_slice(date.as_bytes());
             lead.extend_from_slice(b": ");
@@ -138,13 +175,10 @@ impl Form {
         }
     }
 
-    /// In JSON without a pattern what JavaScript's `toISOString` gives, as in PM2.
     fn date(&self, wall: Duration) -> String {
-        let since = SignedDuration::try_from(wall).unwrap_or(SignedDuration::ZERO);
-        let moment = Timestamp::from_duration(since).unwrap_or(Timestamp::UNIX_EPOCH);
         match &self.date {
-            None => format!("{moment:.3}"),
-            Some(pattern) => dated(pattern, &moment.to_zoned(self.zone.clone())),
+            None => iso(wall),
+            Some(pattern) => dated(pattern, &moment(wall).to_zoned(self.zone.clone())),
         }
     }
 }

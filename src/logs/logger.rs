@@ -30,6 +30,8 @@ pub enum Prefix {
     Time,
     /// `<3>` to `<7>`: the journal notes the time itself (sd-daemon(3)).
     Journal,
+    /// None: the record is an object of JSON, as the lines of workers are there.
+    Json,
 }
 
 impl Prefix {
@@ -38,6 +40,7 @@ impl Prefix {
     pub fn of(destination: &Destination, journal_stream: Option<&OsStr>) -> Prefix {
         match destination {
             Destination::File(_) => Prefix::Time,
+            Destination::Console(console) if lock(console).is_json() => Prefix::Json,
             Destination::Console(console) => {
                 let (device, inode) = lock(console).identity();
                 let ours = format!("{device}:{inode}");
@@ -77,10 +80,19 @@ pub fn build(destination: Destination, prefix: Prefix, levels: Option<&str>) -> 
 
 fn format(formatter: &mut Formatter, record: &Record<'_>, prefix: Prefix) -> io::Result<()> {
     let message = record.args().to_string();
+    if prefix == Prefix::Json {
+        // Which writes control characters in its own way; what it does not know as such is escaped as elsewhere.
+        let message = escape(message.as_bytes());
+        let time = formatter.timestamp_millis().to_string();
+        let level = record.level().as_str().to_ascii_lowercase();
+        let object =
+            serde_json::json!({ "timestamp": time, "type": "clusterd", "level": level, "message": message });
+        return writeln!(formatter, "{object}");
+    }
     let message = escape(message.as_bytes());
     match prefix {
         Prefix::Journal => writeln!(formatter, "<{}>{message}", journal_level(record.level())),
-        Prefix::Time => {
+        Prefix::Time | Prefix::Json => {
             let style = formatter.default_level_style(record.level());
             let time = formatter.timestamp_millis();
             writeln!(formatter, "{time} {style}{:<5}{style:#} {message}", record.level())

@@ -65,7 +65,7 @@ impl<'s> Sinks<'s> {
         let line = Line { origin, stream, bytes: piece.text(), cut: piece.cut, continued: piece.continued };
         self.rings.push(&line);
         if let Some(foreground) = foreground {
-            foreground.write_line(&line);
+            foreground.write_line(&line, self.rings.now());
         }
         if let Some(fields) = fields {
             self.journal.write(fields, &line, now);

@@ -551,8 +551,8 @@ fn nothing_survives_a_process_one_that_is_killed() {
 const FOLDERS: [&str; 5] = ["CLUSTERD_HOME", "HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "TMPDIR"];
 
 /// Behind this command line, with no variable that names a folder; what it is to be found by.
-fn without_a_home(home: &Home, wrap: &[String], app: &App) -> (Running, String) {
-    home.write(&app.to_string());
+fn without_a_home(home: &Home, wrap: &[String], text: &str) -> (Running, String) {
+    home.write(text);
     let wrap: Vec<&str> = wrap.iter().map(String::as_str).collect();
     let file = home.file().display().to_string();
     let running = home.launch(home.command(&wrap), &[&file], |command| {
@@ -570,9 +570,14 @@ fn without_a_home(home: &Home, wrap: &[String], app: &App) -> (Running, String) 
 
 /// Serves, reloads and ends; what it said.
 fn lives_in(home: &Home, wrap: &[String], expected: &str) -> String {
+    lives_with("", home, wrap, expected)
+}
+
+/// The same with this `[daemon]`.
+fn lives_with(daemon: &str, home: &Home, wrap: &[String], expected: &str) -> String {
     let port = free_port();
-    let app = api(&fixtures::worker(&["serve"]), port);
-    let (running, folder) = without_a_home(home, wrap, &app);
+    let text = format!("{daemon}{}", api(&fixtures::worker(&["serve"]), port));
+    let (running, folder) = without_a_home(home, wrap, &text);
     assert!(folder.starts_with(expected), "{folder}: {}", running.stderr());
     wait_until(ms(20_000), "an answer", || get(port, "/").is_ok());
     let pid = i32::try_from(running.child.id()).expect("process ids are positive");
@@ -604,6 +609,13 @@ fn a_user_without_a_home_is_supervised_in_a_temporary_one() {
     let left: Vec<_> = std::fs::read_dir("/tmp").expect("there").flatten().collect();
     assert!(!left.iter().any(|entry| said.contains(&entry.path().display().to_string())
         && entry.file_name().to_string_lossy().starts_with("clusterd-")));
+}
+
+#[test]
+fn who_wants_no_log_files_is_not_warned_that_there_are_none() {
+    let home = Home::new(if root() { Some(ORDINARY) } else { None });
+    let said = lives_with("[daemon]\nlog_files = false\n\n", &home, &[], "/tmp/clusterd-");
+    assert!(!said.contains(" WARN "), "{said}");
 }
 
 /// Fault 46: all is read-only but one folder, or but that of shared memory, as `docker run --read-only` has it.

@@ -166,15 +166,20 @@ impl Caller {
         let file = file::read(&run.file, &run.selection)?;
         let state = file::state_dir(&file)?.filter(|_| !self.names_home());
         let mut log_files = run.no_log_files.then_some(false);
-        let (home, notes) = match self.usual_home() {
-            Ok(home) => (home, Vec::new()),
+        let (mut temporary, mut notes) = (None, Vec::new());
+        let home = match self.usual_home() {
+            Ok(home) => home,
             Err(why) => {
                 let (home, note) = self.temporary_home(why)?;
+                // Who wants no log files misses nothing there; where it lives is told in any case.
+                if !run.no_log_files && file::wants_log_files(&file)? {
+                    notes.push(note);
+                }
                 log_files = Some(false);
-                (home, vec![note])
+                temporary = Some(home.runtime.clone());
+                home
             }
         };
-        let temporary = (!notes.is_empty()).then(|| home.runtime.clone());
         let home = match &state {
             Some(folder) => home.with_state(folder, socket::own_uid()).map_err(Failure::failed)?,
             None => home,

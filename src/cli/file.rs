@@ -173,6 +173,11 @@ pub(super) fn state_dir(file: &File) -> Result<Option<PathBuf>, Failure> {
     whole(file).map(|config| config.daemon.state_dir).map_err(wrong)
 }
 
+/// Whether the file leaves log files on.
+pub(super) fn wants_log_files(file: &File) -> Result<bool, Failure> {
+    whole(file).map(|config| config.daemon.log_files != Some(false)).map_err(wrong)
+}
+
 fn whole(file: &File) -> Result<Config, Diagnostics> {
     let host =
         Host { profile: file.profile.clone(), only: file.only.clone(), ..host(PathBuf::from(&file.folder)) };

@@ -143,7 +143,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
 /// Every ecosystem file of this folder, whole or in a page.
 fn texts() -> Vec<(PathBuf, String)> {
     let mut paths = vec![root().join("ecosystem.example.toml"), root().join("README.md")];
-    for folder in ["docs", "tests", "fuzz/seeds", "fuzz/regressions", "examples"] {
+    for folder in ["docs", "tests", "fuzz/seeds", "fuzz/regressions", "examples", "packaging/docker"] {
         files(&root().join(folder), &mut paths);
     }
     let mut texts = Vec::new();
@@ -254,6 +254,27 @@ fn each_key_is_described_with_its_default() {
     assert_eq!(properties["kill_timeout"]["default"], json!(1600));
     assert!(properties["user"]["description"].as_str().unwrap().contains("Default: clusterd's own user"));
     assert_eq!(properties["balance"]["enum"], json!(["spread", "source-ip"]));
+}
+
+/// What `tests/containers.rs` runs where there is an engine is right by its text everywhere.
+#[test]
+fn each_dockerfile_has_the_lines_that_count_and_its_ecosystem_file_is_right() {
+    let page = fs::read_to_string(root().join("docs/containers.md")).unwrap();
+    let lines = page.split("The lines that count").nth(1).unwrap().split("```").nth(1).unwrap();
+    let folder = root().join("packaging/docker");
+    for (file, app) in
+        [("Dockerfile", "static"), ("Dockerfile.node", "node"), ("Dockerfile.python", "python")]
+    {
+        let text = fs::read_to_string(folder.join(file)).unwrap();
+        for line in lines.lines().filter(|line| !line.is_empty() && !line.starts_with("USER")) {
+            assert!(text.lines().any(|there| there == line), "{file}: {line}");
+        }
+        let user = text.lines().find_map(|line| line.strip_prefix("USER ")).unwrap();
+        assert!(user.split(':').all(|number| number.parse::<u32>().is_ok_and(|number| number > 0)), "{user}");
+        let toml = folder.join(app).join("ecosystem.toml").display().to_string();
+        let output = Command::new(env!("CARGO_BIN_EXE_clusterd")).args(["validate", &toml]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
 }
 
 /// It exits with 0 for keys that it does not know: nothing may be said.

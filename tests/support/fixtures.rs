@@ -170,7 +170,7 @@ fn interpreted(name: &str, script: &str) -> Option<Fixture> {
 }
 
 /// `cargo test` builds it with everything else, but `cargo test --test NAME` does not.
-fn fixture_worker() -> &'static Path {
+pub(crate) fn fixture_worker() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| example("fixture_worker", "tests/fixtures/worker.rs"))
 }

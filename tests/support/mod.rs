@@ -15,6 +15,7 @@ pub(crate) mod booted;
 pub(crate) mod daemon;
 pub(crate) mod delegated;
 pub(crate) mod encrypted;
+pub(crate) mod engine;
 pub(crate) mod fixtures;
 pub(crate) mod hammer;
 pub(crate) mod history;

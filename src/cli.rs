@@ -6,6 +6,7 @@
 mod behind;
 pub mod commands;
 pub mod complete;
+pub mod export;
 mod file;
 pub mod flags;
 pub mod gone;
@@ -34,6 +35,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::date;
 use complete::Shell;
+use export::Form;
 use flags::{Changed, Flags};
 use man::Page;
 use sort::Sort;
@@ -105,6 +107,7 @@ Supervisor:
   startup    write a systemd unit that does so at boot (unstartup removes it)
   validate   check a file; nothing is started
   import     print an ecosystem file made from PM2's, or from a Procfile
+  export     print what runs a file in Kubernetes, Compose or systemd
   init       write an ecosystem file for the project of this folder
   version    print the version
   man        print the manual; man ecosystem.toml: of the file
@@ -365,6 +368,16 @@ pub enum Verb {
         after_help = "Examples:\n  clusterd import --run ecosystem.config.js > ecosystem.toml\n  clusterd import ~/.pm2/dump.pm2\n  pm2 jlist | clusterd import -"
     )]
     Import(Import),
+
+    /// Prints what runs the apps of a file elsewhere: manifests for Kubernetes, a Compose file, systemd units.
+    ///
+    /// They run `clusterd FILE`, and change nothing of what the file says. Times, ports, probes and limits follow from
+    /// it; what the other side has no word for is a remark. Nothing is started. Values that look like secrets are not
+    /// printed.
+    #[command(
+        after_help = "Examples:\n  clusterd export kubernetes ecosystem.toml --env production --image registry.example/shop:7\n  clusterd export compose ecosystem.toml > compose.yaml\n  clusterd export systemd /etc/shop/ecosystem.toml"
+    )]
+    Export(Export),
 
     /// Writes ecosystem.toml for the project of the current folder, with remarks.
     ///
@@ -755,6 +768,26 @@ pub struct Import {
     /// Has node evaluate the file, with all that it does.
     #[arg(long)]
     pub run: bool,
+}
+
+/// `export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// For whom: kubernetes, compose or systemd.
+    #[arg(value_name = "FORM", value_enum)]
+    pub form: Form,
+
+    /// The ecosystem file; `-` reads standard input.
+    #[arg(value_name = "FILE")]
+    pub file: String,
+
+    /// Which part of the file.
+    #[command(flatten)]
+    pub selection: Selection,
+
+    /// What containers are made of; without it NAME:latest, after the file or its folder.
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
 }
 
 fn count(text: &str) -> Result<String, String> {

@@ -21,6 +21,7 @@
 //! | [`sys`] | system calls, one family a file: `spawn` is everything between clone and exec (with `settings`: limits, then the change of user), `accounts` the account files, `intercept` is seccomp notification, `steer` the BPF programs, `connections` and `unix_diag` sock_diag, `epoll_peer` what another process waits for, `multipath` a plain TCP socket in the likeness of one of Multipath TCP, `cgroup` the control groups that this process is in, `groups` those that it makes for its workers |
 //! | [`config`] | the ecosystem file: text → what it means on this host, or every mistake in it with its place |
 //! | [`import`] | PM2's files, its dump and Procfiles → an ecosystem file: text in, text out |
+//! | [`export`] | an ecosystem file → manifests for Kubernetes, Compose and systemd: its meaning in, text out |
 //! | [`control`] | the control socket: frames, server, client, and what the client prints |
 //! | [`logs`] | what workers print: lines, files and their rotation, the host's journal, the foreground's terminal, the memory of last lines |
 //! | [`http`] | the answers over HTTP: request heads, connections, figures; the loop answers |
@@ -63,6 +64,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod demo;
+pub mod export;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod home;

@@ -128,6 +128,18 @@ const LAYERS: &[Layer] = &[
             "toml_writer",
         ],
     },
+    // The meaning of a file in, text out.
+    Layer {
+        of: "export/",
+        modules: &[
+            "export",
+            "config",
+            "logs::escape::steers",
+            "supervisor::address::Address",
+            "supervisor::policy",
+        ],
+        crates: &["std::collections", "std::fmt", "std::iter", "std::mem", "std::ptr", "std::time::Duration"],
+    },
     // Events in, a screen out: the terminal and the sockets are the command line's.
     Layer {
         of: "monit/",

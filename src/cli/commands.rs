@@ -43,6 +43,7 @@ pub fn execute(cli: Cli) -> Result<i32, Failure> {
         Verb::Complete { words } => complete(&words),
         Verb::Validate(validate) => given.validate(&validate),
         Verb::Import(import) => super::import::import(&import.file, import.run, given.json),
+        Verb::Export(export) => super::export::export(&export, given.json),
         Verb::Init { force } => super::init::init(force, given.json),
         Verb::Start(start) => given.start(*start),
         Verb::Stop(end) => {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::output::Failure;
+use crate::export::unit::{self, HARDENING, LIMITS, OUTPUT, head};
 
 /// The first line of every unit that is ours: no other file is written over, or removed.
 pub(super) const MARK: &str = "# Written by `clusterd startup`, removed by `clusterd unstartup`.";
@@ -46,7 +47,7 @@ pub(super) fn text(unit: &Unit<'_>) -> Result<String, Failure> {
         // The quotes are around all of it.
         let _ = writeln!(text, "Environment=\"CLUSTERD_HOME={}", &home[1..]);
     }
-    text += &service(RESURRECT, &program);
+    text += &unit::service(RESURRECT, &program, STOP);
     if unit.manager == Manager::System {
         text += LIMITS;
     }
@@ -72,7 +73,7 @@ pub fn packaged() -> String {
              StateDirectoryMode=0700\n\
              LogsDirectory=clusterd\n\
              LogsDirectoryMode=0750\n";
-    text += &service(RESURRECT, PROGRAM);
+    text += &unit::service(RESURRECT, PROGRAM, STOP);
     text += LIMITS;
     text += OUTPUT;
     text + HARDENING + "\n[Install]\nWantedBy=multi-user.target\n"
@@ -95,7 +96,7 @@ pub fn instance() -> String {
              StateDirectoryMode=0700\n\
              LogsDirectory=clusterd@%i\n\
              LogsDirectoryMode=0750\n";
-    text += &service("/etc/clusterd/%i.toml", PROGRAM);
+    text += &unit::service("/etc/clusterd/%i.toml", PROGRAM, STOP);
     text += LIMITS;
     text += OUTPUT;
     text + HARDENING + "\n[Install]\nWantedBy=multi-user.target\n"
@@ -106,7 +107,7 @@ pub fn packaged_for_users() -> String {
     let documentation = "Documentation=man:clusterd(1) man:ecosystem.toml(5)\n";
     let mark = "# The unit of clusterd's package for users: systemctl --user enable --now clusterd";
     let mut text = head(mark, "the apps of %u", documentation);
-    text += &service(RESURRECT, PROGRAM);
+    text += &unit::service(RESURRECT, PROGRAM, STOP);
     text += OUTPUT;
     text + "\n[Install]\nWantedBy=default.target\n"
 }
@@ -134,78 +135,11 @@ pub fn socket() -> String {
 /// Where packages put the program.
 const PROGRAM: &str = "/usr/bin/clusterd";
 
+/// For files that may say what they will.
+const STOP: (u64, &str) = (90, "");
+
 /// What ran before comes back.
 const RESURRECT: &str = "resurrect --foreground";
-
-/// Up to the first lines of the service.
-fn head(mark: &str, what: &str, more: &str) -> String {
-    format!(
-        "{mark}\n# What is to differ belongs beside it: systemctl edit.\n\n\
-         [Unit]\n\
-         Description=clusterd: {what}\n\
-         {more}\
-         # An address that is not there yet is waited for.\n\
-         After=network.target\n\
-         # It is tried again for as long as it takes.\n\
-         StartLimitIntervalSec=0\n\n\
-         [Service]\n\
-         # It says when everything has started, reloads and ends, and that it goes on.\n\
-         Type=notify\n\
-         NotifyAccess=main\n\
-         WatchdogSec=180\n"
-    )
-}
-
-/// What runs, and how it ends. The program is quoted already.
-///
-/// A reload is a command, which waits for its end and says whether it failed: `Type=notify-reload` (systemd 253) would
-/// send SIGHUP, which is understood and answered as well, but take any end of it for a good one.
-fn service(what: &str, program: &str) -> String {
-    format!(
-        "ExecStart={program} {what}\n\
-         # Waits for the end, and fails when an app keeps its old generation.\n\
-         ExecReload={program} reload all\n\
-         # SIGTERM goes to clusterd alone, which drains every app within its shutdown_timeout.\n\
-         KillMode=mixed\n\
-         TimeoutStopSec=90\n\
-         Restart=on-failure\n\
-         RestartSec=1\n\
-         # A worker that runs out of memory is clusterd's matter.\n\
-         OOMPolicy=continue\n\
-         # Each worker gets a control group of its own, below that of the unit.\n\
-         Delegate=yes\n"
-    )
-}
-
-const LIMITS: &str = "# The first one is what workers get.\nLimitNOFILE=1024:1048576\nTasksMax=infinity\n";
-
-/// By default standard error goes where standard output does.
-const OUTPUT: &str = "# What workers print is in their log files; errors, theirs too, are in the journal.\n\
-                      StandardOutput=null\nStandardError=journal\n";
-
-/// Workers inherit all of it: nothing here that a runtime (V8, JVM) or a usual server would miss. Left out are
-/// MemoryDenyWriteExecute (compilers at run time), ProcSubset and ProtectProc (memory and CPU time are read there),
-/// ProtectControlGroups (each worker has its group), RestrictNamespaces (workers of their own), ProtectHome (apps below
-/// home folders).
-const HARDENING: &str = "# Workers inherit what follows. For ports below 1024: AmbientCapabilities= and CapabilityBoundingSet=\n\
-                         # CAP_NET_BIND_SERVICE. For apps with `user`: User=root, Group=root, and no bounding set.\n\
-                         CapabilityBoundingSet=\n\
-                         NoNewPrivileges=yes\n\
-                         UMask=0077\n\
-                         KeyringMode=private\n\
-                         ProtectSystem=full\n\
-                         PrivateTmp=yes\n\
-                         PrivateDevices=yes\n\
-                         ProtectClock=yes\n\
-                         ProtectHostname=yes\n\
-                         ProtectKernelLogs=yes\n\
-                         ProtectKernelModules=yes\n\
-                         ProtectKernelTunables=yes\n\
-                         LockPersonality=yes\n\
-                         RestrictRealtime=yes\n\
-                         RestrictSUIDSGID=yes\n\
-                         RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n\
-                         SystemCallArchitectures=native\n";
 
 /// In quotes, with nothing in it that systemd would take for something else (systemd.syntax(7)). `command`: in a
 /// command line dollars mean variables.
@@ -215,16 +149,8 @@ fn quoted(path: &Path, command: bool) -> Result<String, Failure> {
     if !path.is_absolute() || text.contains(char::is_control) {
         return Err(refused("only an absolute path without control characters can stand in a unit"));
     }
-    let mut quoted = String::from("\"");
-    for char in text.chars() {
-        match char {
-            '"' | '\\' => quoted.extend(['\\', char]),
-            '%' => quoted += "%%",
-            '$' if command => quoted += "$$",
-            other => quoted.push(other),
-        }
-    }
-    Ok(quoted + "\"")
+    let quoted = unit::quoted(text);
+    Ok(if command { quoted } else { quoted.replace("$$", "$") })
 }
 
 /// A name of an account, or of a unit.

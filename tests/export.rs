@@ -1,0 +1,284 @@
+//! `clusterd export`: what is printed for the files in `tests/fixtures/export/` lies beside them
+//! (`CLUSTERD_BLESS=1` writes what comes out now, for the diff to be read), and is read by readers of others: Ruby's
+//! YAML and `systemd-analyze`.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+mod support;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+const CLUSTERD: &str = env!("CARGO_BIN_EXE_clusterd");
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/export")
+}
+
+fn clusterd(folder: &Path, words: &[&str]) -> Output {
+    Command::new(CLUSTERD).args(words).current_dir(folder).stdin(Stdio::null()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[track_caller]
+fn exported(folder: &Path, words: &[&str]) -> String {
+    let output = clusterd(folder, &[&["export"], words].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// What Ruby makes of the documents.
+fn documents(yaml: &str) -> Option<Vec<Value>> {
+    let ruby = support::runtime("ruby")?;
+    let program = "puts JSON.generate(YAML.load_stream(STDIN.read))";
+    let mut child = Command::new(ruby)
+        .args(["-ryaml", "-rjson", "-e", program])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(yaml.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "no YAML:\n{yaml}");
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+fn kinds(documents: &[Value]) -> Vec<(&str, &str)> {
+    documents
+        .iter()
+        .map(|document| (document["kind"].as_str().unwrap(), document["metadata"]["name"].as_str().unwrap()))
+        .collect()
+}
+
+/// The name of `hostile.txt`, which would break out of what is written (Schemas know no line within a path).
+const HOSTILE: &str = "sh\"op: $x %h 'y' #\n- {}\\.toml";
+const PROFILE: &str = "o n: $p %i\n#\"'";
+
+fn hostile() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(fixtures().join("hostile.txt"), folder.path().join(HOSTILE)).unwrap();
+    folder
+}
+
+#[test]
+fn what_is_printed_is_what_is_checked_in() {
+    for (form, name) in
+        [("kubernetes", "shop.k8s.yaml"), ("compose", "shop.compose.yaml"), ("systemd", "shop.units")]
+    {
+        let made = exported(&fixtures(), &[form, "shop.toml", "--env", "production"]);
+        let made =
+            made.replace(CLUSTERD, "/usr/bin/clusterd").replace(fixtures().to_str().unwrap(), "/srv/shop");
+        assert!(!made.contains("sesame"), "{form} shows a secret");
+        let path = fixtures().join(name);
+        if std::env::var_os("CLUSTERD_BLESS").is_some() {
+            fs::write(&path, &made).unwrap();
+        }
+        let expected = fs::read_to_string(&path).unwrap_or_default();
+        assert!(made == expected, "{} differs; it is now:\n{made}", path.display());
+    }
+}
+
+#[test]
+fn kubernetes_gets_for_each_app_what_fits_it() {
+    let yaml =
+        exported(&fixtures(), &["kubernetes", "shop.toml", "--env", "production", "--image", "r/shop:7"]);
+    let Some(documents) = documents(&yaml) else { return };
+    // api and web wait for each other and share one; the others serve nobody; clock may be there only once.
+    assert_eq!(
+        kinds(&documents),
+        [
+            ("Deployment", "api"),
+            ("Service", "api"),
+            ("HorizontalPodAutoscaler", "api"),
+            ("PodDisruptionBudget", "api"),
+            ("Deployment", "mail-worker"),
+            ("Deployment", "clock"),
+        ]
+    );
+    let pod = &documents[0]["spec"]["template"]["spec"];
+    // preStop 5, then api 20 and web 31.6, rounded up, and 2.
+    assert_eq!(pod["terminationGracePeriodSeconds"], json!(59));
+    let container = &pod["containers"][0];
+    assert_eq!(container["image"], json!("r/shop:7"));
+    assert_eq!(
+        container["args"],
+        json!(["/app/shop.toml", "--env", "production", "--only", "api,web", "--no-log-files"])
+    );
+    assert_eq!(container["readinessProbe"]["httpGet"], json!({ "path": "/readyz", "port": 9615 }));
+    assert_eq!(container["securityContext"]["capabilities"], json!({ "drop": ["ALL"] }));
+    assert_eq!(documents[1]["spec"]["ports"][1], json!({ "name": "api", "port": 3000, "targetPort": "api" }));
+    // As many workers as CPUs: the limit is theirs to follow, whatever else runs.
+    assert_eq!(container["resources"]["limits"], json!({ "cpu": "2000m" }));
+    let mail = &documents[4]["spec"]["template"]["spec"]["containers"][0];
+    // Two workers of 1.5G and 64M; a third one at the limit.
+    assert_eq!(mail["resources"]["requests"]["memory"], json!("3136Mi"));
+    assert_eq!(mail["resources"]["limits"]["memory"], json!("4672Mi"));
+    assert_eq!(documents[5]["spec"]["strategy"], json!({ "type": "Recreate" }));
+}
+
+#[test]
+fn text_from_the_file_stays_where_it_belongs() {
+    let folder = hostile();
+    let words = |form| [form, HOSTILE, "--env", PROFILE, "--image", "a: [$b] #\n---"];
+    let file = format!("/app/{HOSTILE}");
+    let yaml = exported(folder.path(), &words("kubernetes"));
+    let Some(pods) = documents(&yaml) else { return };
+    assert_eq!(
+        kinds(&pods),
+        [
+            ("Deployment", "yes-null"),
+            ("Service", "yes-null"),
+            ("HorizontalPodAutoscaler", "yes-null"),
+            ("PodDisruptionBudget", "yes-null"),
+            ("Deployment", "app-1e3"),
+            ("Service", "app-1e3"),
+            ("HorizontalPodAutoscaler", "app-1e3"),
+            ("PodDisruptionBudget", "app-1e3"),
+        ]
+    );
+    let container = &pods[0]["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["args"], json!([file, "--env", PROFILE, "--only", "NULL,No", "--no-log-files"]));
+    assert_eq!(container["image"], json!("a: [$b] #\n---"));
+    let names: Vec<&Value> = container["env"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["CLUSTERD_HOME", "API_KEY"]);
+    // `user` takes root, for whom the folder of an emptyDir is not safe.
+    assert_eq!(container["env"][0]["value"], json!("/dev/shm/clusterd"));
+    let other = &pods[4]["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(other["args"], json!([file, "--env", PROFILE, "--only", "1e3", "--no-log-files"]));
+
+    let yaml = exported(folder.path(), &words("compose"));
+    let composed = documents(&yaml).unwrap();
+    let services = composed[0]["services"].as_object().unwrap();
+    assert_eq!(
+        (composed.len(), services.keys().map(String::as_str).collect::<Vec<_>>()),
+        (1, vec!["app-1e3", "yes-null"])
+    );
+    // A dollar begins a variable there.
+    let dollars = |text: &str| text.replace('$', "$$");
+    let command = json!([dollars(&file), "--env", dollars(PROFILE), "--only", "NULL,No", "--no-log-files"]);
+    assert_eq!(services["yes-null"]["command"], command);
+    assert_eq!(services["yes-null"]["environment"], json!(["CLUSTERD_HOME=/run/clusterd", "API_KEY"]));
+    assert_eq!(services["app-1e3"]["image"], json!("a: [$$b] #\n---"));
+}
+
+/// The words behind the file's name choose what they should, by the file's own names.
+#[test]
+fn what_a_container_is_told_is_what_clusterd_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.toml");
+    let app = |name: &str, more: &str| format!("[[apps]]\nname = \"{name}\"\nscript = \"a.js\"\n{more}\n");
+    let both = app("api", "append_env_to_name = true\nlisten = 3000\n[apps.env_eu]\nA = \"b\"")
+        + &app("db", "append_env_to_name = true\nexec_mode = \"fork\"")
+        + &app("api", "namespace = \"other\"");
+    fs::write(&file, both).unwrap();
+    let yaml = exported(folder.path(), &["kubernetes", "a.toml", "--env", "eu"]);
+    let Some(pods) = documents(&yaml) else { return };
+    let deployments = pods.iter().filter(|pod| pod["kind"] == "Deployment");
+    let args: Vec<&Value> =
+        deployments.map(|pod| &pod["spec"]["template"]["spec"]["containers"][0]["args"]).collect();
+    // `--only` cannot tell the two of one name apart: they stay together.
+    let expected = |name: &str| json!(["/app/a.toml", "--env", "eu", "--only", name, "--no-log-files"]);
+    assert_eq!(args, [&expected("api"), &expected("db")]);
+    let valid = clusterd(folder.path(), &["validate", "a.toml", "--env", "eu", "--only", "api", "--json"]);
+    let valid: Value = serde_json::from_slice(&valid.stdout).unwrap();
+    assert_eq!(valid["apps"], json!(["api-eu", "api"]));
+}
+
+/// Writes each part to the file that stands above it; gives their names.
+fn unpacked(units: &str, folder: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for part in units.split("\n# ==> /etc/systemd/system/").skip(1) {
+        let (name, unit) = part.split_once('\n').unwrap();
+        fs::write(folder.join(name), unit).unwrap();
+        names.push(name.to_owned());
+    }
+    names
+}
+
+#[test]
+fn systemd_has_nothing_to_say_of_the_units() {
+    let hostile = hostile();
+    let there = |folder: &Path, words: &[&str]| exported(folder, &[&["systemd"], words].concat());
+    for (units, expected) in [
+        (
+            there(&fixtures(), &["shop.toml", "--env", "production", "--only", "api,clock"]),
+            ["clusterd-shop.service", "clusterd-shop.socket", "clusterd-shop-2.socket"].as_slice(),
+        ),
+        (
+            there(hostile.path(), &[HOSTILE, "--env", PROFILE]),
+            &[
+                "clusterd-sh-op---x--h--y.service",
+                "clusterd-sh-op---x--h--y.socket",
+                "clusterd-sh-op---x--h--y-2.socket",
+                "clusterd-sh-op---x--h--y-3.socket",
+            ],
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let names = unpacked(&units, folder.path());
+        assert_eq!(names, expected);
+        let set = |key: &str| units.lines().filter(|line| line.starts_with(key)).count();
+        assert_eq!(
+            (set("ExecStart="), set("User="), set("ListenStream=") > 1, set("kind:")),
+            (1, 1, true, 0)
+        );
+        let Some(analyze) = support::runtime("systemd-analyze") else { return };
+        let output = Command::new(analyze)
+            .args(["verify", "--man=no", "--system"])
+            .args(names.iter().map(|name| folder.path().join(name)))
+            .output()
+            .unwrap();
+        let said = text(&output.stderr);
+        let about: Vec<&str> = said.lines().filter(|line| line.contains("clusterd-s")).collect();
+        assert!(output.status.success() && about.is_empty(), "{said}\n{units}");
+    }
+}
+
+/// systemd takes the words apart again.
+#[test]
+fn a_units_command_line_is_quoted() {
+    let folder = hostile();
+    let units = exported(folder.path(), &["systemd", HOSTILE, "--env", PROFILE]);
+    let line = units.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
+    assert!(
+        line.ends_with(r#"sh\"op: $$x %%h 'y' #\x0a- {}\\.toml" "--env" "o n: $$p %%i\x0a#\"'""#),
+        "{line}"
+    );
+}
+
+#[test]
+fn what_validate_refuses_is_refused_with_the_same_words() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.toml"), "[[apps]]\nscripts = \"a.js\"\n").unwrap();
+    let validated = clusterd(folder.path(), &["validate", "a.toml"]);
+    for form in ["kubernetes", "compose", "systemd"] {
+        let refused = clusterd(folder.path(), &["export", form, "a.toml"]);
+        assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0));
+        assert_eq!(text(&refused.stderr), text(&validated.stderr));
+    }
+    for words in [
+        &["systemd", "shop.toml", "--image", "a"][..],
+        &["systemd", "-"],
+        &["kubernetes", "shop.toml", "--env", "nowhere"],
+        &["compose", "shop.toml", "--only", "nobody"],
+        &["nomad", "shop.toml"],
+        &["compose"],
+    ] {
+        let refused = clusterd(&fixtures(), &[&["export"], words].concat());
+        assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0), "{words:?}");
+    }
+}
+
+#[test]
+fn json_has_the_same_text() {
+    let plain = exported(&fixtures(), &["compose", "shop.toml"]);
+    let json: Value =
+        serde_json::from_str(&exported(&fixtures(), &["compose", "shop.toml", "--json"])).unwrap();
+    assert_eq!(json["text"], json!(plain));
+}

@@ -71,7 +71,9 @@ fn what_is_printed_is_what_is_checked_in() {
     for (form, name) in
         [("kubernetes", "shop.k8s.yaml"), ("compose", "shop.compose.yaml"), ("systemd", "shop.units")]
     {
-        let made = exported(&fixtures(), &[form, "shop.toml", "--env", "production"]);
+        // A unit's remark has the path of an `env_file`, and lines as long as this folder's name lets them be.
+        let only: &[&str] = if form == "systemd" { &["--only", "api,web,clock"] } else { &[] };
+        let made = exported(&fixtures(), &[&[form, "shop.toml", "--env", "production"], only].concat());
         let made =
             made.replace(CLUSTERD, "/usr/bin/clusterd").replace(fixtures().to_str().unwrap(), "/srv/shop");
         assert!(!made.contains("sesame"), "{form} shows a secret");

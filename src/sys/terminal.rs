@@ -125,24 +125,28 @@ impl Voice {
     }
 }
 
+/// Before Linux 5.9 they stay open.
+fn close_all(first: i32, last: i32) {
+    let (first, last) = (libc::c_long::from(first), libc::c_long::from(last));
+    // SAFETY: numbers only; the keeper uses none of what is closed again.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+}
+
 /// The keeper's whole life: it hears until nobody speaks any more.
 fn keep(hear: &OwnedFd, tty: BorrowedFd<'_>, screen: BorrowedFd<'_>, before: &Settings, leave: &[u8]) -> ! {
     let mut used = [hear.as_raw_fd(), tty.as_raw_fd(), screen.as_raw_fd()];
     used.sort_unstable();
-    // SAFETY: numbers only; nothing of what is closed is used here again. A session of its own, so that neither the
-    // keys nor the end of the terminal's session end it, and so that it may set the terminal from behind (tcsetattr(3):
-    // only a member of the terminal's own session is stopped for that).
-    unsafe {
-        libc::setsid();
-        let mut from = 0;
-        for fd in used {
-            if fd > from {
-                libc::syscall(libc::SYS_close_range, from, fd - 1, 0);
-            }
-            from = fd + 1;
+    // A session of its own, so that neither the keys nor the end of the terminal's session end it, and so that it may set
+    // the terminal from behind: only who is of the terminal's own session is stopped for that (tcsetattr(3)).
+    let _ = nix::unistd::setsid();
+    let mut from = 0;
+    for fd in used {
+        if fd > from {
+            close_all(from, fd - 1);
         }
-        libc::syscall(libc::SYS_close_range, from, libc::c_uint::MAX, 0);
+        from = fd + 1;
     }
+    close_all(from, i32::MAX);
     let mut taken = true;
     let mut word = [0];
     loop {

@@ -336,6 +336,30 @@ fn a_terminal_gets_colour_and_escaped_text_and_is_left_as_it_was() {
     assert_eq!(fcntl(&terminal.slave, FcntlArg::F_GETFL).unwrap(), before);
 }
 
+/// Escaped, the largest piece of a line is longer than all that may wait.
+#[test]
+fn a_piece_of_binary_is_printed_in_json_to_whoever_reads() {
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let mut console = Console::open(writer.as_fd(), "standard output", true).unwrap();
+    console.set_json();
+    let origin = origin(0);
+    let mut seen = Vec::new();
+    for bytes in [&[0xff; 65_536][..], &[1; 65_536], b"after"] {
+        console.write_line(&line(&origin, Stream::Out, bytes), Duration::ZERO);
+        console.flush();
+        while console.wants_write() {
+            seen.extend(drain(&reader));
+            console.flush();
+        }
+    }
+    seen.extend(drain(&reader));
+    let objects: Vec<serde_json::Value> =
+        text(seen).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lengths: Vec<usize> =
+        objects.iter().map(|line| line["message"].as_str().expect("each has one").len()).collect();
+    assert_eq!(lengths, [4 * 65_536, 65_536, 5]);
+}
+
 #[test]
 fn in_json_what_is_missing_is_told_by_an_object_and_no_control_character_reaches_a_terminal() {
     let (reader, writer) = nix::unistd::pipe().unwrap();
@@ -359,6 +383,7 @@ fn in_json_what_is_missing_is_told_by_an_object_and_no_control_character_reaches
     assert_eq!((&notice["type"], &notice["level"]), (&"clusterd".into(), &"warn".into()));
     let message = format!("{} lines dropped: the reader of standard output is slow", 20_001 - objects.len());
     assert_eq!(notice["message"], message.as_str());
+    assert_eq!(notice["timestamp"], "1970-01-01T00:00:01.000Z");
 
     let terminal = openpty(None, None).unwrap();
     let mut console = Console::open(terminal.slave.as_fd(), "standard output", true).unwrap();

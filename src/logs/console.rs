@@ -63,6 +63,8 @@ pub struct Console {
     apps: Vec<AppId>,
     /// Each line is an object of JSON.
     json: bool,
+    /// When the latest line that was queued was read, since 1970.
+    wall: Duration,
 }
 
 impl Console {
@@ -84,6 +86,7 @@ impl Console {
             width: 0,
             apps: Vec::new(),
             json: false,
+            wall: Duration::ZERO,
         })
     }
 
@@ -146,14 +149,16 @@ impl Console {
             self.dropped = self.dropped.saturating_add(1);
             return;
         }
-        let before = self.queue.len();
+        let (before, is_first) = (self.queue.len(), self.waiting() == 0);
+        self.wall = wall;
         if self.json {
             self.append_object(line, wall);
         } else {
             self.append_prefix(line);
             self.append_text(line);
         }
-        if self.waiting() > QUEUE_LIMIT {
+        // Escapes make a line of binary many times as long: alone it is let in however long it is.
+        if self.waiting() > QUEUE_LIMIT && !is_first {
             self.queue.truncate(before);
             self.dropped = self.dropped.saturating_add(1);
         }
@@ -252,7 +257,10 @@ impl Console {
         let dropped = std::mem::take(&mut self.dropped);
         let message = format!("{dropped} {lines} dropped: {why}");
         if self.json {
-            let object = serde_json::json!({ "type": "clusterd", "level": "warn", "message": message });
+            let timestamp = form::iso(self.wall);
+            let object = serde_json::json!({
+                "timestamp": timestamp, "type": "clusterd", "level": "warn", "message": message
+            });
             self.append(format_args!("{object}\n"));
         } else {
             self.append(format_args!("[clusterd] {message}\n"));

@@ -86,7 +86,7 @@ pub fn write_object(line: &Line<'_>, wall: Duration, to: &mut Vec<u8>) {
 }
 
 /// What JavaScript's `toISOString` gives, as in PM2.
-fn iso(wall: Duration) -> String {
+pub(super) fn iso(wall: Duration) -> String {
     format!("{:.3}", moment(wall))
 }
 

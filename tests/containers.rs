@@ -51,7 +51,11 @@ fn wait_for_generation(container: &Container, generation: u32) {
     wait_until(SOON * 2, "a reload's end", || {
         let app = container.try_app("shop")?;
         let is_new = |worker: &WorkerInfo| worker.ready && worker.generation == generation;
-        if app.workers.iter().all(is_new) { Ok(()) } else { Err(format!("{app:?}")) }
+        if !app.workers.is_empty() && app.workers.iter().all(is_new) {
+            Ok(())
+        } else {
+            Err(format!("{app:?}"))
+        }
     });
 }
 
@@ -74,7 +78,19 @@ fn from_scratch_it_serves_as_any_user_on_a_read_only_root_and_its_health_is_told
     let app = worker("shop", &["idle"]).set("wait_ready", true);
     let options = [&ALONE[..], &health, &["--health-start-period", "1ms"]].concat();
     let Some(container) = engine.run_with("static", &options, Some(&app.to_string()), &[]) else { return };
-    container.wait_for("{{.State.Health.Status}}", "unhealthy");
+    wait_until(SOON, "a supervisor that answers", || {
+        let has_pid = container.try_app("shop")?.workers.iter().any(|worker| worker.pid.is_some());
+        if has_pid { Ok(()) } else { Err("it has no worker yet".to_owned()) }
+    });
+    assert!(container.try_clusterd(&["ping"]).status.success());
+    assert!(!container.try_clusterd(&["ping", "--ready"]).status.success());
+    // As many as the engine keeps.
+    wait_until(SOON, "five checks that all failed", || {
+        let codes = container.inspect("{{range .State.Health.Log}}{{.ExitCode}} {{end}}");
+        let fails = codes.split_whitespace().count() == 5 && !codes.contains('0');
+        if fails { Ok(()) } else { Err(codes) }
+    });
+    assert_eq!(container.inspect("{{.State.Health.Status}}"), "unhealthy");
 }
 
 /// With nowhere to write at all there can be no supervisor; with one folder in memory there can.
@@ -136,13 +152,13 @@ fn loses_nothing(image: &'static str, options: &[&str]) {
 fn stops_in_time(container: &Container, load: Load, answers: usize) {
     let load = container.in_its_network(|| load.start());
     load.wait_answers(answers);
-    let asked = Instant::now();
+    let (asked, before) = (Instant::now(), load.count(Outcome::Ok));
     container.docker(&["stop", "-t", "10"]);
     assert!(asked.elapsed() < ms(9_000), "{:?}", asked.elapsed());
     assert_eq!(container.inspect("{{.State.ExitCode}}"), "0");
     let history = load.stop();
     assert_eq!(history.lost(), history.count(Outcome::Refused), "{history:?}");
-    assert!(history.count(Outcome::Ok) > answers, "{history:?}");
+    assert!(history.count(Outcome::Ok) > before, "nobody was answered meanwhile: {history:?}");
 }
 
 #[test]
@@ -167,7 +183,7 @@ fn requests_that_take_long_are_finished_within_the_grace() {
 
 /// Fault 80.
 #[test]
-fn as_process_one_without_an_init_it_reaps_every_orphan_and_ends_with_everything() {
+fn as_process_one_without_an_init_it_reaps_every_orphan_and_ends_in_time() {
     let Some(engine) = Engine::shared() else { return };
     let apps = [
         worker("orphans", &["orphans", "50"]),
@@ -187,7 +203,8 @@ fn as_process_one_without_an_init_it_reaps_every_orphan_and_ends_with_everything
     assert!(first.contains("/usr/local/bin/clusterd /app/ecosystem.toml"), "{first}");
     let asked = Instant::now();
     container.docker(&["stop", "-t", "10"]);
-    assert!(asked.elapsed() < ms(9_000), "{:?}", asked.elapsed());
+    // Not by the limit of the whole shutdown, which is 8 s.
+    assert!(asked.elapsed() < ms(7_000), "{:?}", asked.elapsed());
     assert_eq!(container.inspect("{{.State.ExitCode}}"), "0");
 }
 
@@ -242,7 +259,8 @@ fn instances_and_memory_follow_the_containers_limits() {
     let Some(engine) = Engine::shared() else { return };
     let fat = worker("shop", &["serve"]).text("instances", "max").port(PORT).env("BALLAST_MIB", 60);
     let text = format!("[daemon]\npoll_interval = \"100ms\"\n\n{}", fat.text("max_memory_restart", "25%"));
-    let limits = [&ALONE[..], &["--cpus", "1.5", "-m", "200m"]].concat();
+    // Below one CPU, so that a host with a single one has it too, and of a host with more it is the quota that counts.
+    let limits = [&ALONE[..], &["--cpus", "0.9", "-m", "200m"]].concat();
     let Some(container) = engine.run_with("static", &limits, Some(&text), &[]) else { return };
     wait_until(SOON, "its replacement", || {
         let (_, log) = container.logs();
@@ -250,11 +268,19 @@ fn instances_and_memory_follow_the_containers_limits() {
     });
     assert_eq!(container.try_app("shop").expect("it runs").instances, 1);
 
-    let two = worker("shop", &["serve"]).instances(2).port(PORT).text("max_memory_restart", "80%");
-    let Some(container) = engine.run_with("static", &limits, Some(&two.to_string()), &[]) else { return };
-    container.wait_online("shop", 2);
+    // Shared by two: 50 MiB each.
+    let two = worker("shop", &["serve"]).instances(2).port(PORT).env("BALLAST_MIB", 54);
+    let text = format!("[daemon]\npoll_interval = \"100ms\"\n\n{}", two.text("max_memory_restart", "50%"));
+    let Some(container) = engine.run_with("static", &["--network", "none", "-m", "200m"], Some(&text), &[])
+    else {
+        return;
+    };
+    wait_until(SOON, "a replacement", || {
+        let (_, log) = container.logs();
+        if log.contains("more than max_memory_restart (50.0 MiB)") { Ok(()) } else { Err(log) }
+    });
     let described = container.clusterd(&["describe", "shop"]);
-    assert!(described.contains("160.0 MiB for all instances together"), "{described}");
+    assert!(described.contains("100.0 MiB for all instances together"), "{described}");
 }
 
 /// Fault 82.

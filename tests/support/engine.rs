@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -16,10 +16,14 @@ use tempfile::TempDir;
 
 use super::booted::succeeded;
 use super::daemon::BOOT;
+use super::wait::try_until;
 use super::{fixtures, root, runtime, skip, wait_until};
 
 /// The engine of all tests that run at the same time. The last one ends it.
 static SHARED: Mutex<Weak<Engine>> = Mutex::new(Weak::new());
+
+/// One did not come up.
+static FAILED: AtomicBool = AtomicBool::new(false);
 
 /// Of this program.
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -39,19 +43,35 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/engine.sh")
 }
 
+/// What the user has set for a Docker of his own is not meant for this one.
+fn without_the_users(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"DOCKER_") || name == "NOTIFY_SOCKET" {
+            command.env_remove(name);
+        }
+    }
+}
+
 fn unique(what: &str) -> String {
     format!("clusterd-{what}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Engine {
-    /// None after saying why there is none.
+    /// None after saying why there is none. Where none came up, none is tried again.
     pub(crate) fn shared() -> Option<Arc<Engine>> {
         // A test that failed with this lock has none.
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(engine) = shared.upgrade() {
             return Some(engine);
         }
+        if FAILED.load(Ordering::Relaxed) {
+            skip("no Docker engine starts here");
+            return None;
+        }
+        // Until it is up: on CI, who cannot start it panics.
+        FAILED.store(true, Ordering::Relaxed);
         let engine = Arc::new(Engine::start()?);
+        FAILED.store(false, Ordering::Relaxed);
         *shared = Arc::downgrade(&engine);
         Some(engine)
     }
@@ -70,6 +90,7 @@ impl Engine {
         let mut guard = Command::new("bash");
         // A group of its own: who interrupts the tests does not interrupt the tidying.
         guard.arg(script()).arg("run").arg(folder.path()).arg(unique("docker")).process_group(0);
+        without_the_users(&mut guard);
         let guard = guard.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("bash is there");
         let leader = String::new();
         let mut engine = Engine { folder, guard, leader, images: Mutex::default() };
@@ -78,7 +99,7 @@ impl Engine {
 
     /// False after saying that there can be none here.
     fn wait_up(&mut self) -> bool {
-        let up = wait_until(BOOT, "an engine that is up", || {
+        let up = try_until(BOOT * 2, || {
             if self.guard.try_wait().ok().flatten().is_some() {
                 return Ok(false);
             }
@@ -88,7 +109,7 @@ impl Engine {
             let asked = self.command(&["version"]).output().expect("timeout is there");
             if asked.status.success() { Ok(true) } else { Err(format!("{asked:?}")) }
         });
-        if !up {
+        if up != Ok(true) {
             skip(&format!("no Docker engine starts here: {}", self.log()));
             return false;
         }
@@ -112,6 +133,7 @@ impl Engine {
     fn command(&self, line: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command.args(["60", "docker"]).args(line).stdin(Stdio::null());
+        without_the_users(&mut command);
         command.env("DOCKER_HOST", format!("unix://{}", self.socket().display()));
         // The builder of old: the new one is a program of its own, which not every host has.
         command.env("DOCKER_CONFIG", self.folder.path()).env("DOCKER_BUILDKIT", "0");
@@ -161,6 +183,10 @@ impl Engine {
             strip.arg("-o").arg(context.join("clusterd")).arg(env!("CARGO_BIN_EXE_clusterd"));
             succeeded(strip.output().expect("strip is there"));
         }
+        // Whatever the umask is here: who runs them in the container is somebody else.
+        succeeded(
+            Command::new("chmod").arg("-R").arg("a+rX").arg(&context).output().expect("chmod is there"),
+        );
         let file = context.join(file).display().to_string();
         let argument: &[&str] = if name == "static" { &[] } else { &["--build-arg", "BASE=base"] };
         let line = [&["build", "-q", "-t", &tag, "-f", &file], argument, &[&context.display().to_string()]];
@@ -200,10 +226,16 @@ impl Engine {
         let mut mount = |from: &Path, to: &str| {
             line.extend(["-v".to_owned(), format!("{}:{to}:ro", from.display())]);
         };
-        mount(fixtures::fixture_worker(), "/usr/local/bin/worker");
+        let worker = self.folder.path().join("worker");
+        if !worker.exists() {
+            fs::copy(fixtures::fixture_worker(), &worker).expect("it is ours");
+            fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        }
+        mount(&worker, "/usr/local/bin/worker");
         if let Some(text) = file {
             let path = self.folder.path().join(format!("{name}.toml"));
             fs::write(&path, text).expect("it is ours");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("it is ours");
             mount(&path, "/app/ecosystem.toml");
         }
         line.extend(options.iter().map(|&word| word.to_owned()));
@@ -351,4 +383,4 @@ fn within<T: Send>(network: PathBuf, what: impl FnOnce() -> T + Send) -> T {
 }
 
 /// How long a container may take for what takes it a moment.
-pub(crate) const SOON: Duration = Duration::from_secs(15);
+pub(crate) const SOON: Duration = BOOT;

@@ -1,6 +1,7 @@
 #!/bin/bash
 # A Docker engine in namespaces of its own (network, mounts, processes), whose files lie in memory: with its process 1
-# all of it is gone, containers, bridges and mounts too. Nothing of a Docker that the host may have is touched.
+# all of it is gone, containers, bridges and mounts too. Nothing of a Docker that the host may have is touched, and the
+# kernel gets no module (it may load what it needs by itself) and no AppArmor profile from it.
 # usage: engine.sh run FOLDER GROUP       runs until its standard input ends; FOLDER/socket is the engine's, and
 #                                         GROUP the control group of its containers
 #        engine.sh base PROGRAM...        prints a root file system, as tar, with these programs and what they load
@@ -46,6 +47,14 @@ remove_what_is_empty() {
   return $left
 }
 
+# Once: its number may be somebody else's after that.
+end_engine() {
+  [ -n "$engine" ] || return 0
+  kill -KILL "$engine" 2>/dev/null || :
+  wait "$engine" 2>/dev/null || :
+  engine=
+}
+
 run() {
   local gone=
   folder=$1
@@ -61,27 +70,28 @@ mkdir "$folder/disk"
 mount -t tmpfs -o mode=755 tmpfs "$folder/disk"
 # Where an engine looks for a containerd that runs already, and where it leaves things beside its own folders.
 mount -t tmpfs -o mode=755 tmpfs /run
+[ ! -d /sys/kernel/security ] || mount -t tmpfs -o mode=755 tmpfs /sys/kernel/security
 for place in etc opt; do
-  mkdir -p "/$place" "$folder/disk/$place" "$folder/disk/$place.work"
+  [ -d "/$place" ] || continue
+  mkdir -p "$folder/disk/$place" "$folder/disk/$place.work"
   mount -t overlay -o "lowerdir=/$place,upperdir=$folder/disk/$place,workdir=$folder/disk/$place.work" overlay "/$place"
 done
 ip link set lo up
 echo "$pid" >"$folder/leader"
 echo "{}" >"$folder/settings.json"
-dockerd --data-root "$folder/disk/data" --exec-root "$folder/disk/exec" --pidfile "$folder/disk/pid" \
+setpriv --bounding-set=-sys_module --inh-caps=-sys_module dockerd --data-root "$folder/disk/data" --exec-root "$folder/disk/exec" --pidfile "$folder/disk/pid" \
   --host "unix://$folder/socket" --storage-driver overlay2 --cgroup-parent "/$group" --config-file "$folder/settings.json" &
 # Process 1 has orphans to reap, which bash does.
 wait $!
 ' engine "$folder" "$group" >"$folder/log" 2>&1 </dev/null &
   engine=$!
-  trap 'kill -KILL $engine 2>/dev/null || :; wait $engine 2>/dev/null || :; remove_groups $group' EXIT
+  trap 'end_engine; remove_groups $group' EXIT
   # Until the other end of standard input is closed, by the end of who holds it at the latest, or the engine ends.
-  while kill -0 $engine 2>/dev/null; do
+  while kill -0 "$engine" 2>/dev/null; do
     read -r -t 1 _ || [ $? -gt 128 ] || gone=yes
     [ -z "$gone" ] || break
   done
-  kill -KILL $engine 2>/dev/null || :
-  wait $engine 2>/dev/null || :
+  end_engine
   # Who was killed cannot do this; who sees the engine end wants to read its log.
   [ -z "$gone" ] || rm -rf "$folder"
 }

@@ -9,8 +9,12 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
+use support::daemon::Builder;
+use support::fixtures::worker;
+use support::{App, Home};
 
 const CLUSTERD: &str = env!("CARGO_BIN_EXE_clusterd");
 
@@ -19,7 +23,11 @@ fn fixtures() -> PathBuf {
 }
 
 fn clusterd(folder: &Path, words: &[&str]) -> Output {
-    Command::new(CLUSTERD).args(words).current_dir(folder).stdin(Stdio::null()).output().unwrap()
+    clusterd_at(Path::new(CLUSTERD), folder, words)
+}
+
+fn clusterd_at(program: &Path, folder: &Path, words: &[&str]) -> Output {
+    Command::new(program).args(words).current_dir(folder).stdin(Stdio::null()).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -68,14 +76,21 @@ fn hostile() -> tempfile::TempDir {
 
 #[test]
 fn what_is_printed_is_what_is_checked_in() {
+    // A program below a home folder gets a remark.
+    let home = Home::new(None);
+    let program = home.binary();
     for (form, name) in
         [("kubernetes", "shop.k8s.yaml"), ("compose", "shop.compose.yaml"), ("systemd", "shop.units")]
     {
         // A unit's remark has the path of an `env_file`, and lines as long as this folder's name lets them be.
         let only: &[&str] = if form == "systemd" { &["--only", "api,web,clock"] } else { &[] };
-        let made = exported(&fixtures(), &[&[form, "shop.toml", "--env", "production"], only].concat());
-        let made =
-            made.replace(CLUSTERD, "/usr/bin/clusterd").replace(fixtures().to_str().unwrap(), "/srv/shop");
+        let words = [&["export", form, "shop.toml", "--env", "production"], only].concat();
+        let output = clusterd_at(&program, &fixtures(), &words);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let made = text(&output.stdout);
+        let made = made
+            .replace(program.to_str().unwrap(), "/usr/bin/clusterd")
+            .replace(fixtures().to_str().unwrap(), "/srv/shop");
         assert!(!made.contains("sesame"), "{form} shows a secret");
         let path = fixtures().join(name);
         if std::env::var_os("CLUSTERD_BLESS").is_some() {
@@ -110,7 +125,7 @@ fn kubernetes_gets_for_each_app_what_fits_it() {
     assert_eq!(container["image"], json!("r/shop:7"));
     assert_eq!(
         container["args"],
-        json!(["/app/shop.toml", "--env", "production", "--only", "api,web", "--no-log-files"])
+        json!(["/app/shop.toml", "--env=production", "--only=api,web", "--no-log-files"])
     );
     assert_eq!(container["readinessProbe"]["httpGet"], json!({ "path": "/readyz", "port": 9615 }));
     assert_eq!(container["securityContext"]["capabilities"], json!({ "drop": ["ALL"] }));
@@ -144,15 +159,22 @@ fn text_from_the_file_stays_where_it_belongs() {
             ("PodDisruptionBudget", "app-1e3"),
         ]
     );
+    for form in ["kubernetes", "compose", "systemd"] {
+        let shown = exported(folder.path(), &[form, HOSTILE, "--env", PROFILE]);
+        assert!(!shown.contains("sesame") && !shown.contains("ses'ame"), "{form} shows a secret:\n{shown}");
+    }
     let container = &pods[0]["spec"]["template"]["spec"]["containers"][0];
-    assert_eq!(container["args"], json!([file, "--env", PROFILE, "--only", "NULL,No", "--no-log-files"]));
+    assert_eq!(
+        container["args"],
+        json!([file, format!("--env={PROFILE}"), "--only=NULL,No", "--no-log-files"])
+    );
     assert_eq!(container["image"], json!("a: [$b] #\n---"));
     let names: Vec<&Value> = container["env"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
     assert_eq!(names, ["CLUSTERD_HOME", "API_KEY"]);
     // `user` takes root, for whom the folder of an emptyDir is not safe.
     assert_eq!(container["env"][0]["value"], json!("/dev/shm/clusterd"));
     let other = &pods[4]["spec"]["template"]["spec"]["containers"][0];
-    assert_eq!(other["args"], json!([file, "--env", PROFILE, "--only", "1e3", "--no-log-files"]));
+    assert_eq!(other["args"], json!([file, format!("--env={PROFILE}"), "--only=1e3", "--no-log-files"]));
 
     let yaml = exported(folder.path(), &words("compose"));
     let composed = documents(&yaml).unwrap();
@@ -163,7 +185,8 @@ fn text_from_the_file_stays_where_it_belongs() {
     );
     // A dollar begins a variable there.
     let dollars = |text: &str| text.replace('$', "$$");
-    let command = json!([dollars(&file), "--env", dollars(PROFILE), "--only", "NULL,No", "--no-log-files"]);
+    let command =
+        json!([dollars(&file), dollars(&format!("--env={PROFILE}")), "--only=NULL,No", "--no-log-files"]);
     assert_eq!(services["yes-null"]["command"], command);
     assert_eq!(services["yes-null"]["environment"], json!(["CLUSTERD_HOME=/run/clusterd", "API_KEY"]));
     assert_eq!(services["app-1e3"]["image"], json!("a: [$$b] #\n---"));
@@ -185,7 +208,8 @@ fn what_a_container_is_told_is_what_clusterd_takes() {
     let args: Vec<&Value> =
         deployments.map(|pod| &pod["spec"]["template"]["spec"]["containers"][0]["args"]).collect();
     // `--only` cannot tell the two of one name apart: they stay together.
-    let expected = |name: &str| json!(["/app/a.toml", "--env", "eu", "--only", name, "--no-log-files"]);
+    let expected =
+        |name: &str| json!(["/app/a.toml", "--env=eu", format!("--only={name}"), "--no-log-files"]);
     assert_eq!(args, [&expected("api"), &expected("db")]);
     let valid = clusterd(folder.path(), &["validate", "a.toml", "--env", "eu", "--only", "api", "--json"]);
     let valid: Value = serde_json::from_slice(&valid.stdout).unwrap();
@@ -215,10 +239,10 @@ fn systemd_has_nothing_to_say_of_the_units() {
         (
             there(hostile.path(), &[HOSTILE, "--env", PROFILE]),
             &[
-                "clusterd-sh-op---x--h--y.service",
-                "clusterd-sh-op---x--h--y.socket",
-                "clusterd-sh-op---x--h--y-2.socket",
-                "clusterd-sh-op---x--h--y-3.socket",
+                "clusterd-sh-op-x-h-y.service",
+                "clusterd-sh-op-x-h-y.socket",
+                "clusterd-sh-op-x-h-y-2.socket",
+                "clusterd-sh-op-x-h-y-3.socket",
             ],
         ),
     ] {
@@ -249,7 +273,7 @@ fn a_units_command_line_is_quoted() {
     let units = exported(folder.path(), &["systemd", HOSTILE, "--env", PROFILE]);
     let line = units.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
     assert!(
-        line.ends_with(r#"sh\"op: $$x %%h 'y' #\x0a- {}\\.toml" "--env" "o n: $$p %%i\x0a#\"'""#),
+        line.ends_with(r#"sh\"op: $$x %%h 'y' #\x0a- {}\\.toml" "--env=o n: $$p %%i\x0a#\"'""#),
         "{line}"
     );
 }
@@ -264,16 +288,19 @@ fn what_validate_refuses_is_refused_with_the_same_words() {
         assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0));
         assert_eq!(text(&refused.stderr), text(&validated.stderr));
     }
-    for words in [
-        &["systemd", "shop.toml", "--image", "a"][..],
-        &["systemd", "-"],
-        &["kubernetes", "shop.toml", "--env", "nowhere"],
-        &["compose", "shop.toml", "--only", "nobody"],
-        &["nomad", "shop.toml"],
-        &["compose"],
+    for (words, why) in [
+        (&["systemd", "shop.toml", "--image", "a"][..], "--image is for kubernetes and compose"),
+        (&["systemd", "-"], "standard input has no name"),
+        (&["compose", "shop.toml", "--image", ""], "--image is empty"),
+        (&["kubernetes", "shop.toml", "--env", "nowhere"], "nowhere"),
+        (&["compose", "shop.toml", "--only", "nobody"], "nobody"),
+        (&["nomad", "shop.toml"], "nomad"),
+        (&["compose"], "FILE"),
     ] {
         let refused = clusterd(&fixtures(), &[&["export"], words].concat());
         assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0), "{words:?}");
+        let said = text(&refused.stderr);
+        assert!(said.contains(why), "{words:?}: {said}");
     }
 }
 
@@ -283,4 +310,212 @@ fn json_has_the_same_text() {
     let json: Value =
         serde_json::from_str(&exported(&fixtures(), &["compose", "shop.toml", "--json"])).unwrap();
     assert_eq!(json["text"], json!(plain));
+}
+
+/// What is printed for a file, as Kubernetes and Compose get it.
+fn both(text_of_file: &str) -> Option<(Vec<Value>, Value)> {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.toml"), text_of_file).unwrap();
+    let pods = documents(&exported(folder.path(), &["kubernetes", "a.toml"]))?;
+    let composed = documents(&exported(folder.path(), &["compose", "a.toml"]))?;
+    Some((pods, composed.into_iter().next().unwrap()))
+}
+
+fn app(name: &str, more: &str) -> String {
+    format!("[[apps]]\nname = \"{name}\"\nscript = \"a.js\"\n{more}\n")
+}
+
+/// The pod's part of the one Deployment, and its container.
+fn pod(pods: &[Value]) -> (&Value, &Value) {
+    let pod = &pods[0]["spec"]["template"]["spec"];
+    (pod, &pod["containers"][0])
+}
+
+/// With just the folders that the manifest mounts, as the user that it names: another one than root.
+#[test]
+fn what_is_exported_comes_up() {
+    let user = support::root().then_some(support::ORDINARY);
+    let home = Arc::new(Home::new(user));
+    let folder = home.apps().join("sockets/of/api");
+    let port = support::free_port();
+    let listen = format!("[\"0.0.0.0:{port}\", \"unix:{}\"]", folder.join("api.sock").display());
+    let apps = [App::new("api", &worker(&[])).set("listen", listen)];
+    let file = support::file(&apps);
+    home.write(&file);
+    let Some(pods) = documents(&exported(&home.apps(), &["kubernetes", "ecosystem.toml"])) else { return };
+    let (pod, container) = pod(&pods);
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], json!(true));
+    let mounts = container["volumeMounts"].as_array().unwrap().iter().map(|mount| &mount["mountPath"]);
+    for at in mounts.filter_map(Value::as_str).filter(|at| Path::new(at).starts_with(home.apps())) {
+        fs::create_dir_all(at).unwrap();
+        std::os::unix::fs::chown(at, user, user).unwrap();
+    }
+    let words = container["args"].as_array().unwrap().iter().skip(1).filter_map(Value::as_str);
+    let started = words.fold(Builder::new(&file).user(user), |builder, word| builder.argument(word));
+    let daemon = started.start_in(Arc::clone(&home));
+    daemon.wait_online("api", 1);
+    let asked = container["readinessProbe"]["exec"]["command"].as_array().unwrap().iter().skip(1);
+    let asked: Vec<&str> = asked.filter_map(Value::as_str).collect();
+    support::wait_until(support::daemon::BOOT, "the probe's answer", || daemon.run(&asked).code == 0);
+    assert!(folder.join("api.sock").exists());
+}
+
+#[test]
+fn folders_of_unix_sockets_are_there() {
+    let listen = r#"listen = ["unix:/run/shop/api.sock", "unix:/run/shop/b.sock", "unix:/srv/x/c.sock", "unix:@d",
+        "unix:/tmp/e.sock", "unix:/app/f.sock", "unix:/run/clusterd/g.sock"]"#;
+    let Some((pods, composed)) = both(&app("api", listen)) else { return };
+    let (pod, container) = pod(&pods);
+    let mounts: Vec<&Value> =
+        container["volumeMounts"].as_array().unwrap().iter().map(|mount| &mount["mountPath"]).collect();
+    assert_eq!(mounts, ["/run/clusterd", "/tmp", "/run/shop", "/srv/x"]);
+    assert_eq!(pod["volumes"].as_array().unwrap().len(), 4);
+    assert_eq!(
+        composed["services"]["api"]["tmpfs"],
+        json!([
+            "/run/clusterd:mode=0700,uid=65532,gid=65532",
+            "/tmp",
+            "/run/shop:mode=0755,uid=65532,gid=65532",
+            "/srv/x:mode=0755,uid=65532,gid=65532"
+        ])
+    );
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.toml"), app("api", listen)).unwrap();
+    let flat = |form: &str| exported(folder.path(), &[form, "a.toml"]).replace("\n", " ").replace(" # ", " ");
+    assert!(flat("kubernetes").contains("unix:/app/f.sock is not opened"));
+    let units = flat("systemd");
+    assert!(
+        units.contains(" RuntimeDirectory=clusterd-a clusterd shop RuntimeDirectoryMode=0711 "),
+        "{units}"
+    );
+    assert!(
+        units.contains("Unix sockets in /srv/x: clusterd's user has to be able to write there"),
+        "{units}"
+    );
+}
+
+#[test]
+fn an_owner_of_a_socket_takes_root() {
+    let listen = r#"listen = { address = "unix:/run/shop/api.sock", group = 7 }"#;
+    let Some((pods, composed)) = both(&app("api", listen)) else { return };
+    let (pod, container) = pod(&pods);
+    assert_eq!(pod["securityContext"]["runAsUser"], json!(0));
+    let added = json!(["SETUID", "SETGID", "KILL", "CHOWN", "FOWNER"]);
+    assert_eq!(container["securityContext"]["capabilities"]["add"], added);
+    assert_eq!(composed["services"]["api"]["cap_add"], added);
+}
+
+#[test]
+fn low_ports_are_free_wherever_they_are() {
+    for text in [
+        app("api", r#"listen = "127.0.0.1:80""#),
+        format!("[daemon]\nhttp = \"127.0.0.1:90\"\n{}", app("api", "listen = 3000")),
+        format!("[daemon]\nhttp = \":90\"\n{}", app("api", "listen = 3000")),
+    ] {
+        let Some((pods, composed)) = both(&text) else { return };
+        let name = "net.ipv4.ip_unprivileged_port_start";
+        let (pod, _) = pod(&pods);
+        assert_eq!(pod["securityContext"]["sysctls"], json!([{ "name": name, "value": "0" }]), "{text}");
+        assert_eq!(composed["services"]["api"]["sysctls"], json!({ name: "0" }), "{text}");
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.toml"), text).unwrap();
+        let units = exported(folder.path(), &["systemd", "a.toml"]);
+        assert!(units.contains("\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n"), "{units}");
+    }
+}
+
+/// IsValidPortName of Kubernetes: 15 letters, digits and dashes, a letter among them, no dash at an end or beside
+/// another.
+#[test]
+fn names_of_ports_are_ones() {
+    let listens: Vec<String> = ["a--b", "a__b", "12345678--9-xyzzy", "12345678--9-xyzzz", "--", "a-b-3005"]
+        .iter()
+        .zip(3001..)
+        .map(|(name, port)| format!("{{ name = \"{name}\", address = \":{port}\" }}"))
+        .collect();
+    let Some((pods, _)) = both(&app("api", &format!("listen = [{}]", listens.join(", ")))) else { return };
+    let (_, container) = pod(&pods);
+    let names: Vec<&str> =
+        container["ports"].as_array().unwrap().iter().map(|port| port["name"].as_str().unwrap()).collect();
+    let is_valid = |name: &&str| {
+        (1..=15).contains(&name.len())
+            && name.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'))
+            && name.contains(|c: char| c.is_ascii_lowercase())
+            && !(name.contains("--") || name.starts_with('-') || name.ends_with('-'))
+    };
+    let each: std::collections::BTreeSet<&&str> = names.iter().collect();
+    assert!(names.len() == 6 && each.len() == 6 && names.iter().all(|name| is_valid(&name)), "{names:?}");
+}
+
+#[test]
+fn an_address_of_one_machine_is_no_port_of_a_container() {
+    let text = "[daemon]\nhttp = \"192.0.2.1:9615\"\n".to_owned()
+        + &app("api", r#"listen = ["192.0.2.1:3000", "[2001:db8::1]:3001", "[::]:3002"]"#);
+    let Some((pods, composed)) = both(&text) else { return };
+    let (_, container) = pod(&pods);
+    assert_eq!(container["ports"], json!([{ "name": "api", "containerPort": 3002 }]));
+    assert_eq!(container["readinessProbe"]["exec"]["command"], json!(["clusterd", "ping", "--ready"]));
+    assert_eq!(composed["services"]["api"]["ports"], json!(["3002:3002"]));
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.toml"), text).unwrap();
+    for form in ["kubernetes", "compose"] {
+        let flat = exported(folder.path(), &[form, "a.toml"]);
+        for address in ["listen 192.0.2.1:3000", "listen [2001:db8::1]:3001", "[daemon] http 192.0.2.1:9615"]
+        {
+            assert!(
+                flat.contains(&format!("{address} is an address that a container does not have")),
+                "{flat}"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_more_cpus_are_asked_for_than_the_host_has() {
+    let Some((_, composed)) = both(&app("api", "instances = 64\nmax_memory_restart = \"100M\"")) else {
+        return;
+    };
+    assert_eq!(composed["services"]["api"]["deploy"]["resources"]["limits"], json!({ "memory": "6564M" }));
+    let Some((_, composed)) = both(&app("api", "instances = 64")) else { return };
+    assert_eq!(composed["services"]["api"].get("deploy"), None);
+    let Some((_, composed)) = both(&app("api", "instances = \"max\"")) else { return };
+    assert_eq!(composed["services"]["api"]["deploy"]["resources"]["limits"], json!({ "cpus": "2.0" }));
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, forms) in [
+        ("/var/run/api.pid", ["kubernetes", "compose", "systemd"].as_slice()),
+        ("/tmp/api.pid", &["systemd"]),
+    ] {
+        fs::write(folder.path().join("a.toml"), app("api", &format!("pid_file = \"{path}\""))).unwrap();
+        for form in ["kubernetes", "compose", "systemd"] {
+            let flat = exported(folder.path(), &[form, "a.toml"]);
+            assert_eq!(
+                flat.contains(&format!("api: pid_file {path}")),
+                forms.contains(&form),
+                "{form}: {flat}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_file_is_called_alike_whichever_way_leads_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = folder.path().join("shop");
+    fs::create_dir_all(shop.join("web")).unwrap();
+    fs::write(shop.join("ecosystem.toml"), app("api", "listen = 3000")).unwrap();
+    let plain = exported(&shop, &["systemd", "ecosystem.toml"]);
+    assert!(plain.contains("# ==> /etc/systemd/system/clusterd-shop.service"), "{plain}");
+    for (from, called) in
+        [("shop", "./ecosystem.toml"), ("shop/web", "../ecosystem.toml"), ("", "./shop/ecosystem.toml")]
+    {
+        let units = exported(&folder.path().join(from), &["systemd", called]);
+        let said = |text: &str| text.split_once("\n# ==>").unwrap().1.to_owned();
+        assert_eq!(said(&units), said(&plain), "{called}");
+        let yaml = exported(&folder.path().join(from), &["kubernetes", called]);
+        assert!(yaml.contains("image: \"shop:latest\""), "{called}: {yaml}");
+    }
 }

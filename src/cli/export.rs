@@ -1,5 +1,6 @@
 //! `export`: reads the file as `validate` does and prints what is made from it.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -34,8 +35,14 @@ pub(super) fn export(words: &Export, json: bool) -> Result<i32, Failure> {
         Form::Compose => export::Form::Compose,
         Form::Systemd => export::Form::Systemd,
     };
+    if image.as_deref() == Some("") {
+        return Err(Failure::usage("--image is empty: name an image, or leave the option out"));
+    }
     if image.is_some() && form == export::Form::Systemd {
         return Err(Failure::usage("--image is for kubernetes and compose: a unit has none"));
+    }
+    if called == "-" && form == export::Form::Systemd {
+        return Err(nameless());
     }
     let file = file::read(called, selection)?;
     file::check(&file)?;
@@ -71,13 +78,17 @@ pub(super) fn export(words: &Export, json: bool) -> Result<i32, Failure> {
     Ok(0)
 }
 
+fn nameless() -> Failure {
+    Failure::usage(
+        "a unit names the file that it runs, and standard input has no name: clusterd export systemd FILE",
+    )
+}
+
 /// The folder that relative paths are of, and where the file is in it. An image has the file in a place of its own.
 fn place(form: export::Form, file: &File) -> Result<(PathBuf, String), Failure> {
     match (form, &file.path) {
-        (export::Form::Systemd, Some(path)) => Ok((PathBuf::from(&file.folder), path.clone())),
-        (export::Form::Systemd, None) => Err(Failure::usage(
-            "a unit names the file that it runs, and standard input has no name: clusterd export systemd FILE",
-        )),
+        (export::Form::Systemd, Some(path)) => Ok((PathBuf::from(&file.folder), plain(path))),
+        (export::Form::Systemd, None) => Err(nameless()),
         (export::Form::Kubernetes | export::Form::Compose, path) => {
             let name = path.as_deref().and_then(|path| Path::new(path).file_name()?.to_str());
             Ok((PathBuf::from(FOLDER), format!("{FOLDER}/{}", name.unwrap_or("ecosystem.toml"))))
@@ -96,8 +107,21 @@ fn load(file: &File, parallelism: u32, profile: Option<&String>, folder: &Path) 
     config::load(&file.text, file.path.as_deref().unwrap_or("standard input"), &host).map_err(file::wrong)
 }
 
+/// Without `.` and `..`, unless that would be another file: behind a link `..` leads elsewhere.
+fn plain(path: &str) -> String {
+    let plain = export::plain(path);
+    let is_same = |one: &str, other: &str| {
+        let (one, other) = (fs::canonicalize(one), fs::canonicalize(other));
+        one.is_ok_and(|one| other.is_ok_and(|other| one == other))
+    };
+    if is_same(&plain, path) { plain } else { path.to_owned() }
+}
+
 /// This very file; where that cannot be found out, the one of packages.
 fn program() -> String {
-    let found = std::env::current_exe().ok().and_then(|path| path.to_str().map(str::to_owned));
+    let found = std::env::current_exe()
+        .ok()
+        .filter(|path| path.is_file())
+        .and_then(|path| path.to_str().map(str::to_owned));
     found.unwrap_or_else(|| "/usr/bin/clusterd".to_owned())
 }

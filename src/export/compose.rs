@@ -1,9 +1,12 @@
 //! Compose: a service for each app (or for apps that stay together).
 
-use super::nginx::{self, Upstream};
+use std::collections::BTreeSet;
+
+use super::nginx;
 use super::service::{self, Memory, Service, USER, is_variable};
 use super::yaml::{Map, remark};
 use super::{CPUS, Source};
+use crate::config::Listen;
 
 /// The folder of the socket, in memory.
 const HOME: &str = "/run/clusterd";
@@ -12,7 +15,10 @@ pub(super) fn text(source: &Source<'_>) -> String {
     let services = service::services(source);
     let mut text = remark(&head(source)).join("\n");
     text.push('\n');
-    let all = services.iter().fold(Map::new(), |all, service| all.with(&service.name, one(source, service)));
+    let mut published = BTreeSet::new();
+    let all = services
+        .iter()
+        .fold(Map::new(), |all, service| all.with(&service.name, one(source, service, &mut published)));
     text += &Map::new().with("services", all).document();
     if let Some(snippet) = proxy(&services) {
         text += &remark(&snippet).join("\n");
@@ -22,13 +28,17 @@ pub(super) fn text(source: &Source<'_>) -> String {
 }
 
 fn head(source: &Source<'_>) -> String {
+    let image = match source.image {
+        Some(_) => "",
+        None => "`image` is to be put in (--image, or by hand), or `build: .` in its place.\n",
+    };
     format!(
         "Made by `{}`. It is yours to edit.\n\
          One service for each app; apps that depend on each other share one, within which clusterd starts them in their \
          order. So there is no depends_on here; for other services of yours the condition service_healthy holds.\n\
          The ecosystem file is a part of the image, and holds in the container as it is. What it says in `env` wins over \
          the container's variables.\n\
-         This is for `docker compose`; a Swarm ignores restart, tmpfs, cap_drop and security_opt.\n{}",
+         This is for `docker compose`; a Swarm ignores restart, tmpfs, cap_drop and security_opt.\n{image}{}",
         source.command("compose"),
         service::dockerfile(source)
     )
@@ -39,7 +49,7 @@ fn literal(text: &str) -> String {
     text.replace('$', "$$")
 }
 
-fn one(source: &Source<'_>, service: &Service<'_>) -> Map {
+fn one(source: &Source<'_>, service: &Service<'_>, published: &mut BTreeSet<u16>) -> Map {
     let (stop, why) = service.stop_time(source);
     let image = source.image.map_or_else(|| format!("{}:latest", source.name), literal);
     let words: Vec<String> = service.words(source).iter().map(|word| literal(word)).collect();
@@ -50,16 +60,13 @@ fn one(source: &Source<'_>, service: &Service<'_>) -> Map {
     for text in service.remarks(true) {
         map = map.note(text);
     }
-    let tmpfs = match service.needs_root() {
-        true => format!("{HOME}:mode=0700"),
-        false => format!("{HOME}:mode=0700,uid={USER},gid={USER}"),
-    };
+    let (ports, elsewhere) = ports(service, published);
     map = map
         .with("image", image)
-        .note("build: .")
         .with("entrypoint", vec!["clusterd"])
         .with("command", words)
-        .with_some("ports", ports(service))
+        .note_some(elsewhere)
+        .with_some("ports", ports)
         .note_some(secrets_remark(service))
         .with("environment", environment(service))
         .note("The whole shutdown is clusterd's: workers end within it, by their own signals.")
@@ -70,14 +77,32 @@ fn one(source: &Source<'_>, service: &Service<'_>) -> Map {
         .note("Not when it was stopped by hand, as PM2's apps are not.")
         .with("restart", "unless-stopped")
         .with("read_only", true)
-        .with("tmpfs", vec![tmpfs, "/tmp".to_owned()]);
-    secured(map, service).with("deploy", Map::new().with("resources", resources(service)))
+        .with("tmpfs", tmpfs(service));
+    resources(secured(map, service), service)
 }
 
-fn ports(service: &Service<'_>) -> Option<Vec<String>> {
-    let ports: Vec<String> =
-        service.ports().into_iter().map(|port| format!("{0}:{0}", port.number)).collect();
-    (!ports.is_empty()).then_some(ports)
+/// Its home, scratch space, and a folder for each Unix socket.
+fn tmpfs(service: &Service<'_>) -> Vec<String> {
+    let who = if service.needs_root() { String::new() } else { format!(",uid={USER},gid={USER}") };
+    let sockets = service.socket_folders().into_iter().filter(|folder| *folder != HOME);
+    std::iter::once(format!("{HOME}:mode=0700{who}"))
+        .chain(std::iter::once("/tmp".to_owned()))
+        .chain(sockets.map(|folder| format!("{folder}:mode=0755{who}")))
+        .collect()
+}
+
+/// What is published, and what another service has published already: a port of the host is only one's.
+fn ports(service: &Service<'_>, published: &mut BTreeSet<u16>) -> (Option<Vec<String>>, Option<String>) {
+    let numbers = service.ports().into_iter().map(|port| port.number);
+    let (ours, others): (Vec<u16>, Vec<u16>) = numbers.partition(|number| published.insert(*number));
+    let all = |numbers: &[u16]| numbers.iter().map(|number| format!("{number}:{number}")).collect::<Vec<_>>();
+    let elsewhere = (!others.is_empty()).then(|| {
+        format!(
+            "Another service has the host's port already; choose another one for {}",
+            all(&others).join(", ")
+        )
+    });
+    ((!ours.is_empty()).then(|| all(&ours)), elsewhere)
 }
 
 /// Without a value a variable is the caller's own.
@@ -111,65 +136,73 @@ fn health(service: &Service<'_>) -> Map {
 }
 
 fn secured(map: Map, service: &Service<'_>) -> Map {
-    let map = match service.needs_root() {
-        true => map
-            .note("`user` in the file takes root, which changes to that user.")
+    let map = match service.root_remark() {
+        Some(why) => map
+            .note(why)
             .with("user", "0:0")
             .with("cap_drop", vec!["ALL"])
-            .with("cap_add", vec!["SETUID", "SETGID", "KILL"]),
-        false => map.with("user", format!("{USER}:{USER}")).with("cap_drop", vec!["ALL"]),
+            .with("cap_add", service.capabilities()),
+        None => map.with("user", format!("{USER}:{USER}")).with("cap_drop", vec!["ALL"]),
     };
     let low = service.has_low_port().then(|| Map::new().with("net.ipv4.ip_unprivileged_port_start", "0"));
     map.with("security_opt", vec!["no-new-privileges:true"]).with_some("sysctls", low)
 }
 
-fn resources(service: &Service<'_>) -> Map {
+/// A limit of CPUs stands only where the file follows it: an engine starts no container with more of them than its host
+/// has, and several workers share a few well.
+fn resources(map: Map, service: &Service<'_>) -> Map {
     let workers = service.workers();
-    let cpus = if service.follows_cpus() {
-        "To be measured. `instances` of the file follows the CPUs, in whole ones."
+    let (cpus, why) = if service.follows_cpus() {
+        let why = "To be measured. `instances` of the file follows the CPUs, in whole ones; no more than the host has.";
+        (Some(format!("{CPUS}.0")), why)
     } else {
-        "To be measured. A CPU for each worker at most."
+        (
+            None,
+            "deploy.resources.limits.cpus: no bound. At most one for each worker is used, and none may be more than \
+                the host has.",
+        )
     };
-    let most = if service.follows_cpus() { u64::from(CPUS) } else { workers };
-    let limits = Map::new().note(cpus).with("cpus", format!("{most}.0"));
-    let limits = match service.memory() {
-        Memory::Known { most, .. } => limits
-            .note("max_memory_restart of each worker, and of one more (max_surge) of each app, for a replacement is up \
-                   before the old worker leaves.")
-            .with("memory", format!("{most}M")),
-        Memory::Share(thousandths) => limits
-            .note(format!(
+    let (memory, because) = match service.memory() {
+        Memory::Known { most, .. } => (
+            Some(format!("{most}M")),
+            "max_memory_restart of each worker, and of one more (max_surge) of each app, for a replacement is up before \
+             the old worker leaves."
+                .to_owned(),
+        ),
+        Memory::Share(thousandths) => (
+            Some(format!("{}M", 512 * workers)),
+            format!(
                 "The workers get {}.{}% of it (max_memory_restart): choose it.",
                 thousandths / 10,
                 thousandths % 10
-            ))
-            .with("memory", format!("{}M", 512 * workers)),
-        Memory::Unknown => limits.note(
+            ),
+        ),
+        Memory::Unknown => (
+            None,
             "memory: no bound, for an app has no max_memory_restart. With it workers are replaced, one by one, before the \
-             kernel kills at the container's limit.",
+             kernel kills at the container's limit."
+                .to_owned(),
         ),
     };
-    Map::new().with("limits", limits)
+    if cpus.is_none() && memory.is_none() {
+        return map.note(why).note(because);
+    }
+    let limits = Map::new().note(why).with_some("cpus", cpus).note(because).with_some("memory", memory);
+    map.with("deploy", Map::new().with("resources", Map::new().with("limits", limits)))
 }
 
 fn proxy(services: &[Service<'_>]) -> Option<String> {
-    let upstreams: Vec<Upstream> = services
-        .iter()
-        .filter_map(|service| {
-            let port = service.ports().into_iter().next()?;
-            let server = format!("{}:{}", service.name, port.number);
-            Some(Upstream {
-                name: service.name.clone(),
-                servers: vec![server],
-                is_sticky: service.is_sticky(),
-            })
-        })
-        .collect();
-    let snippet = nginx::snippet(&upstreams)?;
+    let found = |service: &Service<'_>, listen: &Listen| {
+        service::reached(&listen.address).map(|port| format!("{}:{port}", service.name))
+    };
+    let upstreams = nginx::upstreams(services, found);
+    let snippet = nginx::snippet(&upstreams, services)?;
+    let several = services.iter().find(|service| !service.is_alone() && !service.ports().is_empty());
+    let scale = several.map_or_else(String::new, |service| {
+        format!(" For several containers of a service say `docker compose up --scale {}=3`.", service.name)
+    });
     Some(format!(
-        "\nFor several containers of a service, publish no port of it (only one can have it), put nginx in front, in a \
-         container of its own, and say `docker compose up --scale {}=3`. nginx finds the containers by the service's \
-         name when it starts or reloads:\n{snippet}",
-        upstreams.first().map_or("api", |upstream| &upstream.name)
+        "\nWith nginx in front, in a container of its own, publish no port of what is behind it (only one container can \
+         have it).{scale} nginx finds the containers by the service's name when it starts or reloads:\n{snippet}"
     ))
 }

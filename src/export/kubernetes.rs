@@ -26,7 +26,7 @@ pub(super) fn text(source: &Source<'_>) -> String {
         text += &deployment(source, service).document();
         if !service.ports().is_empty() {
             text += "---\n";
-            text += &balancer(service).document();
+            text += &balancer(source, service).document();
         }
         if service.is_alone() {
             let why = format!(
@@ -49,9 +49,9 @@ pub(super) fn text(source: &Source<'_>) -> String {
             continue;
         }
         text += "---\n";
-        text += &scaler(service).document();
+        text += &scaler(source, service).document();
         text += "---\n";
-        text += &budget(service).document();
+        text += &budget(source, service).document();
     }
     text
 }
@@ -62,7 +62,7 @@ fn head(source: &Source<'_>) -> String {
         None => "`image` is to be put in: --image, or by hand.\n".to_owned(),
     };
     format!(
-        "Made by `{}`. It is yours to edit.\n\
+        "Made by `{}`. It is yours to edit. Names are those of apps: one namespace for each file.\n\
          One Deployment for each app, so that each scales by itself; apps that depend on each other share one. Within \
          a pod clusterd keeps the workers of that app alive; Kubernetes keeps the pods.\n\
          The ecosystem file is a part of the image, and holds in the pod as it is: workers, limits, `env`. What it says \
@@ -73,12 +73,29 @@ fn head(source: &Source<'_>) -> String {
     )
 }
 
-fn named(service: &Service<'_>) -> Map {
-    Map::new().with("name", service.name.as_str()).with("labels", labels(service))
+fn named(source: &Source<'_>, service: &Service<'_>) -> Map {
+    Map::new().with("name", service.name.as_str()).with("labels", labels(source, service))
 }
 
-fn labels(service: &Service<'_>) -> Map {
-    Map::new().with("app.kubernetes.io/name", service.name.as_str())
+/// With the file's own name: another file may have an app of the same name.
+fn labels(source: &Source<'_>, service: &Service<'_>) -> Map {
+    Map::new()
+        .with("app.kubernetes.io/name", service.name.as_str())
+        .with("app.kubernetes.io/part-of", source.name)
+}
+
+/// Volumes and where they are mounted: its home, scratch space, and a folder for each Unix socket.
+fn volumes(service: &Service<'_>) -> (Vec<Map>, Vec<Map>) {
+    let in_memory = || Map::new().with("medium", "Memory");
+    let mut volumes =
+        vec![("run".to_owned(), "/run/clusterd", in_memory()), ("tmp".to_owned(), "/tmp", Map::new())];
+    let folders = service.socket_folders().into_iter().filter(|folder| *folder != "/run/clusterd");
+    volumes.extend(folders.zip(1u32..).map(|(folder, at)| (format!("sockets-{at}"), folder, in_memory())));
+    let volume = |(name, folder, about): (String, &str, Map)| {
+        let mount = Map::new().with("name", name.as_str()).with("mountPath", folder);
+        (Map::new().with("name", name).with("emptyDir", about), mount)
+    };
+    volumes.into_iter().map(volume).unzip()
 }
 
 fn deployment(source: &Source<'_>, service: &Service<'_>) -> Map {
@@ -89,14 +106,9 @@ fn deployment(source: &Source<'_>, service: &Service<'_>) -> Map {
         .with("automountServiceAccountToken", false)
         .with("securityContext", pod_security(service))
         .with("containers", vec![container(source, service)])
-        .with(
-            "volumes",
-            vec![
-                Map::new().with("name", "run").with("emptyDir", Map::new().with("medium", "Memory")),
-                Map::new().with("name", "tmp").with("emptyDir", Map::new()),
-            ],
-        );
-    let template = Map::new().with("metadata", Map::new().with("labels", labels(service))).with("spec", pod);
+        .with("volumes", volumes(service).0);
+    let template =
+        Map::new().with("metadata", Map::new().with("labels", labels(source, service))).with("spec", pod);
     let mut about = Map::new();
     if service.names() != service.name {
         about = about.note(format!("Apps: {}", service.names()));
@@ -117,18 +129,23 @@ fn deployment(source: &Source<'_>, service: &Service<'_>) -> Map {
         };
         replicas.with("strategy", Map::new().with("type", "RollingUpdate").with("rollingUpdate", surge))
     };
-    about.with("apiVersion", "apps/v1").with("kind", "Deployment").with("metadata", named(service)).with(
-        "spec",
-        spec.with("selector", Map::new().with("matchLabels", labels(service))).with("template", template),
-    )
+    about
+        .with("apiVersion", "apps/v1")
+        .with("kind", "Deployment")
+        .with("metadata", named(source, service))
+        .with(
+            "spec",
+            spec.with("selector", Map::new().with("matchLabels", labels(source, service)))
+                .with("template", template),
+        )
 }
 
 fn pod_security(service: &Service<'_>) -> Map {
     let low = service
         .has_low_port()
         .then(|| vec![Map::new().with("name", "net.ipv4.ip_unprivileged_port_start").with("value", "0")]);
-    let who = if service.needs_root() {
-        Map::new().note("`user` in the file takes root, which changes to that user.").with("runAsUser", 0)
+    let who = if let Some(why) = service.root_remark() {
+        Map::new().note(why).with("runAsUser", 0)
     } else {
         Map::new()
             .with("runAsNonRoot", true)
@@ -170,10 +187,7 @@ fn container(source: &Source<'_>, service: &Service<'_>) -> Map {
         .note("Servers that open their port themselves share it within all of this. With the capability SYS_PTRACE each \
              connection is drained by itself (README, containers).")
         .with("securityContext", container_security(service))
-        .with("volumeMounts", vec![
-            Map::new().with("name", "run").with("mountPath", "/run/clusterd"),
-            Map::new().with("name", "tmp").with("mountPath", "/tmp"),
-        ])
+        .with("volumeMounts", volumes(service).1)
 }
 
 /// Names and numbers of ports, that of `[daemon] http` included.
@@ -195,9 +209,10 @@ fn secrets_remark(service: &Service<'_>, secrets: &[&str]) -> Option<String> {
     }
     Some(format!(
         "The file has values that look like secrets ({}). They are not written here, and an image should not have them \
-         either: take them out of the file, which wins over what stands here, and make the Secret {}.",
+         either: take them out of the file, which wins over what stands here, and make the Secret {name}, without which the \
+         pod starts all the same: kubectl create secret generic {name} --from-env-file=FILE",
         secrets.join(", "),
-        secret_name(service)
+        name = secret_name(service)
     ))
 }
 
@@ -206,7 +221,7 @@ fn secret_name(service: &Service<'_>) -> String {
 }
 
 fn secret(service: &Service<'_>, name: &str) -> Map {
-    let from = Map::new().with("name", secret_name(service)).with("key", name);
+    let from = Map::new().with("name", secret_name(service)).with("key", name).with("optional", true);
     Map::new().with("name", name).with("valueFrom", Map::new().with("secretKeyRef", from))
 }
 
@@ -275,7 +290,7 @@ fn resources(service: &Service<'_>) -> Map {
 }
 
 fn container_security(service: &Service<'_>) -> Map {
-    let kept = service.needs_root().then(|| vec!["SETUID", "SETGID", "KILL"]);
+    let kept = service.needs_root().then(|| service.capabilities());
     let capabilities = Map::new().with("drop", vec!["ALL"]).with_some("add", kept);
     Map::new()
         .with("allowPrivilegeEscalation", false)
@@ -283,7 +298,7 @@ fn container_security(service: &Service<'_>) -> Map {
         .with("capabilities", capabilities)
 }
 
-fn balancer(service: &Service<'_>) -> Map {
+fn balancer(source: &Source<'_>, service: &Service<'_>) -> Map {
     let port = |port: service::Port| {
         Map::new()
             .with("name", port.name.as_str())
@@ -291,7 +306,7 @@ fn balancer(service: &Service<'_>) -> Map {
             .with("targetPort", port.name.as_str())
     };
     let ports: Vec<Map> = service.ports().into_iter().map(port).collect();
-    let mut spec = Map::new().with("selector", labels(service)).with("ports", ports);
+    let mut spec = Map::new().with("selector", labels(source, service)).with("ports", ports);
     if service.is_sticky() {
         spec = spec
             .note("balance = \"source-ip\": a client keeps its pod as it keeps its worker, as long as its own address \
@@ -301,7 +316,7 @@ fn balancer(service: &Service<'_>) -> Map {
     Map::new()
         .with("apiVersion", "v1")
         .with("kind", "Service")
-        .with("metadata", named(service))
+        .with("metadata", named(source, service))
         .with("spec", spec)
 }
 
@@ -309,7 +324,7 @@ fn target(service: &Service<'_>) -> Map {
     Map::new().with("apiVersion", "apps/v1").with("kind", "Deployment").with("name", service.name.as_str())
 }
 
-fn scaler(service: &Service<'_>) -> Map {
+fn scaler(source: &Source<'_>, service: &Service<'_>) -> Map {
     let use_of = Map::new().with("type", "Utilization").with("averageUtilization", 70);
     let cpu = Map::new().with("name", "cpu").with("target", use_of);
     let metric = Map::new().with("type", "Resource").with("resource", cpu);
@@ -322,16 +337,16 @@ fn scaler(service: &Service<'_>) -> Map {
     Map::new()
         .with("apiVersion", "autoscaling/v2")
         .with("kind", "HorizontalPodAutoscaler")
-        .with("metadata", named(service))
+        .with("metadata", named(source, service))
         .with("spec", spec)
 }
 
-fn budget(service: &Service<'_>) -> Map {
-    let matching: Node = Map::new().with("matchLabels", labels(service)).into();
+fn budget(source: &Source<'_>, service: &Service<'_>) -> Map {
+    let matching: Node = Map::new().with("matchLabels", labels(source, service)).into();
     let spec = Map::new().with("maxUnavailable", 1).with("selector", matching);
     Map::new()
         .with("apiVersion", "policy/v1")
         .with("kind", "PodDisruptionBudget")
-        .with("metadata", named(service))
+        .with("metadata", named(source, service))
         .with("spec", spec)
 }

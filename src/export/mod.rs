@@ -76,7 +76,7 @@ impl<'a> Source<'a> {
 
     /// What of the words behind the file's name is the same for all.
     fn profile_words(&self) -> Vec<String> {
-        self.profile.map_or_else(Vec::new, |profile| vec!["--env".to_owned(), profile.to_owned()])
+        self.profile.map_or_else(Vec::new, |profile| vec![format!("--env={profile}")])
     }
 
     /// How this was asked for, for a remark.
@@ -97,10 +97,26 @@ impl<'a> Source<'a> {
 
 /// A name for all apps of a file: the file's own, or its folder's where the file has the usual one.
 pub fn name_of(path: &str) -> String {
+    let path = plain(path);
     let mut parts = path.rsplit('/');
     let stem = parts.next().and_then(|file| file.split('.').next()).unwrap_or_default();
     let folder = parts.next().unwrap_or_default();
     service::label(if matches!(stem, "ecosystem" | "") && !folder.is_empty() { folder } else { stem })
+}
+
+/// A path without `.` and `..`, as it is where no link stands in between.
+pub fn plain(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            other => parts.push(other),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 /// The whole text.
@@ -122,6 +138,9 @@ mod tests {
             ("/etc/clusterd/shop.toml", "shop"),
             ("/srv/shop/ecosystem.toml", "shop"),
             ("/ecosystem.toml", "ecosystem"),
+            ("/srv/shop/./ecosystem.toml", "shop"),
+            ("/srv/shop/web/../ecosystem.toml", "shop"),
+            ("/srv/shop/web/.././/ecosystem.toml", "shop"),
             ("/srv/My Shop%/ecosystem.production.toml", "my-shop"),
         ] {
             assert_eq!(name_of(path), name, "{path}");

@@ -1,11 +1,12 @@
 //! What one container runs, and what follows from the file for whoever starts, asks, bounds and ends it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
-use super::{App, Source};
+use super::{App, FOLDER, Source};
 use crate::config::exposed::is_secret;
-use crate::config::{LogTarget, SHUTDOWN_TIMEOUT};
+use crate::config::{Access, Http, LogTarget, SHUTDOWN_TIMEOUT};
 use crate::supervisor::address::Address;
 use crate::supervisor::policy::{AppName, Balance, MemoryLimit, Mode};
 
@@ -29,6 +30,8 @@ pub(super) struct Service<'a> {
     /// A label of DNS, unique among all.
     pub(super) name: String,
     pub(super) apps: Vec<App<'a>>,
+    /// `[daemon] http`, which every supervisor of the file has.
+    http: Option<&'a Http>,
     /// Whether these are all apps of the file.
     is_whole: bool,
 }
@@ -72,7 +75,9 @@ pub(super) fn services<'a>(source: &Source<'a>) -> Vec<Service<'a>> {
     groups.sort_by_key(place);
     let is_whole = groups.len() == 1 && source.only.is_empty();
     let mut taken = BTreeSet::new();
-    let named = |apps: Vec<App<'a>>| Service { name: unique(&label_of(&apps), &mut taken), apps, is_whole };
+    let http = source.config.daemon.http.as_ref();
+    let named =
+        |apps: Vec<App<'a>>| Service { name: unique(&label_of(&apps), &mut taken), apps, http, is_whole };
     groups.into_iter().map(named).collect()
 }
 
@@ -98,11 +103,12 @@ fn label_of(apps: &[App<'_>]) -> String {
 /// Room for what Kubernetes appends, within the 63 letters of a label.
 const LONGEST_LABEL: usize = 45;
 
-/// A label as RFC 1035 has it: what names of apps may hold besides becomes a dash.
+/// A label as RFC 1035 has it: what names of apps may hold besides becomes a dash, one for all in a row, since names
+/// of ports must not have two.
 pub(super) fn label(name: &str) -> String {
-    let letters = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' });
-    let text: String = letters.collect();
-    let text = match text.trim_matches('-') {
+    let parts = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
+    let text = parts.collect::<Vec<_>>().join("-").to_ascii_lowercase();
+    let text = match text.as_str() {
         "" => "app".to_owned(),
         text if text.starts_with(|c: char| c.is_ascii_digit()) => format!("app-{text}"),
         text => text.to_owned(),
@@ -110,7 +116,7 @@ pub(super) fn label(name: &str) -> String {
     text.chars().take(LONGEST_LABEL).collect::<String>().trim_end_matches('-').to_owned()
 }
 
-fn unique(name: &str, taken: &mut BTreeSet<String>) -> String {
+pub(super) fn unique(name: &str, taken: &mut BTreeSet<String>) -> String {
     let numbered = (2u32..).map(|number| format!("{name}-{number}"));
     let free = std::iter::once(name.to_owned()).chain(numbered).find(|name| !taken.contains(name));
     let free = free.unwrap_or_default();
@@ -130,8 +136,7 @@ impl<'a> Service<'a> {
         words.extend(source.profile_words());
         if !self.is_whole {
             let names: BTreeSet<&str> = self.apps.iter().map(|app| app.written).collect();
-            words.push("--only".to_owned());
-            words.push(names.into_iter().collect::<Vec<_>>().join(","));
+            words.push(format!("--only={}", names.into_iter().collect::<Vec<_>>().join(",")));
         }
         words.push("--no-log-files".to_owned());
         words
@@ -141,9 +146,7 @@ impl<'a> Service<'a> {
     pub(super) fn ports(&self) -> Vec<Port> {
         let mut ports: BTreeMap<u16, String> = BTreeMap::new();
         for listen in self.apps.iter().flat_map(|app| &app.config.spec.listen) {
-            if let Address::Tcp { ip, port, .. } = listen.address
-                && !ip.to_canonical().is_loopback()
-            {
+            if let Some(port) = reached(&listen.address) {
                 ports.entry(port).or_insert_with(|| listen.name.clone());
             }
         }
@@ -151,17 +154,41 @@ impl<'a> Service<'a> {
         let named = |(number, name): (u16, String)| {
             // Two of them may begin alike: the number tells them apart.
             let short: String = label(&name).chars().take(9).collect();
-            let name = match label(&name) {
-                name if name.len() <= 15 && taken.insert(name.clone()) => name,
-                _ => format!("{}-{number}", short.trim_end_matches('-')),
-            };
-            Port { name, number }
+            let numbered = format!("{}-{number}", short.trim_end_matches('-'));
+            let mut names = [label(&name), numbered].into_iter().filter(|name| name.len() <= 15);
+            let name = names.find(|name| taken.insert(name.clone()));
+            Port { name: name.unwrap_or_else(|| format!("p{number}")), number }
         };
         ports.into_iter().map(named).collect()
     }
 
+    /// Where its apps and clusterd itself listen.
+    fn addresses(&self) -> impl Iterator<Item = Address> {
+        let listens = self.apps.iter().flat_map(|app| &app.config.spec.listen);
+        listens.map(|listen| listen.address).chain(self.http.map(|http| http.address))
+    }
+
+    /// Whatever it listens on, wherever that is.
+    pub(super) fn all_ports(&self) -> Vec<u16> {
+        self.addresses().filter_map(|address| address.port()).collect()
+    }
+
+    /// Whoever is to reach it: the kernel asks for the number alone.
     pub(super) fn has_low_port(&self) -> bool {
-        self.ports().iter().any(|port| port.number < FIRST_FREE_PORT)
+        self.addresses().any(|address| address.port().is_some_and(|port| port < FIRST_FREE_PORT))
+    }
+
+    /// Folders of its Unix sockets, each once.
+    pub(super) fn all_folders(&self) -> BTreeSet<&'a str> {
+        let http = self.http.map(|http| &http.address);
+        let listens =
+            self.apps.iter().flat_map(|app| app.config.spec.listen.iter().map(|listen| &listen.address));
+        listens.chain(http).filter_map(folder_of).collect()
+    }
+
+    /// Those that a file system of its own can be mounted at.
+    pub(super) fn socket_folders(&self) -> Vec<&'a str> {
+        self.all_folders().into_iter().filter(|folder| is_mountable(folder)).collect()
     }
 
     pub(super) fn workers(&self) -> u64 {
@@ -178,9 +205,32 @@ impl<'a> Service<'a> {
     }
 
     pub(super) fn needs_root(&self) -> bool {
-        self.apps
-            .iter()
-            .any(|app| app.config.spec.process.user.is_some() || app.config.spec.process.group.is_some())
+        let changes =
+            |app: &App<'_>| app.config.spec.process.user.is_some() || app.config.spec.process.group.is_some();
+        self.gives_away() || self.apps.iter().any(changes)
+    }
+
+    /// Whether the file of a Unix socket gets an owner.
+    fn gives_away(&self) -> bool {
+        let listens = self.apps.iter().flat_map(|app| &app.config.spec.listen);
+        let accesses = listens.map(|listen| &listen.access).chain(self.http.map(|http| &http.access));
+        accesses.into_iter().any(|Access { user, group, .. }| user.is_some() || group.is_some())
+    }
+
+    /// Why it runs as root, if it does.
+    pub(super) fn root_remark(&self) -> Option<String> {
+        let gives_away = self.gives_away().then_some(
+            "`user` or `group` of an address takes root, which gives the socket away. Apps without a `user` of their own \
+             run as root then: give them one, or leave it out at the address.",
+        );
+        let usual = "`user` in the file takes root, which changes to that user.";
+        self.needs_root().then(|| gives_away.unwrap_or(usual).to_owned())
+    }
+
+    /// What root keeps in a container.
+    pub(super) fn capabilities(&self) -> Vec<&'static str> {
+        let giving: &[&str] = if self.gives_away() { &["CHOWN", "FOWNER"] } else { &[] };
+        if self.needs_root() { [&["SETUID", "SETGID", "KILL"], giving].concat() } else { Vec::new() }
     }
 
     pub(super) fn is_sticky(&self) -> bool {
@@ -218,7 +268,18 @@ impl<'a> Service<'a> {
 
     /// What the file says and the manifest has no word for, a line each.
     pub(super) fn remarks(&self, is_container: bool) -> Vec<String> {
-        self.apps.iter().flat_map(|app| self.remarks_of(app, is_container)).collect()
+        let mut remarks: Vec<String> =
+            self.apps.iter().flat_map(|app| self.remarks_of(app, is_container)).collect();
+        if let Some(http) = self.http.filter(|_| is_container) {
+            remarks.extend(stays_inside(&format!("[daemon] http {}", http.address), &http.address));
+        }
+        remarks
+    }
+
+    /// Whether clusterd can write there in a container.
+    fn is_writable(&self, path: &Path) -> bool {
+        let folders = self.socket_folders();
+        folders.into_iter().chain(["/tmp", "/run/clusterd"]).any(|folder| path.starts_with(folder))
     }
 
     fn remarks_of(&self, app: &App<'a>, is_container: bool) -> Vec<String> {
@@ -239,14 +300,37 @@ impl<'a> Service<'a> {
                 file.display()
             ));
         }
-        if !policy.declares_listen && policy.mode == Mode::Cluster {
+        if !policy.declares_listen {
             say("no `listen`, so nobody outside knows a port. If it serves, declare it: listen = \":3000\""
                 .to_owned());
         }
         if !policy.autostart {
             say("autostart = false: it waits for `clusterd start`".to_owned());
         }
+        if let Some(path) = spec.process.pid_file.as_ref().filter(|_| !is_container && !self.needs_root()) {
+            let path = path.display();
+            say(format!(
+                "pid_file {path}: clusterd's user has to be able to write there, or the app does not start"
+            ));
+        }
         if is_container {
+            if policy.cron_restart.is_some() && !self.is_alone() {
+                say("cron_restart comes to each replica at the same moment".to_owned());
+            }
+            if policy.can_end() {
+                say("autorestart = false or stop_exit_codes: what has ended is started again with its container; a \
+                     Job (with Compose: restart: on-failure) is for what is to end"
+                    .to_owned());
+            }
+            if let Some(path) = &spec.process.pid_file
+                && (self.needs_root() || !self.is_writable(path))
+            {
+                let path = path.display();
+                say(format!(
+                    "pid_file {path} needs a volume that clusterd's user alone can write, or the app does \
+                             not start: the root is read-only. Nothing in a container asks for it: leave it out"
+                ));
+            }
             remarks.extend(in_a_container(app).into_iter().map(|text| format!("{name}: {text}")));
         }
         remarks
@@ -276,24 +360,12 @@ impl<'a> Service<'a> {
 fn in_a_container(app: &App<'_>) -> Vec<String> {
     let (policy, spec) = (&app.config.policy, &app.config.spec);
     let mut remarks = Vec::new();
-    let mut say = |text: String| remarks.push(text);
     for listen in &spec.listen {
-        match listen.address {
-            Address::Unix(_) => {
-                say(format!("listen {} stays within the container", listen.address));
-            }
-            Address::Tcp { ip, .. } if ip.to_canonical().is_loopback() => say(format!(
-                "listen {} is not reached from outside the container; \":PORT\" would be",
-                listen.address
-            )),
-            Address::Tcp { .. } => {}
-        }
+        remarks.extend(stays_inside(&format!("listen {}", listen.address), &listen.address));
     }
+    let mut say = |text: String| remarks.push(text);
     if policy.watch.is_some() {
         say("watch sees no change, for an image has none".to_owned());
-    }
-    if policy.cron_restart.is_some() {
-        say("cron_restart comes to each replica at the same moment".to_owned());
     }
     if policy.canary.is_some() {
         say("canary is for `clusterd reload`; a new image replaces replicas, not workers".to_owned());
@@ -311,6 +383,62 @@ fn in_a_container(app: &App<'_>) -> Vec<String> {
     remarks
 }
 
+/// The port by which others than the container itself reach it: they have another address each time.
+pub(super) fn reached(address: &Address) -> Option<u16> {
+    match address {
+        Address::Tcp { ip, port, .. } => Some(*port).filter(|_| ip.to_canonical().is_unspecified()),
+        Address::Unix(_) => None,
+    }
+}
+
+/// What a container makes of an address that others do not reach.
+fn stays_inside(called: &str, address: &Address) -> Vec<String> {
+    match address {
+        Address::Tcp { ip, .. } if ip.to_canonical().is_unspecified() => Vec::new(),
+        Address::Tcp { ip, .. } if ip.to_canonical().is_loopback() => {
+            vec![format!("{called} is not reached from outside the container; \":PORT\" would be")]
+        }
+        Address::Tcp { .. } => {
+            vec![format!(
+                "{called} is an address that a container does not have, and is waited for: \":PORT\" comes up"
+            )]
+        }
+        Address::Unix(_) => {
+            let mut remarks = vec![format!("{called} stays within the container")];
+            if let Some(folder) =
+                folder_of(address).filter(|folder| !is_mountable(folder) && *folder != "/tmp")
+            {
+                remarks.push(format!(
+                    "{called} is not opened, for {folder} cannot be written: the root is read-only, and a volume there \
+                     would hide what the image has. Name a folder of its own: unix:/run/NAME/NAME.sock"
+                ));
+            }
+            remarks
+        }
+    }
+}
+
+/// The folder that a Unix socket's file is in.
+pub(super) fn folder_of(address: &Address) -> Option<&str> {
+    match address {
+        Address::Unix(name) if name.in_abstract().is_none() => {
+            let (folder, _) = name.as_str().rsplit_once('/')?;
+            Some(if folder.is_empty() { "/" } else { folder })
+        }
+        Address::Unix(_) | Address::Tcp { .. } => None,
+    }
+}
+
+/// Whether an empty folder can stand there: nothing that the image or the engine has is hidden, and no engine takes the
+/// path for something else.
+fn is_mountable(folder: &str) -> bool {
+    let top = folder.split('/').nth(1).unwrap_or_default();
+    let is_kept = ["", "bin", "dev", "etc", "lib", "lib64", "proc", "sbin", "sys", "usr"].contains(&top);
+    let is_odd = |c: char| c.is_control() || matches!(c, ':' | ',' | '$');
+    let is_there = [FOLDER, "/tmp"].contains(&folder) || folder.split('/').any(|part| part == "..");
+    !is_kept && !is_there && !folder.contains(is_odd)
+}
+
 /// Whether all that handles manifests takes a name for one of a variable.
 pub(super) fn is_variable(name: &str) -> bool {
     let begins = |c: char| c.is_ascii_alphabetic() || c == '_';
@@ -324,21 +452,18 @@ pub(super) fn seconds(time: Duration) -> u64 {
 
 /// The ports of `[daemon] http`, where others than this host reach it.
 pub(super) fn http_port(source: &Source<'_>) -> Option<u16> {
-    match source.config.daemon.http.as_ref()?.address {
-        Address::Tcp { ip, port, .. } => Some(port).filter(|_| !ip.to_canonical().is_loopback()),
-        Address::Unix(_) => None,
-    }
+    reached(&source.config.daemon.http.as_ref()?.address)
 }
 
 /// How an image is made that these manifests run.
 pub(super) fn dockerfile(source: &Source<'_>) -> String {
-    let folder = super::FOLDER;
+    let folder = FOLDER;
     let file = source.path.rsplit('/').next().unwrap_or_default();
     format!(
         "The image has clusterd, a runtime, and the folder of {file} with all that it names, at {folder}:\n\
          \x20 FROM node:22-slim\n\
          \x20 COPY clusterd /usr/local/bin/\n\
-         \x20 COPY . {folder}\n\
+         \x20 COPY --chown={USER}:{USER} . {folder}\n\
          \x20 STOPSIGNAL SIGTERM\n\
          \x20 ENTRYPOINT [\"clusterd\"]"
     )
@@ -350,9 +475,14 @@ mod tests {
 
     #[test]
     fn a_label_is_one_of_dns() {
-        for (name, expected) in
-            [("api", "api"), ("Api_v2.X", "api-v2-x"), ("9lives", "app-9lives"), ("---", "app"), ("a-", "a")]
-        {
+        for (name, expected) in [
+            ("api", "api"),
+            ("Api_v2.X", "api-v2-x"),
+            ("9lives", "app-9lives"),
+            ("---", "app"),
+            ("a-", "a"),
+            ("a--b__c", "a-b-c"),
+        ] {
             assert_eq!(label(name), expected);
         }
         assert_eq!(label(&"x".repeat(64)).len(), LONGEST_LABEL);

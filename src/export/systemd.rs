@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::nginx::{self, Upstream};
+use std::collections::BTreeSet;
+
+use super::nginx;
 use super::service::{self, Service};
 use super::yaml::remark;
 use super::{Source, unit};
@@ -17,12 +19,14 @@ pub(super) fn text(source: &Source<'_>) -> String {
     let all = service::services(source);
     let name = format!("clusterd-{}", source.name);
     let sockets = sockets(&all);
-    let mut text = remarks(&head(source, &name, !sockets.is_empty()));
+    let names: Vec<String> = (1..=sockets.len())
+        .map(|at| if at == 1 { format!("{name}.socket") } else { format!("{name}-{at}.socket") })
+        .collect();
+    let mut text = remarks(&head(source, &name, &names));
     let _ = writeln!(text, "\n# ==> /etc/systemd/system/{name}.service");
     text += &service_unit(source, &all, &name);
-    for (at, listens) in sockets.iter().enumerate() {
-        let file = if at == 0 { name.clone() } else { format!("{name}-{}", at + 1) };
-        let _ = writeln!(text, "\n# ==> /etc/systemd/system/{file}.socket");
+    for (file, listens) in names.iter().zip(&sockets) {
+        let _ = writeln!(text, "\n# ==> /etc/systemd/system/{file}");
         text += &socket_unit(listens, &name);
     }
     let left_out: Vec<&Listen> = listens(&all).filter(|listen| stream(listen).is_none()).collect();
@@ -42,12 +46,13 @@ fn remarks(text: &str) -> String {
     remark(text).join("\n") + "\n"
 }
 
-fn head(source: &Source<'_>, name: &str, has_socket: bool) -> String {
-    let socket = if has_socket {
+fn head(source: &Source<'_>, name: &str, sockets: &[String]) -> String {
+    let socket = if !sockets.is_empty() {
         format!(
             "\nThe socket units are for who wants connections to wait while clusterd itself restarts. Workers then share \
              systemd's queue, and nobody steers clients away from a busy one. Before the service is started:\n\
-             \x20 systemctl enable --now {name}.socket"
+             \x20 systemctl enable --now {}",
+            sockets.join(" ")
         )
     } else {
         String::new()
@@ -67,6 +72,7 @@ fn service_unit(source: &Source<'_>, all: &[Service<'_>], name: &str) -> String 
         &format!("the apps of {}", source.name),
         &format!("Documentation=man:clusterd(1) man:ecosystem.toml(5)\n{}", asserted(source.path)),
     );
+    let needs_root = all.iter().any(Service::needs_root);
     for service in all {
         for line in service.remarks(false) {
             text += &remarks(&line);
@@ -74,21 +80,37 @@ fn service_unit(source: &Source<'_>, all: &[Service<'_>], name: &str) -> String 
         let secrets = service.secrets();
         if !secrets.is_empty() {
             text += &remarks(&format!(
-                "The file has values that look like secrets ({}): chmod 600, or LoadCredential= in place of them.",
-                secrets.join(", ")
+                "The file has values that look like secrets ({}): {}, or LoadCredential= in place of them.",
+                secrets.join(", "),
+                if needs_root { "chown root, chmod 600" } else { "chown root:clusterd, chmod 640" }
             ));
         }
     }
-    let needs_root = all.iter().any(Service::needs_root);
     let user = if needs_root { "root" } else { "clusterd" };
-    text += &remarks(if needs_root {
-        "`user` in the file takes root, which changes to that user."
-    } else {
-        "Who has to be able to read the file and all that it names: useradd --system clusterd"
-    });
+    let why = all.iter().find_map(Service::root_remark);
+    text += &remarks(&why.unwrap_or_else(|| {
+        "Who has to be able to read the file and all that it names: useradd --system clusterd".to_owned()
+    }));
+    let is_at_home = |path: &str| ["/home/", "/root/"].iter().any(|home| path.starts_with(home));
+    if !needs_root && is_at_home(source.program) {
+        text += &remarks(
+            "The program is in a home folder, which other users cannot enter as a rule (203/EXEC): install \
+                          it as /usr/bin/clusterd.",
+        );
+    }
+    let (folders, foreign) = runtime_folders(all);
+    for folder in foreign.iter().filter(|_| !needs_root) {
+        text += &remarks(&format!(
+            "Unix sockets in {folder}: clusterd's user has to be able to write there, or they are not opened and the \
+             service does not become ready. A folder of their own in /run would be made; the socket unit needs none."
+        ));
+    }
+    // Others are to reach those sockets, by their own modes.
+    let mode = if folders.is_empty() { "0700" } else { "0711" };
+    let folders: String = folders.iter().map(|folder| format!(" {folder}")).collect();
     let _ = write!(
         text,
-        "User={user}\nGroup={user}\nRuntimeDirectory={name}\nRuntimeDirectoryMode=0700\n\
+        "User={user}\nGroup={user}\nRuntimeDirectory={name}{folders}\nRuntimeDirectoryMode={mode}\n\
          RuntimeDirectoryPreserve=restart\nStateDirectory={name}\nStateDirectoryMode=0700\nLogsDirectory={name}\n\
          LogsDirectoryMode=0750\n"
     );
@@ -110,12 +132,33 @@ fn service_unit(source: &Source<'_>, all: &[Service<'_>], name: &str) -> String 
     text + "\n[Install]\nWantedBy=multi-user.target\n"
 }
 
+/// Folders of Unix sockets: those in /run that the unit can make, relative to it, and others.
+fn runtime_folders(all: &[Service<'_>]) -> (Vec<String>, Vec<String>) {
+    let found: BTreeSet<&str> = all.iter().flat_map(Service::all_folders).collect();
+    let (mut made, mut others) = (Vec::new(), Vec::new());
+    for folder in found {
+        // Of others there are sockets in these as well; a colon or a quote means something here.
+        let is_shared = |below: &str| ["user", "systemd", "lock", "dbus"].contains(&below);
+        let below = folder.strip_prefix("/run/").filter(|below| {
+            let is_odd = |c: char| matches!(c, ':' | '"' | '\'');
+            is_value(below)
+                && !below.contains(is_odd)
+                && !below.split('/').any(|part| matches!(part, "" | "." | ".."))
+        });
+        match below.filter(|below| !is_shared(below)) {
+            Some(below) => made.push(value(below)),
+            None => others.push(folder.to_owned()),
+        }
+    }
+    (made, others)
+}
+
 /// What stands behind the program in a command line.
 fn words(source: &Source<'_>) -> String {
     let mut words = vec![source.path.to_owned()];
     words.extend(source.profile_words());
     if !source.only.is_empty() {
-        words.extend(["--only".to_owned(), source.only.join(",")]);
+        words.push(format!("--only={}", source.only.join(",")));
     }
     words.iter().map(|word| unit::quoted(word)).collect::<Vec<_>>().join(" ")
 }
@@ -221,19 +264,8 @@ fn socket_unit(listens: &[Listen], name: &str) -> String {
 }
 
 fn proxy(all: &[Service<'_>]) -> Option<String> {
-    let upstreams: Vec<Upstream> = all
-        .iter()
-        .filter_map(|service| {
-            let listens = service.apps.iter().flat_map(|app| &app.config.spec.listen);
-            let server = listens.map(server).find(|server| nginx::is_plain(server))?;
-            Some(Upstream {
-                name: service.name.clone(),
-                servers: vec![server],
-                is_sticky: service.is_sticky(),
-            })
-        })
-        .collect();
-    nginx::snippet(&upstreams)
+    let upstreams = nginx::upstreams(all, |_, listen| Some(server(listen)));
+    nginx::snippet(&upstreams, all)
 }
 
 /// Where a proxy on the same machine finds it.

@@ -339,7 +339,7 @@ fn what_is_exported_comes_up() {
     let folder = home.apps().join("sockets/of/api");
     let port = support::free_port();
     let listen = format!("[\"0.0.0.0:{port}\", \"unix:{}\"]", folder.join("api.sock").display());
-    let apps = [App::new("api", &worker(&[])).set("listen", listen)];
+    let apps = [App::new("api", &worker(&["serve", "fds"])).set("listen", listen)];
     let file = support::file(&apps);
     home.write(&file);
     let Some(pods) = documents(&exported(&home.apps(), &["kubernetes", "ecosystem.toml"])) else { return };
@@ -444,7 +444,7 @@ fn names_of_ports_are_ones() {
             && !(name.contains("--") || name.starts_with('-') || name.ends_with('-'))
     };
     let each: std::collections::BTreeSet<&&str> = names.iter().collect();
-    assert!(names.len() == 6 && each.len() == 6 && names.iter().all(|name| is_valid(&name)), "{names:?}");
+    assert!(names.len() == 6 && each.len() == 6 && names.iter().all(is_valid), "{names:?}");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! What one container runs, and what follows from the file for whoever starts, asks, bounds and ends it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::Duration;
 
 use super::{App, FOLDER, Source};
@@ -276,10 +275,9 @@ impl<'a> Service<'a> {
         remarks
     }
 
-    /// Whether clusterd can write there in a container.
-    fn is_writable(&self, path: &Path) -> bool {
-        let folders = self.socket_folders();
-        folders.into_iter().chain(["/tmp", "/run/clusterd"]).any(|folder| path.starts_with(folder))
+    /// Where clusterd can write in a container.
+    fn writable(&self) -> Vec<&'a str> {
+        [self.socket_folders(), vec!["/tmp", "/run/clusterd"]].concat()
     }
 
     fn remarks_of(&self, app: &App<'a>, is_container: bool) -> Vec<String> {
@@ -323,7 +321,7 @@ impl<'a> Service<'a> {
                     .to_owned());
             }
             if let Some(path) = &spec.process.pid_file
-                && (self.needs_root() || !self.is_writable(path))
+                && (self.needs_root() || !self.writable().iter().any(|folder| path.starts_with(folder)))
             {
                 let path = path.display();
                 say(format!(

@@ -94,26 +94,12 @@ fn service_unit(source: &Source<'_>, all: &[Service<'_>], name: &str) -> String 
     let is_at_home = |path: &str| ["/home/", "/root/"].iter().any(|home| path.starts_with(home));
     if !needs_root && is_at_home(source.program) {
         text += &remarks(
-            "The program is in a home folder, which other users cannot enter as a rule (203/EXEC): install \
-                          it as /usr/bin/clusterd.",
+            "The program is in a home folder, which other users cannot enter as a rule (203/EXEC): install it as \
+             /usr/bin/clusterd.",
         );
     }
-    let (folders, foreign) = runtime_folders(all);
-    for folder in foreign.iter().filter(|_| !needs_root) {
-        text += &remarks(&format!(
-            "Unix sockets in {folder}: clusterd's user has to be able to write there, or they are not opened and the \
-             service does not become ready. A folder of their own in /run would be made; the socket unit needs none."
-        ));
-    }
-    // Others are to reach those sockets, by their own modes.
-    let mode = if folders.is_empty() { "0700" } else { "0711" };
-    let folders: String = folders.iter().map(|folder| format!(" {folder}")).collect();
-    let _ = write!(
-        text,
-        "User={user}\nGroup={user}\nRuntimeDirectory={name}{folders}\nRuntimeDirectoryMode={mode}\n\
-         RuntimeDirectoryPreserve=restart\nStateDirectory={name}\nStateDirectoryMode=0700\nLogsDirectory={name}\n\
-         LogsDirectoryMode=0750\n"
-    );
+    let _ = writeln!(text, "User={user}\nGroup={user}");
+    text += &folders(all, name, needs_root);
     let words = words(source);
     let (stop, why) = stop_time(source, all);
     text += &unit::service(&words, &unit::quoted(source.program), (stop, &why));
@@ -130,6 +116,28 @@ fn service_unit(source: &Source<'_>, all: &[Service<'_>], name: &str) -> String 
         (false, false) => unit::HARDENING.to_owned(),
     };
     text + "\n[Install]\nWantedBy=multi-user.target\n"
+}
+
+/// Where it keeps what, and where Unix sockets are.
+fn folders(all: &[Service<'_>], name: &str, needs_root: bool) -> String {
+    let mut text = String::new();
+    let (folders, foreign) = runtime_folders(all);
+    for folder in foreign.iter().filter(|_| !needs_root) {
+        text += &remarks(&format!(
+            "Unix sockets in {folder}: clusterd's user has to be able to write there, or they are not opened and the \
+             service does not become ready. A folder of their own in /run would be made; the socket unit needs none."
+        ));
+    }
+    // Others are to reach those sockets, by their own modes.
+    let mode = if folders.is_empty() { "0700" } else { "0711" };
+    let folders: String = folders.iter().map(|folder| format!(" {folder}")).collect();
+    let _ = write!(
+        text,
+        "RuntimeDirectory={name}{folders}\nRuntimeDirectoryMode={mode}\n\
+         RuntimeDirectoryPreserve=restart\nStateDirectory={name}\nStateDirectoryMode=0700\nLogsDirectory={name}\n\
+         LogsDirectoryMode=0750\n"
+    );
+    text
 }
 
 /// Folders of Unix sockets: those in /run that the unit can make, relative to it, and others.

@@ -89,14 +89,14 @@ fn unbound(address: SocketAddr, flags: SockFlag) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// A socket that was made like this one of [`open`]'s, not bound: what nobody has set anything on yet.
+/// A TCP socket of the same family, on which nobody has set anything yet.
 ///
 /// # Errors
 /// EMFILE, or whatever else socket(2) says.
-pub(super) fn fresh_like(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let v6 = family(socket) == Some(libc::AF_INET6);
-    let ip: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-    unbound(SocketAddr::new(ip, 0), SockFlag::empty())
+pub(super) fn fresh_like(like: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let v6 = family(like) == Some(libc::AF_INET6);
+    let family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    Ok(socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp)?)
 }
 
 fn of_family(address: SocketAddr, flags: SockFlag) -> io::Result<OwnedFd> {

@@ -81,18 +81,16 @@ pub struct SetBack {
     pub refused: Vec<&'static str>,
 }
 
-/// Sets every option back to what it is on a new socket that shares its address, made and closed for the comparison.
+/// Sets every option back to what it is on a new socket, which is made and closed for the comparison.
 ///
 /// # Errors
 /// EMFILE, or whatever else socket(2) says: nothing was changed.
 pub fn set_back(socket: BorrowedFd<'_>) -> io::Result<SetBack> {
     let fresh = super::listen::fresh_like(socket)?;
     let mut back = SetBack::default();
-    // It cannot be changed once the socket is bound: not by a worker, and not here.
-    for option in OPTIONS
-        .iter()
-        .filter(|option| option.number != libc::IPV6_V6ONLY || option.level != libc::IPPROTO_IPV6)
-    {
+    // Bound, it is past what these two decide; we have set them ourselves.
+    let is_ours = |option: &&Setting| matches!(option.name, "IPV6_V6ONLY" | "SO_REUSEADDR");
+    for option in OPTIONS.iter().filter(|option| !is_ours(option)) {
         let Some(value) = get(fresh.as_fd(), option) else { continue };
         if get(socket, option).is_none_or(|now| now == value) {
             continue;

@@ -635,7 +635,7 @@ impl Daemon {
         status_kib(self.pid, "VmRSS:").expect("it runs")
     }
 
-    /// Ends it. What is wrong with how it ended: told to by a signal, it is done well (0), and never panics.
+    /// Ends it. What is wrong with how it ended: told to by a signal, it is done well, and never panics.
     fn end(&mut self) -> Option<String> {
         match &mut self.child {
             Some(child) => {
@@ -649,7 +649,9 @@ impl Daemon {
                     let _ = child.wait();
                 }
                 let code = ended.map_or(0, code);
-                (code != 0).then(|| format!("it ended with {code}: {}", tail(&self.log())))
+                // It may have been ending by itself, with the code of an app.
+                let is_orderly = code == 0 || self.log().contains(&format!("clusterd ends with code {code}"));
+                (!is_orderly).then(|| format!("it ended with {code}: {}", tail(&self.log())))
             }
             None if self.pid != 0 => {
                 let _ = kill(Pid::from_raw(self.pid), Signal::SIGTERM);

@@ -87,6 +87,10 @@ impl Engine {
         // Short, for the path of its socket; and where an ordinary user's container reaches what is mounted.
         let folder = tempfile::Builder::new().prefix("cd-").tempdir_in("/tmp").expect("a folder in /tmp");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        // For whoever it runs as in a container, and before any other test has one.
+        let worker = folder.path().join("worker");
+        fs::copy(fixtures::fixture_worker(), &worker).expect("it is ours");
+        fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).expect("it is ours");
         let mut guard = Command::new("bash");
         // A group of its own: who interrupts the tests does not interrupt the tidying.
         guard.arg(script()).arg("run").arg(folder.path()).arg(unique("docker")).process_group(0);
@@ -226,12 +230,7 @@ impl Engine {
         let mut mount = |from: &Path, to: &str| {
             line.extend(["-v".to_owned(), format!("{}:{to}:ro", from.display())]);
         };
-        let worker = self.folder.path().join("worker");
-        if !worker.exists() {
-            fs::copy(fixtures::fixture_worker(), &worker).expect("it is ours");
-            fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).expect("it is ours");
-        }
-        mount(&worker, "/usr/local/bin/worker");
+        mount(&self.folder.path().join("worker"), "/usr/local/bin/worker");
         if let Some(text) = file {
             let path = self.folder.path().join(format!("{name}.toml"));
             fs::write(&path, text).expect("it is ours");

@@ -357,7 +357,9 @@ fn drains_that_never_end_give_way_at_the_bound_on_live_workers() {
             daemon.run(&["start", "api"]).expect_code(0);
         }
     }
-    let oldest = leaving().iter().filter_map(|worker| worker.pid).min().expect("three leave");
+    // By its age: numbers of processes begin anew at pid_max.
+    let oldest = leaving().into_iter().max_by_key(|worker| worker.uptime_ms).and_then(|worker| worker.pid);
+    let oldest = oldest.expect("three leave");
     let described = daemon.run(&["describe", "api"]).expect_code(0).stdout;
     let row = described.lines().find(|line| line.contains(&oldest.to_string())).unwrap_or_default();
     // Before the depth of its accept queue.

@@ -174,6 +174,14 @@ fn a_fork_bomb_is_bounded_by_its_limit_and_ended_whole() {
     assert_eq!(daemon.pids("other"), other);
 }
 
+/// How many clients the control socket has (proc(5), /proc/net/unix: those that were accepted bear its name, in state 3).
+fn connections(daemon: &Daemon) -> usize {
+    let socket = daemon.home.socket().display().to_string();
+    let sockets = fs::read_to_string("/proc/net/unix").expect("tests need /proc");
+    let is_client = |line: &&str| line.ends_with(&socket) && line.split_whitespace().nth(5) == Some("03");
+    sockets.lines().filter(is_client).count()
+}
+
 /// Fault 70.
 ///
 /// Whatever a cleaner takes of it, the supervisor is found again within a moment, by clients, workers and a second
@@ -186,7 +194,9 @@ fn what_a_cleaner_removes_of_the_supervisors_own_is_back_at_once() {
     let daemon = Daemon::foreground(support::file(&apps));
     daemon.expects(&["somebody removed or replaced"]);
     let pids = daemon.wait_online("api", 1);
+    wait_until(SOON, "nobody connected", || connections(&daemon) == 0);
     let mut follower = daemon.spawn(&["logs", "api"]);
+    wait_until(SOON, "a follower that is connected", || connections(&daemon) == 1);
     let (home, file) = (daemon.home.path(), daemon.home.file().display().to_string());
     let [socket, lock, notify] =
         ["clusterd.sock", "clusterd.lock", "notify.sock"].map(|name| home.join(name));
